@@ -1,0 +1,39 @@
+// Files: read whole, map read-only, write atomically. Messages name the path and the system's
+// reason.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+
+namespace assay {
+
+namespace fs = std::filesystem;
+
+Result<std::string> read_file(const fs::path& path);
+
+// Writes beside the target, fsyncs, renames over it: a reader sees the old file or the new one,
+// never half.
+Result<void> write_file_atomic(const fs::path& path, std::string_view bytes);
+
+// A read-only mapping of a whole file.
+class MappedFile {
+ public:
+  static Result<MappedFile> open(const fs::path& path);
+  MappedFile() = default;
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  ~MappedFile();
+
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+
+ private:
+  const std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+}  // namespace assay

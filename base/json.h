@@ -1,0 +1,20 @@
+// nlohmann/json with our errors: a parse error names the source, line and column.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+#include "base/file.h"
+#include "base/result.h"
+
+namespace assay {
+
+using Json = nlohmann::json;
+using OrderedJson = nlohmann::ordered_json;  // keeps the file's key order (chat templates need it)
+
+Result<Json> parse_json(std::string_view text, std::string_view source);
+Result<OrderedJson> parse_ordered_json(std::string_view text, std::string_view source);
+Result<Json> read_json(const fs::path& path);
+
+}  // namespace assay

@@ -1,0 +1,109 @@
+#include "base/stats.h"
+
+#include <algorithm>
+#include <cmath>
+#include <unordered_map>
+#include <vector>
+
+#include "base/check.h"
+
+namespace assay {
+namespace {
+
+// Regularised incomplete beta function by its continued fraction (modified Lentz; Numerical
+// Recipes 6.4's formula).
+double incomplete_beta(double a, double b, double x) {
+  if (x <= 0) return 0;
+  if (x >= 1) return 1;
+  if (x > (a + 1) / (a + b + 2)) return 1 - incomplete_beta(b, a, 1 - x);
+  const double front = std::exp(std::lgamma(a + b) - std::lgamma(a) - std::lgamma(b) +
+                                a * std::log(x) + b * std::log1p(-x)) /
+                       a;
+  double c = 1, d = 1 - (a + b) * x / (a + 1);
+  d = 1 / (std::abs(d) < 1e-300 ? 1e-300 : d);
+  double f = d;
+  for (int m = 1; m < 500; ++m) {
+    for (int half = 0; half < 2; ++half) {
+      const double numerator = half == 0
+                                   ? m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+                                   : -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1));
+      d = 1 + numerator * d;
+      d = 1 / (std::abs(d) < 1e-300 ? 1e-300 : d);
+      c = 1 + numerator / c;
+      if (std::abs(c) < 1e-300) c = 1e-300;
+      f *= c * d;
+    }
+    if (std::abs(c * d - 1) < 1e-15) break;
+  }
+  return front * f;
+}
+
+}  // namespace
+
+Interval wilson(int n_successes, int n, double z) {
+  CHECK(n_successes >= 0 && n_successes <= n) << n_successes << " of " << n;
+  if (n == 0) return {0, 0, 1};
+  const double p = static_cast<double>(n_successes) / n, z2 = z * z;
+  const double centre = (p + z2 / (2 * n)) / (1 + z2 / n);
+  const double half = z * std::sqrt(p * (1 - p) / n + z2 / (4.0 * n * n)) / (1 + z2 / n);
+  return {p, std::max(0.0, centre - half), std::min(1.0, centre + half)};
+}
+
+double student_t_quantile(double confidence, double degrees_of_freedom) {
+  CHECK(confidence > 0 && confidence < 1 && degrees_of_freedom > 0);
+  const auto coverage = [&](double t) {
+    return 1 - incomplete_beta(degrees_of_freedom / 2, 0.5,
+                               degrees_of_freedom / (degrees_of_freedom + t * t));
+  };
+  double lo = 0, hi = 1;
+  while (coverage(hi) < confidence) hi *= 2;
+  for (int i = 0; i < 200 && hi - lo > 1e-14 * hi; ++i) {
+    const double mid = (lo + hi) / 2;
+    (coverage(mid) < confidence ? lo : hi) = mid;
+  }
+  return (lo + hi) / 2;
+}
+
+ClusteredMean clustered_mean(std::span<const double> score, std::span<const int> cluster) {
+  CHECK(score.size() == cluster.size())
+      << score.size() << " scores, " << cluster.size() << " clusters";
+  const int n = static_cast<int>(score.size());
+  if (n == 0) return {{0, 0, 1}, 0, 0};
+  double sum = 0;
+  for (const double s : score) sum += s;
+  const double mean = sum / n;
+  std::unordered_map<int, double> residual;
+  for (int i = 0; i < n; ++i) residual[cluster[i]] += score[i] - mean;
+  const int n_clusters = static_cast<int>(residual.size());
+  if (n_clusters < 2) return {{mean, 0, 1}, n, n_clusters};
+  if (std::all_of(score.begin(), score.end(), [&](double s) { return s == score[0]; }) &&
+      (mean == 0 || mean == 1)) {
+    const Interval w = wilson(mean == 1 ? n_clusters : 0, n_clusters);
+    return {{mean, w.lo, w.hi}, n, n_clusters};
+  }
+  std::vector<double> squares;
+  for (const auto& [id, r] : residual) squares.push_back(r * r);
+  std::sort(squares.begin(), squares.end());  // a fixed order of addition, whatever the map's
+  double total = 0;
+  for (const double s : squares) total += s;
+  const double variance = total * n_clusters / (n_clusters - 1.0) / (static_cast<double>(n) * n);
+  const double half = student_t_quantile(0.95, n_clusters - 1) * std::sqrt(variance);
+  return {{mean, std::max(0.0, mean - half), std::min(1.0, mean + half)}, n, n_clusters};
+}
+
+double median(std::span<const double> values) {
+  CHECK(!values.empty());
+  std::vector<double> v(values.begin(), values.end());
+  std::sort(v.begin(), v.end());
+  const std::size_t m = v.size() / 2;
+  return v.size() % 2 == 1 ? v[m] : (v[m - 1] + v[m]) / 2;
+}
+
+double scaled_mad(std::span<const double> values) {
+  const double centre = median(values);
+  std::vector<double> distance;
+  for (const double v : values) distance.push_back(std::abs(v - centre));
+  return 1.4826 * median(distance);
+}
+
+}  // namespace assay

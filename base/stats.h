@@ -1,0 +1,35 @@
+// Statistics of a night: pure functions, values in, values out.
+#pragma once
+
+#include <span>
+
+namespace assay {
+
+struct Interval {
+  double estimate, lo, hi;
+};
+
+// Wilson score interval of a binomial proportion (Wilson 1927); z = 1.96 gives 95 %.
+Interval wilson(int n_successes, int n, double z = 1.959963984540054);
+
+// Mean of 0/1 (or any) scores with a cluster-robust interval. `cluster[i]` is the cluster of sample
+// i: cases that share a problem (the same sum in three languages) are one cluster, not three
+// samples (Miller 2024, arXiv 2411.00640). The variance is the sum over clusters of squared
+// residual sums, with the factor G/(G-1); the interval is Student t with G - 1 degrees of freedom.
+// Where every score is the same that variance is 0 and says nothing, so the interval is then
+// Wilson's with the number of clusters as n. One cluster alone gives [0, 1].
+struct ClusteredMean {
+  Interval mean;
+  int n_samples, n_clusters;
+};
+ClusteredMean clustered_mean(std::span<const double> score, std::span<const int> cluster);
+
+// Two-sided quantile of Student's t: P(|T| <= t) = confidence.
+double student_t_quantile(double confidence, double degrees_of_freedom);
+
+double median(std::span<const double> values);
+// Median absolute deviation from the median, times 1.4826 (the standard deviation of a normal
+// sample).
+double scaled_mad(std::span<const double> values);
+
+}  // namespace assay

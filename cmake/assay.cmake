@@ -1,0 +1,65 @@
+# The three ways to add code: assay_library, assay_test, assay_kernel. Every target links assay_options.
+
+# One INTERFACE target carries every compile option of the project.
+add_library(assay_options INTERFACE)
+target_compile_features(assay_options INTERFACE cxx_std_20)
+target_include_directories(assay_options INTERFACE ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR}/generated)
+# Contraction would let the compiler fuse a*b+c where it likes: the bits would then depend on flags and
+# instruction set. Kernels write their FMAs out.
+target_compile_options(assay_options INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -ffp-contract=off>)
+if(ASSAY_WERROR)
+  target_compile_options(assay_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
+endif()
+if(ASSAY_SANITIZE)
+  target_compile_options(assay_options INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${ASSAY_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all>)
+  target_link_options(assay_options INTERFACE -fsanitize=${ASSAY_SANITIZE})
+endif()
+if(ASSAY_COVERAGE)
+  target_compile_options(assay_options INTERFACE --coverage -fprofile-update=atomic)
+  target_link_options(assay_options INTERFACE --coverage)
+endif()
+
+# assay_library(NAME SOURCES a.cc ... [DEPS target ...])
+function(assay_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(${name} PUBLIC assay_options ${ARG_DEPS})
+endfunction()
+
+# assay_test(NAME SOURCES a_test.cc ... [DEPS target ...] [LABEL unit|slow] [TIMEOUT s] [DATA])
+# One executable, one ctest entry. "unit" tests together stay under a minute.
+function(assay_test name)
+  cmake_parse_arguments(ARG "" "LABEL;TIMEOUT" "SOURCES;DEPS" ${ARGN})
+  if(NOT BUILD_TESTING)
+    return()
+  endif()
+  if(NOT ARG_LABEL)
+    set(ARG_LABEL unit)
+  endif()
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE assay_options ${ARG_DEPS} GTest::gmock GTest::gtest_main)
+  target_compile_definitions(${name} PRIVATE ASSAY_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
+endfunction()
+
+# assay_kernel(NAME SOURCES a_reference.cc a_cpu.cc ... [CUDA a_cuda.cu ...] [DEPS target ...])
+# Kernels are optimised even in debug builds (a -O0 kernel makes every test useless), and their CUDA sources are
+# compiled where nvcc is.
+function(assay_kernel name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;CUDA;DEPS" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(${name} PUBLIC assay_options ${ARG_DEPS})
+  target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-O3>)
+  if(ASSAY_HAVE_CUDA AND ARG_CUDA)
+    target_sources(${name} PRIVATE ${ARG_CUDA})
+    target_compile_options(${name} PRIVATE
+      $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20 --expt-relaxed-constexpr -lineinfo>)
+    target_link_libraries(${name} PUBLIC CUDA::cudart_static)
+  endif()
+endfunction()

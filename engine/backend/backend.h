@@ -1,0 +1,125 @@
+// What a device must do to run a GLM: about ten coarse operations over activations that it owns.
+// forward.cc is the only caller; no host decision depends on a value inside a step, so a step can
+// become one CUDA graph.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "engine/checkpoint/weights.h"
+
+namespace assay::engine {
+
+// Activations of one step, by role; a row is one token. Widths are given in values.
+enum class Act {
+  kResidual,    // x: hidden
+  kNormed,      // h: hidden
+  kQueryLora,   // q_a_proj's output: q_lora
+  kQueryResid,  // its norm (the indexer reads it too): q_lora
+  kQuery,       // n_heads * qk_head, per head nope | rope, before RoPE
+  kKvLora,  // kv_a_proj_with_mqa's output: latent | k_rope, before norm and RoPE: kv_lora + qk_rope
+  kAttention,  // n_heads * v_head
+  kFinal,      // final norm's output: hidden
+};
+
+enum class Norm { kInput, kQueryLora, kPostAttention, kFinal };
+enum class Projection { kQueryA, kQueryB, kKvA, kOutput };
+
+// One sequence's cache: MLA latents and rotated rope keys, and the indexer's keys of full layers.
+// Owned by a backend.
+class KvCache {
+ public:
+  virtual ~KvCache() = default;
+  virtual int n_tokens() const = 0;                   // tokens whose rows are in the cache
+  virtual void truncate(int n_tokens) = 0;            // drops the newest rows (re-asks, tests)
+  virtual std::unique_ptr<KvCache> fork() const = 0;  // an independent copy
+  virtual std::size_t bytes() const = 0;
+};
+
+// A ragged batch: consecutive rows of one step belong to one sequence, at consecutive positions
+// from cache->n_tokens(). append_kv and index write the rows of their layer; end_step makes them
+// count.
+struct Segment {
+  KvCache* cache;
+  int first_row, n_rows;
+  int first_position;  // == cache->n_tokens() when the step begins
+};
+struct StepRows {
+  std::vector<int> tokens;        // (n_rows)
+  std::vector<Segment> segments;  // cover [0, n_rows) in order
+  int n_rows() const { return static_cast<int>(tokens.size()); }
+};
+
+// What route decided, for traces and tests: (n_rows, n_experts_per_token), in ascending order of
+// expert.
+struct Routing {
+  std::vector<int> expert;
+  std::vector<float> weight;  // with routed_scaling applied
+  std::vector<float>
+      margin;  // (n_rows) score with bias of the last chosen minus that of the first not chosen
+};
+// What index selected at one layer: ascending key positions per row; and the margin of the choice
+// as above (infinite where every position is selected).
+struct Selection {
+  std::vector<std::vector<int>> keys;
+  std::vector<float> margin;
+};
+
+// An executor: activations, scratch and threads, on weights shared with other executors of the same
+// model. Not thread-safe; use one per thread.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual std::unique_ptr<KvCache> new_cache() = 0;
+
+  virtual void begin_step(const StepRows& rows) = 0;
+  virtual void embed() = 0;                                          // tokens → kResidual
+  virtual void rms_norm(int layer, Norm norm, Act in, Act out) = 0;  // layer ignored for kFinal
+  virtual void project(int layer, Projection projection, Act in, Act out) = 0;
+  virtual void project_add(int layer, Projection projection, Act in, Act out) = 0;  // out += …
+  virtual void append_kv(
+      int layer) = 0;  // kKvLora: norm the latent, rotate k_rope, write the cache rows
+  virtual void index(
+      int layer) = 0;  // full layers: append index keys, score, keep each row's top-k selection
+  virtual void mla_attention(
+      int layer, bool sparse) = 0;    // kQuery → kAttention, over all keys or the kept selection
+  virtual void mlp(int layer) = 0;    // kResidual += dense MLP(kNormed)
+  virtual void route(int layer) = 0;  // kNormed → experts and weights of each row
+  virtual void moe(
+      int layer) = 0;  // kResidual += routed experts(kNormed) + shared experts(kNormed)
+  virtual void logits(std::span<const int> rows,
+                      std::span<float> out) = 0;  // kFinal rows → (rows.size(), vocab)
+  virtual void end_step() = 0;
+
+  // For traces and tests; valid between the operation and the next one that overwrites it.
+  virtual std::vector<float> read(Act act) const = 0;  // (n_rows, width)
+  virtual Routing read_routing() const = 0;
+  virtual Selection read_selection() const = 0;
+};
+
+// A model's weights in the layout that a backend computes with. Immutable, shared by its executors.
+class BackendModel {
+ public:
+  virtual ~BackendModel() = default;
+  virtual std::string_view backend() const = 0;  // "reference", "cpu"
+  virtual std::string kernel() const = 0;        // what will run: "scalar", "avx2", "avx512"
+  virtual std::size_t weight_bytes() const = 0;  // memory that the model's weights take
+  virtual std::unique_ptr<Backend> new_executor(int n_threads) const = 0;  // 0: every usable core
+};
+
+// `checkpoint` and `weights` must outlive the model (reference computes from the mapped file).
+// `kernel` "" picks the best that this machine has; a name forces one, and is an error where it
+// cannot run.
+Result<std::shared_ptr<const BackendModel>> load_reference_model(const ModelConfig& config,
+                                                                 const ModelWeights& weights,
+                                                                 std::string_view kernel);
+Result<std::shared_ptr<const BackendModel>> load_cpu_model(const ModelConfig& config,
+                                                           const ModelWeights& weights,
+                                                           std::string_view kernel);
+
+}  // namespace assay::engine

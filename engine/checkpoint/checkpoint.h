@@ -1,0 +1,44 @@
+// A checkpoint folder as the hub has it: config.json and safetensors, single or sharded.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "engine/checkpoint/config.h"
+#include "engine/checkpoint/safetensors.h"
+
+namespace assay::engine {
+
+class Checkpoint {
+ public:
+  // model.safetensors, else the shards that model.safetensors.index.json names. A tensor in two
+  // shards, a shard that is missing, or an index that contradicts the shards is an error that names
+  // it.
+  static Result<Checkpoint> open(const std::filesystem::path& model_dir);
+
+  const std::filesystem::path& dir() const { return dir_; }
+  const ModelConfig& config() const { return config_; }
+  const std::vector<SafetensorsFile>& shards() const { return shards_; }
+  const TensorView* find(std::string_view name) const;  // nullptr if absent
+  const std::map<std::string, const TensorView*, std::less<>>& tensors() const {
+    return by_name_;
+  }  // sorted
+
+  // Hash over every tensor's name, dtype, shape and bytes, in order of name; independent of the
+  // sharding. Costs a read of all bytes once; cached per shard (keyed by path, size and mtime) in
+  // the user's cache folder.
+  Result<std::string> fingerprint() const;
+
+ private:
+  std::filesystem::path dir_;
+  ModelConfig config_;
+  std::vector<SafetensorsFile> shards_;
+  std::map<std::string, const TensorView*, std::less<>> by_name_;
+};
+
+}  // namespace assay::engine

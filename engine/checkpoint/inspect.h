@@ -1,0 +1,32 @@
+// What is in a checkpoint: for `assay inspect` and for a run's provenance.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "base/result.h"
+#include "engine/checkpoint/checkpoint.h"
+
+namespace assay::engine {
+
+struct RoleSummary {
+  std::string role;    // "routed experts", "attention", "indexer", "shared experts", "dense MLP",
+                       // "router", "embedding", "lm head", "norms"
+  std::string dtypes;  // "BF16", or "BF16 + F32"
+  int n_tensors;
+  std::int64_t n_parameters, n_bytes;
+};
+
+struct CheckpointSummary {
+  std::string dir, model_type, fingerprint;
+  int n_shards;
+  std::vector<RoleSummary> roles;
+  std::int64_t n_parameters, n_active_parameters, n_bytes;  // active: read per decoded token
+};
+
+Result<CheckpointSummary> inspect(const Checkpoint& checkpoint);
+Json to_json(const CheckpointSummary& summary);
+
+}  // namespace assay::engine

@@ -1,0 +1,49 @@
+// One safetensors file: 8 bytes little-endian header length, a JSON header, then the tensors'
+// bytes. Source: github.com/huggingface/safetensors, "Format".
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/file.h"
+#include "base/result.h"
+
+namespace assay::engine {
+
+enum class DType { kBf16, kF16, kF32, kF64, kI8, kU8, kI16, kI32, kI64, kBool, kF8E4M3 };
+std::string_view name_of(DType dtype);  // "BF16", as in the file
+std::size_t bytes_of(DType dtype);
+
+struct TensorView {
+  std::string name;
+  DType dtype;
+  std::vector<std::int64_t> shape;
+  std::span<const std::byte> bytes;  // in the mapped file
+  std::int64_t n_elements() const;
+};
+
+// The header alone, over the bytes of a whole file: no byte of it is trusted. Checks the header's
+// length (against the file and the format's limit of 100 MB), JSON, known dtypes, shapes without
+// overflow, offsets in order, in range, without overlap or hole, and sizes that equal dtype ×
+// shape.
+Result<std::vector<TensorView>> parse_safetensors(std::span<const std::byte> file,
+                                                  std::string_view source);
+
+class SafetensorsFile {
+ public:
+  static Result<SafetensorsFile> open(const std::filesystem::path& path);
+  const std::vector<TensorView>& tensors() const { return tensors_; }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+  MappedFile file_;
+  std::vector<TensorView> tensors_;
+};
+
+}  // namespace assay::engine

@@ -1,0 +1,104 @@
+// The engine: a GLM checkpoint in, logits and tokens out. The only engine header that the harness
+// includes.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+#include "base/result.h"
+#include "engine/generate.h"
+#include "engine/sampler.h"
+#include "engine/text/chat_template.h"
+#include "engine/text/tokenizer.h"
+
+namespace assay::engine {
+
+enum class Attention {
+  kAuto,
+  kDense,
+  kSparse
+};  // auto follows the checkpoint: sparse if it has an indexer
+
+struct EngineOptions {
+  std::string backend = "cpu";  // "cpu" or "reference"
+  std::string
+      kernel;  // "" picks the best; "avx2" or "avx512" forces one and fails where it cannot run
+  int n_threads = 0;  // 0: every usable core
+  Attention attention = Attention::kAuto;
+  bool check_finite = true;  // read every weight once and refuse NaN and Inf
+  int prefill_chunk = 512;   // prompt tokens per step and sequence
+};
+
+struct EngineInfo {
+  std::string model_dir, model_type, fingerprint, backend, kernel,
+      attention;  // attention: "dense" or "sparse"
+  int n_threads, vocab, max_positions, prefill_chunk;
+  std::int64_t n_parameters, n_active_parameters;
+  std::int64_t active_bytes;   // weight bytes read per decoded token
+  std::vector<int> stop_ids;   // of generation_config.json, else config.json
+  SamplingParams recommended;  // of generation_config.json
+  Json to_json() const;
+};
+
+// One conversation's state in the engine. Feed tokens, step, read logits.
+class Sequence {
+ public:
+  ~Sequence();
+  Sequence(Sequence&&) noexcept;
+  Sequence& operator=(Sequence&&) noexcept;
+
+  void feed(std::span<const int> tokens);  // appended to what is pending
+  void keep_all_logits(bool keep);         // default: only the last token's
+  int n_tokens() const;                    // in the cache
+  int n_pending() const;
+  // After a step: (n, vocab) for the tokens of that step (keep_all_logits), else one row once
+  // nothing is pending.
+  std::span<const float> logits() const;
+  int n_logit_rows() const;
+  Sequence fork() const;  // shares nothing afterwards
+
+ private:
+  friend class Engine;
+  struct Impl;
+  explicit Sequence(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+class Engine {
+ public:
+  // Reads and checks the whole folder. Every error names the file or tensor, what was expected and
+  // what was found.
+  static Result<Engine> load(const std::filesystem::path& model_dir,
+                             const EngineOptions& options = {});
+  ~Engine();
+  Engine(Engine&&) noexcept;
+  Engine& operator=(Engine&&) noexcept;
+
+  // Another engine on the same weights, with its own threads and scratch, for another thread to
+  // use.
+  Engine share(int n_threads) const;
+
+  const EngineInfo& info() const;
+  const text::Tokenizer& tokenizer() const;
+  const text::ChatTemplate& chat_template() const;
+
+  Sequence new_sequence() const;
+
+  // Advances every sequence with pending tokens by one prompt chunk or its one pending token, in
+  // one ragged batch. Bits of a sequence's logits depend only on its own tokens: not on threads,
+  // batch, chunk size or instruction set.
+  void step(std::span<Sequence* const> batch);
+
+ private:
+  friend class Generator;
+  struct Impl;
+  explicit Engine(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace assay::engine
