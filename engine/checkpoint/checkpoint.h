@@ -30,9 +30,9 @@ class Checkpoint {
   }  // sorted
 
   // Hash over every tensor's name, dtype, shape and bytes, in order of name; independent of the
-  // sharding. Costs a read of all bytes once; cached per shard (keyed by path, size and mtime) in
-  // the user's cache folder.
-  Result<std::string> fingerprint() const;
+  // sharding. Costs a read of all bytes once; with a cache folder, a shard's hashes are kept there,
+  // keyed by its path, size and mtime.
+  Result<std::string> fingerprint(const std::filesystem::path& cache_dir = {}) const;
 
  private:
   std::filesystem::path dir_;

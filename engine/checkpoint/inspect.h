@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -23,10 +24,13 @@ struct CheckpointSummary {
   std::string dir, model_type, fingerprint;
   int n_shards;
   std::vector<RoleSummary> roles;
-  std::int64_t n_parameters, n_active_parameters, n_bytes;  // active: read per decoded token
+  std::int64_t n_parameters = 0, n_active_parameters = 0, n_bytes = 0;
+  std::int64_t n_active_bytes = 0;  // active: read per decoded token
 };
 
-Result<CheckpointSummary> inspect(const Checkpoint& checkpoint);
+// `cache_dir`: where fingerprints are kept, see Checkpoint::fingerprint.
+Result<CheckpointSummary> inspect(const Checkpoint& checkpoint,
+                                  const std::filesystem::path& cache_dir = {});
 Json to_json(const CheckpointSummary& summary);
 
 }  // namespace assay::engine

@@ -1,0 +1,83 @@
+#include "engine/checkpoint/checkpoint.h"
+
+#include <set>
+
+#include "base/json.h"
+
+namespace assay::engine {
+namespace {
+
+constexpr const char* kSingle = "model.safetensors";
+constexpr const char* kIndex = "model.safetensors.index.json";
+
+// Tensor name → shard file, as the index says.
+Result<std::map<std::string, std::string>> read_index(const std::filesystem::path& path) {
+  ASSAY_TRY(const Json json, read_json(path));
+  if (!json.is_object() || !json.contains("weight_map") || !json["weight_map"].is_object() ||
+      json["weight_map"].empty())
+    return fail("{}: expected an object with a weight_map from tensor names to files",
+                path.string());
+  std::map<std::string, std::string> map;
+  for (const auto& [name, file] : json["weight_map"].items()) {
+    const std::string text = file.is_string() ? file.get<std::string>() : "";
+    if (text.empty() || std::filesystem::path(text).filename() != text)
+      return fail("{}: tensor {}: expected the name of a file beside the index, got {}",
+                  path.string(), name, file.dump(-1, ' ', true, Json::error_handler_t::replace));
+    map[name] = text;
+  }
+  return map;
+}
+
+}  // namespace
+
+Result<Checkpoint> Checkpoint::open(const std::filesystem::path& model_dir) {
+  std::error_code ignored;
+  if (!std::filesystem::is_directory(model_dir, ignored))
+    return fail("{} is not a folder, expected a checkpoint folder with config.json and safetensors",
+                model_dir.string());
+  Checkpoint c;
+  c.dir_ = model_dir;
+  ASSAY_TRY(c.config_, load_config(model_dir));
+
+  std::map<std::string, std::string> index;
+  std::set<std::string> files;
+  const bool has_index = std::filesystem::exists(model_dir / kIndex);
+  if (std::filesystem::exists(model_dir / kSingle)) {
+    files.insert(kSingle);
+  } else if (has_index) {
+    ASSAY_TRY(index, read_index(model_dir / kIndex));
+    for (const auto& [name, file] : index) files.insert(file);
+  } else {
+    return fail("{}: neither {} nor {} is there: the weights are missing", model_dir.string(),
+                kSingle, kIndex);
+  }
+  for (const std::string& file : files) {
+    if (!std::filesystem::exists(model_dir / file))
+      return fail("{}: shard {} is missing, but {} names it. Download it again.",
+                  model_dir.string(), file, kIndex);
+    ASSAY_TRY(SafetensorsFile shard, SafetensorsFile::open(model_dir / file));
+    c.shards_.push_back(std::move(shard));
+  }
+  for (const SafetensorsFile& shard : c.shards_)
+    for (const TensorView& tensor : shard.tensors()) {
+      if (!c.by_name_.emplace(tensor.name, &tensor).second)
+        return fail("{}: tensor {} is in more than one shard", model_dir.string(), tensor.name);
+      const auto it = index.find(tensor.name);
+      if (!index.empty() && (it == index.end() || it->second != shard.path().filename()))
+        return fail("{}: {} holds tensor {}, but {} {}", model_dir.string(),
+                    shard.path().filename().string(), tensor.name, kIndex,
+                    it == index.end() ? "does not name it" : "puts it into " + it->second);
+    }
+  for (const auto& [name, file] : index)
+    if (!c.by_name_.contains(name))
+      return fail("{}: {} says that {} holds tensor {}, but it does not", model_dir.string(),
+                  kIndex, file, name);
+  return c;
+}
+
+const TensorView* Checkpoint::find(std::string_view name) const {
+  const auto it = by_name_.find(name);
+  return it == by_name_.end() ? nullptr : it->second;
+}
+
+}  // namespace assay::engine

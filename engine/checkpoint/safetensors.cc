@@ -1,0 +1,229 @@
+#include "engine/checkpoint/safetensors.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <limits>
+#include <set>
+#include <utility>
+
+#include "base/json.h"
+
+namespace assay::engine {
+namespace {
+
+constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;  // the format's own limit
+constexpr int kMaxDepth = 8;  // tensor entries need 4; a deeper header is not one
+
+struct DTypeEntry {
+  DType dtype;
+  std::string_view name;
+  std::size_t bytes;
+};
+constexpr std::array<DTypeEntry, 11> kDTypes = {{{DType::kBf16, "BF16", 2},
+                                                 {DType::kF16, "F16", 2},
+                                                 {DType::kF32, "F32", 4},
+                                                 {DType::kF64, "F64", 8},
+                                                 {DType::kI8, "I8", 1},
+                                                 {DType::kU8, "U8", 1},
+                                                 {DType::kI16, "I16", 2},
+                                                 {DType::kI32, "I32", 4},
+                                                 {DType::kI64, "I64", 8},
+                                                 {DType::kBool, "BOOL", 1},
+                                                 {DType::kF8E4M3, "F8_E4M3", 1}}};
+
+const DTypeEntry& entry_of(DType dtype) {
+  return *std::find_if(kDTypes.begin(), kDTypes.end(),
+                       [&](const DTypeEntry& e) { return e.dtype == dtype; });
+}
+
+// Parsing is recursive, so a header of a million brackets would overflow the stack.
+bool too_deep(std::string_view json) {
+  int depth = 0;
+  bool in_string = false;
+  for (std::size_t i = 0; i < json.size(); ++i) {
+    const char c = json[i];
+    if (in_string) {
+      if (c == '\\')
+        ++i;
+      else if (c == '"')
+        in_string = false;
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '{' || c == '[') {
+      if (++depth > kMaxDepth) return true;
+    } else if (c == '}' || c == ']') {
+      --depth;
+    }
+  }
+  return false;
+}
+
+// nlohmann keeps the last of two equal keys: find duplicates of the top level while parsing.
+Result<Json> parse_header(std::string_view text, std::string_view source) {
+  if (too_deep(text))
+    return fail(
+        "{}: the header is nested deeper than {} levels, which no safetensors header is. Download "
+        "the file again.",
+        source, kMaxDepth);
+  std::set<std::string> seen;
+  std::string duplicate;
+  const auto callback = [&](int depth, Json::parse_event_t event, Json& parsed) {
+    if (event == Json::parse_event_t::key && depth == 1) {
+      const auto key = parsed.get<std::string>();
+      if (!seen.insert(key).second) duplicate = key;
+    }
+    return true;
+  };
+  try {
+    Json json = Json::parse(text.begin(), text.end(), callback);
+    if (!duplicate.empty()) return fail("{}: the header names tensor {} twice", source, duplicate);
+    if (!json.is_object())
+      return fail("{}: the header is not a JSON object. Is this a safetensors file?", source);
+    return json;
+  } catch (const nlohmann::json::exception& error) {
+    return fail("{}: the header is not valid JSON at byte {}. Download the file again.", source,
+                dynamic_cast<const nlohmann::json::parse_error*>(&error) != nullptr
+                    ? static_cast<const nlohmann::json::parse_error&>(error).byte
+                    : 0);
+  }
+}
+
+Result<std::uint64_t> unsigned_of(const Json& json, std::string_view source, std::string_view name,
+                                  std::string_view what) {
+  if (!json.is_number_unsigned())
+    return fail("{}: tensor {}: {} holds {}, expected a non-negative integer", source, name, what,
+                json.dump(-1, ' ', true, Json::error_handler_t::replace));
+  return json.get<std::uint64_t>();
+}
+
+struct Entry {
+  TensorView view;
+  std::uint64_t begin, end;
+};
+
+Result<Entry> parse_entry(const std::string& name, const Json& json,
+                          std::span<const std::byte> data, std::string_view source) {
+  if (!json.is_object() || !json.contains("dtype") || !json.contains("shape") ||
+      !json.contains("data_offsets"))
+    return fail("{}: tensor {}: expected dtype, shape and data_offsets", source, name);
+  const Json &dtype = json["dtype"], &shape = json["shape"], &offsets = json["data_offsets"];
+  const auto* known = dtype.is_string()
+                          ? std::find_if(kDTypes.begin(), kDTypes.end(),
+                                         [&](const DTypeEntry& e) {
+                                           return e.name == dtype.get_ref<const std::string&>();
+                                         })
+                          : kDTypes.end();
+  if (known == kDTypes.end())
+    return fail(
+        "{}: tensor {}: unknown dtype {}, expected BF16, F16, F32, F64, F8_E4M3, an integer type "
+        "or BOOL",
+        source, name, dtype.dump(-1, ' ', true, Json::error_handler_t::replace));
+  if (!shape.is_array() || shape.size() > 8)
+    return fail("{}: tensor {}: shape is not a list of at most 8 sizes", source, name);
+  if (!offsets.is_array() || offsets.size() != 2)
+    return fail("{}: tensor {}: data_offsets is not [begin, end]", source, name);
+  Entry entry{.view = {.name = name, .dtype = known->dtype, .shape = {}, .bytes = {}},
+              .begin = 0,
+              .end = 0};
+  std::uint64_t n_bytes = known->bytes;
+  constexpr auto kMax = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+  for (const Json& size : shape) {
+    ASSAY_TRY(const std::uint64_t n, unsigned_of(size, source, name, "shape"));
+    if (n != 0 && n_bytes > kMax / n)
+      return fail("{}: tensor {}: shape {} is larger than any memory", source, name, shape.dump());
+    n_bytes *= n;
+    entry.view.shape.push_back(static_cast<std::int64_t>(n));
+  }
+  ASSAY_TRY(entry.begin, unsigned_of(offsets[0], source, name, "data_offsets"));
+  ASSAY_TRY(entry.end, unsigned_of(offsets[1], source, name, "data_offsets"));
+  if (entry.begin > entry.end || entry.end > data.size())
+    return fail(
+        "{}: tensor {}: its bytes are [{}, {}), but the file has {} bytes of data. The file is "
+        "truncated or its header is "
+        "damaged: download it again.",
+        source, name, entry.begin, entry.end, data.size());
+  if (entry.end - entry.begin != n_bytes)
+    return fail("{}: tensor {}: {} {} needs {} bytes, but the header gives it {}", source, name,
+                known->name, shape.dump(), n_bytes, entry.end - entry.begin);
+  entry.view.bytes = data.subspan(entry.begin, n_bytes);
+  return entry;
+}
+
+}  // namespace
+
+std::string_view name_of(DType dtype) { return entry_of(dtype).name; }
+std::size_t bytes_of(DType dtype) { return entry_of(dtype).bytes; }
+
+std::int64_t TensorView::n_elements() const {
+  std::int64_t n = 1;
+  for (const std::int64_t s : shape) n *= s;
+  return n;
+}
+
+Result<std::vector<TensorView>> parse_safetensors(std::span<const std::byte> file,
+                                                  std::string_view source) {
+  if (file.size() < 8)
+    return fail(
+        "{}: {} bytes long, expected at least the 8 bytes of the header's length. Download the "
+        "file again.",
+        source, file.size());
+  std::uint64_t n_header = 0;
+  for (int i = 7; i >= 0; --i) n_header = n_header << 8 | static_cast<std::uint64_t>(file[i]);
+  if (n_header > kMaxHeaderBytes)
+    return fail(
+        "{}: the header claims {} bytes, more than the format's limit of {}. This is not a "
+        "safetensors file, or it is damaged: "
+        "download it again.",
+        source, n_header, kMaxHeaderBytes);
+  if (n_header > file.size() - 8)
+    return fail(
+        "{}: the header claims {} bytes, but the file has only {} after its first 8. The file is "
+        "truncated: download it again.",
+        source, n_header, file.size() - 8);
+  const std::string_view text(reinterpret_cast<const char*>(file.data()) + 8, n_header);
+  const auto data = file.subspan(8 + n_header);
+  ASSAY_TRY(const Json header, parse_header(text, source));
+
+  std::vector<Entry> entries;
+  for (const auto& [name, json] : header.items()) {
+    if (name == "__metadata__") {
+      if (!json.is_object() ||
+          !std::all_of(json.begin(), json.end(), [](const Json& v) { return v.is_string(); }))
+        return fail("{}: __metadata__ must map strings to strings", source);
+      continue;
+    }
+    ASSAY_TRY(Entry entry, parse_entry(name, json, data, source));
+    entries.push_back(std::move(entry));
+  }
+  std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
+    return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
+  });
+  std::uint64_t at = 0;
+  const Entry* previous = nullptr;
+  for (const Entry& e : entries) {
+    if (e.begin < at)
+      return fail("{}: tensors {} and {} overlap", source, previous->view.name, e.view.name);
+    if (e.begin > at)
+      return fail("{}: {} bytes before tensor {} belong to no tensor", source, e.begin - at,
+                  e.view.name);
+    at = e.end;
+    previous = &e;
+  }
+  if (at != data.size())
+    return fail("{}: the tensors need {} bytes of data, the file has {}. Download the file again.",
+                source, at, data.size());
+  std::vector<TensorView> tensors;
+  for (Entry& e : entries) tensors.push_back(std::move(e.view));
+  return tensors;
+}
+
+Result<SafetensorsFile> SafetensorsFile::open(const std::filesystem::path& path) {
+  SafetensorsFile f;
+  f.path_ = path;
+  ASSAY_TRY(f.file_, MappedFile::open(path));
+  ASSAY_TRY(f.tensors_, parse_safetensors(f.file_.bytes(), path.string()));
+  return f;
+}
+
+}  // namespace assay::engine
