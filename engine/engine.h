@@ -18,6 +18,8 @@
 
 namespace assay::engine {
 
+class Observer;  // engine/forward.h
+
 enum class Attention {
   kAuto,
   kDense,
@@ -30,8 +32,9 @@ struct EngineOptions {
       kernel;  // "" picks the best; "avx2" or "avx512" forces one and fails where it cannot run
   int n_threads = 0;  // 0: every usable core
   Attention attention = Attention::kAuto;
-  bool check_finite = true;  // read every weight once and refuse NaN and Inf
-  int prefill_chunk = 512;   // prompt tokens per step and sequence
+  bool check_finite = true;         // read every weight once and refuse NaN and Inf
+  std::filesystem::path cache_dir;  // where fingerprints are kept; empty: nowhere
+  int prefill_chunk = 512;          // prompt tokens per step and sequence
 };
 
 struct EngineInfo {
@@ -42,6 +45,13 @@ struct EngineInfo {
   std::int64_t active_bytes;   // weight bytes read per decoded token
   std::vector<int> stop_ids;   // of generation_config.json, else config.json
   SamplingParams recommended;  // of generation_config.json
+  // Fused multiply-adds that reading tokens [first, first + n) of one text needs, logits of the
+  // last token only: projections of every token, attention over its keys, and the indexer's scores
+  // where it has to choose.
+  double prefill_fma(int first, int n) const;
+  std::int64_t fma_per_token, fma_lm_head, fma_per_key,
+      fma_per_index_key;  // what prefill_fma adds up
+  int index_topk;         // 0: dense
   Json to_json() const;
 };
 
@@ -92,7 +102,8 @@ class Engine {
   // Advances every sequence with pending tokens by one prompt chunk or its one pending token, in
   // one ragged batch. Bits of a sequence's logits depend only on its own tokens: not on threads,
   // batch, chunk size or instruction set.
-  void step(std::span<Sequence* const> batch);
+  // `observer` (engine/forward.h) sees every named intermediate.
+  void step(std::span<Sequence* const> batch, Observer* observer = nullptr);
 
  private:
   friend class Generator;

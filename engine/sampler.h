@@ -31,12 +31,13 @@ struct Sampled {
   std::vector<float> watched_probability;  // of each watched id, likewise
 };
 
-// Greedy takes the lowest id among equal largest logits. A NaN logit gives id = -1.
+// Greedy takes the lowest id among equal largest logits. A logit that is NaN or infinite gives id =
+// -1.
 Sampled sample(std::span<const float> logits, std::span<const int> history,
                const SamplingParams& params, const SampleKey& key, int n_top = 0,
                std::span<const int> watched = {});
 
-// log Σ exp(logits), in double.
+// log Σ exp(logits) of finite logits, in double.
 double logsumexp(std::span<const float> logits);
 
 }  // namespace assay::engine

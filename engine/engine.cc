@@ -1,0 +1,185 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "base/thread_pool.h"
+#include "engine/backend/backend.h"
+#include "engine/checkpoint/checkpoint.h"
+#include "engine/checkpoint/inspect.h"
+#include "engine/checkpoint/weights.h"
+#include "engine/forward.h"
+#include "engine/model.h"
+
+namespace assay::engine {
+
+struct Sequence::Impl {
+  std::unique_ptr<KvCache> cache;
+  std::vector<int> pending;
+  bool keep_all = false;
+  int vocab = 0;
+  std::vector<float> logits;  // (n_logit_rows, vocab)
+};
+
+Sequence::Sequence(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Sequence::~Sequence() = default;
+Sequence::Sequence(Sequence&&) noexcept = default;
+Sequence& Sequence::operator=(Sequence&&) noexcept = default;
+
+void Sequence::feed(std::span<const int> tokens) {
+  impl_->pending.insert(impl_->pending.end(), tokens.begin(), tokens.end());
+}
+void Sequence::keep_all_logits(bool keep) { impl_->keep_all = keep; }
+int Sequence::n_tokens() const { return impl_->cache->n_tokens(); }
+int Sequence::n_pending() const { return static_cast<int>(impl_->pending.size()); }
+std::span<const float> Sequence::logits() const { return impl_->logits; }
+int Sequence::n_logit_rows() const { return static_cast<int>(impl_->logits.size()) / impl_->vocab; }
+
+Sequence Sequence::fork() const {
+  auto copy = std::make_unique<Impl>();
+  copy->cache = impl_->cache->fork();
+  copy->pending = impl_->pending;
+  copy->keep_all = impl_->keep_all;
+  copy->vocab = impl_->vocab;
+  copy->logits = impl_->logits;
+  return Sequence(std::move(copy));
+}
+
+struct Engine::Impl {
+  std::shared_ptr<const LoadedModel> model;
+  std::unique_ptr<Backend> backend;
+  EngineInfo info;
+  bool sparse = false;
+};
+
+Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Engine::~Engine() = default;
+Engine::Engine(Engine&&) noexcept = default;
+Engine& Engine::operator=(Engine&&) noexcept = default;
+
+Result<Engine> Engine::load(const std::filesystem::path& model_dir, const EngineOptions& options) {
+  if (options.prefill_chunk < 1)
+    return fail("prefill chunk is {}, expected at least 1 token", options.prefill_chunk);
+  if (options.n_threads < 0)
+    return fail("number of threads is {}, expected 0 (every core) or more", options.n_threads);
+  ASSAY_TRY(auto model, load_model(model_dir, options));
+  const ModelConfig& config = model->checkpoint.config();
+  const bool has_indexer = config.index_topk > 0;
+  if (options.attention == Attention::kSparse && !has_indexer)
+    return fail(
+        "{}: sparse attention was asked for, but config.json has no index_topk: this model has no "
+        "indexer. "
+        "Use dense or auto.",
+        model_dir.string());
+
+  auto impl = std::make_unique<Impl>();
+  impl->sparse = has_indexer && options.attention != Attention::kDense;
+  impl->backend = model->backend->new_executor(options.n_threads);
+  impl->info = model->info;
+  impl->info.attention = impl->sparse ? "sparse" : "dense";
+  impl->info.n_threads = options.n_threads > 0 ? options.n_threads : n_usable_cores();
+  impl->info.prefill_chunk = options.prefill_chunk;
+  impl->model = std::move(model);
+  return Engine(std::move(impl));
+}
+
+Engine Engine::share(int n_threads) const {
+  auto impl = std::make_unique<Impl>();
+  impl->model = impl_->model;
+  impl->backend = impl_->model->backend->new_executor(n_threads);
+  impl->info = impl_->info;
+  impl->info.n_threads = n_threads > 0 ? n_threads : n_usable_cores();
+  impl->sparse = impl_->sparse;
+  return Engine(std::move(impl));
+}
+
+const EngineInfo& Engine::info() const { return impl_->info; }
+const text::Tokenizer& Engine::tokenizer() const { return impl_->model->tokenizer; }
+const text::ChatTemplate& Engine::chat_template() const { return impl_->model->chat_template; }
+
+Sequence Engine::new_sequence() const {
+  auto sequence = std::make_unique<Sequence::Impl>();
+  sequence->cache = impl_->backend->new_cache();
+  sequence->vocab = impl_->info.vocab;
+  return Sequence(std::move(sequence));
+}
+
+void Engine::step(std::span<Sequence* const> batch, Observer* observer) {
+  StepRows rows;
+  std::vector<int> logit_rows;
+  struct Part {
+    Sequence::Impl* sequence;
+    int n_rows, n_logits;
+  };
+  std::vector<Part> parts;
+  for (Sequence* s : batch) {
+    Sequence::Impl& q = *s->impl_;
+    q.logits.clear();
+    // Chunks end at absolute multiples of the chunk size, so that how a prompt was fed does not
+    // move them.
+    const int position = q.cache->n_tokens();
+    const int room = impl_->info.prefill_chunk - position % impl_->info.prefill_chunk;
+    const int n = std::min(room, static_cast<int>(q.pending.size()));
+    if (n == 0) continue;
+    CHECK(position + n <= impl_->info.max_positions)
+        << position << " + " << n << " > " << impl_->info.max_positions;
+    rows.segments.push_back({.cache = q.cache.get(),
+                             .first_row = rows.n_rows(),
+                             .n_rows = n,
+                             .first_position = position});
+    rows.tokens.insert(rows.tokens.end(), q.pending.begin(), q.pending.begin() + n);
+    const bool finished = n == static_cast<int>(q.pending.size());
+    const int n_logits = q.keep_all ? n : finished ? 1 : 0;
+    for (int i = rows.n_rows() - n_logits; i < rows.n_rows(); ++i) logit_rows.push_back(i);
+    parts.push_back({&q, n, n_logits});
+  }
+  if (parts.empty()) return;
+
+  const std::size_t vocab = static_cast<std::size_t>(impl_->info.vocab);
+  std::vector<float> logits(logit_rows.size() * vocab);
+  forward(*impl_->backend, impl_->model->checkpoint.config(), rows, impl_->sparse, logit_rows,
+          logits, observer);
+
+  std::size_t at = 0;
+  for (const Part& part : parts) {
+    part.sequence->pending.erase(part.sequence->pending.begin(),
+                                 part.sequence->pending.begin() + part.n_rows);
+    const std::size_t n = part.n_logits * vocab;
+    part.sequence->logits.assign(logits.begin() + static_cast<std::ptrdiff_t>(at),
+                                 logits.begin() + static_cast<std::ptrdiff_t>(at + n));
+    at += n;
+  }
+}
+
+double EngineInfo::prefill_fma(int first, int n) const {
+  double total = static_cast<double>(fma_per_token) * n + static_cast<double>(fma_lm_head);
+  for (int p = first; p < first + n; ++p) {
+    const bool chooses = attention == "sparse" && p + 1 > index_topk;
+    total += static_cast<double>(fma_per_key) * (chooses ? index_topk : p + 1);
+    if (chooses) total += static_cast<double>(fma_per_index_key) * (p + 1);
+  }
+  return total;
+}
+
+Json EngineInfo::to_json() const {
+  return {{"model_dir", model_dir},
+          {"model_type", model_type},
+          {"fingerprint", fingerprint},
+          {"backend", backend},
+          {"kernel", kernel},
+          {"attention", attention},
+          {"n_threads", n_threads},
+          {"vocab", vocab},
+          {"max_positions", max_positions},
+          {"prefill_chunk", prefill_chunk},
+          {"n_parameters", n_parameters},
+          {"n_active_parameters", n_active_parameters},
+          {"active_bytes", active_bytes},
+          {"stop_ids", stop_ids},
+          {"recommended_sampling",
+           {{"temperature", recommended.temperature},
+            {"top_p", recommended.top_p},
+            {"top_k", recommended.top_k}}}};
+}
+
+}  // namespace assay::engine

@@ -1,0 +1,199 @@
+// Engine, Sequence and Generator on micro-glm: bits that depend on nothing but the tokens, budgets,
+// and bad requests.
+#include "engine/engine.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "base/check.h"
+#include "engine/oracle_parity.h"
+
+namespace assay::engine {
+namespace {
+
+using ::testing::HasSubstr;
+
+Engine load(EngineOptions options = {}) {
+  auto engine = Engine::load(micro_glm_dir(), options);
+  CHECK(engine.has_value()) << engine.error().message;
+  return *std::move(engine);
+}
+
+std::vector<int> text_of(std::size_t record) {
+  return oracle("logits.json")["records"][record]["ids"].get<std::vector<int>>();
+}
+
+// Logits of every token of `ids`, as bits.
+std::vector<std::uint32_t> all_logits(Engine& engine, std::span<const int> ids) {
+  Sequence s = engine.new_sequence();
+  s.keep_all_logits(true);
+  s.feed(ids);
+  std::vector<float> all;
+  while (s.n_pending() > 0) {
+    Sequence* batch[] = {&s};
+    engine.step(batch);
+    all.insert(all.end(), s.logits().begin(), s.logits().end());
+  }
+  std::vector<std::uint32_t> bits(all.size());
+  std::memcpy(bits.data(), all.data(), all.size() * sizeof(float));
+  return bits;
+}
+
+TEST(Determinism, LogitsHaveTheSameBitsForEveryThreadCountChunkSizeAndKernel) {
+  const auto ids =
+      text_of(13);  // 700 tokens: past index_topk, so selection and gathered attention are in it
+  Engine base = load({.n_threads = 1});
+  const auto expected = all_logits(base, ids);
+  ASSERT_EQ(expected.size(), ids.size() * base.info().vocab);
+  EXPECT_EQ(all_logits(base, ids), expected) << "from run to run";
+  Engine two = load({.n_threads = 2});
+  EXPECT_EQ(all_logits(two, ids), expected) << "2 threads";
+  Engine three = load({.n_threads = 3});
+  EXPECT_EQ(all_logits(three, ids), expected) << "3 threads";
+  for (const int chunk : {1, 7, 64}) {
+    Engine chunked = load({.n_threads = 2, .prefill_chunk = chunk});
+    EXPECT_EQ(all_logits(chunked, ids), expected) << "chunk " << chunk;
+  }
+  int n_kernels = 0;
+  for (const char* kernel : {"avx2", "avx512"}) {
+    auto engine = Engine::load(micro_glm_dir(), {.kernel = kernel, .n_threads = 2});
+    if (!engine) {
+      std::cout << "not compared here: " << engine.error().message << "\n";
+      continue;
+    }
+    ++n_kernels;
+    EXPECT_EQ(all_logits(*engine, ids), expected) << kernel;
+  }
+  EXPECT_GE(n_kernels, 1);
+}
+
+TEST(Determinism, DenseLogitsHaveTheSameBitsForEveryChunkSize) {
+  const auto ids = text_of(13);
+  Engine base = load({.n_threads = 1, .attention = Attention::kDense});
+  const auto expected = all_logits(base, ids);
+  for (const int chunk : {7, 64}) {
+    Engine chunked = load({.n_threads = 2, .attention = Attention::kDense, .prefill_chunk = chunk});
+    EXPECT_EQ(all_logits(chunked, ids), expected) << "chunk " << chunk;
+  }
+}
+
+TEST(Determinism, ACompletionHasTheSameBitsWhateverSharesItsBatch) {
+  const Json records = oracle("continuations.json");
+  std::vector<GenerateRequest> requests;
+  for (int i = 0; i < 8; ++i)
+    requests.push_back({.prompt = records[i]["prompt_ids"].get<std::vector<int>>(),
+                        .sampling = {.temperature = 0.6, .top_p = 0.95},
+                        .seed = 5,
+                        .stream = static_cast<std::uint64_t>(i),
+                        .max_tokens = 60,
+                        .n_top = 3});
+  Engine engine = load();
+  std::vector<Completion> alone;
+  for (const auto& r : requests) alone.push_back(*generate(engine, r));
+  for (const int batch : {2, 3, 8}) {
+    Generator generator(engine, batch);
+    for (std::size_t i = 0; i < requests.size(); ++i)
+      ASSERT_TRUE(generator.submit(i, requests[i]).has_value());
+    std::size_t n_finished = 0;
+    while (!generator.idle())
+      for (const auto& f : generator.advance()) {
+        ++n_finished;
+        const Completion& a = alone[f.ticket];
+        ASSERT_EQ(f.completion.ids(), a.ids()) << "batch " << batch << ", request " << f.ticket;
+        for (std::size_t i = 0; i < a.tokens.size(); ++i) {
+          EXPECT_EQ(f.completion.tokens[i].logprob, a.tokens[i].logprob);
+          EXPECT_EQ(f.completion.tokens[i].top, a.tokens[i].top);
+          EXPECT_EQ(f.completion.tokens[i].p_think_close, a.tokens[i].p_think_close);
+          EXPECT_EQ(f.completion.tokens[i].p_eos, a.tokens[i].p_eos);
+        }
+      }
+    EXPECT_EQ(n_finished, requests.size());
+  }
+}
+
+TEST(Sequence, AForkContinuesAsTheOriginalWouldHave) {
+  Engine engine = load();
+  const auto ids = text_of(5);
+  Sequence original = engine.new_sequence();
+  original.feed(std::span(ids).first(40));
+  Sequence* batch[] = {&original};
+  engine.step(batch);
+  Sequence copy = original.fork();
+  const auto continue_with = [&](Sequence& s, std::span<const int> tokens) {
+    s.feed(tokens);
+    Sequence* one[] = {&s};
+    while (s.n_pending() > 0) engine.step(one);
+    return std::vector<float>(s.logits().begin(), s.logits().end());
+  };
+  const auto other =
+      continue_with(copy, std::span(ids).subspan(50, 5));  // must not disturb the original
+  const auto expected = continue_with(original, std::span(ids).subspan(40));
+  Sequence fresh = engine.new_sequence();
+  EXPECT_EQ(continue_with(fresh, ids), expected);
+  EXPECT_NE(other, expected);
+}
+
+TEST(Generator, BudgetsEndARunawayAndSayWhich) {
+  Engine engine = load();
+  const auto prompt = oracle("continuations.json")[9]["prompt_ids"].get<std::vector<int>>();
+  const auto whole = generate(engine, {.prompt = prompt});
+  ASSERT_TRUE(whole.has_value());
+  EXPECT_EQ(whole->finish, FinishReason::kStop);
+  EXPECT_TRUE(whole->thinking_closed);
+  EXPECT_GT(whole->n_thinking_tokens, 50);
+  EXPECT_LT(whole->n_thinking_tokens, static_cast<int>(whole->tokens.size()));
+
+  const auto cut = generate(engine, {.prompt = prompt, .max_tokens = 20});
+  EXPECT_EQ(cut->finish, FinishReason::kLength);
+  EXPECT_EQ(cut->tokens.size(), 20u);
+  EXPECT_FALSE(cut->thinking_closed);
+  EXPECT_EQ(cut->n_thinking_tokens, 20);
+
+  const auto thought = generate(engine, {.prompt = prompt, .max_thinking_tokens = 30});
+  EXPECT_EQ(thought->finish, FinishReason::kThinkingBudget);
+  EXPECT_EQ(thought->tokens.size(), 30u);
+}
+
+TEST(Generator, ProbabilitiesOfClosingAndStoppingAreReportedPerStep) {
+  Engine engine = load();
+  const auto c = generate(
+      engine, {.prompt = oracle("continuations.json")[0]["prompt_ids"].get<std::vector<int>>()});
+  const int close = *engine.tokenizer().id_of(text::kThinkClose);
+  for (const GeneratedToken& t : c->tokens) {
+    if (t.id == close) EXPECT_GT(t.p_think_close, 0.5f);
+    if (&t == &c->tokens.back()) EXPECT_GT(t.p_eos, 0.5f);
+  }
+}
+
+TEST(Generator, BadRequestsAreRefusedWithExpectedAndGot) {
+  Engine engine = load();
+  Generator generator(engine, 1);
+  const auto refuse = [&](GenerateRequest r) {
+    const auto result = generator.submit(0, std::move(r));
+    EXPECT_FALSE(result.has_value());
+    return result ? "" : result.error().message;
+  };
+  EXPECT_THAT(refuse({.prompt = {}}), HasSubstr("empty"));
+  EXPECT_THAT(refuse({.prompt = {0, 3072}}), HasSubstr("expected 0 to 3071"));
+  EXPECT_THAT(refuse({.prompt = std::vector<int>(32768, 1)}), HasSubstr("32768 positions"));
+  EXPECT_THAT(refuse({.prompt = {1}, .max_tokens = 0}), HasSubstr("max_tokens is 0"));
+  EXPECT_TRUE(generator.idle()) << "a refused request leaves nothing queued";
+}
+
+TEST(Engine, RefusesWhatItCannotRun) {
+  const auto message = [](const EngineOptions& o) {
+    const auto e = Engine::load(micro_glm_dir(), o);
+    return e ? std::string() : e.error().message;
+  };
+  EXPECT_THAT(message({.backend = "gpu"}), HasSubstr("unknown backend 'gpu'"));
+  EXPECT_THAT(message({.kernel = "neon512"}), HasSubstr("neon512"));
+  EXPECT_THAT(message({.prefill_chunk = 0}), HasSubstr("at least 1"));
+  const auto missing = Engine::load("/nonexistent/model");
+  ASSERT_FALSE(missing.has_value());
+  EXPECT_THAT(missing.error().message, HasSubstr("/nonexistent/model"));
+}
+
+}  // namespace
+}  // namespace assay::engine

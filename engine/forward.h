@@ -1,0 +1,28 @@
+// GLM's forward pass over a ragged batch (transformers: models/glm_moe_dsa/modular_glm_moe_dsa.py).
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "engine/backend/backend.h"
+
+namespace assay::engine {
+
+// Sees every named intermediate: "embed", "layer3.input_norm", "layer3.q_resid", "layer3.q",
+// "layer3.kv_a", "layer3.attention", "layer3.after_attention", "layer3.post_attention_norm",
+// "layer3" (the layer's output), "norm"; and what index and route decided.
+class Observer {
+ public:
+  virtual ~Observer() = default;
+  virtual void on_tensor(const std::string& name, const Backend& backend, Act act) = 0;
+  virtual void on_selection(int layer, const Backend& backend) = 0;
+  virtual void on_routing(int layer, const Backend& backend) = 0;
+};
+
+// Runs every layer over `rows`, writes the logits of `logit_rows` (row numbers of the step) to
+// `logits` (logit_rows.size(), vocab), and makes the caches' new rows count.
+void forward(Backend& backend, const ModelConfig& config, const StepRows& rows, bool sparse,
+             std::span<const int> logit_rows, std::span<float> logits,
+             Observer* observer = nullptr);
+
+}  // namespace assay::engine

@@ -1,0 +1,226 @@
+#include "engine/generate.h"
+
+#include <algorithm>
+#include <chrono>
+#include <deque>
+#include <list>
+#include <numeric>
+#include <optional>
+
+#include "base/check.h"
+#include "engine/engine.h"
+
+namespace assay::engine {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds(Clock::duration d) { return std::chrono::duration<double>(d).count(); }
+
+struct Request {
+  std::uint64_t ticket;
+  GenerateRequest request;
+  Clock::time_point submitted;
+};
+
+struct Active {
+  std::uint64_t ticket;
+  GenerateRequest request;
+  Sequence sequence;
+  std::vector<int> history;  // prompt and reply
+  bool thinking;
+  Completion completion;
+  Clock::time_point submitted, first_token, last_token;
+};
+
+bool contains(const std::vector<int>& ids, int id) {
+  return std::find(ids.begin(), ids.end(), id) != ids.end();
+}
+
+}  // namespace
+
+std::string_view name_of(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kThinkingBudget:
+      return "thinking_budget";
+    case FinishReason::kContext:
+      return "context";
+    case FinishReason::kNonFinite:
+      return "non_finite";
+  }
+  return "unknown";
+}
+
+std::vector<int> Completion::ids() const {
+  std::vector<int> out;
+  for (const GeneratedToken& t : tokens) out.push_back(t.id);
+  return out;
+}
+
+struct Generator::Impl {
+  Engine& engine;
+  int max_batch;
+  std::optional<int> think_open, think_close;
+  std::deque<Request> queue;
+  std::list<Active> active;
+
+  // Whether the prompt leaves the model inside an open <think>.
+  bool opens_thinking(const std::vector<int>& prompt) const {
+    for (auto it = prompt.rbegin(); it != prompt.rend(); ++it) {
+      if (think_close && *it == *think_close) return false;
+      if (think_open && *it == *think_open) return true;
+    }
+    return false;
+  }
+
+  void admit() {
+    while (!queue.empty() && static_cast<int>(active.size()) < max_batch) {
+      Request next = std::move(queue.front());
+      queue.pop_front();
+      Sequence sequence = engine.new_sequence();
+      sequence.feed(next.request.prompt);
+      const bool thinking = opens_thinking(next.request.prompt);
+      Completion completion;
+      completion.n_prompt_tokens = static_cast<int>(next.request.prompt.size());
+      completion.thinking_closed = !thinking;
+      std::vector<int> history = next.request.prompt;
+      active.push_back(Active{.ticket = next.ticket,
+                              .request = std::move(next.request),
+                              .sequence = std::move(sequence),
+                              .history = std::move(history),
+                              .thinking = thinking,
+                              .completion = std::move(completion),
+                              .submitted = next.submitted,
+                              .first_token = {},
+                              .last_token = {}});
+    }
+  }
+
+  // Samples the next token of a request whose logits are ready; returns why it ended, if it did.
+  std::optional<FinishReason> take_token(Active& a) {
+    const std::vector<int>& stop = a.request.stop_ids;
+    std::vector<int> watched;
+    if (think_close) watched.push_back(*think_close);
+    watched.insert(watched.end(), stop.begin(), stop.end());
+    const SampleKey key{a.request.seed, a.request.stream, a.history.size()};
+    const Sampled s =
+        sample(a.sequence.logits(), a.history, a.request.sampling, key, a.request.n_top, watched);
+    if (s.id < 0) return FinishReason::kNonFinite;
+
+    const float p_close = think_close ? s.watched_probability[0] : 0.0f;
+    const auto first_stop = s.watched_probability.begin() + (think_close ? 1 : 0);
+    const float p_eos = std::accumulate(first_stop, s.watched_probability.end(), 0.0f);
+    a.completion.tokens.push_back({s.id, s.logprob, p_close, p_eos, s.top});
+    a.history.push_back(s.id);
+    a.last_token = Clock::now();
+    if (a.completion.tokens.size() == 1) a.first_token = a.last_token;
+
+    if (contains(stop, s.id)) return FinishReason::kStop;
+    if (a.thinking && think_close && s.id == *think_close) {
+      a.thinking = false;
+      a.completion.thinking_closed = true;
+    } else if (a.thinking) {
+      ++a.completion.n_thinking_tokens;
+    }
+    if (static_cast<int>(a.completion.tokens.size()) >= a.request.max_tokens)
+      return FinishReason::kLength;
+    if (a.thinking && a.request.max_thinking_tokens > 0 &&
+        a.completion.n_thinking_tokens >= a.request.max_thinking_tokens)
+      return FinishReason::kThinkingBudget;
+    if (static_cast<int>(a.history.size()) >= engine.info().max_positions)
+      return FinishReason::kContext;
+    a.sequence.feed(std::span(&a.history.back(), 1));
+    return std::nullopt;
+  }
+};
+
+Generator::Generator(Engine& engine, int max_batch)
+    : impl_(new Impl{.engine = engine,
+                     .max_batch = max_batch,
+                     .think_open = engine.tokenizer().id_of(text::kThinkOpen),
+                     .think_close = engine.tokenizer().id_of(text::kThinkClose),
+                     .queue = {},
+                     .active = {}}) {
+  CHECK(max_batch > 0) << max_batch;
+}
+
+Generator::~Generator() = default;
+
+Result<void> Generator::submit(std::uint64_t ticket, GenerateRequest request) {
+  const EngineInfo& info = impl_->engine.info();
+  if (request.prompt.empty()) return fail("the prompt is empty, expected at least one token");
+  for (std::size_t i = 0; i < request.prompt.size(); ++i)
+    if (request.prompt[i] < 0 || request.prompt[i] >= info.vocab)
+      return fail("prompt token {} has id {}, expected 0 to {} (the model's vocabulary)", i,
+                  request.prompt[i], info.vocab - 1);
+  if (static_cast<int>(request.prompt.size()) >= info.max_positions)
+    return fail(
+        "the prompt has {} tokens, but the model has {} positions (max_position_embeddings) and "
+        "the reply "
+        "needs at least one. Shorten the prompt.",
+        request.prompt.size(), info.max_positions);
+  if (request.max_tokens < 1)
+    return fail("max_tokens is {}, expected at least 1", request.max_tokens);
+  if (request.stop_ids.empty()) request.stop_ids = info.stop_ids;
+  for (const int id : request.stop_ids)
+    if (id < 0 || id >= info.vocab)
+      return fail("stop id {} is not in the vocabulary (0 to {})", id, info.vocab - 1);
+  impl_->queue.push_back({ticket, std::move(request), Clock::now()});
+  return {};
+}
+
+bool Generator::idle() const { return impl_->queue.empty() && impl_->active.empty(); }
+
+int Generator::n_unfinished() const {
+  return static_cast<int>(impl_->queue.size() + impl_->active.size());
+}
+
+std::vector<Generator::Finished> Generator::advance(
+    const std::function<void(std::uint64_t, const GeneratedToken&)>& on_token) {
+  impl_->admit();
+  std::vector<Sequence*> batch;
+  for (Active& a : impl_->active) batch.push_back(&a.sequence);
+  impl_->engine.step(batch);
+
+  std::vector<Finished> finished;
+  for (auto it = impl_->active.begin(); it != impl_->active.end();) {
+    if (it->sequence.n_pending() > 0) {  // still reading its prompt
+      ++it;
+      continue;
+    }
+    const std::size_t n_before = it->completion.tokens.size();
+    const auto reason = impl_->take_token(*it);
+    if (on_token && it->completion.tokens.size() > n_before)
+      on_token(it->ticket, it->completion.tokens.back());
+    if (!reason) {
+      ++it;
+      continue;
+    }
+    it->completion.finish = *reason;
+    if (!it->completion.tokens.empty()) {
+      it->completion.prefill_s = seconds(it->first_token - it->submitted);
+      it->completion.decode_s = seconds(it->last_token - it->first_token);
+    }
+    finished.push_back({it->ticket, std::move(it->completion)});
+    it = impl_->active.erase(it);
+  }
+  return finished;
+}
+
+Result<Completion> generate(Engine& engine, GenerateRequest request,
+                            const std::function<void(const GeneratedToken&)>& on_token) {
+  Generator generator(engine, 1);
+  ASSAY_TRY_VOID(generator.submit(0, std::move(request)));
+  while (true) {
+    auto finished = generator.advance([&](std::uint64_t, const GeneratedToken& t) {
+      if (on_token) on_token(t);
+    });
+    if (!finished.empty()) return std::move(finished.front().completion);
+  }
+}
+
+}  // namespace assay::engine

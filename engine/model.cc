@@ -1,0 +1,75 @@
+#include "engine/model.h"
+
+#include <array>
+
+#include "engine/checkpoint/inspect.h"
+
+namespace assay::engine {
+namespace {
+
+using Loader = Result<std::shared_ptr<const BackendModel>> (*)(const ModelConfig&,
+                                                               const ModelWeights&,
+                                                               std::string_view kernel);
+struct BackendEntry {
+  std::string_view name;
+  Loader load;
+};
+constexpr std::array<BackendEntry, 1> kBackends = {{{"reference", load_reference_model}}};
+
+Result<Loader> find_backend(std::string_view name) {
+  for (const BackendEntry& entry : kBackends)
+    if (entry.name == name) return entry.load;
+  return fail("unknown backend '{}', expected one of: cpu, reference", name);
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const LoadedModel>> load_model(const std::filesystem::path& dir,
+                                                      const EngineOptions& options) {
+  ASSAY_TRY(const Loader load_backend, find_backend(options.backend));
+  ASSAY_TRY(Checkpoint checkpoint, Checkpoint::open(dir));
+  const ModelConfig& config = checkpoint.config();
+  ASSAY_TRY(const GenerationConfig generation, load_generation_config(dir, config));
+  ASSAY_TRY(text::Tokenizer tokenizer, text::Tokenizer::load(dir / "tokenizer.json"));
+  if (tokenizer.vocab_size() > config.vocab)
+    return fail(
+        "{}: tokenizer.json has ids up to {}, but config.json's vocab_size is {}: the two do not "
+        "belong together",
+        dir.string(), tokenizer.vocab_size() - 1, config.vocab);
+  ASSAY_TRY(text::ChatTemplate chat_template, text::ChatTemplate::load(dir));
+  ASSAY_TRY(const ModelWeights weights, bind_weights(checkpoint, options.check_finite));
+  ASSAY_TRY(const CheckpointSummary summary, inspect(checkpoint, options.cache_dir));
+  ASSAY_TRY(auto backend, load_backend(config, weights, options.kernel));
+
+  EngineInfo info;
+  info.model_dir = dir.string();
+  info.model_type = config.model_type;
+  info.fingerprint = summary.fingerprint;
+  info.backend = backend->backend();
+  info.kernel = backend->kernel();
+  info.vocab = config.vocab;
+  info.max_positions = config.max_positions;
+  info.n_parameters = summary.n_parameters;
+  info.n_active_parameters = summary.n_active_parameters;
+  info.active_bytes = summary.n_active_bytes;
+  // A projection is one multiply-add per weight; the embedding is a look-up. Absorbed attention
+  // scores kv_row values and accumulates kv_lora values per head and key.
+  info.fma_lm_head = static_cast<std::int64_t>(config.vocab) * config.hidden;
+  info.fma_per_token = summary.n_active_parameters - info.fma_lm_head;
+  info.fma_per_key = static_cast<std::int64_t>(config.n_layers) * config.n_heads *
+                     (config.kv_row() + config.kv_lora);
+  info.fma_per_index_key = static_cast<std::int64_t>(config.n_full_indexers()) *
+                           config.index_n_heads * (config.index_head_dim + 1);
+  info.index_topk = config.index_topk;
+  info.stop_ids = generation.eos_ids;
+  info.recommended = {.temperature = generation.do_sample ? generation.temperature : 0,
+                      .top_p = generation.top_p,
+                      .top_k = generation.top_k};
+  return std::make_shared<const LoadedModel>(LoadedModel{.checkpoint = std::move(checkpoint),
+                                                         .backend = std::move(backend),
+                                                         .tokenizer = std::move(tokenizer),
+                                                         .chat_template = std::move(chat_template),
+                                                         .info = std::move(info)});
+}
+
+}  // namespace assay::engine

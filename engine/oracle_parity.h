@@ -1,0 +1,42 @@
+// For tests: how far an engine is from what Hugging Face transformers computed
+// (golden/micro-glm/oracle).
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "engine/engine.h"
+
+namespace assay::engine {
+
+std::string micro_glm_dir();    // golden/micro-glm/model
+Json oracle(const char* file);  // golden/micro-glm/oracle/<file>
+
+// Near-ties that may turn a path: where the best left-out candidate is this close, float32 itself
+// decides.
+inline constexpr double kRouterTie = 1e-4, kSelectionTie = 1e-4, kTop2Tie = 2e-3;
+
+// The result for one record. `fork` names the near-tie from which on the record is not comparable,
+// if there is one; `failure` says what was wrong, if anything.
+struct RecordParity {
+  std::string name;
+  bool sparse = false;
+  int n_tokens = 0, n_checked = 0;
+  double max_delta = 0;  // over the checked positions, of the 20 logits and of logsumexp
+  std::optional<std::string> fork, failure;
+};
+
+// Record `index` of logits.json; `engine` must run the record's kind of attention.
+RecordParity check_logits(Engine& engine, const Json& records, std::size_t index, double bound);
+
+// One record of continuations.json: greedy decoding must give the same ids.
+RecordParity check_continuation(Engine& engine, const Json& record);
+
+// One record of hidden.json: the output of every layer at the listed positions.
+RecordParity check_hidden(Engine& engine, std::size_t index, double bound);
+
+std::string parity_table(const std::vector<RecordParity>& rows);
+
+}  // namespace assay::engine

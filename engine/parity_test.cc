@@ -1,0 +1,78 @@
+// The engine against Hugging Face transformers, float32 (golden/micro-glm/oracle).
+#include <gtest/gtest.h>
+
+#include <iostream>
+
+#include "base/check.h"
+#include "engine/oracle_parity.h"
+
+namespace assay::engine {
+namespace {
+
+// What one executable checks: unit tests take the short records, the slow tests the long ones (or
+// all on the reference backend, which is some hundred times slower).
+struct Part {
+  const char* backend;
+  double bound;
+  int min_tokens, max_tokens;
+};
+
+Part part() {
+  return {ASSAY_PARITY_BACKEND, ASSAY_PARITY_BOUND, ASSAY_PARITY_MIN_TOKENS,
+          ASSAY_PARITY_MAX_TOKENS};
+}
+
+Engine load(Attention attention) {
+  auto engine = Engine::load(micro_glm_dir(), {.backend = part().backend, .attention = attention});
+  CHECK(engine.has_value()) << engine.error().message;
+  return *std::move(engine);
+}
+
+bool in_part(std::size_t n_tokens) {
+  return static_cast<int>(n_tokens) >= part().min_tokens &&
+         static_cast<int>(n_tokens) < part().max_tokens;
+}
+
+void expect_parity(const std::vector<RecordParity>& rows) {
+  std::cout << part().backend << ", bound " << part().bound << "\n" << parity_table(rows);
+  EXPECT_FALSE(rows.empty());
+  for (const RecordParity& r : rows)
+    EXPECT_FALSE(r.failure.has_value()) << r.name << ": " << r.failure.value_or("");
+}
+
+TEST(OracleParity, LogitsAgreeAtEveryListedPosition) {
+  const Json records = oracle("logits.json")["records"];
+  std::vector<RecordParity> rows;
+  for (const auto attention : {Attention::kDense, Attention::kSparse}) {
+    Engine engine = load(attention);
+    for (std::size_t i = 0; i < records.size(); ++i)
+      if (in_part(records[i]["n"]) &&
+          records[i]["index_topk"].is_null() == (attention == Attention::kDense))
+        rows.push_back(check_logits(engine, records, i, part().bound));
+  }
+  expect_parity(rows);
+}
+
+TEST(OracleParity, HiddenStatesAgreeAfterEveryLayer) {
+  if (part().min_tokens > 0)
+    GTEST_SKIP() << "the oracle's hidden states are of short texts; the unit test checks them";
+  Engine engine = load(Attention::kDense);
+  expect_parity({check_hidden(engine, 0, part().bound), check_hidden(engine, 1, part().bound)});
+}
+
+TEST(OracleParity, GreedyContinuationsAreIdentical) {
+  const Json records = oracle("continuations.json");
+  std::vector<RecordParity> rows;
+  for (const auto attention : {Attention::kDense, Attention::kSparse}) {
+    Engine engine = load(attention);
+    for (const Json& record : records)
+      if (in_part(record["prompt_ids"].size()) &&
+          record["settings"]["index_topk"].is_null() == (attention == Attention::kDense))
+        rows.push_back(check_continuation(engine, record));
+  }
+  if (rows.empty()) GTEST_SKIP() << "no continuation of this length in the oracle";
+  expect_parity(rows);
+}
+
+}  // namespace
+}  // namespace assay::engine

@@ -1,0 +1,119 @@
+#include "engine/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "base/rng.h"
+#include "kernels/elementary.h"
+
+namespace assay::engine {
+namespace {
+
+using kernels::exp_f64;
+using kernels::log_f64;
+
+bool all_finite(std::span<const float> logits) {
+  return std::all_of(logits.begin(), logits.end(), [](float v) { return std::isfinite(v); });
+}
+
+// Keeps tokens as transformers' logits processors do: top-k, then top-p, then min-p, on
+// probabilities of the tempered logits. `kept` comes in as all ids, goes out in descending order of
+// probability.
+std::vector<double> filter(std::vector<double>& logits, const SamplingParams& params,
+                           std::vector<int>& kept) {
+  std::sort(kept.begin(), kept.end(),
+            [&](int a, int b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; });
+  if (params.top_k > 0) kept.resize(std::min(kept.size(), static_cast<std::size_t>(params.top_k)));
+  std::vector<double> p(kept.size());
+  const double largest = logits[kept[0]];
+  double sum = 0;
+  for (std::size_t i = 0; i < kept.size(); ++i) sum += p[i] = exp_f64(logits[kept[i]] - largest);
+  for (double& v : p) v /= sum;
+  if (params.top_p < 1) {
+    // The smallest set whose probability reaches top_p; at least one token.
+    double cumulative = 0;
+    std::size_t n = 0;
+    while (n < p.size() && (n == 0 || cumulative < params.top_p)) cumulative += p[n++];
+    p.resize(n);
+  }
+  if (params.min_p > 0) {
+    std::size_t n = 1;
+    while (n < p.size() && p[n] >= params.min_p * p[0]) ++n;
+    p.resize(n);
+  }
+  kept.resize(p.size());
+  return p;
+}
+
+}  // namespace
+
+double logsumexp(std::span<const float> logits) {
+  const double largest = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (const float v : logits) sum += exp_f64(static_cast<double>(v) - largest);
+  return largest + log_f64(sum);
+}
+
+Sampled sample(std::span<const float> logits, std::span<const int> history,
+               const SamplingParams& params, const SampleKey& key, int n_top,
+               std::span<const int> watched) {
+  Sampled out;
+  if (logits.empty() || !all_finite(logits)) return out;
+  const double total = logsumexp(logits);
+
+  if (params.repetition_penalty == 1 && params.temperature == 0) {
+    out.id = static_cast<int>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+  } else {
+    std::vector<double> adjusted(logits.begin(), logits.end());
+    if (params.repetition_penalty != 1) {
+      std::vector<bool> seen(logits.size());
+      for (const int id : history) {
+        if (id < 0 || static_cast<std::size_t>(id) >= seen.size() || seen[id]) continue;
+        seen[id] = true;
+        adjusted[id] = adjusted[id] > 0 ? adjusted[id] / params.repetition_penalty
+                                        : adjusted[id] * params.repetition_penalty;
+      }
+    }
+    if (params.temperature == 0) {
+      out.id =
+          static_cast<int>(std::max_element(adjusted.begin(), adjusted.end()) - adjusted.begin());
+    } else {
+      for (double& v : adjusted) v /= params.temperature;
+      std::vector<int> kept(logits.size());
+      std::iota(kept.begin(), kept.end(), 0);
+      const std::vector<double> p = filter(adjusted, params, kept);
+      double sum = 0;
+      for (const double v : p) sum += v;
+      const double u = uniform_at(key.seed, key.stream, key.position) * sum;
+      double cumulative = 0;
+      out.id = kept.back();  // u == sum up to rounding
+      for (std::size_t i = 0; i < p.size(); ++i) {
+        cumulative += p[i];
+        if (u < cumulative) {
+          out.id = kept[i];
+          break;
+        }
+      }
+    }
+  }
+
+  out.logprob = static_cast<float>(static_cast<double>(logits[out.id]) - total);
+  if (n_top > 0) {
+    std::vector<int> order(logits.size());
+    std::iota(order.begin(), order.end(), 0);
+    const auto n = std::min(order.size(), static_cast<std::size_t>(n_top));
+    std::partial_sort(
+        order.begin(), order.begin() + static_cast<std::ptrdiff_t>(n), order.end(),
+        [&](int a, int b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; });
+    for (std::size_t i = 0; i < n; ++i)
+      out.top.emplace_back(order[i],
+                           static_cast<float>(static_cast<double>(logits[order[i]]) - total));
+  }
+  for (const int id : watched)
+    out.watched_probability.push_back(
+        static_cast<float>(exp_f64(static_cast<double>(logits[id]) - total)));
+  return out;
+}
+
+}  // namespace assay::engine
