@@ -35,24 +35,26 @@ Result<CsvTable> parse_csv(std::string_view text, std::string_view source) {
     return fail("{}: out of memory", source);
   const std::unique_ptr<csv_parser, void (*)(csv_parser*)> cleanup(&parser, csv_free);
 
-  // libcsv does not report positions, so feed it line by line: a row starts where the last one had
-  // ended.
+  // libcsv does not report positions, so feed it line by line: a row starts on the first line that
+  // is not blank after the last row ended.
   Reader reader;
-  int line = 0, row_line = 1;
+  int line = 0, row_line = 0;  // 0: between rows
   for (std::size_t begin = 0; begin < text.size();) {
     const std::size_t newline = text.find('\n', begin);
     const std::size_t end = newline == std::string_view::npos ? text.size() : newline + 1;
     ++line;
+    const bool blank =
+        text.substr(begin, end - begin).find_first_not_of(" \t\r\n") == std::string_view::npos;
+    if (row_line == 0 && !blank) row_line = line;
     const std::size_t n_before = reader.rows.size();
     if (csv_parse(&parser, text.data() + begin, end - begin, on_field, on_row, &reader) !=
         end - begin)
       return fail(
           "{}:{}: broken quoting ({}). Quote fields that hold commas, quotes or line breaks, and "
-          "double "
-          "every quote inside them.",
+          "double every quote inside them.",
           source, line, csv_strerror(csv_error(&parser)));
     for (std::size_t i = n_before; i < reader.rows.size(); ++i) reader.rows[i].line = row_line;
-    if (reader.rows.size() > n_before || reader.fields.empty()) row_line = line + 1;
+    if (reader.rows.size() > n_before) row_line = 0;
     begin = end;
   }
   const std::size_t n_before = reader.rows.size();

@@ -5,22 +5,30 @@
 namespace assay {
 namespace {
 
+// The library's text is "[json.exception...] parse error at line L, column C: reason", or without
+// the part before the colon; keep the reason.
+std::string reason_of(const nlohmann::json::exception& error) {
+  const std::string what = error.what();
+  if (what.find("parse error at") != std::string::npos)
+    if (const auto colon = what.find(": "); colon != std::string::npos)
+      return what.substr(colon + 2);
+  const auto bracket = what.find("] ");
+  return bracket == std::string::npos ? what : what.substr(bracket + 2);
+}
+
 template <class AnyJson>
 Result<AnyJson> parse(std::string_view text, std::string_view source) {
   try {
     return AnyJson::parse(text.begin(), text.end());
+  } catch (const nlohmann::json::out_of_range& error) {  // a number beyond a double's range
+    return fail("{}: not valid JSON: {}", source, reason_of(error));
   } catch (const nlohmann::json::parse_error& error) {
     const std::size_t at = std::min(error.byte == 0 ? 0 : error.byte - 1, text.size());
     const auto before = text.substr(0, at);
     const auto line = 1 + std::count(before.begin(), before.end(), '\n');
     const auto column =
         at - (before.rfind('\n') == std::string_view::npos ? 0 : before.rfind('\n') + 1) + 1;
-    // The library's text starts with "[json.exception...] parse error at line L, column C: "; keep
-    // the reason.
-    std::string what = error.what();
-    if (const auto colon = what.find(": "); colon != std::string::npos)
-      what = what.substr(colon + 2);
-    return fail("{}:{}:{}: not valid JSON: {}", source, line, column, what);
+    return fail("{}:{}:{}: not valid JSON: {}", source, line, column, reason_of(error));
   }
 }
 

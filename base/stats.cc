@@ -38,15 +38,20 @@ double incomplete_beta(double a, double b, double x) {
   return front * f;
 }
 
+// Wilson's interval for a proportion p among n, which need not be a count over a count.
+Interval wilson_at(double p, double n, double z) {
+  const double z2 = z * z;
+  const double centre = (p + z2 / (2 * n)) / (1 + z2 / n);
+  const double half = z * std::sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n);
+  return {p, std::max(0.0, centre - half), std::min(1.0, centre + half)};
+}
+
 }  // namespace
 
 Interval wilson(int n_successes, int n, double z) {
   CHECK(n_successes >= 0 && n_successes <= n) << n_successes << " of " << n;
   if (n == 0) return {0, 0, 1};
-  const double p = static_cast<double>(n_successes) / n, z2 = z * z;
-  const double centre = (p + z2 / (2 * n)) / (1 + z2 / n);
-  const double half = z * std::sqrt(p * (1 - p) / n + z2 / (4.0 * n * n)) / (1 + z2 / n);
-  return {p, std::max(0.0, centre - half), std::min(1.0, centre + half)};
+  return wilson_at(static_cast<double>(n_successes) / n, n, z);
 }
 
 double student_t_quantile(double confidence, double degrees_of_freedom) {
@@ -70,22 +75,22 @@ ClusteredMean clustered_mean(std::span<const double> score, std::span<const int>
   const int n = static_cast<int>(score.size());
   if (n == 0) return {{0, 0, 1}, 0, 0};
   double sum = 0;
-  for (const double s : score) sum += s;
+  for (const double s : score) {
+    CHECK(s >= 0 && s <= 1) << "score " << s;
+    sum += s;
+  }
   const double mean = sum / n;
   std::unordered_map<int, double> residual;
   for (int i = 0; i < n; ++i) residual[cluster[i]] += score[i] - mean;
   const int n_clusters = static_cast<int>(residual.size());
   if (n_clusters < 2) return {{mean, 0, 1}, n, n_clusters};
-  if (std::all_of(score.begin(), score.end(), [&](double s) { return s == score[0]; }) &&
-      (mean == 0 || mean == 1)) {
-    const Interval w = wilson(mean == 1 ? n_clusters : 0, n_clusters);
-    return {{mean, w.lo, w.hi}, n, n_clusters};
-  }
   std::vector<double> squares;
   for (const auto& [id, r] : residual) squares.push_back(r * r);
   std::sort(squares.begin(), squares.end());  // a fixed order of addition, whatever the map's
   double total = 0;
   for (const double s : squares) total += s;
+  // Residual sums that differ from 0 only by rounding.
+  if (total <= std::pow(1e-14 * n, 2)) return {wilson_at(mean, n_clusters, kZ95), n, n_clusters};
   const double variance = total * n_clusters / (n_clusters - 1.0) / (static_cast<double>(n) * n);
   const double half = student_t_quantile(0.95, n_clusters - 1) * std::sqrt(variance);
   return {{mean, std::max(0.0, mean - half), std::min(1.0, mean + half)}, n, n_clusters};

@@ -9,15 +9,18 @@ struct Interval {
   double estimate, lo, hi;
 };
 
-// Wilson score interval of a binomial proportion (Wilson 1927); z = 1.96 gives 95 %.
-Interval wilson(int n_successes, int n, double z = 1.959963984540054);
+// Wilson score interval of a binomial proportion (Wilson 1927); kZ95 gives 95 %. Without a
+// sample it is [0, 1].
+inline constexpr double kZ95 = 1.959963984540054;
+Interval wilson(int n_successes, int n, double z = kZ95);
 
-// Mean of 0/1 (or any) scores with a cluster-robust interval. `cluster[i]` is the cluster of sample
-// i: cases that share a problem (the same sum in three languages) are one cluster, not three
-// samples (Miller 2024, arXiv 2411.00640). The variance is the sum over clusters of squared
+// Mean of 0/1 scores (or any in [0, 1]) with a cluster-robust interval. `cluster[i]` is the cluster
+// of sample i: cases that share a problem (the same sum in three languages) are one cluster, not
+// three samples (Miller 2024, arXiv 2411.00640). The variance is the sum over clusters of squared
 // residual sums, with the factor G/(G-1); the interval is Student t with G - 1 degrees of freedom.
-// Where every score is the same that variance is 0 and says nothing, so the interval is then
-// Wilson's with the number of clusters as n. One cluster alone gives [0, 1].
+// Where no cluster differs from another (every score right, for one) that variance is 0 and says
+// nothing, so the interval is then Wilson's with the number of clusters as n. One cluster alone
+// gives [0, 1].
 struct ClusteredMean {
   Interval mean;
   int n_samples, n_clusters;

@@ -9,6 +9,8 @@
 #include <thread>
 #include <vector>
 
+#include "base/check.h"
+
 namespace assay {
 namespace {
 
@@ -41,6 +43,7 @@ struct ThreadPool::State {
   alignas(64) std::atomic<int> n_working{0};
   alignas(64) std::atomic<unsigned> generation{0};
   std::atomic<bool> stop{false};
+  std::atomic<bool> busy{false};
   std::atomic<int> n_sleeping{0};
   std::mutex mutex;
   std::condition_variable wake;
@@ -91,6 +94,8 @@ ThreadPool::~ThreadPool() {
 
 void ThreadPool::run(int n, void (*call)(const void*, int), const void* body) {
   State& s = *state_;
+  CHECK(!s.busy.exchange(true, std::memory_order_acquire))
+      << "a pool runs one loop at a time: neither inside its own loop nor from two threads";
   s.call = call;
   s.body = body;
   s.n = n;
@@ -107,6 +112,7 @@ void ThreadPool::run(int n, void (*call)(const void*, int), const void* body) {
     // On a shared or oversubscribed machine the worker may need this very core.
     if (spins >= kSpins) std::this_thread::yield();
   }
+  s.busy.store(false, std::memory_order_release);
 }
 
 }  // namespace assay

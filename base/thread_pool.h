@@ -19,7 +19,9 @@ class ThreadPool {
 
   int n_threads() const { return n_threads_; }
 
-  // Calls body(i) for every i in [0, n), and returns when all are done. Not reentrant.
+  // Calls body(i) for every i in [0, n), and returns when all are done. One loop at a time: a
+  // loop of the same pool inside body, or from another thread meanwhile, is a CHECK failure (with
+  // one thread or one index it would work, and must not be relied on).
   template <class Body>
   void parallel_for(int n, const Body& body) {
     if (n <= 0) return;

@@ -1,4 +1,5 @@
-# The three ways to add code: assay_library, assay_test, assay_kernel. Every target links assay_options.
+# The ways to add code: assay_library, assay_test, assay_kernel, and for parsers assay_fuzz. Every target links
+# assay_options.
 
 # One INTERFACE target carries every compile option of the project.
 add_library(assay_options INTERFACE)
@@ -15,6 +16,16 @@ if(ASSAY_SANITIZE)
   target_compile_options(assay_options INTERFACE
     $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${ASSAY_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all>)
   target_link_options(assay_options INTERFACE -fsanitize=${ASSAY_SANITIZE})
+endif()
+if(ASSAY_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    message(FATAL_ERROR "ASSAY_FUZZ needs clang (libFuzzer), found ${CMAKE_CXX_COMPILER_ID}. "
+                        "Use: cmake --preset fuzz")
+  endif()
+  # Every target is instrumented; only a fuzz target links libFuzzer's main.
+  set(fuzz_flags -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  target_compile_options(assay_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:${fuzz_flags}>)
+  target_link_options(assay_options INTERFACE -fsanitize=address,undefined)
 endif()
 if(ASSAY_COVERAGE)
   target_compile_options(assay_options INTERFACE --coverage -fprofile-update=atomic)
@@ -66,4 +77,20 @@ function(assay_kernel name)
       $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20 --expt-relaxed-constexpr -lineinfo>)
     target_link_libraries(${name} PUBLIC CUDA::cudart_static)
   endif()
+endfunction()
+
+# assay_fuzz(NAME SOURCES a_fuzz.cc [DEPS target ...] [CORPUS file-or-folder ...])
+# A libFuzzer target, built only with ASSAY_FUZZ. CORPUS names seeds (files or folders, from the source directory)
+# that ci/check-fuzz starts from; it reads them from NAME.corpus beside the executable.
+function(assay_fuzz name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;CORPUS" ${ARGN})
+  if(NOT ASSAY_FUZZ)
+    return()
+  endif()
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE assay_options ${ARG_DEPS})
+  target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+  list(TRANSFORM ARG_CORPUS PREPEND "${PROJECT_SOURCE_DIR}/")
+  list(JOIN ARG_CORPUS "\n" lines)
+  file(GENERATE OUTPUT $<TARGET_FILE_DIR:${name}>/${name}.corpus CONTENT "${lines}\n")
 endfunction()

@@ -1,0 +1,131 @@
+#include "base/file.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <csignal>
+#include <cstring>
+#include <fstream>
+#include <string>
+
+namespace assay {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+class File : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
+    dir_ = fs::path(::testing::TempDir()) / (std::string("assay_file_") + test->name());
+    fs::remove_all(dir_);
+    fs::create_directories(dir_);
+  }
+  void TearDown() override { fs::remove_all(dir_); }
+
+  int n_entries() const {
+    return static_cast<int>(std::distance(fs::directory_iterator(dir_), fs::directory_iterator()));
+  }
+
+  fs::path dir_;
+};
+
+// The disk is full for any file that grows beyond `n_bytes` while this lives.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(rlim_t n_bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
+    ::getrlimit(RLIMIT_FSIZE, &before_);
+    const rlimit limit{n_bytes, before_.rlim_max};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  FileSizeLimit(const FileSizeLimit&) = delete;
+  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
+  ~FileSizeLimit() {
+    ::setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, handler_);
+  }
+
+ private:
+  rlimit before_{};
+  void (*handler_)(int);
+};
+
+TEST_F(File, ReadsBackWhatWasWritten) {
+  std::string bytes(200'000, '\0');  // several reads; NUL and every other byte
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(i * 31);
+  ASSERT_TRUE(write_file_atomic(dir_ / "f", bytes));
+  EXPECT_EQ(read_file(dir_ / "f").value(), bytes);
+  EXPECT_EQ(n_entries(), 1) << "no temporary file stays";
+}
+
+TEST_F(File, AtomicWriteReplacesTheOldContent) {
+  ASSERT_TRUE(write_file_atomic(dir_ / "f", "a long first version"));
+  ASSERT_TRUE(write_file_atomic(dir_ / "f", "second"));
+  EXPECT_EQ(read_file(dir_ / "f").value(), "second");
+}
+
+TEST_F(File, OldContentSurvivesAFullDisk) {
+  ASSERT_TRUE(write_file_atomic(dir_ / "f", "old"));
+  Result<void> written;
+  {
+    const FileSizeLimit full(4096);
+    written = write_file_atomic(dir_ / "f", std::string(100'000, 'x'));
+  }
+  ASSERT_FALSE(written);
+  EXPECT_THAT(written.error().message,
+              AllOf(HasSubstr("cannot write"), HasSubstr((dir_ / "f").string()),
+                    HasSubstr(std::strerror(EFBIG))));
+  EXPECT_EQ(read_file(dir_ / "f").value(), "old");
+  EXPECT_EQ(n_entries(), 1) << "the half-written temporary file is removed";
+}
+
+TEST_F(File, AWriteThatCannotBeRenamedLeavesNothingBehind) {
+  fs::create_directories(dir_ / "taken");
+  const auto written = write_file_atomic(dir_ / "taken", "x");
+  ASSERT_FALSE(written);
+  EXPECT_THAT(written.error().message, HasSubstr("taken"));
+  EXPECT_TRUE(fs::is_directory(dir_ / "taken"));
+  EXPECT_EQ(n_entries(), 1);
+}
+
+TEST_F(File, WritingIntoAMissingFolderNamesPathAndReason) {
+  const auto written = write_file_atomic(dir_ / "missing" / "f", "x");
+  ASSERT_FALSE(written);
+  EXPECT_THAT(written.error().message, AllOf(HasSubstr((dir_ / "missing" / "f").string()),
+                                             HasSubstr(std::strerror(ENOENT))));
+}
+
+TEST_F(File, ReadingAFolderOrNothingIsAnErrorThatNamesIt) {
+  EXPECT_THAT(read_file(dir_).error().message,
+              AllOf(HasSubstr(dir_.string()), HasSubstr("is a folder")));
+  EXPECT_THAT(read_file(dir_ / "f").error().message,
+              AllOf(HasSubstr((dir_ / "f").string()), HasSubstr(std::strerror(ENOENT))));
+}
+
+TEST_F(File, MappedBytesAreTheFiles) {
+  ASSERT_TRUE(write_file_atomic(dir_ / "f", "mapped bytes"));
+  auto mapped = MappedFile::open(dir_ / "f");
+  ASSERT_TRUE(mapped) << mapped.error().message;
+  const MappedFile moved = *std::move(mapped);
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(moved.bytes().data()), moved.bytes().size()),
+            "mapped bytes");
+}
+
+TEST_F(File, AnEmptyFileMapsToNoBytes) {
+  ASSERT_TRUE(write_file_atomic(dir_ / "f", ""));
+  const auto mapped = MappedFile::open(dir_ / "f");
+  ASSERT_TRUE(mapped) << mapped.error().message;
+  EXPECT_TRUE(mapped->bytes().empty());
+}
+
+TEST_F(File, MappingAFolderOrNothingIsAnErrorThatNamesIt) {
+  EXPECT_THAT(MappedFile::open(dir_).error().message,
+              AllOf(HasSubstr(dir_.string()), HasSubstr("not a regular file")));
+  EXPECT_THAT(MappedFile::open(dir_ / "f").error().message,
+              AllOf(HasSubstr((dir_ / "f").string()), HasSubstr(std::strerror(ENOENT))));
+}
+
+}  // namespace
+}  // namespace assay

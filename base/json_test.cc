@@ -1,0 +1,50 @@
+#include "base/json.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+namespace assay {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+std::string error_of(std::string_view text) {
+  const auto json = parse_json(text, "suite.json");
+  return json ? "no error" : json.error().message;
+}
+
+TEST(Json, ErrorsNameLineAndColumn) {
+  EXPECT_THAT(error_of("{\n  \"a\": 1,\n  oops\n}"), StartsWith("suite.json:3:3: not valid JSON"));
+  EXPECT_THAT(error_of("[1,]"), StartsWith("suite.json:1:4: not valid JSON"));
+  EXPECT_THAT(error_of("{\"a\": 1\n\n"), StartsWith("suite.json:3:1: not valid JSON"));
+  EXPECT_THAT(error_of(""), StartsWith("suite.json:1:1: not valid JSON"));
+}
+
+TEST(Json, NoInputEscapesAsAnException) {
+  // Numbers beyond a double are reported by the library as another kind of exception.
+  EXPECT_THAT(error_of("[1,\n 1e999]"), HasSubstr("not valid JSON"));
+  EXPECT_THAT(error_of("\"\xFF\""), HasSubstr("not valid JSON"));
+  EXPECT_THAT(error_of("\"\\ud800\""), HasSubstr("not valid JSON"));
+  EXPECT_THAT(error_of(std::string("{\"a\":\0 1}", 9)), HasSubstr("not valid JSON"));
+  EXPECT_THAT(error_of(std::string(100'000, '[')), HasSubstr("not valid JSON"));
+}
+
+TEST(Json, TrailingTextIsAnError) { EXPECT_THAT(error_of("{} {}"), StartsWith("suite.json:1:4")); }
+
+TEST(Json, OrderedKeepsTheFilesOrderOfKeys) {
+  const auto json = parse_ordered_json(R"({"z": 1, "a": 2})", "c");
+  ASSERT_TRUE(json);
+  EXPECT_EQ(json->dump(), R"({"z":1,"a":2})");
+}
+
+TEST(Json, AMissingFileIsNamed) {
+  const auto json = read_json("/no/such/folder/config.json");
+  ASSERT_FALSE(json);
+  EXPECT_THAT(json.error().message, HasSubstr("/no/such/folder/config.json"));
+}
+
+}  // namespace
+}  // namespace assay
