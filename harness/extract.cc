@@ -55,7 +55,7 @@ Found equation_in(const Reply& reply, std::size_t begin, std::size_t end) {
                           (after < text.size() && Text(U"<>=").find(text[after]) != Text::npos)))
       continue;
     const Literal* result = reply.number_after(after);
-    if (!result || result->end > end) continue;
+    if (!result || result->end > end || (begin == 0 && reply.aside(result->begin))) continue;
     if (reply.operator_after(*result) || reply.with_remainder(*result)) return kAmbiguous;
     return found(*result);
   }
@@ -160,10 +160,7 @@ Found rule_remainder(const Reply& reply) {
   if (found_here.kind != Found::Kind::kNumber) return found_here;
   // 商は170、余りは4です: asked for which of them?
   const Text text = reply.text();
-  std::size_t begin = found_here.literal.begin;
-  while (begin > 0 && Text(U"。!?\n").find(text[begin - 1]) == Text::npos &&
-         !(text[begin - 1] == U'.' && begin < text.size() && is_space(text[begin])))
-    --begin;
+  const std::size_t begin = reply.clause_begin(found_here.literal.begin);
   const Text clause = text.substr(begin, reply.clause_end(found_here.literal.end) - begin);
   const bool both = clause.find(U"商") != Text::npos || clause.find(U"quotient") != Text::npos;
   const std::size_t n = reply.candidates_in(begin, begin + clause.size()).size();
@@ -238,18 +235,21 @@ Found rule_comparison(const Reply& reply) {
   return all_equal(winners) ? found(winners.back()) : kAmbiguous;
 }
 
-// Where a check of the result begins, if a number was said before it: what follows repeats the
-// question's numbers.
+// Where a check or a reason of the result begins, if a number was said before it: what follows
+// repeats the question's numbers.
 std::size_t check_begin(const Reply& reply) {
   const Text text = reply.text();
   std::size_t first = text.size();
-  for (const Text word : {Text(U"検算"), Text(U"確認"), Text(U"検証"), Text(U"验算"), Text(U"验证"),
-                          Text(U"检验"), Text(U"检查"), Text(U"check"), Text(U"verif")})
-    if (const auto at = text.find(word); at != Text::npos) first = std::min(first, at);
-  while (first > 0 && first < text.size() && Text(U"。!?\n").find(text[first - 1]) == Text::npos &&
-         !(text[first - 1] == U'.' && is_space(text[first])))
-    --first;
-  return reply.candidates_in(0, first).empty() ? text.size() : first;
+  const auto cut_at = [&](std::size_t at) {
+    if (!reply.candidates_in(0, at).empty()) first = std::min(first, at);
+  };
+  for (const Text word : {Text(U"検算"), Text(U"確認"), Text(U"検証"), Text(U"正しい"),
+                          Text(U"验算"), Text(U"验证"), Text(U"检验"), Text(U"检查"), Text(U"正确"),
+                          Text(U"check"), Text(U"verif"), Text(U"correct")})
+    if (const auto at = text.find(word); at != Text::npos) cut_at(reply.clause_begin(at));
+  for (const Text word : {Text(U"because"), Text(U"since "), Text(U"なぜなら"), Text(U"因为")})
+    if (const auto at = text.find(word); at != Text::npos) cut_at(at);
+  return first;
 }
 
 Found rule_equation(const Reply& reply) {
@@ -257,17 +257,15 @@ Found rule_equation(const Reply& reply) {
   const Found result = equation_in(reply, 0, end);
   if (result.kind != Found::Kind::kNumber) return result;
   // What is said afterwards either repeats the result, or is one other number, or leaves a choice.
-  const auto later = reply.candidates_in(result.literal.end, end);
+  auto later = reply.candidates_in(result.literal.end, end);
+  std::erase_if(later, [&](const Literal& l) { return reply.aside(l.begin); });
   const bool repeated = std::any_of(later.begin(), later.end(), [&](const Literal& l) {
     return l.value == result.literal.value;
   });
   if (later.empty() || repeated) return result;
   if (!all_equal(later)) return kAmbiguous;
   const Text text = reply.text();
-  std::size_t begin = later[0].begin;
-  while (begin > 0 && Text(U"。!?\n").find(text[begin - 1]) == Text::npos &&
-         !(text[begin - 1] == U'.' && is_space(text[begin])))
-    --begin;
+  const std::size_t begin = reply.clause_begin(later[0].begin);
   const Text clause = trimmed(text.substr(begin, later[0].begin - begin));
   return starts_with_any(
              clause, {U"よって", U"したがって", U"ゆえに", U"だから", U"つまり", U"所以", U"因此",
@@ -277,7 +275,8 @@ Found rule_equation(const Reply& reply) {
 }
 
 Found rule_last_number(const Reply& reply) {
-  const auto numbers = reply.candidates_in(0, check_begin(reply));
+  auto numbers = reply.candidates_in(0, check_begin(reply));
+  std::erase_if(numbers, [&](const Literal& l) { return reply.aside(l.begin); });
   if (numbers.empty()) return {};
   const Literal& last = numbers.back();
   if (!last.value || reply.operator_before(last) || reply.operator_after(last)) return kAmbiguous;

@@ -186,6 +186,30 @@ bool Reply::negated(const Literal& literal) const {
   return false;
 }
 
+bool Reply::aside(std::size_t i) const {
+  const Text text = folded_.chars;
+  std::size_t open = i;
+  for (int depth = 0; open > 0; --open) {
+    if (text[open - 1] == U')') ++depth;
+    if (text[open - 1] == U'(' && depth-- == 0) break;
+  }
+  if (open == 0 || candidates_in(0, open).empty()) return false;
+  const Text left = trimmed(text.substr(0, open - 1));
+  if (left.empty() || Text(U"=+-×÷*/^(:").find(left.back()) != Text::npos) return false;
+  const Text inside = text.substr(open, text.find(U')', i) - open);
+  const std::size_t after = skip_spaces(text, open + inside.size() + 1);
+  if (after < text.size() && Text(U"=+-×÷*/^").find(text[after]) != Text::npos) return false;
+  return inside.find_first_of(U"=+-×÷*") != Text::npos;
+}
+
+std::size_t Reply::clause_begin(std::size_t i) const {
+  const Text text = folded_.chars;
+  while (i > 0 && Text(U"。!?\n").find(text[i - 1]) == Text::npos &&
+         !(text[i - 1] == U'.' && i < text.size() && is_space(text[i])))
+    --i;
+  return i;
+}
+
 std::size_t Reply::clause_end(std::size_t i) const {
   const Text text = folded_.chars;
   for (; i < text.size(); ++i) {

@@ -37,7 +37,12 @@ class Reply {
   // "17ではなく", "17, not"
   bool negated(const Literal& literal) const;
 
-  std::size_t clause_end(std::size_t i) const;  // 。 ! ? line break, full stop
+  // In brackets that hold a calculation, behind a number: "1016 (127 × 8)", "18 (since 9×2=18)".
+  bool aside(std::size_t i) const;
+
+  // Clauses end at 。 ! ? a line break or a full stop.
+  std::size_t clause_begin(std::size_t i) const;
+  std::size_t clause_end(std::size_t i) const;
 
  private:
   FoldedText folded_;
