@@ -54,8 +54,6 @@ TEST(OracleParity, LogitsAgreeAtEveryListedPosition) {
 }
 
 TEST(OracleParity, HiddenStatesAgreeAfterEveryLayer) {
-  if (part().min_tokens > 0)
-    GTEST_SKIP() << "the oracle's hidden states are of short texts; the unit test checks them";
   Engine engine = load(Attention::kDense);
   expect_parity({check_hidden(engine, 0, part().bound), check_hidden(engine, 1, part().bound)});
 }
@@ -70,7 +68,6 @@ TEST(OracleParity, GreedyContinuationsAreIdentical) {
           record["settings"]["index_topk"].is_null() == (attention == Attention::kDense))
         rows.push_back(check_continuation(engine, record));
   }
-  if (rows.empty()) GTEST_SKIP() << "no continuation of this length in the oracle";
   expect_parity(rows);
 }
 
