@@ -12,6 +12,7 @@ Json to_json(const Sample& s) {
                {"language", s.language},
                {"kind", s.kind},
                {"gated", s.gated},
+               {"question", s.question},
                {"prompt", s.prompt},
                {"prompt_ids", s.prompt_ids},
                {"expected", s.expected},
@@ -49,6 +50,7 @@ Result<Sample> parse_sample(const Json& json, std::string_view where) {
     json.at("language").get_to(s.language);
     json.at("kind").get_to(s.kind);
     json.at("gated").get_to(s.gated);
+    json.at("question").get_to(s.question);
     json.at("prompt").get_to(s.prompt);
     json.at("prompt_ids").get_to(s.prompt_ids);
     json.at("expected").get_to(s.expected);
@@ -87,7 +89,7 @@ std::string hash_of(const std::vector<Sample>& samples) {
   for (const Sample& sample : samples) {
     Json json = to_json(sample);
     json.erase("timings");
-    hasher.update(json.dump());
+    hasher.update(json.dump(-1, ' ', false, Json::error_handler_t::replace));
   }
   return hasher.hex();
 }

@@ -15,6 +15,7 @@ namespace assay::harness {
 struct Sample {
   std::string suite, arm, id, cluster, language, kind;
   bool gated = true;
+  std::string question;         // the last user message
   std::string prompt;           // as rendered by the chat template
   std::vector<int> prompt_ids;  // exactly what the model was given
   std::string expected;

@@ -1,3 +1,4 @@
+cmake_minimum_required(VERSION 3.25)
 # Writes assay_build_info.h: run at every build, so that the recorded commit is the one that was compiled, and
 # rewritten only when it changed. A tarball made by `git archive` carries its commit in commit.txt (export-subst).
 execute_process(COMMAND git -C ${SOURCE_DIR} rev-parse HEAD
