@@ -102,9 +102,8 @@ TEST(Runner, AResumedRunEqualsAnUninterruptedOneAtEveryCut) {
   const std::string text = *read_file(folder.path() / "whole/samples.jsonl");
   std::vector<std::size_t> cuts = {0};
   for (std::size_t at = 0; (at = text.find('\n', at)) != std::string::npos; ++at) {
-    cuts.push_back(at + 1);        // after the line
-    cuts.push_back(at);            // all but its line break
-    cuts.push_back(at - at % 97);  // somewhere inside
+    cuts.push_back(at + 1);                           // after the line
+    cuts.push_back(at % 2 == 0 ? at : at - at % 97);  // all but its line break, or somewhere inside
   }
   int n_cut = 0;
   for (const std::size_t cut : cuts) {

@@ -106,6 +106,18 @@ TEST(Suite, AnUnknownSuiteSuggestsTheNearest) {
   EXPECT_THAT(find_suites(twice, folder.path()).error().message, HasSubstr("twice"));
 }
 
+TEST(Suite, EveryBundledSuiteIsValid) {
+  const std::vector<std::string> all = {"all"};
+  const auto suites = find_suites(all, fs::path(ASSAY_SOURCE_DIR) / "suites");
+  ASSERT_TRUE(suites) << suites.error().message;
+  for (const Suite& suite : *suites)
+    for (const Profile profile : suite.profiles)
+      EXPECT_GT(std::count_if(suite.cases.begin(), suite.cases.end(),
+                              [&](const Case& c) { return c.profile == profile; }),
+                0)
+          << suite.name << " adds nothing for " << name_of(profile);
+}
+
 TEST(Suite, TheCasesFileMustLieInTheSuitesFolder) {
   const TemporaryFolder folder;
   ASSERT_TRUE(write_file_atomic(folder.path() / "suite.json",

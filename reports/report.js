@@ -62,6 +62,8 @@ function drawVerdict() {
     el('div', {class: 'tools'}, theme),
     el('h1', {}, el('span', {class: 'word'}, verdict.state), el('span', {class: 'soft'}, 'exit code ' + verdict.exit_code)),
     el('p', {}, verdict.summary),
+    el('p', {}, 'Accuracy: ', ...run.metrics.filter(g => !g.language && !g.kind && g.gated && g.accuracy.n).flatMap((g, i) => [
+      i ? ', ' : '', armTitle(g.suite, g.arm) + ' ', el('b', {}, percent(g.accuracy.estimate)), interval(g.accuracy)])),
     verdict.problems.length ? el('ul', {}, ...verdict.problems.map(p => el('li', {}, p))) : null,
     el('div', {class: 'facts'},
       fact('Suite', suites), fact('Profile', run.plan.profile), fact('Samples', number(run.samples.n)),
@@ -86,7 +88,7 @@ function drawGates() {
     gate.state === 'not_run' ? el('td', {class: 'soft'}, '–') : el('td', {class: 'num'}, percent(gate.rate.estimate), interval(gate.rate)),
     num(number(gate.rate.n)),
     el('td', {class: 'wrap'}, gate.detail)));
-  at('gates').append(table(['', 'Gate', 'Looks at', {text: 'Limit', num: true}, {text: 'Measured [95 %]', num: true}, {text: 'n', num: true}, 'What it could have seen'], rows));
+  at('gates').append(table(['', 'Gate', 'Looks at', {text: 'Limit', num: true}, {text: 'Measured [95 %]', num: true}, {text: 'n', num: true}, 'How far from failing'], rows));
 }
 function drawAccuracy() {
   const heads = ['', {text: 'n', num: true},
@@ -179,12 +181,12 @@ function drawList() {
     el('span', {class: 'no-print'}, el('kbd', {}, 'j'), ' ', el('kbd', {}, 'k'), ' next and previous, ', el('kbd', {}, '/'), ' search, ', el('kbd', {}, 'd'), ' theme'));
 }
 function drawRow(s) {
-  const got = s.extraction ? s.extraction.value : '–';
   const row = el('button', {type: 'button', class: 'row', 'aria-expanded': 'false', onclick: () => toggle(item)},
     el('span', {}, badge(words(s.outcome.class), tone(s.outcome.class))), el('span', {class: 'soft'}, s.arm), el('span', {class: 'soft'}, s.language),
     el('span', {class: 'question', lang: s.language}, s.question || s.id),
     el('span', {class: 'got', title: 'extracted answer; expected ' + s.expected},
-      s.outcome.class === 'correct' ? got : el('span', {}, got, el('span', {class: 'soft'}, ' ≠ ' + s.expected))));
+      s.outcome.class === 'correct' ? s.extraction.value : s.extraction ? el('span', {}, s.extraction.value, el('span', {class: 'soft'}, ' ≠ ' + s.expected))
+        : el('span', {class: 'soft'}, s.outcome.class === 'unextractable' ? 'no number' : 'no answer')));
   const item = el('li', {}, row);
   item.sample = s;
   return item;
@@ -208,9 +210,9 @@ function drawBody(s) {
   body.append(el('p', {class: 'facts-line'}, facts.join(' · ')));
   if (s.error) body.append(...block('Error', s.error));
   body.append(...block('Question', s.question, {lang: s.language}));
-  if (s.thinking) body.append(el('details', {}, el('summary', {}, 'Thinking, ' + number(s.n_thinking_tokens) + ' tokens'), el('pre', {lang: s.language}, s.thinking)));
+  const open = ['no_close', 'eos_in_think'].includes(s.outcome.termination);
+  if (s.thinking) body.append(el('details', {open: open ? '' : null}, el('summary', {}, 'Thinking, ' + number(s.n_thinking_tokens) + ' tokens'), el('pre', {lang: s.language}, s.thinking)));
   if (s.outcome.termination !== 'error') {
-    const open = ['no_close', 'eos_in_think'].includes(s.outcome.termination);
     body.append(el('h4', {}, 'Answer'));
     if (s.extraction) {
       body.append(el('pre', {lang: s.language}, s.extraction.before, el('mark', {title: 'rule: ' + s.extraction.rule}, s.extraction.span), s.extraction.after),
