@@ -1,0 +1,26 @@
+// libFuzzer: whatever bytes cases.csv holds, the reader returns cases that keep its promises, or a
+// message.
+//   cmake -B build/fuzz -DASSAY_FUZZ=ON -DCMAKE_CXX_COMPILER=clang++
+//   -DASSAY_SANITIZE=address,undefined build/fuzz/harness/cases_fuzz -max_total_time=60
+//   suites/arithmetic
+#include <cstdint>
+#include <set>
+
+#include "base/check.h"
+#include "harness/cases.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  const std::string_view csv(reinterpret_cast<const char*>(data), size);
+  const auto cases = assay::harness::parse_cases(csv, "cases.csv", {"ja", "en", "zh"});
+  if (!cases) {
+    CHECK(!cases.error().message.empty());
+    return 0;
+  }
+  std::set<std::string> ids;
+  for (const auto& one : *cases) {
+    CHECK(ids.insert(one.id).second) << one.id;
+    CHECK(one.messages.is_array() && !one.messages.empty());
+    CHECK(!one.answer.empty() && !one.kind.empty() && !one.cluster.empty());
+  }
+  return 0;
+}

@@ -1,0 +1,185 @@
+// assay bench: how fast is this model on this machine, and how far from the roof?
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+
+#include "base/stats.h"
+#include "base/thread_pool.h"
+#include "engine/engine.h"
+#include "harness/cli/engine_flags.h"
+#include "harness/cli/verb.h"
+#include "kernels/roof.h"
+
+namespace assay::cli {
+namespace {
+
+using engine::Engine;
+using engine::Sequence;
+
+struct Options {
+  EngineFlags engine;
+  std::vector<int> n_prompt = {512}, n_decode = {128}, depth = {0};
+  int repetitions = 5;
+  bool json = false;
+};
+
+struct Measurement {
+  std::string name;           // "pp512", "tg128", "tg128 @ d4096"
+  std::vector<double> per_s;  // tokens per second, one a repetition
+  std::vector<double> share;  // of the roof measured right beside that repetition
+  std::string roof;
+  Json to_json() const {
+    return {{"test", name},
+            {"tokens_per_s", per_s},
+            {"median", median(per_s)},
+            {"mad", scaled_mad(per_s)},
+            {"roof", roof},
+            {"share_of_roof", share},
+            {"median_share", median(share)}};
+  }
+};
+
+// Fixed ids, the same for every model of one vocabulary: what is measured must not depend on what a
+// model says, and two builds must be asked to route the same tokens. Special tokens sit at the end
+// of the vocabulary and are left out.
+std::vector<int> token_trace(int n, int vocab) {
+  std::vector<int> ids;
+  for (int i = 0; i < n; ++i)
+    ids.push_back(static_cast<int>((static_cast<std::int64_t>(i) * 7919 + 13) % (vocab / 2)));
+  return ids;
+}
+
+void run_all(Engine& e, Sequence& s) {
+  Sequence* batch[] = {&s};
+  while (s.n_pending() > 0) e.step(batch);
+}
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+double prefill_seconds(Engine& e, std::span<const int> ids) {
+  Sequence s = e.new_sequence();
+  s.feed(ids);
+  const auto start = std::chrono::steady_clock::now();
+  run_all(e, s);
+  return seconds_since(start);
+}
+
+double decode_seconds(Engine& e, const Sequence& at_depth, std::span<const int> ids) {
+  Sequence s = at_depth.fork();
+  const auto start = std::chrono::steady_clock::now();
+  for (const int& id : ids) {
+    s.feed(std::span(&id, 1));
+    run_all(e, s);
+  }
+  return seconds_since(start);
+}
+
+Measurement bench_prefill(Engine& e, ThreadPool& pool, int n, int repetitions) {
+  Measurement m{
+      .name = fmt::format("pp{}", n), .per_s = {}, .share = {}, .roof = "peak f32 FMA rate"};
+  const auto ids = token_trace(n, e.info().vocab);
+  prefill_seconds(e, ids);  // warm-up
+  for (int i = 0; i < repetitions; ++i) {
+    const double peak = kernels::peak_fma_per_s(pool, 2);
+    const double s = prefill_seconds(e, ids);
+    m.per_s.push_back(n / s);
+    m.share.push_back(e.info().prefill_fma(0, n) / s / peak);
+  }
+  return m;
+}
+
+Measurement bench_decode(Engine& e, ThreadPool& pool, int n, int depth, int repetitions) {
+  Measurement m{
+      .name = depth == 0 ? fmt::format("tg{}", n) : fmt::format("tg{} @ d{}", n, depth),
+      .per_s = {},
+      .share = {},
+      .roof = fmt::format("{}-thread read of the {:.1f} MB active per token", pool.n_threads(),
+                          static_cast<double>(e.info().active_bytes) / 1e6)};
+  Sequence at_depth = e.new_sequence();
+  at_depth.feed(token_trace(std::max(1, depth), e.info().vocab));
+  run_all(e, at_depth);
+  const auto ids = token_trace(n, e.info().vocab);
+  decode_seconds(e, at_depth, ids);  // warm-up
+  const auto active = static_cast<std::size_t>(e.info().active_bytes);
+  for (int i = 0; i < repetitions; ++i) {
+    const double read = kernels::read_bytes_per_s(pool, active, 20);
+    const double s = decode_seconds(e, at_depth, ids);
+    m.per_s.push_back(n / s);
+    m.share.push_back(n / s * static_cast<double>(active) / read);
+  }
+  return m;
+}
+
+Result<int> bench(const Options& o) {
+  if (o.repetitions < 1) return fail("--repetitions is {}, expected at least 1", o.repetitions);
+  ASSAY_TRY(Engine e, load_engine(o.engine));
+  for (const auto* list : {&o.n_prompt, &o.n_decode, &o.depth})
+    for (const int n : *list)
+      if (n < 0 || n >= e.info().max_positions)
+        return fail("{} tokens asked for, expected 0 to {} (the model's positions)", n,
+                    e.info().max_positions - 1);
+  for (const int n : o.n_decode)
+    for (const int d : o.depth)
+      if (n + std::max(1, d) > e.info().max_positions)
+        return fail("{} tokens at depth {} do not fit into the model's {} positions", n, d,
+                    e.info().max_positions);
+  ThreadPool pool(e.info().n_threads);
+  std::vector<Measurement> all;
+  for (const int n : o.n_prompt)
+    if (n > 0) all.push_back(bench_prefill(e, pool, n, o.repetitions));
+  for (const int d : o.depth)
+    for (const int n : o.n_decode)
+      if (n > 0) all.push_back(bench_decode(e, pool, n, d, o.repetitions));
+
+  if (o.json) {
+    Json out = {
+        {"engine", e.info().to_json()}, {"repetitions", o.repetitions}, {"tests", Json::array()}};
+    for (const Measurement& m : all) out["tests"].push_back(m.to_json());
+    std::puts(out.dump(2).c_str());
+    return 0;
+  }
+  fmt::print("{}  {} {} ({}), {} threads, {} attention, {} repetitions\n\n", e.info().model_dir,
+             e.info().backend, e.info().kernel, e.info().model_type, e.info().n_threads,
+             e.info().attention, o.repetitions);
+  fmt::print("{:<16} {:>12} {:>9} {:>9}  {}\n", "test", "tokens/s", "± MAD", "of roof", "roof");
+  for (const Measurement& m : all)
+    fmt::print("{:<16} {:>12.1f} {:>9.1f} {:>8.0f}%  {}\n", m.name, median(m.per_s),
+               scaled_mad(m.per_s), 100 * median(m.share), m.roof);
+  fmt::print(
+      "\nMedian and scaled median absolute deviation. The roof is measured beside every repetition "
+      "in this process.\n");
+  return 0;
+}
+
+}  // namespace
+
+const Verb bench_verb{
+    .name = "bench",
+    .summary = "Prefill and decode speed, with the roof of this machine beside it",
+    .examples =
+        "  assay bench --model golden/micro-glm/model\n"
+        "      prefill of 512 tokens (pp512) and decode of 128 (tg128), 5 repetitions each\n"
+        "  assay bench --model M --prompt 512,16384 --decode 64 --depth 0,4096,16000 --json\n"
+        "      long prompts, decode at three context depths, for a machine to read\n",
+    .setup = [](CLI::App& app) -> Action {
+      auto o = std::make_shared<Options>();
+      add_engine_flags(app, o->engine);
+      app.add_option("-p,--prompt", o->n_prompt, "Prompt lengths to prefill, in tokens (0: none)")
+          ->delimiter(',')
+          ->capture_default_str();
+      app.add_option("-n,--decode", o->n_decode, "Tokens to decode (0: none)")
+          ->delimiter(',')
+          ->capture_default_str();
+      app.add_option("-d,--depth", o->depth, "Context depths to decode at, in tokens")
+          ->delimiter(',')
+          ->capture_default_str();
+      app.add_option("-r,--repetitions", o->repetitions, "Repetitions of each test")
+          ->capture_default_str();
+      app.add_flag("--json", o->json, "Print JSON");
+      return [o] { return bench(*o); };
+    }};
+
+}  // namespace assay::cli

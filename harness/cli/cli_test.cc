@@ -1,0 +1,357 @@
+// The program as a user meets it: exit codes, messages, and nothing lost when things go wrong.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/mount.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <regex>
+#include <set>
+#include <thread>
+
+#include "base/check.h"
+#include "base/file.h"
+#include "base/json.h"
+
+namespace assay {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+const std::string kModel = std::string(ASSAY_SOURCE_DIR) + "/golden/micro-glm/model";
+
+struct Outcome {
+  int code;
+  std::string out, err;
+};
+
+// Runs the built program; a negative code is the signal that ended it.
+class Program {
+ public:
+  explicit Program(std::vector<std::string> arguments) {
+    dir_ = fs::temp_directory_path() / ("assay-cli-XXXXXX");
+    std::string pattern = dir_.string();
+    CHECK(mkdtemp(pattern.data()) != nullptr);
+    dir_ = pattern;
+    pid_ = fork();
+    CHECK(pid_ >= 0);
+    if (pid_ != 0) return;
+    for (const auto& [fd, name] : {std::pair{1, "out"}, {2, "err"}})
+      dup2(open((dir_ / name).c_str(), O_WRONLY | O_CREAT, 0600), fd);
+    dup2(open("/dev/null", O_RDONLY), 0);
+    arguments.insert(arguments.begin(), ASSAY_PROGRAM);
+    std::vector<char*> argv;
+    for (std::string& a : arguments) argv.push_back(a.data());
+    argv.push_back(nullptr);
+    execv(argv[0], argv.data());
+    _exit(127);
+  }
+  ~Program() { fs::remove_all(dir_); }
+
+  void kill_now() const { kill(pid_, SIGKILL); }
+
+  Outcome wait() {
+    int status = 0;
+    waitpid(pid_, &status, 0);
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status), *read_file(dir_ / "out"),
+            *read_file(dir_ / "err")};
+  }
+
+ private:
+  fs::path dir_;
+  pid_t pid_;
+};
+
+Outcome assay(std::vector<std::string> arguments) { return Program(std::move(arguments)).wait(); }
+
+class Cli : public ::testing::Test {
+ protected:
+  Cli() {
+    std::string pattern = (fs::temp_directory_path() / "assay-test-XXXXXX").string();
+    CHECK(mkdtemp(pattern.data()) != nullptr);
+    dir = pattern;
+  }
+  ~Cli() override { fs::remove_all(dir); }
+
+  // A copy of the model that a test may damage.
+  fs::path copy_model() {
+    const fs::path copy = dir / "model";
+    fs::copy(kModel, copy, fs::copy_options::recursive);
+    return copy;
+  }
+  void write(const fs::path& path, std::string_view text) {
+    fs::create_directories(path.parent_path());
+    std::ofstream(path, std::ios::binary) << text;
+  }
+  void patch(const fs::path& path, std::streamoff at, std::string_view bytes) {
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(at);
+    file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  }
+
+  fs::path dir;
+};
+
+// One error: exit code 2, one line that says what is wrong, and no answer that pretends otherwise.
+void expect_error(const Outcome& o, const ::testing::Matcher<const std::string&>& message) {
+  EXPECT_EQ(o.code, 2) << o.out << o.err;
+  EXPECT_THAT(o.err, AllOf(HasSubstr("assay: error: "), message));
+  const auto first = o.err.find("assay: error: ");
+  EXPECT_EQ(o.err.find("assay: error: ", first + 1), std::string::npos) << "more than one error:\n"
+                                                                        << o.err;
+}
+
+TEST_F(Cli, EveryVerbExplainsItselfByExample) {
+  const Outcome help = assay({"--help"});
+  EXPECT_EQ(help.code, 0);
+  for (const std::string verb :
+       {"run", "generate", "inspect", "tokenize", "score", "bench", "trace"}) {
+    EXPECT_THAT(help.out, HasSubstr(verb));
+    const Outcome o = assay({verb, "--help"});
+    EXPECT_EQ(o.code, 0) << verb;
+    EXPECT_THAT(o.out, HasSubstr("assay " + verb + " ")) << verb << ": no example";
+  }
+  EXPECT_EQ(assay({"--version"}).code, 0);
+}
+
+TEST_F(Cli, TyposSuggestTheNearest) {
+  expect_error(assay({"genrate"}), HasSubstr("generate"));
+  expect_error(assay({"inspect", "--tensers", kModel}), HasSubstr("--tensors"));
+  expect_error(assay({"run", "arithmetics", "--model", kModel, "--out", dir / "o"}),
+               HasSubstr("arithmetic"));
+  expect_error(assay({"generate", "--model", kModel, "--kernel", "avx1024", "1+1"}),
+               HasSubstr("avx1024"));
+}
+
+TEST_F(Cli, GenerateAnswersAndJsonCarriesEveryStep) {
+  const Outcome o = assay({"generate", "--model", kModel, "--json", "--top", "3", "127 × 8 = ?"});
+  ASSERT_EQ(o.code, 0) << o.err;
+  const Json json = Json::parse(o.out);
+  EXPECT_THAT(json["text"].get<std::string>(), HasSubstr("1016"));
+  EXPECT_EQ(json["finish"], "stop");
+  EXPECT_EQ(json["steps"].size(), json["steps"].size());
+  EXPECT_EQ(json["steps"][0]["top"].size(), 3u);
+}
+
+TEST_F(Cli, ScoreGivesTheOraclesLogits) {
+  const Json oracle =
+      *read_json(std::string(ASSAY_SOURCE_DIR) + "/golden/micro-glm/oracle/logits.json");
+  const Json& record = oracle["records"][0];
+  std::string ids;
+  for (const Json& id : record["ids"])
+    ids += (ids.empty() ? "" : ",") + std::to_string(id.get<int>());
+  const Outcome o = assay(
+      {"score", "--model", kModel, "--ids", ids, "--positions", "0,-1", "--top", "20", "--json"});
+  ASSERT_EQ(o.code, 0) << o.err;
+  const Json rows = Json::parse(o.out)["rows"];
+  ASSERT_EQ(rows.size(), 2u);
+  for (const Json& row : rows)
+    for (const Json& expected : record["rows"])
+      if (expected["pos"] == row["pos"]) {
+        EXPECT_NEAR(row["logsumexp"].get<double>(), expected["logsumexp"].get<double>(), 2e-3);
+        EXPECT_EQ(row["ids"][0], expected["ids"][0]);
+      }
+}
+
+TEST_F(Cli, TraceNamesNothingWhereBackendsAgree) {
+  const Outcome o = assay({"trace", "--model", kModel, "--chat", "127 × 8 = ?"});
+  EXPECT_EQ(o.code, 0) << o.out << o.err;
+  EXPECT_THAT(o.out, HasSubstr("No tensor diverges"));
+  EXPECT_EQ(
+      assay({"trace", "--model", kModel, "--chat", "127 × 8 = ?", "--tolerance", "1e-12"}).code, 1)
+      << "two float32 computations of different order cannot agree to 1e-12";
+}
+
+TEST_F(Cli, BenchPrintsSpeedBesideTheRoof) {
+  const Outcome o = assay({"bench", "--model", kModel, "--prompt", "32", "--decode", "8",
+                           "--repetitions", "2", "--json"});
+  ASSERT_EQ(o.code, 0) << o.err;
+  const Json json = Json::parse(o.out);
+  ASSERT_EQ(json["tests"].size(), 2u);
+  for (const Json& test : json["tests"]) {
+    EXPECT_EQ(test["tokens_per_s"].size(), 2u);
+    EXPECT_GT(test["median_share"].get<double>(), 0);
+    EXPECT_LT(test["median_share"].get<double>(), 1.2)
+        << "faster than the roof: one of the two is measured wrongly";
+  }
+}
+
+TEST_F(Cli, ABrokenCheckpointIsNamedNotLoaded) {
+  expect_error(assay({"inspect", dir / "nowhere"}), HasSubstr("nowhere"));
+  const fs::path model = copy_model(), weights = model / "model.safetensors";
+  const auto size = fs::file_size(weights);
+  const auto generate = [&] { return assay({"generate", "--model", model.string(), "hi"}); };
+
+  fs::resize_file(weights, size - 1000);  // truncated
+  expect_error(generate(), HasSubstr("model.safetensors"));
+  fs::resize_file(weights, size);  // the end is zeros now, which is finite: only the size was wrong
+  patch(weights, 0, std::string_view("\xff\xff\xff\xff\xff\xff\xff\x7f", 8));  // a header of 9 EB
+  expect_error(generate(), HasSubstr("header"));
+  patch(weights, 0,
+        std::string_view("\xff\xff\xff\x01\x00\x00\x00\x00", 8));  // longer than the file
+  expect_error(generate(), HasSubstr("header"));
+  fs::copy_file(kModel + "/model.safetensors", weights, fs::copy_options::overwrite_existing);
+  patch(weights, 40, "\x01");  // a flipped byte inside the JSON header
+  expect_error(generate(), HasSubstr("model.safetensors"));
+  fs::copy_file(kModel + "/model.safetensors", weights, fs::copy_options::overwrite_existing);
+  patch(weights, static_cast<std::streamoff>(size - 2),
+        std::string_view("\xc0\x7f", 2));  // the last bf16 is NaN
+  expect_error(generate(), HasSubstr("NaN"));
+  fs::remove(weights);
+  expect_error(generate(), HasSubstr("model.safetensors"));
+}
+
+TEST_F(Cli, AConfigThatContradictsTheTensorsIsAnError) {
+  const fs::path model = copy_model();
+  const std::string config = *read_file(model / "config.json");
+  const auto with = [&](const char* from, const char* to) {
+    std::string changed = config;
+    const auto at = changed.find(from);
+    CHECK(at != std::string::npos) << from;
+    changed.replace(at, std::strlen(from), to);
+    write(model / "config.json", changed);
+    return assay({"generate", "--model", model.string(), "hi"});
+  };
+  expect_error(with("\"hidden_size\": 320", "\"hidden_size\": 384"), HasSubstr("320"));
+  expect_error(with("\"n_routed_experts\": 16", "\"n_routed_experts\": 17"),
+               HasSubstr("experts.16"));
+  expect_error(with("\"model_type\": \"glm_moe_dsa\"", "\"model_type\": \"llama\""),
+               HasSubstr("llama"));
+  expect_error(with("\"vocab_size\": 3072,", "\"vocab_size\": ,"), HasSubstr("config.json"));
+  write(model / "config.json", config);
+  fs::remove(model / "tokenizer.json");
+  expect_error(assay({"generate", "--model", model.string(), "hi"}), HasSubstr("tokenizer.json"));
+}
+
+TEST_F(Cli, AnUnknownChatTemplateNamesWhatIsSupported) {
+  const fs::path model = copy_model();
+  write(model / "chat_template.jinja", "{{ messages[0].content }}");
+  expect_error(assay({"generate", "--model", model.string(), "hi"}), HasSubstr("glm-5.2"));
+}
+
+TEST_F(Cli, InvalidUtf8AndAPromptLongerThanTheContextAreErrors) {
+  expect_error(assay({"generate", "--model", kModel, "abc\xff"}), HasSubstr("UTF-8"));
+  write(dir / "long.txt", std::string(200000, '7'));
+  expect_error(assay({"score", "--model", kModel, "--file", dir / "long.txt"}),
+               HasSubstr("32768 positions"));
+}
+
+TEST_F(Cli, ABrokenSuiteNamesFileAndLine) {
+  const std::string source = std::string(ASSAY_SOURCE_DIR) + "/suites/arithmetic";
+  const fs::path suites = dir / "suites", suite = suites / "arithmetic";
+  fs::create_directories(suites);
+  fs::copy(source, suite, fs::copy_options::recursive);
+  const auto run = [&] {
+    return assay(
+        {"run", "arithmetic", "--suites", suites, "--model", kModel, "--out", dir / "out"});
+  };
+
+  std::string cases = *read_file(suite / "cases.csv");
+  const auto second_line = cases.find('\n') + 1;
+  const std::string row =
+      cases.substr(second_line, cases.find('\n', second_line) + 1 - second_line);
+  write(suite / "cases.csv", cases + row);  // the first case again
+  expect_error(run(), AllOf(HasSubstr("cases.csv"), HasSubstr("duplicate")));
+  write(suite / "cases.csv", cases + "one,two\n");
+  expect_error(run(), AllOf(HasSubstr("cases.csv:"), HasSubstr("fields")));
+  write(suite / "cases.csv", cases + "\"never closed");
+  expect_error(run(), HasSubstr("cases.csv:"));
+  write(suite / "cases.csv", cases + std::string(row).replace(row.find(','), 1, "\xff,"));
+  expect_error(run(), HasSubstr("UTF-8"));
+  write(suite / "cases.csv", cases);
+  write(suite / "suite.json", "{\"format\": 1,");
+  expect_error(run(), HasSubstr("suite.json:"));
+  EXPECT_FALSE(fs::exists(dir / "out")) << "a run that cannot start leaves no folder behind";
+}
+
+std::vector<std::string> quick_run(const fs::path& out, std::vector<std::string> more = {}) {
+  std::vector<std::string> arguments = {"run",   "arithmetic", "--model", kModel,  "--profile",
+                                        "quick", "--limit",    "24",      "--out", out};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
+
+// samples.jsonl without timings, by (arm, id).
+std::map<std::string, std::string> samples_of(const fs::path& run_dir) {
+  std::map<std::string, std::string> samples;
+  std::istringstream lines(*read_file(run_dir / "samples.jsonl"));
+  for (std::string line; std::getline(lines, line);) {
+    Json json = Json::parse(line);
+    if (!json.contains("id")) continue;
+    json.erase("timings");
+    json.erase("prefill_s");
+    json.erase("decode_s");
+    const std::string key = json.value("arm", "") + "/" + json.value("id", "");
+    EXPECT_FALSE(samples.contains(key)) << key << " twice";
+    samples[key] = json.dump();
+  }
+  return samples;
+}
+
+TEST_F(Cli, ARunLeavesRecordSamplesAndReport) {
+  const Outcome o = assay(quick_run(dir / "run"));
+  EXPECT_TRUE(o.code == 0 || o.code == 1 || o.code == 3) << o.code << o.err;
+  const Json record = *read_json(dir / "run" / "run.json");
+  EXPECT_TRUE(record.contains("verdict"));
+  EXPECT_GE(samples_of(dir / "run").size(), 24u);
+  const std::string report = *read_file(dir / "run" / "report.html");
+  EXPECT_THAT(report, StartsWith("<!DOCTYPE html>"));
+  EXPECT_FALSE(std::regex_search(report, std::regex("(src|href)=[\"']?(https?:)?//")))
+      << "the report must make no request";
+  expect_error(assay(quick_run(dir / "run")), HasSubstr("--resume"));  // never overwrites a run
+}
+
+TEST_F(Cli, AKilledRunResumesToTheSameRecord) {
+  ASSERT_NE(assay(quick_run(dir / "whole")).code, 2);
+  const auto whole = samples_of(dir / "whole");
+  Program run(quick_run(dir / "cut"));
+  for (int i = 0; i < 3000; ++i) {  // kill it once something has been written
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    std::error_code ignored;
+    const auto samples = dir / "cut" / "samples.jsonl";
+    if (fs::exists(samples, ignored) && fs::file_size(samples, ignored) > 3000) break;
+  }
+  run.kill_now();
+  EXPECT_EQ(run.wait().code, -SIGKILL) << "it finished before it could be killed";
+  EXPECT_LT(samples_of(dir / "cut").size(), whole.size());
+  const Outcome resumed = assay({"run", "--resume", dir / "cut"});
+  EXPECT_NE(resumed.code, 2) << resumed.err;
+  EXPECT_EQ(samples_of(dir / "cut"), whole);
+  const auto comparable = [](Json record) {
+    return std::pair{record["verdict"], record["metrics"]};
+  };
+  EXPECT_EQ(comparable(*read_json(dir / "cut" / "run.json")),
+            comparable(*read_json(dir / "whole" / "run.json")));
+}
+
+TEST_F(Cli, AnUnwritableFolderIsAnErrorBeforeAnythingRuns) {
+  write(dir / "file", "not a folder");
+  expect_error(assay(quick_run(dir / "file" / "run")), HasSubstr("file"));
+}
+
+TEST_F(Cli, AFullDiskLosesNothingThatWasFinished) {
+  const fs::path small = dir / "small";
+  fs::create_directories(small);
+  if (mount("tmpfs", small.c_str(), "tmpfs", 0, "size=48k") != 0)
+    GTEST_SKIP() << "cannot mount a small tmpfs (" << std::strerror(errno)
+                 << "): run as root to show this";
+  expect_error(assay(quick_run(small / "run")),
+               AllOf(HasSubstr("No space left"), HasSubstr("--resume")));
+  EXPECT_GT(fs::file_size(small / "run" / "samples.jsonl"), 0u);
+  fs::copy(small / "run", dir / "moved", fs::copy_options::recursive);
+  umount(small.c_str());
+  const Outcome resumed = assay({"run", "--resume", dir / "moved"});
+  EXPECT_NE(resumed.code, 2) << resumed.err;
+  ASSERT_NE(assay(quick_run(dir / "whole")).code, 2);
+  EXPECT_EQ(samples_of(dir / "moved"), samples_of(dir / "whole"));
+}
+
+}  // namespace
+}  // namespace assay

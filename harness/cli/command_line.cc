@@ -1,0 +1,31 @@
+#include "harness/cli/command_line.h"
+
+#include "base/file.h"
+
+namespace assay::cli {
+
+std::string shell_quoted(std::string_view word) {
+  const bool plain =
+      !word.empty() && word.find_first_not_of(
+                           "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                           "_-./,:=@%+") == std::string_view::npos;
+  if (plain) return std::string(word);
+  std::string out = "'";
+  for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return out + "'";
+}
+
+std::string command_line() {
+  const auto bytes = read_file("/proc/self/cmdline");
+  if (!bytes || bytes->empty()) return "assay";
+  std::string out;
+  std::string_view rest = *bytes;
+  while (!rest.empty()) {
+    const std::size_t end = rest.find('\0');
+    out += (out.empty() ? "" : " ") + shell_quoted(rest.substr(0, end));
+    rest.remove_prefix(end == std::string_view::npos ? rest.size() : end + 1);
+  }
+  return out;
+}
+
+}  // namespace assay::cli

@@ -1,0 +1,13 @@
+// The command that started this process, as one would type it again.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace assay::cli {
+
+std::string shell_quoted(
+    std::string_view word);  // quoted only where a shell would split or expand it
+std::string command_line();  // from /proc/self/cmdline; "assay" where there is none
+
+}  // namespace assay::cli

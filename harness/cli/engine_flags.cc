@@ -1,0 +1,44 @@
+#include "harness/cli/engine_flags.h"
+
+namespace assay::cli {
+
+void add_engine_flags(CLI::App& app, EngineFlags& flags) {
+  app.add_option("-m,--model", flags.model,
+                 "Checkpoint folder (config.json, safetensors, tokenizer.json, chat template)")
+      ->required();
+  app.add_option("--backend", flags.backend,
+                 "cpu, or reference (scalar, the definition of correct, slow)")
+      ->capture_default_str();
+  app.add_option("--kernel", flags.kernel,
+                 "Force a kernel (avx2, avx512) instead of the best; fails where it cannot run");
+  app.add_option("--attention", flags.attention,
+                 "dense, sparse, or auto: what the checkpoint was made for")
+      ->capture_default_str();
+  app.add_option("-t,--threads", flags.n_threads, "Threads (0: every usable core)")
+      ->capture_default_str();
+  app.add_option("--prefill-chunk", flags.prefill_chunk, "Prompt tokens per step")
+      ->capture_default_str();
+}
+
+Result<engine::EngineOptions> engine_options(const EngineFlags& flags) {
+  engine::EngineOptions options{.backend = flags.backend,
+                                .kernel = flags.kernel,
+                                .n_threads = flags.n_threads,
+                                .attention = engine::Attention::kAuto,
+                                .check_finite = true,
+                                .prefill_chunk = flags.prefill_chunk};
+  if (flags.attention == "dense")
+    options.attention = engine::Attention::kDense;
+  else if (flags.attention == "sparse")
+    options.attention = engine::Attention::kSparse;
+  else if (flags.attention != "auto")
+    return fail("--attention is '{}', expected dense, sparse or auto", flags.attention);
+  return options;
+}
+
+Result<engine::Engine> load_engine(const EngineFlags& flags) {
+  ASSAY_TRY(const engine::EngineOptions options, engine_options(flags));
+  return engine::Engine::load(flags.model, options);
+}
+
+}  // namespace assay::cli

@@ -1,0 +1,20 @@
+// The options of every verb that loads a model into the embedded engine.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+
+#include "engine/engine.h"
+
+namespace assay::cli {
+
+struct EngineFlags {
+  std::string model, backend = "cpu", kernel, attention = "auto";
+  int n_threads = 0, prefill_chunk = 512;
+};
+
+void add_engine_flags(CLI::App& app, EngineFlags& flags);
+Result<engine::EngineOptions> engine_options(const EngineFlags& flags);
+Result<engine::Engine> load_engine(const EngineFlags& flags);
+
+}  // namespace assay::cli

@@ -1,0 +1,117 @@
+// The only main(): parses the command line, runs one verb, turns its result into an exit code.
+#include <fmt/format.h>
+
+#include <exception>
+#include <string>
+#include <vector>
+
+#include "harness/cli/verb.h"
+#include "harness/suggest.h"
+#include "harness/version.h"
+
+namespace assay::cli {
+namespace {
+
+constexpr std::string_view kAbout =
+    "assay weighs a quantised GLM before you ship it: it asks the model questions, checks that\n"
+    "thinking ends, and says in one verdict whether something regressed.";
+
+constexpr std::string_view kFooter =
+    "Start here:\n"
+    "  assay run arithmetic --model golden/micro-glm/model\n"
+    "  assay run --help                 every verb explains itself with examples\n\n"
+    "Exit codes: 0 pass, 1 regression, 2 could not run, 3 invalid or inconclusive,\n"
+    "            130 interrupted.";
+
+int report_error(std::string_view message) {
+  fmt::print(stderr, "assay: error: {}\n", message);
+  return kCouldNotRun;
+}
+
+std::vector<std::string> verb_names() {
+  std::vector<std::string> names;
+  for (const Verb* verb : all_verbs()) names.emplace_back(verb->name);
+  return names;
+}
+
+std::vector<std::string> flag_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options())
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  return names;
+}
+
+// What CLI11 could not place: its own message does not say what was meant.
+int report_extras(const CLI::App& app, const CLI::ExtrasError& error) {
+  for (const std::string& extra : app.remaining(true)) {
+    const CLI::App* where = app.get_subcommands().empty() ? &app : app.get_subcommands().front();
+    const std::string written = extra.substr(0, extra.find('='));
+    const std::string command =
+        where == &app ? "assay" : fmt::format("assay {}", where->get_name());
+    if (written.starts_with("-"))
+      return report_error(fmt::format("{}: unknown option '{}'.{} See {} --help.", command, written,
+                                      harness::suggestion(written, flag_names(*where)), command));
+    return report_error(
+        fmt::format("{}: unexpected argument '{}'. See {} --help.", command, extra, command));
+  }
+  return report_error(error.what());
+}
+
+int run(int argc, char** argv) {
+  CLI::App app{std::string(kAbout), "assay"};
+  app.footer(std::string(kFooter));
+  app.set_version_flag("--version", version_text(), "Print version, commit and build");
+  app.require_subcommand(0, 1);
+  app.get_formatter()->column_width(34);
+
+  struct Entry {
+    CLI::App* sub;
+    Action action;
+  };
+  std::vector<Entry> entries;
+  for (const Verb* verb : all_verbs()) {
+    CLI::App* sub = app.add_subcommand(std::string(verb->name), std::string(verb->summary));
+    sub->footer(fmt::format("Examples:\n{}", verb->examples));
+    sub->get_formatter()->column_width(34);
+    entries.push_back({sub, verb->setup(*sub)});
+  }
+
+  if (argc > 1 && argv[1][0] != '-') {
+    const std::string written = argv[1];
+    const std::vector<std::string> names = verb_names();
+    if (std::find(names.begin(), names.end(), written) == names.end())
+      return report_error(fmt::format("unknown command '{}'.{} See assay --help.", written,
+                                      harness::suggestion(written, names)));
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ExtrasError& error) {
+    return report_extras(app, error);
+  } catch (const CLI::Success& request) {  // --help, --version
+    return app.exit(request);
+  } catch (const CLI::ParseError& error) {
+    const bool verb_known = !app.get_subcommands().empty();
+    return report_error(fmt::format(
+        "{} See assay{} --help.", error.what(),
+        verb_known ? fmt::format(" {}", app.get_subcommands().front()->get_name()) : ""));
+  }
+  for (const Entry& entry : entries) {
+    if (!entry.sub->parsed()) continue;
+    Result<int> code = entry.action();
+    return code ? *code : report_error(code.error().message);
+  }
+  fmt::print("{}", app.help());
+  return kCouldNotRun;
+}
+
+}  // namespace
+}  // namespace assay::cli
+
+int main(int argc, char** argv) {
+  try {
+    return assay::cli::run(argc, argv);
+  } catch (const std::exception& error) {  // memory ran out, or a library broke its word
+    fmt::print(stderr, "assay: error: {}\n", error.what());
+    return assay::cli::kCouldNotRun;
+  }
+}

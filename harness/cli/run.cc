@@ -1,0 +1,136 @@
+// assay run: suites in, one verdict out.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <memory>
+#include <optional>
+
+#include "harness/cli/command_line.h"
+#include "harness/cli/progress.h"
+#include "harness/cli/run_options.h"
+#include "harness/cli/verb.h"
+#include "harness/console.h"
+#include "harness/engine_target.h"
+#include "harness/provenance.h"
+#include "harness/report.h"
+#include "harness/verdict.h"
+
+namespace assay::cli {
+namespace {
+
+using namespace assay::harness;
+
+volatile std::sig_atomic_t interrupt_signal = 0;
+
+// The first Ctrl-C ends the run in order; a second one ends the process at once.
+void on_interrupt(int signal) {
+  interrupt_signal = 1;
+  std::signal(signal, SIG_DFL);
+}
+
+engine::EngineOptions engine_options(const RunOptions& options) {
+  engine::EngineOptions out;
+  out.backend = options.backend;
+  out.kernel = options.kernel;
+  out.n_threads = 1;  // the workers share it with one thread each
+  out.attention = options.attention == "dense"    ? engine::Attention::kDense
+                  : options.attention == "sparse" ? engine::Attention::kSparse
+                                                  : engine::Attention::kAuto;
+  return out;
+}
+
+std::string default_out(const std::vector<Suite>& suites) {
+  return fmt::format("out/{}-{}", suites.size() == 1 ? suites[0].name : "all", utc_now_for_path());
+}
+
+Result<int> conclude(const Plan& plan, RunRecord& record, const RunResult& result, bool as_json) {
+  const Verdict verdict = judge(plan, result.samples);
+  Json metrics = Json::array();
+  for (const Group& group : summarise(result.samples)) metrics.push_back(to_json(group));
+  ASSAY_TRY(const Json run,
+            record.finish(result.samples, to_json(verdict), std::move(metrics),
+                          {{"wall_s", result.wall_s}, {"n_tokens", result.n_tokens}}));
+  const fs::path report = record.folder() / "report.html";
+  ASSAY_TRY_VOID(write_file_atomic(report, render_report(run, result.samples)));
+  if (as_json) {
+    fmt::print("{}\n", run.dump(1));
+  } else {
+    fmt::print("{}", render_console(run, {::isatty(STDOUT_FILENO) != 0, report.string()}));
+  }
+  return exit_code_of(verdict.state);
+}
+
+Result<int> run(const Json& given, const std::string& resume, bool as_json) {
+  Json recorded = Json::object();
+  if (!resume.empty()) {
+    ASSAY_TRY(const Json was, read_run_json(resume));
+    recorded = was.value("options", Json::object());
+  }
+  ASSAY_TRY(const RunOptions options, merge_options(recorded, given));
+  ASSAY_TRY(auto suites, find_suites(options.suites, options.suites_folder));
+  ASSAY_TRY(const PlanOptions plan_options, to_plan_options(options));
+  ASSAY_TRY(const Plan plan, make_plan(std::move(suites), plan_options));
+  if (options.model.empty()) return fail("which model? Name its folder with --model DIR.");
+  ASSAY_TRY(auto engine, engine::Engine::load(options.model, engine_options(options)));
+  EngineTarget target(std::move(engine), options.threads);
+
+  const Json head = {{"options", to_json(options)},
+                     {"plan", plan.to_json()},
+                     {"identity", target.identity()},
+                     {"provenance", make_provenance(command_line(), target.describe())}};
+  const fs::path folder = !resume.empty()        ? fs::path(resume)
+                          : !options.out.empty() ? fs::path(options.out)
+                                                 : fs::path(default_out(plan.suites));
+  ASSAY_TRY(RunRecord record,
+            resume.empty() ? RunRecord::create(folder, head) : RunRecord::resume(folder, head));
+  fmt::print(stderr, "assay run: {} samples, profile {}, into {}\n", plan.items.size(),
+             options.profile, folder.string());
+
+  std::signal(SIGINT, on_interrupt);
+  std::signal(SIGTERM, on_interrupt);
+  ProgressPrinter printer;
+  ASSAY_TRY(const RunResult result,
+            run_plan(plan, target, record,
+                     {[&](const Progress& progress) { printer.show(progress); },
+                      [] { return interrupt_signal != 0; }}));
+  if (result.interrupted) {
+    fmt::print(stderr,
+               "assay run: interrupted after {} of {} samples, which are kept. Continue with\n"
+               "  assay run --resume {}\n",
+               result.samples.size(), plan.items.size(), shell_quoted(folder.string()));
+    return kInterrupted;
+  }
+  return conclude(plan, record, result, as_json);
+}
+
+Action setup(CLI::App& app) {
+  struct State {
+    RunFlags flags;
+    std::string resume;
+    bool as_json = false;
+  };
+  const auto state = std::make_shared<State>();
+  state->flags.add_to(app);
+  app.add_option("--resume", state->resume,
+                 "Continue the run in this folder with its recorded options")
+      ->type_name("DIR");
+  app.add_flag("--json", state->as_json, "Print run.json on stdout instead of tables");
+  return [state] { return run(state->flags.given(), state->resume, state->as_json); };
+}
+
+}  // namespace
+
+const Verb run_verb = {
+    "run", "Put suites to a model and say whether something regressed",
+    "  assay run arithmetic --model golden/micro-glm/model\n"
+    "  assay run all --model DIR --profile nightly --out out/tonight\n"
+    "  assay run arithmetic --model DIR --languages ja,zh --arms thinking --limit 20\n"
+    "  assay run --resume out/tonight            continue after Ctrl-C, kill -9 or a full disk\n"
+    "  assay run arithmetic --model DIR --json | jq .verdict\n\n"
+    "Writes run.json, samples.jsonl and report.html into the output folder.\n"
+    "Exit codes: 0 pass, 1 regression, 2 could not run, 3 invalid or inconclusive,\n"
+    "            130 interrupted.",
+    &setup};
+
+}  // namespace assay::cli

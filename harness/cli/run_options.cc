@@ -1,0 +1,167 @@
+#include "harness/cli/run_options.h"
+
+#ifndef ASSAY_SUITES_DIR
+#error "the build defines where the suites lie"
+#endif
+
+namespace assay::cli {
+namespace {
+
+template <class T>
+Json or_null(const std::optional<T>& value) {
+  return value ? Json(*value) : Json();
+}
+
+template <class T>
+void read(const Json& json, const char* key, std::optional<T>& value) {
+  if (json.contains(key) && !json[key].is_null()) value = json[key].get<T>();
+}
+
+}  // namespace
+
+Json to_json(const RunOptions& o) {
+  return {{"suites", o.suites},
+          {"suites_folder", o.suites_folder},
+          {"model", o.model},
+          {"out", o.out},
+          {"profile", o.profile},
+          {"languages", o.languages},
+          {"arms", o.arms},
+          {"limit", o.limit},
+          {"threads", o.threads},
+          {"seed", o.seed},
+          {"temperature", or_null(o.temperature)},
+          {"top_p", or_null(o.top_p)},
+          {"top_k", or_null(o.top_k)},
+          {"min_p", or_null(o.min_p)},
+          {"repetition_penalty", or_null(o.repetition_penalty)},
+          {"max_tokens", or_null(o.max_tokens)},
+          {"backend", o.backend},
+          {"kernel", o.kernel},
+          {"attention", o.attention}};
+}
+
+Result<RunOptions> merge_options(const Json& recorded, const Json& given) {
+  RunOptions o;
+  o.suites_folder = ASSAY_SUITES_DIR;
+  Json merged = to_json(o);
+  merged.update(recorded);
+  merged.update(given);
+  try {
+    merged["suites"].get_to(o.suites);
+    merged["suites_folder"].get_to(o.suites_folder);
+    merged["model"].get_to(o.model);
+    merged["out"].get_to(o.out);
+    merged["profile"].get_to(o.profile);
+    merged["languages"].get_to(o.languages);
+    merged["arms"].get_to(o.arms);
+    merged["limit"].get_to(o.limit);
+    merged["threads"].get_to(o.threads);
+    merged["seed"].get_to(o.seed);
+    read(merged, "temperature", o.temperature);
+    read(merged, "top_p", o.top_p);
+    read(merged, "top_k", o.top_k);
+    read(merged, "min_p", o.min_p);
+    read(merged, "repetition_penalty", o.repetition_penalty);
+    read(merged, "max_tokens", o.max_tokens);
+    merged["backend"].get_to(o.backend);
+    merged["kernel"].get_to(o.kernel);
+    merged["attention"].get_to(o.attention);
+  } catch (const Json::exception& error) {
+    return fail("the recorded options of run.json cannot be read: {}", error.what());
+  }
+  if (o.suites.empty()) return fail("which suite? Name one, or 'all'. See assay run --help.");
+  return o;
+}
+
+Result<harness::PlanOptions> to_plan_options(const RunOptions& o) {
+  harness::PlanOptions plan;
+  ASSAY_TRY(plan.profile, harness::parse_profile(o.profile));
+  plan.languages = o.languages;
+  plan.arms = o.arms;
+  plan.limit = o.limit;
+  plan.seed = o.seed;
+  plan.temperature = o.temperature;
+  plan.top_p = o.top_p;
+  plan.top_k = o.top_k;
+  plan.min_p = o.min_p;
+  plan.repetition_penalty = o.repetition_penalty;
+  plan.max_tokens = o.max_tokens;
+  return plan;
+}
+
+void RunFlags::add_to(CLI::App& app) {
+  const auto option = [&](const char* key, CLI::Option* added, const char* type) {
+    flags_.emplace_back(key, added->type_name(type));
+    return added;
+  };
+  RunOptions& v = values_;
+  constexpr const char* kWhat = "What is asked";
+  option("suites", app.add_option("suite", v.suites, "Suites by name, 'all', or paths"), "SUITE");
+  option("model", app.add_option("--model", v.model, "Folder of the checkpoint"), "DIR");
+  option("out", app.add_option("--out", v.out, "Folder to write (default: out/<suite>-<UTC>)"),
+         "DIR");
+  option("profile", app.add_option("--profile", v.profile, "quick, ci, nightly or full"), "NAME")
+      ->group(kWhat);
+  option("languages", app.add_option("--languages", v.languages, "Only these: ja,en,zh"), "LIST")
+      ->delimiter(',')
+      ->group(kWhat);
+  option("arms", app.add_option("--arms", v.arms, "Only these: thinking,direct"), "LIST")
+      ->delimiter(',')
+      ->group(kWhat);
+  option("limit", app.add_option("--limit", v.limit, "Only the first N samples of the plan"), "N")
+      ->check(CLI::PositiveNumber)
+      ->group(kWhat);
+  option("suites_folder", app.add_option("--suites", v.suites_folder, "Folder of the suites"),
+         "DIR")
+      ->group(kWhat);
+  constexpr const char* kHow = "Sampling (recorded; each overrides the suite's)";
+  option("seed", app.add_option("--seed", v.seed, "Seed of the run (default 0)"), "N")->group(kHow);
+  option("temperature", app.add_option("--temperature", temperature_, "0 is greedy"), "T")
+      ->check(CLI::Range(0.0, 10.0))
+      ->group(kHow);
+  option("top_p", app.add_option("--top-p", top_p_, "1 is off"), "P")
+      ->check(CLI::Range(0.0, 1.0))
+      ->group(kHow);
+  option("top_k", app.add_option("--top-k", top_k_, "0 is off"), "K")
+      ->check(CLI::NonNegativeNumber)
+      ->group(kHow);
+  option("min_p", app.add_option("--min-p", min_p_, "0 is off"), "P")
+      ->check(CLI::Range(0.0, 1.0))
+      ->group(kHow);
+  option("repetition_penalty",
+         app.add_option("--repetition-penalty", repetition_penalty_, "1 is off"), "R")
+      ->check(CLI::Range(0.01, 100.0))
+      ->group(kHow);
+  option("max_tokens", app.add_option("--max-tokens", max_tokens_, "Cap on every reply"), "N")
+      ->check(CLI::PositiveNumber)
+      ->group(kHow);
+  constexpr const char* kEngine = "Engine";
+  option("threads", app.add_option("--threads", v.threads, "Workers (default: every core)"), "N")
+      ->check(CLI::PositiveNumber)
+      ->group(kEngine);
+  option("backend", app.add_option("--backend", v.backend, "cpu or reference"), "NAME")
+      ->group(kEngine);
+  option("kernel", app.add_option("--kernel", v.kernel, "Force avx2 or avx512"), "NAME")
+      ->group(kEngine);
+  option("attention", app.add_option("--attention", v.attention, "auto, dense or sparse"), "NAME")
+      ->check(CLI::IsMember({"auto", "dense", "sparse"}))
+      ->group(kEngine);
+}
+
+Json RunFlags::given() const {
+  RunOptions values = values_;
+  values.temperature = temperature_;
+  values.top_p = top_p_;
+  values.top_k = top_k_;
+  values.min_p = min_p_;
+  values.repetition_penalty = repetition_penalty_;
+  values.max_tokens = max_tokens_;
+  const Json all = to_json(values);
+  Json given = Json::object();
+  for (const auto& [key, flag] : flags_)
+    if (flag->count() > 0) given[key] = all[key];
+  return given;
+}
+
+}  // namespace assay::cli

@@ -1,0 +1,12 @@
+#include "harness/cli/verb.h"
+
+namespace assay::cli {
+
+std::span<const Verb* const> all_verbs() {
+  static constexpr const Verb* kVerbs[] = {
+      &run_verb, &generate_verb, &score_verb, &bench_verb, &trace_verb,
+  };
+  return kVerbs;
+}
+
+}  // namespace assay::cli

@@ -1,0 +1,184 @@
+#include "harness/console.h"
+
+#include <fmt/format.h>
+#include <unicode/uchar.h>
+#include <unicode/utf8.h>
+
+#include <algorithm>
+#include <vector>
+
+namespace assay::harness {
+namespace {
+
+enum class Ink { kPlain, kGood, kBad, kWarn, kSoft, kBold };
+
+std::string painted(std::string_view text, Ink ink, bool colour) {
+  if (!colour || ink == Ink::kPlain) return std::string(text);
+  const std::string_view code = ink == Ink::kGood   ? "32"
+                                : ink == Ink::kBad  ? "31"
+                                : ink == Ink::kWarn ? "33"
+                                : ink == Ink::kSoft ? "2"
+                                                    : "1";
+  return fmt::format("\x1b[{}m{}\x1b[0m", code, text);
+}
+
+struct Cell {
+  std::string text;
+  bool right = false;
+  Ink ink = Ink::kPlain;
+};
+
+// Columns as wide as their widest cell, two blanks between them.
+std::string table_text(const std::vector<std::vector<Cell>>& rows, bool colour) {
+  std::vector<int> widths;
+  for (const auto& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (std::size_t i = 0; i < row.size(); ++i)
+      widths[i] = std::max(widths[i], display_width(row[i].text));
+  }
+  std::string out;
+  for (const auto& row : rows) {
+    std::string line = " ";
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      const std::string pad(static_cast<std::size_t>(widths[i] - display_width(row[i].text)), ' ');
+      const std::string text = painted(row[i].text, row[i].ink, colour);
+      line += " " + (row[i].right ? pad + text : i + 1 == row.size() ? text : text + pad) + " ";
+    }
+    while (line.ends_with(' ')) line.pop_back();
+    out += line + "\n";
+  }
+  return out;
+}
+
+std::string percent(double share) { return fmt::format("{:.1f} %", 100 * share); }
+
+std::string interval(const Json& rate) {
+  return fmt::format("[{:.1f}, {:.1f}]", 100 * rate.at("lo").get<double>(),
+                     100 * rate.at("hi").get<double>());
+}
+
+std::string measured(const Json& rate) {
+  if (rate.at("n") == 0) return "–";
+  return percent(rate.at("estimate").get<double>()) + " " + interval(rate);
+}
+
+std::string text_of(const Json& json, const char* key) { return json.at(key).get<std::string>(); }
+
+std::string accuracy_table(const Json& metrics, bool colour) {
+  std::vector<std::string> languages;
+  for (const Json& g : metrics)
+    if (text_of(g, "kind").empty() && !text_of(g, "language").empty() &&
+        std::find(languages.begin(), languages.end(), g.at("language")) == languages.end())
+      languages.push_back(text_of(g, "language"));
+  std::vector<std::vector<Cell>> rows;
+  rows.push_back({{"accuracy [95 %]", false, Ink::kSoft},
+                  {"n", true, Ink::kSoft},
+                  {"all", false, Ink::kSoft}});
+  for (const std::string& language : languages) rows[0].push_back({language, false, Ink::kSoft});
+  for (const Json& total : metrics) {
+    if (!text_of(total, "kind").empty() || !text_of(total, "language").empty()) continue;
+    const bool gated = total.at("gated").get<bool>();
+    std::vector<Cell> row = {{fmt::format("{} · {}{}", text_of(total, "suite"),
+                                          text_of(total, "arm"), gated ? "" : " (in no gate)")},
+                             {fmt::format("{}", total.at("n").get<int>()), true},
+                             {measured(total.at("accuracy")), false, Ink::kBold}};
+    for (const std::string& language : languages) {
+      const auto found = std::find_if(metrics.begin(), metrics.end(), [&](const Json& g) {
+        return g.at("suite") == total.at("suite") && g.at("arm") == total.at("arm") &&
+               g.at("gated") == gated && g.at("kind") == "" && g.at("language") == language;
+      });
+      row.push_back({found == metrics.end() ? "–" : measured(found->at("accuracy"))});
+    }
+    rows.push_back(std::move(row));
+  }
+  return table_text(rows, colour);
+}
+
+std::string outcome_lines(const Json& metrics, bool colour) {
+  std::vector<std::vector<Cell>> rows = {{{"outcomes", false, Ink::kSoft}, {""}}};
+  for (const Json& g : metrics) {
+    if (!text_of(g, "kind").empty() || !text_of(g, "language").empty()) continue;
+    std::string text;
+    for (const char* part : {"classes", "finish"}) {
+      if (!text.empty()) text += "  |  finish: ";
+      std::string counts;
+      for (const auto& [name, n] : g.at(part).items())
+        counts += fmt::format("{}{} {}", counts.empty() ? "" : ", ", name, n.get<int>());
+      text += counts;
+    }
+    rows.push_back({{fmt::format("{} · {}", text_of(g, "suite"), text_of(g, "arm"))}, {text}});
+  }
+  return table_text(rows, colour);
+}
+
+std::string gate_table(const Json& gates, bool colour) {
+  std::vector<std::vector<Cell>> rows = {{{""},
+                                          {"gate", false, Ink::kSoft},
+                                          {"limit", true, Ink::kSoft},
+                                          {"measured [95 %]", false, Ink::kSoft},
+                                          {"n", true, Ink::kSoft},
+                                          {"", false, Ink::kSoft}}};
+  for (const Json& gate : gates) {
+    const std::string state = text_of(gate, "state");
+    const Ink ink = state == "pass" ? Ink::kGood : state == "fail" ? Ink::kBad : Ink::kWarn;
+    const bool is_min = !gate.at("min").is_null();
+    rows.push_back({{state == "pass"   ? "✓"
+                     : state == "fail" ? "✗"
+                                       : "–",
+                     false, ink},
+                    {text_of(gate, "suite") + " · " + text_of(gate, "name")},
+                    {fmt::format("{} {}", is_min ? "≥" : "≤",
+                                 percent(gate.at(is_min ? "min" : "max").get<double>())),
+                     true},
+                    {measured(gate.at("rate")), false, state == "fail" ? Ink::kBad : Ink::kPlain},
+                    {fmt::format("{}", gate.at("rate").at("n").get<int>()), true},
+                    {text_of(gate, "detail"), false, Ink::kSoft}});
+  }
+  return table_text(rows, colour);
+}
+
+}  // namespace
+
+int display_width(std::string_view utf8) {
+  int width = 0;
+  const auto n = static_cast<std::int32_t>(utf8.size());
+  for (std::int32_t i = 0; i < n;) {
+    UChar32 c;
+    U8_NEXT(reinterpret_cast<const std::uint8_t*>(utf8.data()), i, n, c);
+    if (c < 0) {  // shown as one replacement character
+      ++width;
+      continue;
+    }
+    const auto category = u_charType(c);
+    if (category == U_NON_SPACING_MARK || category == U_ENCLOSING_MARK ||
+        category == U_FORMAT_CHAR || category == U_CONTROL_CHAR)
+      continue;
+    const int east_asian = u_getIntPropertyValue(c, UCHAR_EAST_ASIAN_WIDTH);
+    width += east_asian == U_EA_WIDE || east_asian == U_EA_FULLWIDTH ? 2 : 1;
+  }
+  return width;
+}
+
+std::string render_console(const Json& run, const ConsoleStyle& style) {
+  const Json& verdict = run.at("verdict");
+  const std::string state = text_of(verdict, "state");
+  const Ink ink = state == "pass" ? Ink::kGood : state == "regression" ? Ink::kBad : Ink::kWarn;
+  std::string upper = state;
+  std::transform(upper.begin(), upper.end(), upper.begin(),
+                 [](char c) { return static_cast<char>(c - 'a' + 'A'); });
+
+  std::string out = "\n" + accuracy_table(run.at("metrics"), style.colour) + "\n" +
+                    outcome_lines(run.at("metrics"), style.colour) + "\n" +
+                    gate_table(verdict.at("gates"), style.colour) + "\n";
+  out += fmt::format("  {}  {} (exit code {})\n", painted(upper, ink, style.colour),
+                     text_of(verdict, "summary"), verdict.at("exit_code").get<int>());
+  for (const Json& problem : verdict.at("problems"))
+    out += fmt::format("    - {}\n", problem.get<std::string>());
+  std::vector<std::vector<Cell>> where;
+  if (!style.report_path.empty())
+    where.push_back({{"report", false, Ink::kSoft}, {style.report_path}});
+  where.push_back({{"again", false, Ink::kSoft}, {text_of(run.at("provenance"), "command")}});
+  return out + "\n" + table_text(where, style.colour);
+}
+
+}  // namespace assay::harness

@@ -1,0 +1,33 @@
+// The embedded engine as a target: one worker per core, each with its own share of the engine and
+// up to kMaxBatch requests in flight, all pulling from one queue. The engine is deterministic, so
+// which worker answers a case, and beside which others, is irrelevant to the answer.
+#pragma once
+
+#include "engine/engine.h"
+#include "harness/target.h"
+
+namespace assay::harness {
+
+class EngineTarget : public Target {
+ public:
+  static constexpr int kMaxBatch = 8;
+
+  // n_workers 0: one per usable core.
+  EngineTarget(engine::Engine engine, int n_workers);
+
+  Json describe() const override;
+  Json identity() const override;
+  int max_positions() const override { return engine_.info().max_positions; }
+  const TokenRoles& roles() const override { return roles_; }
+  Result<Prompt> render(const OrderedJson& messages, bool enable_thinking) const override;
+  std::string decode(std::span<const int> ids) const override;
+  void complete(std::span<const Request> requests, const OnDone& on_done,
+                const std::function<void()>& on_token, std::stop_token stop) override;
+
+ private:
+  engine::Engine engine_;
+  int n_workers_;
+  TokenRoles roles_;
+};
+
+}  // namespace assay::harness

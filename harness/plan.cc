@@ -1,0 +1,109 @@
+#include "harness/plan.h"
+
+#include <algorithm>
+
+#include "harness/suggest.h"
+
+namespace assay::harness {
+namespace {
+
+bool has(const std::vector<std::string>& list, const std::string& name) {
+  return std::find(list.begin(), list.end(), name) != list.end();
+}
+
+Result<void> require_known(std::string_view what, const std::vector<std::string>& asked,
+                           const std::vector<std::string>& known) {
+  for (const std::string& name : asked)
+    if (!has(known, name)) return fail("unknown {} '{}'.{}", what, name, suggestion(name, known));
+  return {};
+}
+
+Sampling overridden(Sampling sampling, const PlanOptions& options) {
+  if (options.temperature) sampling.temperature = *options.temperature;
+  if (options.top_p) sampling.top_p = options.top_p;
+  if (options.top_k) sampling.top_k = options.top_k;
+  if (options.min_p) sampling.min_p = options.min_p;
+  if (options.repetition_penalty) sampling.repetition_penalty = options.repetition_penalty;
+  return sampling;
+}
+
+}  // namespace
+
+Result<Plan> make_plan(std::vector<Suite> suites, const PlanOptions& options) {
+  std::vector<std::string> languages, arms;
+  for (const Suite& suite : suites) {
+    if (std::find(suite.profiles.begin(), suite.profiles.end(), options.profile) ==
+        suite.profiles.end()) {
+      std::vector<std::string> known;
+      for (const Profile p : suite.profiles) known.emplace_back(name_of(p));
+      return fail("suite '{}' has no profile '{}'.{}", suite.name, name_of(options.profile),
+                  suggestion(name_of(options.profile), known));
+    }
+    for (const std::string& language : suite.languages)
+      if (!has(languages, language)) languages.push_back(language);
+    for (const Arm& arm : suite.arms)
+      if (!has(arms, arm.name)) arms.push_back(arm.name);
+  }
+  ASSAY_TRY_VOID(require_known("language", options.languages, languages));
+  ASSAY_TRY_VOID(require_known("arm", options.arms, arms));
+
+  Plan plan;
+  plan.options = options;
+  plan.suites = std::move(suites);
+  const std::size_t limit =
+      options.limit > 0 ? static_cast<std::size_t>(options.limit) : static_cast<std::size_t>(-1);
+  for (std::size_t s = 0; s < plan.suites.size(); ++s) {
+    Suite& suite = plan.suites[s];
+    plan.sampling.push_back(overridden(suite.sampling, options));
+    for (Arm& arm : suite.arms) {
+      if (!options.max_tokens) continue;
+      arm.max_tokens = std::min(arm.max_tokens, *options.max_tokens);
+      arm.max_thinking_tokens = std::min(arm.max_thinking_tokens, arm.max_tokens);
+    }
+    for (std::size_t c = 0; c < suite.cases.size(); ++c) {
+      const Case& one = suite.cases[c];
+      if (one.profile > options.profile) continue;
+      if (!options.languages.empty() && !has(options.languages, one.language)) continue;
+      for (std::size_t a = 0; a < suite.arms.size(); ++a)
+        if ((options.arms.empty() || has(options.arms, suite.arms[a].name)) &&
+            plan.items.size() < limit)
+          plan.items.push_back({static_cast<int>(s), static_cast<int>(a), static_cast<int>(c)});
+    }
+  }
+  if (plan.items.empty())
+    return fail("nothing to ask: no case of profile '{}' is left after --languages and --arms",
+                name_of(options.profile));
+  return plan;
+}
+
+std::string Plan::key_of(const PlanItem& item) const {
+  return fmt::format("{}/{}/{}", suite_of(item).name, arm_of(item).name, case_of(item).id);
+}
+
+Json Plan::to_json() const {
+  Json json = {{"profile", name_of(options.profile)},
+               {"languages", options.languages},
+               {"arms", options.arms},
+               {"limit", options.limit},
+               {"seed", options.seed},
+               {"n_items", items.size()}};
+  json["suites"] = Json::array();
+  for (std::size_t s = 0; s < suites.size(); ++s) {
+    const Suite& suite = suites[s];
+    Json arm_list = Json::array();
+    for (const Arm& arm : suite.arms)
+      arm_list.push_back({{"name", arm.name},
+                          {"enable_thinking", arm.enable_thinking},
+                          {"max_tokens", arm.max_tokens},
+                          {"max_thinking_tokens", arm.max_thinking_tokens}});
+    json["suites"].push_back({{"name", suite.name},
+                              {"version", suite.version},
+                              {"title", suite.title},
+                              {"hash", suite.hash},
+                              {"arms", std::move(arm_list)},
+                              {"sampling", sampling[s].to_json()}});
+  }
+  return json;
+}
+
+}  // namespace assay::harness

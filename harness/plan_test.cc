@@ -1,0 +1,63 @@
+#include "harness/plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "harness/test_support.h"
+
+namespace assay::harness {
+namespace {
+
+using testing::HasSubstr;
+
+TEST(Plan, AProfileIncludesTheSmallerOnes) {
+  EXPECT_EQ(small_plan(Profile::kQuick).items.size(), 5u * 2);
+  EXPECT_EQ(small_plan(Profile::kFull).items.size(), 7u * 2);
+}
+
+TEST(Plan, LimitTakesTheFirstAndIsRecorded) {
+  PlanOptions options;
+  options.limit = 3;
+  const Plan plan = small_plan(Profile::kFull, options), full = small_plan();
+  ASSERT_EQ(plan.items.size(), 3u);
+  for (std::size_t i = 0; i < 3; ++i)
+    EXPECT_EQ(plan.key_of(plan.items[i]), full.key_of(full.items[i]));
+  EXPECT_EQ(plan.to_json()["limit"], 3);
+}
+
+TEST(Plan, FiltersByLanguageAndArm) {
+  PlanOptions options;
+  options.languages = {"zh"};
+  options.arms = {"direct"};
+  const Plan plan = small_plan(Profile::kFull, options);
+  ASSERT_EQ(plan.items.size(), 2u);
+  EXPECT_EQ(plan.key_of(plan.items[0]), "sums/direct/zh-1");
+}
+
+TEST(Plan, OverridesAreRecordedBesideTheSuitesOwnSampling) {
+  PlanOptions options;
+  options.temperature = 0.6;
+  options.top_p = 0.95;
+  options.max_tokens = 100;
+  const Plan plan = small_plan(Profile::kFull, options);
+  EXPECT_EQ(plan.to_json()["suites"][0]["sampling"], Json({{"temperature", 0.6}, {"top_p", 0.95}}));
+  EXPECT_EQ(plan.suites[0].arms[0].max_tokens, 100);
+  EXPECT_EQ(plan.suites[0].arms[0].max_thinking_tokens, 100);
+}
+
+TEST(Plan, UnknownNamesSuggestTheNearest) {
+  PlanOptions options;
+  options.profile = Profile::kFull;
+  options.arms = {"thinkng"};
+  const auto suite = parse_suite(kSuiteJson, "j", kCasesCsv, "c");
+  EXPECT_THAT(make_plan({*suite}, options).error().message, HasSubstr("'thinking'"));
+  options.arms = {};
+  options.languages = {"fr"};
+  EXPECT_THAT(make_plan({*suite}, options).error().message, HasSubstr("Known: ja, en, zh"));
+  options.languages = {};
+  options.profile = Profile::kCi;
+  EXPECT_THAT(make_plan({*suite}, options).error().message, HasSubstr("no profile 'ci'"));
+}
+
+}  // namespace
+}  // namespace assay::harness

@@ -1,0 +1,202 @@
+#include "harness/record.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <set>
+
+#include "base/check.h"
+
+namespace assay::harness {
+namespace {
+
+constexpr const char* kRunFile = "run.json";
+constexpr const char* kSamplesFile = "samples.jsonl";
+
+std::string reason() { return std::strerror(errno); }
+
+std::string shown(const Json& value) {
+  std::string text = value.dump();
+  return text.size() > 80 ? text.substr(0, 77) + "..." : text;
+}
+
+// The path of the first difference, with both values: "plan.seed was 0, is 1".
+std::string first_difference(const Json& was, const Json& is, const std::string& path) {
+  if (was == is) return "";
+  if (was.is_object() && is.is_object()) {
+    std::set<std::string> keys;
+    for (const auto& [key, value] : was.items()) keys.insert(key);
+    for (const auto& [key, value] : is.items()) keys.insert(key);
+    for (const std::string& key : keys) {
+      const std::string at = path + "." + key;
+      if (!was.contains(key)) return fmt::format("{} is new: {}", at, shown(is[key]));
+      if (!is.contains(key)) return fmt::format("{} was {}, is gone", at, shown(was[key]));
+      if (std::string found = first_difference(was[key], is[key], at); !found.empty()) return found;
+    }
+  }
+  if (was.is_array() && is.is_array() && was.size() == is.size())
+    for (std::size_t i = 0; i < was.size(); ++i)
+      if (std::string found = first_difference(was[i], is[i], fmt::format("{}[{}]", path, i));
+          !found.empty())
+        return found;
+  return fmt::format("{} was {}, is {}", path, shown(was), shown(is));
+}
+
+Result<void> make_folder(const fs::path& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error)
+    return fail("cannot create the output folder {}: {}. Choose another with --out.",
+                folder.string(), error.message());
+  return {};
+}
+
+}  // namespace
+
+Result<SampleLines> parse_sample_lines(std::string_view text, std::string_view source) {
+  SampleLines lines;
+  std::set<std::string> keys;
+  for (int line = 1;; ++line) {
+    const std::size_t newline = text.find('\n', lines.n_bytes);
+    if (newline == std::string_view::npos) return lines;  // the rest, if any, is torn
+    const auto where = fmt::format("{}:{}", source, line);
+    const auto bytes = text.substr(lines.n_bytes, newline - lines.n_bytes);
+    auto json = parse_json(bytes, where);
+    // A machine that lost power may leave a last line of zeros: that too is torn, if nothing
+    // follows it.
+    if (!json && newline + 1 == text.size()) return lines;
+    if (!json) return tl::unexpected(json.error());
+    ASSAY_TRY(Sample sample, parse_sample(*json, where));
+    if (!keys.insert(sample.key()).second)
+      return fail("{}: sample '{}' is there twice", where, sample.key());
+    lines.samples.push_back(std::move(sample));
+    lines.n_bytes = newline + 1;
+  }
+}
+
+Result<Json> read_run_json(const fs::path& folder) {
+  std::error_code ignored;
+  if (!fs::exists(folder / kRunFile, ignored))
+    return fail("{} holds no run: there is no {}", folder.string(), kRunFile);
+  ASSAY_TRY(Json json, read_json(folder / kRunFile));
+  if (!json.is_object() || !json.contains("format") || json["format"] != kRecordFormat)
+    return fail("{}: expected a run record of format {}, got {}", (folder / kRunFile).string(),
+                kRecordFormat,
+                json.is_object() && json.contains("format") ? shown(json["format"]) : "none");
+  return json;
+}
+
+Result<RunRecord> RunRecord::create(const fs::path& folder, Json head) {
+  std::error_code error;
+  if (fs::exists(folder, error) &&
+      (!fs::is_directory(folder, error) || !fs::is_empty(folder, error)))
+    return fail(
+        "{} is there already and not empty. Continue it with --resume {}, or choose another --out.",
+        folder.string(), folder.string());
+  ASSAY_TRY_VOID(make_folder(folder));
+  RunRecord record(folder, std::move(head));
+  // In this order: whatever moment the process dies at, what is there can be resumed.
+  ASSAY_TRY_VOID(record.write_running());
+  ASSAY_TRY_VOID(record.open_samples(true));
+  return record;
+}
+
+Result<RunRecord> RunRecord::resume(const fs::path& folder, Json head) {
+  ASSAY_TRY(const Json was, read_run_json(folder));
+  for (const char* part : {"identity", "plan"})
+    if (const std::string difference = first_difference(was.value(part, Json()), head[part], part);
+        !difference.empty())
+      return fail("cannot resume {}: {}. Repeat the recorded options, or start a new run.",
+                  folder.string(), difference);
+  // Who started the run and when stays; how it was continued is added.
+  if (was.contains("provenance")) {
+    Json resumed = was["provenance"].value("resumed", Json::array());
+    resumed.push_back(
+        {{"command", head["provenance"]["command"]}, {"started", head["provenance"]["started"]}});
+    head["provenance"]["command"] = was["provenance"]["command"];
+    head["provenance"]["started"] = was["provenance"]["started"];
+    head["provenance"]["resumed"] = std::move(resumed);
+  }
+  RunRecord record(folder, std::move(head));
+  const fs::path samples_path = folder / kSamplesFile;
+  std::error_code error;
+  if (fs::exists(samples_path, error)) {
+    ASSAY_TRY(const std::string text, read_file(samples_path));
+    ASSAY_TRY(SampleLines lines, parse_sample_lines(text, samples_path.string()));
+    record.earlier_ = std::move(lines.samples);
+    if (lines.n_bytes < text.size()) fs::resize_file(samples_path, lines.n_bytes, error);
+    if (error)
+      return fail("cannot drop the torn last line of {}: {}", samples_path.string(),
+                  error.message());
+  }
+  ASSAY_TRY_VOID(record.open_samples(false));
+  ASSAY_TRY_VOID(record.write_running());
+  return record;
+}
+
+RunRecord::RunRecord(RunRecord&& other) noexcept
+    : folder_(std::move(other.folder_)),
+      head_(std::move(other.head_)),
+      fd_(std::exchange(other.fd_, -1)),
+      earlier_(std::move(other.earlier_)) {}
+
+RunRecord::~RunRecord() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+Result<void> RunRecord::open_samples(bool truncate) {
+  const fs::path path = folder_ / kSamplesFile;
+  fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (truncate ? O_TRUNC : 0),
+               0644);
+  if (fd_ < 0) return fail("cannot write {}: {}", path.string(), reason());
+  return {};
+}
+
+Result<void> RunRecord::write_running() {
+  Json json = head_;
+  json["format"] = kRecordFormat;
+  json["status"] = "running";
+  return write_file_atomic(folder_ / kRunFile, json.dump(1) + "\n");
+}
+
+Result<void> RunRecord::append(const Sample& sample) {
+  CHECK(fd_ >= 0);
+  const std::string line =
+      to_json(sample).dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  const off_t before = ::lseek(fd_, 0, SEEK_END);
+  std::string_view rest = line;
+  bool ok = before >= 0;
+  while (ok && !rest.empty()) {
+    const ssize_t n = ::write(fd_, rest.data(), rest.size());
+    if (n < 0 && errno == EINTR) continue;
+    ok = n >= 0;
+    if (ok) rest.remove_prefix(static_cast<std::size_t>(n));
+  }
+  ok = ok && ::fsync(fd_) == 0;
+  if (ok) return {};
+  const std::string why = reason();
+  // Should taking it back fail too, resume finds the torn line by itself.
+  if (before >= 0) [[maybe_unused]]
+    const int taken_back = ::ftruncate(fd_, before);
+  return fail(
+      "cannot write {}: {}. The finished samples are kept; make room and continue with --resume "
+      "{}.",
+      (folder_ / kSamplesFile).string(), why, folder_.string());
+}
+
+Result<Json> RunRecord::finish(const std::vector<Sample>& samples, Json verdict, Json metrics,
+                               Json timings) {
+  Json json = head_;
+  json["format"] = kRecordFormat;
+  json["status"] = "complete";
+  json["verdict"] = std::move(verdict);
+  json["metrics"] = std::move(metrics);
+  json["samples"] = {{"file", kSamplesFile}, {"n", samples.size()}, {"hash", hash_of(samples)}};
+  json["timings"] = std::move(timings);
+  ASSAY_TRY_VOID(write_file_atomic(folder_ / kRunFile, json.dump(1) + "\n"));
+  return json;
+}
+
+}  // namespace assay::harness

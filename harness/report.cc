@@ -1,0 +1,103 @@
+#include "harness/report.h"
+
+#include <map>
+
+#include "base/check.h"
+#include "base/hash.h"
+#include "harness/report_page.h"
+
+namespace assay::harness {
+namespace {
+
+std::string html_escaped(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '<')
+      out += "&lt;";
+    else if (c == '>')
+      out += "&gt;";
+    else if (c == '&')
+      out += "&amp;";
+    else if (c == '"')
+      out += "&quot;";
+    else
+      out += c;
+  }
+  return out;
+}
+
+// The report shows text; token ids stay in samples.jsonl. The extraction's byte span becomes three
+// pieces, because the page counts in UTF-16.
+Json page_sample(const Sample& s) {
+  Json json = to_json(s);
+  json.erase("prompt_ids");
+  json.erase("ids");
+  json.erase("timings");
+  json["n_prompt_tokens"] = s.prompt_ids.size();
+  json["n_tokens"] = s.ids.size();
+  if (s.extraction) {
+    const auto [value, rule, begin, end] = *s.extraction;
+    json["extraction"] = {{"value", value},
+                          {"rule", rule},
+                          {"before", s.answer.substr(0, begin)},
+                          {"span", s.answer.substr(begin, end - begin)},
+                          {"after", s.answer.substr(end)}};
+  }
+  return json;
+}
+
+// One pass over the template, so that text put in is never searched for placeholders.
+std::string filled(std::string_view page, const std::map<std::string_view, std::string>& values) {
+  std::string out;
+  while (true) {
+    const std::size_t open = page.find("{{");
+    out += page.substr(0, open);
+    if (open == std::string_view::npos) return out;
+    const std::size_t close = page.find("}}", open);
+    CHECK(close != std::string_view::npos) << "an unclosed placeholder in report.html.in";
+    const auto name = page.substr(open + 2, close - open - 2);
+    const auto value = values.find(name);
+    CHECK(value != values.end()) << "unknown placeholder " << name;
+    out += value->second;
+    page.remove_prefix(close + 2);
+  }
+}
+
+}  // namespace
+
+std::string script_safe_json(const Json& json) {
+  const std::string text = json.dump(-1, ' ', false, Json::error_handler_t::replace);
+  std::string out;
+  out.reserve(text.size());
+  // Outside strings JSON has no "<" and no such separator, so the escapes always stand inside one.
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto three = std::string_view(text).substr(i, 3);
+    if (text[i] == '<') {
+      out += "\\u003c";
+    } else if (three == "\xE2\x80\xA8" || three == "\xE2\x80\xA9") {
+      out += three == "\xE2\x80\xA8" ? "\\u2028" : "\\u2029";
+      i += 2;
+    } else {
+      out += text[i];
+    }
+  }
+  return out;
+}
+
+std::string render_report(const Json& run, const std::vector<Sample>& samples) {
+  Json data = {{"run", run}, {"samples", Json::array()}};
+  for (const Sample& sample : samples) data["samples"].push_back(page_sample(sample));
+  const std::string json = script_safe_json(data);
+  std::string names;
+  for (const Json& suite : run.at("plan").at("suites"))
+    names += (names.empty() ? "" : ", ") + suite.at("name").get<std::string>();
+  const std::string title =
+      fmt::format("assay: {} — {}", run.at("verdict").at("state").get<std::string>(), names);
+  return filled(kReportHtml, {{"nonce", hash_hex(json)},
+                              {"title", html_escaped(title)},
+                              {"css", std::string(kReportCss)},
+                              {"js", std::string(kReportJs)},
+                              {"data", json}});
+}
+
+}  // namespace assay::harness

@@ -1,0 +1,120 @@
+#include "harness/report.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/file.h"
+#include "harness/report_page.h"
+#include "harness/test_support.h"
+#include "harness/verdict.h"
+
+namespace assay::harness {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+Json run_of(const std::vector<Sample>& samples) {
+  const Plan plan = small_plan();
+  Json metrics = Json::array();
+  for (const Group& g : summarise(samples)) metrics.push_back(to_json(g));
+  return {
+      {"format", 1},
+      {"status", "complete"},
+      {"plan", plan.to_json()},
+      {"identity", {{"model", "m"}}},
+      {"provenance", {{"command", "assay run"}, {"started", "now"}, {"target", Json::object()}}},
+      {"verdict", to_json(judge(plan, samples))},
+      {"metrics", metrics},
+      {"samples", {{"n", samples.size()}, {"hash", "h"}}},
+      {"timings", Json::object()}};
+}
+
+// The JSON between the data element's tags, up to the first thing that ends a script element.
+std::string data_of(const std::string& page) {
+  const std::string open = "<script type=\"application/json\" id=\"data\">";
+  const auto begin = page.find(open) + open.size();
+  return page.substr(begin, page.find("</script", begin) - begin);
+}
+
+std::size_t count(const std::string& text, std::string_view what) {
+  std::size_t n = 0;
+  for (std::size_t at = 0; (at = text.find(what, at)) != std::string::npos; ++at) ++n;
+  return n;
+}
+
+TEST(Report, WhatAModelWroteIsNeverMarkup) {
+  const std::vector<std::string> attacks = {"<script>alert(1)</script>",
+                                            "</script><img src=x onerror=alert(1)>",
+                                            "<!-- <script>",
+                                            "</SCRIPT >",
+                                            "{{js}} {{data}}",
+                                            "a\xE2\x80\xA8"
+                                            "b\xE2\x80\xA9"
+                                            "c",
+                                            "\" onload=\"x",
+                                            "]]>"};
+  std::vector<Sample> samples;
+  for (const std::string& attack : attacks) {
+    samples.push_back(made_sample(attack, "c", "en", Correctness::kWrong));
+    samples.back().thinking = samples.back().answer = samples.back().prompt = attack;
+    samples.back().question = samples.back().error = attack;
+  }
+  const std::string harmless = render_report(run_of({}), {});
+  const std::string page = render_report(run_of(samples), samples);
+  for (const char* tag : {"<script", "</script", "<!--", "<img"})
+    EXPECT_EQ(count(page, tag), count(harmless, tag)) << tag;
+  EXPECT_THAT(page, Not(HasSubstr("\xE2\x80\xA8")));
+
+  const auto data = parse_json(data_of(page), "data");
+  ASSERT_TRUE(data) << data.error().message;
+  for (std::size_t i = 0; i < attacks.size(); ++i) {
+    EXPECT_EQ((*data)["samples"][i]["answer"], attacks[i]);  // nothing is lost either
+    EXPECT_EQ((*data)["samples"][i]["thinking"], attacks[i]);
+  }
+}
+
+TEST(Report, IsOnePageThatAsksForNothing) {
+  const std::string page = render_report(run_of({}), {});
+  EXPECT_THAT(page, HasSubstr("default-src 'none'"));
+  for (const char* reference : {"http://", "https://", " src=", "@import", "url(", "innerHTML"})
+    EXPECT_THAT(page, Not(HasSubstr(reference))) << reference;
+  EXPECT_THAT(page, Not(HasSubstr("{{")));
+}
+
+TEST(Report, TheScriptNonceFollowsTheDataSoThatDataCannotKnowIt) {
+  const std::vector<Sample> one = {made_sample("a", "c", "en", Correctness::kWrong)};
+  const auto nonce = [](const std::string& page) {
+    const auto at = page.find("script-src 'nonce-") + 18;
+    return page.substr(at, 32);
+  };
+  const std::string a = render_report(run_of({}), {}), b = render_report(run_of(one), one);
+  EXPECT_NE(nonce(a), nonce(b));
+  EXPECT_THAT(a, HasSubstr("<script nonce=\"" + nonce(a) + "\">"));
+}
+
+TEST(Report, TheExtractionIsCutAtItsBytes) {
+  Sample s = made_sample("a", "c", "ja", Correctness::kCorrect);
+  s.answer = "答えは１８です。";
+  s.extraction = Extraction{"18", "final_answer", 9, 15};
+  const auto data = parse_json(data_of(render_report(run_of({s}), {s})), "data");
+  ASSERT_TRUE(data) << data.error().message;
+  const Json& e = (*data)["samples"][0]["extraction"];
+  EXPECT_EQ(e["before"], "答えは");
+  EXPECT_EQ(e["span"], "１８");
+  EXPECT_EQ(e["after"], "です。");
+}
+
+TEST(Report, InvalidUtf8IsReplacedNotThrown) {
+  EXPECT_EQ(script_safe_json(Json("a\xff")), "\"a\xEF\xBF\xBD\"");
+}
+
+TEST(Report, TheBinaryCarriesTheFilesAsTheyAre) {
+  const fs::path folder = fs::path(ASSAY_SOURCE_DIR) / "reports";
+  EXPECT_EQ(kReportHtml, *read_file(folder / "report.html.in"));
+  EXPECT_EQ(kReportCss, *read_file(folder / "report.css"));
+  EXPECT_EQ(kReportJs, *read_file(folder / "report.js"));
+}
+
+}  // namespace
+}  // namespace assay::harness

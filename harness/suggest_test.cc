@@ -1,0 +1,29 @@
+#include "harness/suggest.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+namespace assay::harness {
+namespace {
+
+TEST(Suggest, EditDistanceCountsInsertionsDeletionsAndSubstitutions) {
+  EXPECT_EQ(edit_distance("kitten", "sitting"), 3);
+  EXPECT_EQ(edit_distance("", "abc"), 3);
+  EXPECT_EQ(edit_distance("same", "same"), 0);
+}
+
+TEST(Suggest, ATypoFindsItsName) {
+  const std::vector<std::string> names = {"arithmetic", "needles", "all"};
+  EXPECT_EQ(nearest("arithmetc", names), "arithmetic");
+  EXPECT_EQ(suggestion("needle", names), " Did you mean 'needles'?");
+}
+
+TEST(Suggest, AnUnrelatedNameListsWhatIsKnown) {
+  const std::vector<std::string> names = {"ja", "en"};
+  EXPECT_EQ(nearest("fr", names), "");
+  EXPECT_EQ(suggestion("fr", names), " Known: ja, en.");
+}
+
+}  // namespace
+}  // namespace assay::harness

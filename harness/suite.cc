@@ -1,0 +1,283 @@
+#include "harness/suite.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <limits>
+#include <set>
+
+#include "base/hash.h"
+#include "engine/text/unicode.h"
+#include "harness/cases.h"
+#include "harness/json_fields.h"
+#include "harness/suggest.h"
+
+namespace assay::harness {
+namespace {
+
+constexpr std::string_view kProfileNames[] = {"quick", "ci", "nightly", "full"};
+constexpr std::string_view kMetricNames[] = {"accuracy", "closed", "stopped", "error"};
+constexpr int kMaxTokensLimit = 1 << 20;
+
+bool has(const std::vector<std::string>& list, std::string_view name) {
+  return std::find(list.begin(), list.end(), name) != list.end();
+}
+
+template <class Names>
+std::vector<std::string> list_of(const Names& names) {
+  return {std::begin(names), std::end(names)};
+}
+
+Result<void> require_known(std::string_view where, std::string_view what,
+                           const std::vector<std::string>& names,
+                           const std::vector<std::string>& known) {
+  std::set<std::string> seen;
+  for (const std::string& name : names) {
+    if (!has(known, name))
+      return fail("{}: unknown {} '{}'.{}", where, what, name, suggestion(name, known));
+    if (!seen.insert(name).second) return fail("{}: {} '{}' is listed twice", where, what, name);
+  }
+  return {};
+}
+
+Result<Arm> parse_arm(const Json& json, std::string where) {
+  ASSAY_TRY(const auto fields,
+            JsonFields::open(json, std::move(where),
+                             {"name", "enable_thinking", "max_tokens", "max_thinking_tokens"}));
+  Arm arm;
+  ASSAY_TRY(arm.name, fields.text("name"));
+  ASSAY_TRY(arm.enable_thinking, fields.boolean("enable_thinking"));
+  ASSAY_TRY(const long max_tokens, fields.integer("max_tokens", 1, kMaxTokensLimit));
+  arm.max_tokens = static_cast<int>(max_tokens);
+  if (fields.has("max_thinking_tokens")) {
+    if (!arm.enable_thinking)
+      return fail("{}: 'max_thinking_tokens' needs \"enable_thinking\": true", fields.where());
+    ASSAY_TRY(const long max_thinking, fields.integer("max_thinking_tokens", 1, max_tokens));
+    arm.max_thinking_tokens = static_cast<int>(max_thinking);
+  }
+  return arm;
+}
+
+Result<Sampling> parse_sampling(const Json& json, std::string where) {
+  ASSAY_TRY(const auto fields,
+            JsonFields::open(json, std::move(where),
+                             {"temperature", "top_p", "top_k", "min_p", "repetition_penalty"}));
+  Sampling sampling;
+  ASSAY_TRY(sampling.temperature, fields.number("temperature", 0, 10));
+  if (fields.has("top_p")) {
+    ASSAY_TRY(sampling.top_p, fields.number("top_p", 0, 1));
+  }
+  if (fields.has("min_p")) {
+    ASSAY_TRY(sampling.min_p, fields.number("min_p", 0, 1));
+  }
+  if (fields.has("repetition_penalty")) {
+    ASSAY_TRY(sampling.repetition_penalty, fields.number("repetition_penalty", 0.01, 100));
+  }
+  if (fields.has("top_k")) {
+    ASSAY_TRY(const long top_k, fields.integer("top_k", 0, std::numeric_limits<int>::max()));
+    sampling.top_k = static_cast<int>(top_k);
+  }
+  return sampling;
+}
+
+Result<Gate> parse_gate(const Json& json, std::string where) {
+  ASSAY_TRY(const auto fields,
+            JsonFields::open(json, where, {"name", "metric", "where", "min", "max"}));
+  Gate gate;
+  ASSAY_TRY(gate.name, fields.text("name"));
+  ASSAY_TRY(const std::string metric, fields.text("metric"));
+  const auto known = list_of(kMetricNames);
+  if (!has(known, metric))
+    return fail("{}: unknown metric '{}'.{}", where, metric, suggestion(metric, known));
+  gate.metric =
+      static_cast<GateMetric>(std::find(known.begin(), known.end(), metric) - known.begin());
+  if (fields.has("min") == fields.has("max"))
+    return fail("{}: expected exactly one of 'min' and 'max'", where);
+  if (fields.has("min")) {
+    ASSAY_TRY(gate.min, fields.number("min", 0, 1));
+  } else {
+    ASSAY_TRY(gate.max, fields.number("max", 0, 1));
+  }
+  if (json.contains("where")) {
+    ASSAY_TRY(const auto filter,
+              JsonFields::open(json["where"], where + ".where", {"arm", "language", "kind"}));
+    ASSAY_TRY(gate.where.arms, filter.texts("arm"));
+    ASSAY_TRY(gate.where.languages, filter.texts("language"));
+    ASSAY_TRY(gate.where.kinds, filter.texts("kind"));
+  }
+  return gate;
+}
+
+// A gate that can never see a sample would pass for ever.
+Result<void> check_gate(const Suite& suite, const Gate& gate, const std::string& where) {
+  std::vector<std::string> arms, kinds;
+  for (const Arm& arm : suite.arms) arms.push_back(arm.name);
+  for (const Case& c : suite.cases)
+    if (!has(kinds, c.kind)) kinds.push_back(c.kind);
+  ASSAY_TRY_VOID(require_known(where + ".where", "arm", gate.where.arms, arms));
+  ASSAY_TRY_VOID(
+      require_known(where + ".where", "language", gate.where.languages, suite.languages));
+  ASSAY_TRY_VOID(require_known(where + ".where", "kind", gate.where.kinds, kinds));
+  for (const Case& c : suite.cases)
+    for (const std::string& arm : arms)
+      if (c.gated && gate.where.selects(arm, c.language, c.kind)) return {};
+  return fail(
+      "{}: gate '{}' ({}) selects no case, so it could never fail. Mend 'where', or the cases.",
+      where, gate.name, gate.where.text());
+}
+
+Result<Suite> parse_head(std::string_view text, std::string_view source) {
+  if (const auto bad = text::first_invalid_utf8(text))
+    return fail("{}: not valid UTF-8 at byte {}", source, *bad);
+  ASSAY_TRY(const Json json, parse_json(text, source));
+  ASSAY_TRY(const auto fields,
+            JsonFields::open(json, std::string(source),
+                             {"format", "name", "version", "title", "description", "languages",
+                              "cases", "scoring", "arms", "sampling", "gates", "profiles"}));
+  const std::string where(source);
+  ASSAY_TRY([[maybe_unused]] const long format, fields.integer("format", 1, 1));
+  Suite suite;
+  ASSAY_TRY(suite.name, fields.text("name"));
+  // The name becomes part of a folder's name and of every sample's key.
+  if (suite.name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_-") != std::string::npos)
+    return fail("{}: 'name' may have a-z, 0-9, '-' and '_', got '{}'", where, suite.name);
+  ASSAY_TRY(const long version, fields.integer("version", 1, 1 << 30));
+  suite.version = static_cast<int>(version);
+  ASSAY_TRY(suite.title, fields.text("title"));
+  ASSAY_TRY(suite.description, fields.text_or("description", ""));
+  ASSAY_TRY_VOID(fields.array("languages"));
+  ASSAY_TRY(suite.languages, fields.texts("languages"));
+  ASSAY_TRY_VOID(require_known(where, "language", suite.languages, {"ja", "en", "zh"}));
+  ASSAY_TRY(const std::string scoring, fields.text("scoring"));
+  if (scoring != "number")
+    return fail("{}: 'scoring' must be \"number\" (the only scorer so far), got \"{}\"", where,
+                scoring);
+  ASSAY_TRY(const Json* arms, fields.array("arms"));
+  std::set<std::string> names;
+  for (std::size_t i = 0; i < arms->size(); ++i) {
+    const std::string at = fmt::format("{}: arms[{}]", where, i);
+    ASSAY_TRY(Arm arm, parse_arm((*arms)[i], at));
+    if (!names.insert(arm.name).second) return fail("{}: arm '{}' is already there", at, arm.name);
+    suite.arms.push_back(std::move(arm));
+  }
+  if (!fields.has("sampling")) return fail("{}: missing key 'sampling'", where);
+  ASSAY_TRY(suite.sampling, parse_sampling(json["sampling"], where + ": sampling"));
+  ASSAY_TRY(const Json* gates, fields.array("gates"));
+  names.clear();
+  for (std::size_t i = 0; i < gates->size(); ++i) {
+    const std::string at = fmt::format("{}: gates[{}]", where, i);
+    ASSAY_TRY(Gate gate, parse_gate((*gates)[i], at));
+    if (!names.insert(gate.name).second)
+      return fail("{}: a gate named '{}' is already there", at, gate.name);
+    suite.gates.push_back(std::move(gate));
+  }
+  ASSAY_TRY_VOID(fields.array("profiles"));
+  ASSAY_TRY(const auto profiles, fields.texts("profiles"));
+  ASSAY_TRY_VOID(require_known(where, "profile", profiles, list_of(kProfileNames)));
+  for (const std::string& name : profiles) suite.profiles.push_back(*parse_profile(name));
+  return suite;
+}
+
+}  // namespace
+
+std::string_view name_of(Profile profile) { return kProfileNames[static_cast<int>(profile)]; }
+std::string_view name_of(GateMetric metric) { return kMetricNames[static_cast<int>(metric)]; }
+
+Result<Profile> parse_profile(std::string_view written) {
+  for (int i = 0; i < 4; ++i)
+    if (kProfileNames[i] == written) return static_cast<Profile>(i);
+  return fail("unknown profile '{}'.{}", written, suggestion(written, list_of(kProfileNames)));
+}
+
+Json Sampling::to_json() const {
+  Json json = {{"temperature", temperature}};
+  if (top_p) json["top_p"] = *top_p;
+  if (top_k) json["top_k"] = *top_k;
+  if (min_p) json["min_p"] = *min_p;
+  if (repetition_penalty) json["repetition_penalty"] = *repetition_penalty;
+  return json;
+}
+
+bool Selector::selects(std::string_view arm, std::string_view language,
+                       std::string_view kind) const {
+  return (arms.empty() || has(arms, arm)) && (languages.empty() || has(languages, language)) &&
+         (kinds.empty() || has(kinds, kind));
+}
+
+std::string Selector::text() const {
+  std::vector<std::string> parts;
+  for (const auto* list : {&arms, &languages, &kinds})
+    if (!list->empty()) parts.push_back(fmt::format("{}", fmt::join(*list, "+")));
+  return parts.empty() ? "all" : fmt::format("{}", fmt::join(parts, ", "));
+}
+
+Result<Suite> parse_suite(std::string_view suite_json, std::string_view json_source,
+                          std::string_view cases_csv, std::string_view csv_source) {
+  ASSAY_TRY(Suite suite, parse_head(suite_json, json_source));
+  ASSAY_TRY(suite.cases, parse_cases(cases_csv, csv_source, suite.languages));
+  for (std::size_t i = 0; i < suite.gates.size(); ++i)
+    ASSAY_TRY_VOID(check_gate(suite, suite.gates[i], fmt::format("{}: gates[{}]", json_source, i)));
+  Hasher hasher;
+  hasher.update(suite_json);
+  hasher.update(cases_csv);
+  suite.hash = hasher.hex();
+  return suite;
+}
+
+Result<Suite> load_suite(const fs::path& folder) {
+  const fs::path json_path = folder / "suite.json";
+  ASSAY_TRY(const std::string json_text, read_file(json_path));
+  // Only where the cases are must be known here; parse_suite checks the rest.
+  ASSAY_TRY(const Json json, parse_json(json_text, json_path.string()));
+  if (!json.is_object() || !json.contains("cases") || !json["cases"].is_string())
+    return fail("{}: missing key 'cases' (the file of cases, usually \"cases.csv\")",
+                json_path.string());
+  const fs::path cases_name = json["cases"].get<std::string>();
+  if (cases_name.empty() || cases_name.has_parent_path())
+    return fail("{}: 'cases' must name a file in the suite's folder, got \"{}\"",
+                json_path.string(), cases_name.string());
+  const fs::path csv_path = folder / cases_name;
+  ASSAY_TRY(const std::string csv_text, read_file(csv_path));
+  return parse_suite(json_text, json_path.string(), csv_text, csv_path.string());
+}
+
+Result<std::vector<Suite>> find_suites(std::span<const std::string> names,
+                                       const fs::path& suites_folder) {
+  std::vector<std::string> known;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(suites_folder, ignored))
+    if (fs::exists(entry.path() / "suite.json", ignored))
+      known.push_back(entry.path().filename().string());
+  std::sort(known.begin(), known.end());
+
+  std::vector<fs::path> folders;
+  for (const std::string& name : names) {
+    if (name == "all") {
+      if (known.empty())
+        return fail("no suite in {}. Name another folder with --suites.", suites_folder.string());
+      for (const std::string& each : known) folders.push_back(suites_folder / each);
+    } else if (has(known, name)) {
+      folders.push_back(suites_folder / name);
+    } else if (fs::exists(fs::path(name) / "suite.json", ignored)) {
+      folders.push_back(name);
+    } else if (known.empty()) {
+      return fail("unknown suite '{}': there is no suite in {}. Name another folder with --suites.",
+                  name, suites_folder.string());
+    } else {
+      std::vector<std::string> choices = known;
+      choices.push_back("all");
+      return fail("unknown suite '{}' in {}.{}", name, suites_folder.string(),
+                  suggestion(name, choices));
+    }
+  }
+  std::vector<Suite> suites;
+  std::set<std::string> loaded;
+  for (const fs::path& folder : folders) {
+    ASSAY_TRY(Suite suite, load_suite(folder));
+    if (!loaded.insert(suite.name).second) return fail("suite '{}' is asked for twice", suite.name);
+    suites.push_back(std::move(suite));
+  }
+  return suites;
+}
+
+}  // namespace assay::harness

@@ -1,0 +1,70 @@
+// Whoever answers: the embedded engine today, a server later, a fake one in tests. The runner knows
+// only this.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "base/result.h"
+#include "harness/suite.h"
+
+namespace assay::harness {
+
+// What a case becomes before it is asked: the exact token ids go into the record, because a missing
+// chat prefix has cost people days.
+struct Prompt {
+  std::string text;
+  std::vector<int> ids;
+};
+
+struct Request {
+  std::vector<int> prompt;
+  Sampling sampling;
+  std::uint64_t seed = 0, stream = 0;
+  int max_tokens = 0, max_thinking_tokens = 0;
+};
+
+struct Reply {
+  std::vector<int> ids;  // the stop token included
+  std::string finish;    // "stop", "length", "thinking_budget", "context", "non_finite"
+  double prefill_s = 0, decode_s = 0;
+};
+
+// Ids that the scorer must recognise. Thinking is split by token, never by searching text for
+// "</think>": an answer may speak about the tag.
+struct TokenRoles {
+  std::optional<int> think_open, think_close;
+  std::vector<int> stop;
+};
+
+class Target {
+ public:
+  virtual ~Target() = default;
+
+  virtual Json describe() const = 0;  // provenance: model, backend, kernel, threads …
+  // What decides the answers (fingerprints, backend, attention): a resumed run must find it
+  // unchanged.
+  virtual Json identity() const = 0;
+  virtual int max_positions() const = 0;  // prompt and reply together
+  virtual const TokenRoles& roles() const = 0;
+
+  virtual Result<Prompt> render(const OrderedJson& messages, bool enable_thinking) const = 0;
+  // Text of reply ids without special tokens; what is not valid UTF-8 is replaced.
+  virtual std::string decode(std::span<const int> ids) const = 0;
+
+  // Answers every request, many at once. `on_done` gets each request's index as it finishes, in any
+  // order, one call at a time; an Error says why that request could not be answered. When `stop` is
+  // requested, returns soon, and what had not finished is not reported. `on_token` may be called
+  // from several threads.
+  using OnDone = std::function<void(std::size_t index, Result<Reply> reply)>;
+  virtual void complete(std::span<const Request> requests, const OnDone& on_done,
+                        const std::function<void()>& on_token, std::stop_token stop) = 0;
+};
+
+}  // namespace assay::harness

@@ -1,0 +1,189 @@
+#include "harness/verdict.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+namespace assay::harness {
+namespace {
+
+// 0.97 of 100 is 97, though 0.97 * 100 is a little less or more in binary.
+constexpr double kRounding = 1e-9;
+
+int least_passing(double min, int n) { return static_cast<int>(std::ceil(min * n - kRounding)); }
+int most_passing(double max, int n) { return static_cast<int>(std::floor(max * n + kRounding)); }
+
+std::string percent(double share) { return fmt::format("{:.1f} %", 100 * share); }
+
+std::string plural(int n, std::string_view what) {
+  return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s");
+}
+
+std::string detail_of(const Gate& gate, const GateResult& result) {
+  const Rate& r = result.rate;
+  const bool bad_is_true = gate.max.has_value();
+  const int n_bad = bad_is_true ? r.n_true : r.n - r.n_true;
+  const int allowed =
+      bad_is_true ? most_passing(*gate.max, r.n) : r.n - least_passing(*gate.min, r.n);
+  if (result.state == GateState::kFail)
+    return fmt::format("{} of {} failed, {} allowed", n_bad, r.n, allowed);
+  std::string detail =
+      fmt::format("{} of {} failed; {} more would fail the gate", n_bad, r.n, allowed - n_bad + 1);
+  // The smallest effect that this pass could have seen: anything above the bound would also have
+  // looked like this.
+  if (gate.metric == GateMetric::kAccuracy)
+    detail +=
+        fmt::format("; on other such cases the accuracy may be as low as {}", percent(r.value.lo));
+  return detail;
+}
+
+GateResult judge_gate(const Suite& suite, const Gate& gate, std::span<const Sample> samples) {
+  GateResult result;
+  result.suite = suite.name;
+  result.name = gate.name;
+  result.metric = name_of(gate.metric);
+  result.where = gate.where.text();
+  result.min = gate.min;
+  result.max = gate.max;
+  std::vector<const Sample*> selected;
+  for (const Sample& s : samples)
+    if (s.suite == suite.name && s.gated && gate.where.selects(s.arm, s.language, s.kind))
+      selected.push_back(&s);
+  result.rate = rate_of(gate.metric, selected);
+  const Rate& r = result.rate;
+  if (r.n == 0) {
+    result.detail = selected.empty() ? "this run's selection leaves it no case"
+                                     : "every case that it looks at was an error";
+    return result;
+  }
+  const bool pass = gate.min ? r.n_true >= least_passing(*gate.min, r.n)
+                             : r.n_true <= most_passing(*gate.max, r.n);
+  result.state = pass ? GateState::kPass : GateState::kFail;
+  result.detail = detail_of(gate, result);
+  return result;
+}
+
+bool has_error_gate(const Suite& suite) {
+  return std::any_of(suite.gates.begin(), suite.gates.end(),
+                     [](const Gate& g) { return g.metric == GateMetric::kError; });
+}
+
+// Why nothing can be concluded from these samples.
+std::vector<std::string> validity_problems(const Plan& plan, std::span<const Sample> samples,
+                                           const std::vector<GateResult>& gates) {
+  std::vector<std::string> problems;
+  std::set<std::string> present;
+  for (const Sample& s : samples) present.insert(s.key());
+  const auto n_missing = std::count_if(plan.items.begin(), plan.items.end(), [&](const auto& item) {
+    return !present.contains(plan.key_of(item));
+  });
+  if (n_missing > 0)
+    problems.push_back(
+        fmt::format("{} of {} planned samples are missing", n_missing, plan.items.size()));
+  for (const Suite& suite : plan.suites) {
+    int n_errors = 0;
+    const Sample* first = nullptr;
+    for (const Sample& s : samples) {
+      if (s.suite != suite.name || s.ran() || s.finish == "non_finite") continue;
+      ++n_errors;
+      if (first == nullptr) first = &s;
+    }
+    if (n_errors > 0 && !has_error_gate(suite))
+      problems.push_back(
+          fmt::format("{} of suite {} could not be asked, none is allowed; the first, {}: {}",
+                      plural(n_errors, "sample"), suite.name, first->key(), first->error));
+  }
+  for (const GateResult& gate : gates) {
+    if (gate.metric == name_of(GateMetric::kError) && gate.state == GateState::kFail)
+      problems.push_back(fmt::format("gate {}/{}: {}", gate.suite, gate.name, gate.detail));
+  }
+  if (std::all_of(gates.begin(), gates.end(),
+                  [](const GateResult& g) { return g.state == GateState::kNotRun; }))
+    problems.push_back("no gate looks at any sample of this run, so nothing was decided");
+  return problems;
+}
+
+}  // namespace
+
+std::string_view name_of(VerdictState state) {
+  switch (state) {
+    case VerdictState::kPass:
+      return "pass";
+    case VerdictState::kRegression:
+      return "regression";
+    case VerdictState::kInvalid:
+      return "invalid";
+  }
+  return "";
+}
+
+int exit_code_of(VerdictState state) {
+  return state == VerdictState::kPass ? 0 : state == VerdictState::kRegression ? 1 : 3;
+}
+
+std::string_view name_of(GateState state) {
+  return state == GateState::kPass ? "pass" : state == GateState::kFail ? "fail" : "not_run";
+}
+
+Verdict judge(const Plan& plan, std::span<const Sample> samples) {
+  Verdict verdict;
+  for (const Suite& suite : plan.suites)
+    for (const Gate& gate : suite.gates) verdict.gates.push_back(judge_gate(suite, gate, samples));
+
+  verdict.problems = validity_problems(plan, samples, verdict.gates);
+  if (!verdict.problems.empty()) {
+    verdict.state = VerdictState::kInvalid;
+    verdict.summary = "The run is not valid, so it says nothing about the model.";
+    return verdict;
+  }
+  const auto n_non_finite = std::count_if(samples.begin(), samples.end(),
+                                          [](const Sample& s) { return s.finish == "non_finite"; });
+  if (n_non_finite > 0)
+    verdict.problems.push_back(fmt::format("{} met NaN or Inf in the logits",
+                                           plural(static_cast<int>(n_non_finite), "sample")));
+  int n_passed = 0, n_not_run = 0;
+  for (const GateResult& gate : verdict.gates) {
+    n_passed += gate.state == GateState::kPass;
+    n_not_run += gate.state == GateState::kNotRun;
+    if (gate.state == GateState::kFail)
+      verdict.problems.push_back(
+          fmt::format("{}/{}: {} {} ({}), limit {} {}", gate.suite, gate.name, gate.metric,
+                      percent(gate.rate.value.estimate), gate.detail, gate.min ? "≥" : "≤",
+                      percent(gate.min ? *gate.min : *gate.max)));
+  }
+  const std::string not_run =
+      n_not_run == 0 ? ""
+                     : fmt::format(" {} had no case in this selection.", plural(n_not_run, "gate"));
+  if (verdict.problems.empty()) {
+    verdict.state = VerdictState::kPass;
+    verdict.summary =
+        fmt::format("{} passed over {}.{}",
+                    n_passed == 1 ? "The one gate" : fmt::format("All {} gates", n_passed),
+                    plural(static_cast<int>(samples.size()), "sample"), not_run);
+  } else {
+    verdict.state = VerdictState::kRegression;
+    verdict.summary = fmt::format("{} did not hold over {}.{}",
+                                  plural(static_cast<int>(verdict.problems.size()), "requirement"),
+                                  plural(static_cast<int>(samples.size()), "sample"), not_run);
+  }
+  return verdict;
+}
+
+Json to_json(const Verdict& verdict) {
+  Json json = {{"state", name_of(verdict.state)},
+               {"exit_code", exit_code_of(verdict.state)},
+               {"summary", verdict.summary},
+               {"problems", verdict.problems},
+               {"gates", Json::array()}};
+  for (const GateResult& g : verdict.gates) {
+    Json gate = {{"suite", g.suite},          {"name", g.name},          {"metric", g.metric},
+                 {"where", g.where},          {"min", nullptr},          {"max", nullptr},
+                 {"state", name_of(g.state)}, {"rate", to_json(g.rate)}, {"detail", g.detail}};
+    if (g.min) gate["min"] = *g.min;
+    if (g.max) gate["max"] = *g.max;
+    json["gates"].push_back(std::move(gate));
+  }
+  return json;
+}
+
+}  // namespace assay::harness

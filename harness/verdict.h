@@ -1,0 +1,48 @@
+// Gates → one verdict. Validity comes first: a run in which cases failed to run proves nothing,
+// good or bad. Pure.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "harness/metrics.h"
+#include "harness/plan.h"
+#include "harness/sample.h"
+
+namespace assay::harness {
+
+enum class VerdictState { kPass, kRegression, kInvalid };
+std::string_view name_of(VerdictState state);  // "pass", "regression", "invalid"
+int exit_code_of(VerdictState state);          // 0, 1, 3 (2 is an error before there is a verdict)
+
+enum class GateState { kPass, kFail, kNotRun };
+std::string_view name_of(GateState state);
+
+struct GateResult {
+  std::string suite, name;
+  std::string metric, where;
+  std::optional<double> min, max;
+  GateState state = GateState::kNotRun;  // not run: the plan's selection left it no sample
+  Rate rate;
+  std::string detail;  // how far it was from failing, and what it could have seen
+};
+
+struct Verdict {
+  VerdictState state = VerdictState::kInvalid;
+  std::string summary;                // one sentence
+  std::vector<std::string> problems;  // why it is invalid, or what regressed
+  std::vector<GateResult> gates;
+};
+
+// A gate compares the measured share with its limit: on the same cases the same model gives the
+// same share, so no interval is needed to see a change; the interval says what the share means for
+// other cases. Two gates are always there: no sample is missing or an error (else invalid; a
+// suite's own `error` gate replaces the limit of none), and no reply met NaN or Inf (else
+// regression: the model ran, and what it computed is broken).
+Verdict judge(const Plan& plan, std::span<const Sample> samples);
+
+Json to_json(const Verdict& verdict);
+
+}  // namespace assay::harness
