@@ -17,7 +17,8 @@ struct Family {
   std::string_view name, hash;
   Result<std::string> (*render)(const OrderedJson& messages, const ChatOptions& options);
 };
-constexpr std::array<Family, 1> kFamilies = {{{"glm-5.2", "ecd4cd91bdf7163638a4e58f3bbd66e1", render_glm}}};
+constexpr std::array<Family, 1> kFamilies = {
+    {{"glm-5.2", "ecd4cd91bdf7163638a4e58f3bbd66e1", render_glm}}};
 
 std::string_view trimmed(std::string_view text) {
   constexpr std::string_view kSpace = " \t\r\n";
