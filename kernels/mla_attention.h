@@ -47,7 +47,7 @@ struct MlaBlockArgs {
                              // its state stays as it is
   int kv_lora, rope;
   float scale;
-  bool first;      // the state is empty; every pair sees at least one key
+  bool first;      // the state is empty: a pair that sees no key gets max -inf and sum 0
   MlaState state;  // in and out
   float* scratch;  // mla_block_scratch(n_pairs) floats
 };
@@ -57,7 +57,8 @@ constexpr std::size_t mla_block_scratch(int n_pairs) {
 }
 void mla_block_cpu(CpuTarget target, const MlaBlockArgs& args);
 
-// Folds the later state into `state`.
+// Folds the later state into `state`. A pair whose later sum is 0 saw no key there and stays as it
+// is (one that saw a key has a sum of at least 1: its largest score gives exp(0)).
 void mla_merge_cpu(CpuTarget target, int n_pairs, int kv_lora, const MlaState& state,
                    const MlaState& later);
 // latent /= sum: the attention's output.

@@ -96,15 +96,15 @@ HWY_NOINLINE void softmax(const Block& b, int lane, int visible_to_all) {
     p.store(score);
     sum = add(sum, p);
   }
+  const V none = V::zero();  // none < limit: the lane sees a key
   if (a.first) {
     largest.store(a.state.max + lane);
-    sum.store(a.state.sum + lane);
+    if_less(none, limit, sum, none).store(a.state.sum + lane);
     return;
   }
   const V max_before = V::load(a.state.max + lane), sum_before = V::load(a.state.sum + lane);
   const V both = max(largest, max_before);
   const V keep = exp_f32(sub(max_before, both)), take = exp_f32(sub(largest, both));
-  const V none = V::zero();  // none < limit: the lane sees a key
   if_less(none, limit, both, max_before).store(a.state.max + lane);
   if_less(none, limit, fma(sum, take, mul(sum_before, keep)), sum_before).store(a.state.sum + lane);
   keep.store(b.keep + lane);
@@ -232,16 +232,21 @@ void mla_merge(int n_pairs, int kv_lora, const MlaState& state, const MlaState& 
     const V8 before = V8::load(state.max + lane), block = V8::load(later.max + lane);
     const V8 both = max(block, before);
     const V8 keep = exp_f32(sub(before, both)), take = exp_f32(sub(block, both));
-    both.store(state.max + lane);
-    fma(V8::load(later.sum + lane), take, mul(V8::load(state.sum + lane), keep))
-        .store(state.sum + lane);
-    float keeps[8], takes[8];
+    const V8 sum =
+        fma(V8::load(later.sum + lane), take, mul(V8::load(state.sum + lane), keep));
+    float maxima[8], sums[8], keeps[8], takes[8];
+    both.store(maxima);
+    sum.store(sums);
     keep.store(keeps);
     take.store(takes);
     for (int i = 0; i < std::min(8, n_pairs - lane); ++i) {
+      const int p = lane + i;
+      if (later.sum[p] == 0) continue;
+      state.max[p] = maxima[i];
+      state.sum[p] = sums[i];
       const V16 k = V16::set(keeps[i]), t = V16::set(takes[i]);
-      float* latent = state.latent + static_cast<std::ptrdiff_t>(lane + i) * stride;
-      const float* add_latent = later.latent + static_cast<std::ptrdiff_t>(lane + i) * stride;
+      float* latent = state.latent + static_cast<std::ptrdiff_t>(p) * stride;
+      const float* add_latent = later.latent + static_cast<std::ptrdiff_t>(p) * stride;
       for (int c = 0; c < stride; c += 16)
         fma(V16::load(add_latent + c), t, mul(V16::load(latent + c), k)).store(latent + c);
     }

@@ -19,32 +19,33 @@ int n_blocks_of(int n_rows) {
 
 }  // namespace
 
-PackedMatrix PackedMatrix::pack(const WeightMatrix& w) {
-  PackedMatrix m(w.n_rows, w.n_cols, w.type == WeightType::kBf16);
+PackedMatrix PackedMatrix::pack(WeightArena& arena, const WeightMatrix& w) {
+  PackedMatrix m(arena, w.n_rows, w.n_cols, w.type == WeightType::kBf16);
   m.fill({&w, false, 0, 1});
   return m;
 }
 
-PackedMatrix PackedMatrix::pack_transposed(const WeightMatrix& w) {
-  PackedMatrix m(w.n_cols, w.n_rows, w.type == WeightType::kBf16);
+PackedMatrix PackedMatrix::pack_transposed(WeightArena& arena, const WeightMatrix& w) {
+  PackedMatrix m(arena, w.n_cols, w.n_rows, w.type == WeightType::kBf16);
   m.fill({&w, true, 0, 1});
   return m;
 }
 
-PackedMatrix PackedMatrix::pack_in_turn(const WeightMatrix& a, const WeightMatrix& b) {
+PackedMatrix PackedMatrix::pack_in_turn(WeightArena& arena, const WeightMatrix& a,
+                                        const WeightMatrix& b) {
   CHECK(a.n_rows == b.n_rows && a.n_cols == b.n_cols)
       << a.n_rows << "x" << a.n_cols << " and " << b.n_rows << "x" << b.n_cols;
   const bool both_bf16 = a.type == WeightType::kBf16 && b.type == WeightType::kBf16;
-  PackedMatrix m(2 * kBlockRows * n_blocks_of(a.n_rows), a.n_cols, both_bf16);
+  PackedMatrix m(arena, 2 * kBlockRows * n_blocks_of(a.n_rows), a.n_cols, both_bf16);
   m.fill({&a, false, 0, 2});
   m.fill({&b, false, 1, 2});
   return m;
 }
 
-PackedMatrix::PackedMatrix(int n_rows, int n_cols, bool is_bf16)
+PackedMatrix::PackedMatrix(WeightArena& arena, int n_rows, int n_cols, bool is_bf16)
     : n_rows_(n_rows), n_cols_(n_cols), is_bf16_(is_bf16) {
-  block_words_ = static_cast<std::size_t>(is_bf16 ? (n_cols + 1) / 2 : n_cols) * kBlockRows;
-  words_.reserve(block_words_ * static_cast<std::size_t>(n_blocks()));
+  row_words_ = static_cast<std::size_t>(is_bf16 ? (n_cols + 1) / 2 : n_cols);
+  words_ = static_cast<std::uint32_t*>(arena.allocate(bytes()));
 }
 
 void PackedMatrix::fill(const Source& source) {
@@ -52,17 +53,16 @@ void PackedMatrix::fill(const Source& source) {
   const int n_rows = source.transposed ? w.n_cols : w.n_rows;
   for (int r = 0; r < n_rows; ++r) {
     const int block = source.first_block + r / kBlockRows * source.block_step;
-    std::uint32_t* out =
-        words_.data() + static_cast<std::size_t>(block) * block_words_ + r % kBlockRows;
+    std::uint32_t* out = words_ + offset(block) + r % kBlockRows;
+    const std::size_t step = step_words(block);
     for (int k = 0; k < n_cols_; ++k) {
       const std::int64_t index = source.transposed ? static_cast<std::int64_t>(k) * w.n_cols + r
                                                    : static_cast<std::int64_t>(r) * w.n_cols + k;
       if (is_bf16_)
-        out[static_cast<std::size_t>(k / 2) * kBlockRows] |=
+        out[static_cast<std::size_t>(k / 2) * step] |=
             static_cast<std::uint32_t>(raw_bf16(w, index)) << (16 * (k % 2));
       else
-        out[static_cast<std::size_t>(k) * kBlockRows] =
-            std::bit_cast<std::uint32_t>(weight_at(w, index));
+        out[static_cast<std::size_t>(k) * step] = std::bit_cast<std::uint32_t>(weight_at(w, index));
     }
   }
 }

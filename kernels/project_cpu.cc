@@ -27,8 +27,10 @@ HWY_INLINE void multiply_tile(const ProjectCpuArgs& a, int token, int block) {
   const int n_cols = m.n_cols();
   const float* x[T];
   for (int t = 0; t < T; ++t) x[t] = a.x[token + t];
-  const std::size_t stride = m.block_words();
-  const std::uint32_t* words = m.words() + static_cast<std::size_t>(block) * stride;
+  const std::uint32_t* words = m.block(block);
+  const std::size_t step = m.step_words(block), group = m.group_words();
+  // Block r of the tile: R <= 4 lie in one group, 8 are two whole groups.
+  const auto at = [&](int r) HWY_ATTR { return r / 4 * group + r % 4 * std::size_t{16}; };
 
   V16 sum[R][T];
 #pragma GCC unroll 16
@@ -38,10 +40,10 @@ HWY_INLINE void multiply_tile(const ProjectCpuArgs& a, int token, int block) {
 
   if constexpr (kBf16) {
     int k = 0;
-    for (; k + 1 < n_cols; k += 2, words += 16) {
+    for (; k + 1 < n_cols; k += 2, words += step) {
       V16 w[R];
 #pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) w[r] = V16::even(words + r * stride);
+      for (int r = 0; r < R; ++r) w[r] = V16::even(words + at(r));
 #pragma GCC unroll 16
       for (int t = 0; t < T; ++t) {
         const V16 v = V16::set(x[t][k]);
@@ -49,7 +51,7 @@ HWY_INLINE void multiply_tile(const ProjectCpuArgs& a, int token, int block) {
         for (int r = 0; r < R; ++r) sum[r][t] = fma(w[r], v, sum[r][t]);
       }
 #pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) w[r] = V16::odd(words + r * stride);
+      for (int r = 0; r < R; ++r) w[r] = V16::odd(words + at(r));
 #pragma GCC unroll 16
       for (int t = 0; t < T; ++t) {
         const V16 v = V16::set(x[t][k + 1]);
@@ -62,16 +64,16 @@ HWY_INLINE void multiply_tile(const ProjectCpuArgs& a, int token, int block) {
       for (int t = 0; t < T; ++t)
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r)
-          sum[r][t] = fma(V16::even(words + r * stride), V16::set(x[t][k]), sum[r][t]);
+          sum[r][t] = fma(V16::even(words + at(r)), V16::set(x[t][k]), sum[r][t]);
     }
   } else {
     const float* w = reinterpret_cast<const float*>(words);
-    for (int k = 0; k < n_cols; ++k, w += 16) {
+    for (int k = 0; k < n_cols; ++k, w += step) {
 #pragma GCC unroll 16
       for (int t = 0; t < T; ++t) {
         const V16 v = V16::set(x[t][k]);
 #pragma GCC unroll 16
-        for (int r = 0; r < R; ++r) sum[r][t] = fma(V16::load(w + r * stride), v, sum[r][t]);
+        for (int r = 0; r < R; ++r) sum[r][t] = fma(V16::load(w + at(r)), v, sum[r][t]);
       }
     }
   }
@@ -103,14 +105,28 @@ HWY_NOINLINE void tile(const ProjectCpuArgs& a, int token, int block) {
 template <int T>
 void all_blocks(const ProjectCpuArgs& a, int token) {
   constexpr int R = blocks_at_once(T);
-  int block = a.first_block;
-  for (; block + R <= a.last_block; block += R) tile<R, T>(a, token, block);
-  if constexpr (R > 4)
-    for (; block + 4 <= a.last_block; block += 4) tile<4, T>(a, token, block);
-  if constexpr (R > 2)
-    for (; block + 2 <= a.last_block; block += 2) tile<2, T>(a, token, block);
-  if constexpr (R > 1)
-    for (; block < a.last_block; ++block) tile<1, T>(a, token, block);
+  for (int block = a.first_block; block < a.last_block;) {
+    const int left = a.last_block - block;
+    if constexpr (R >= 8)
+      if (left >= 8 && block % 4 == 0) {
+        tile<8, T>(a, token, block);
+        block += 8;
+        continue;
+      }
+    if constexpr (R >= 4)
+      if (left >= 4 && block % 4 == 0) {
+        tile<4, T>(a, token, block);
+        block += 4;
+        continue;
+      }
+    if constexpr (R >= 2)
+      if (left >= 2 && block % 2 == 0) {
+        tile<2, T>(a, token, block);
+        block += 2;
+        continue;
+      }
+    tile<1, T>(a, token, block++);
+  }
 }
 
 using AllBlocks = void (*)(const ProjectCpuArgs&, int);

@@ -19,7 +19,8 @@ kernels::MlaState CpuBackend::MlaScratch::state() {
 }
 
 void CpuBackend::rotate(int row, bool interleaved, float* x) const {
-  const std::size_t first = static_cast<std::size_t>(row) * static_cast<std::size_t>(c_.qk_rope / 2);
+  const std::size_t first =
+      static_cast<std::size_t>(row) * static_cast<std::size_t>(c_.qk_rope / 2);
   kernels::rope_cpu(&cosine_[first], &sine_[first], c_.qk_rope, interleaved, x);
 }
 
@@ -167,7 +168,8 @@ void CpuBackend::mla_attention(int layer, bool sparse) {
     first_partial_.push_back(static_cast<int>(work.size()));
     for (int b = 0; b < tiles_[t].n_blocks(); ++b) work.emplace_back(t, b);
   }
-  const int max_pairs = std::max(kPairsPerTile, c_.n_heads), max_lanes = kernels::mla_lanes(max_pairs);
+  const int max_pairs = std::max(kPairsPerTile, c_.n_heads),
+            max_lanes = kernels::mla_lanes(max_pairs);
   const std::size_t partial_size =
       2 * static_cast<std::size_t>(max_lanes) +
       static_cast<std::size_t>(max_pairs) *

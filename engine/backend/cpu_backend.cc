@@ -72,10 +72,11 @@ void CpuBackend::embed() {
 }
 
 void CpuBackend::rms_norm(int layer, Norm norm, Act in, Act out) {
-  const std::vector<float>& weight = norm == Norm::kFinal       ? m_.final_norm
-                                     : norm == Norm::kInput     ? m_.layers[layer].input_norm
-                                     : norm == Norm::kQueryLora ? m_.layers[layer].q_a_norm
-                                                                : m_.layers[layer].post_attention_norm;
+  const std::vector<float>& weight = norm == Norm::kFinal   ? m_.final_norm
+                                     : norm == Norm::kInput ? m_.layers[layer].input_norm
+                                     : norm == Norm::kQueryLora
+                                         ? m_.layers[layer].q_a_norm
+                                         : m_.layers[layer].post_attention_norm;
   const float eps = norm == Norm::kQueryLora ? ModelConfig::kLoraRmsEps : c_.rms_eps;
   const int width = act_width(in, c_);
   constexpr int kRows = 64;
@@ -87,7 +88,7 @@ void CpuBackend::rms_norm(int layer, Norm norm, Act in, Act out) {
 
 const kernels::PackedMatrix& CpuBackend::matrix(int layer, Projection p) const {
   const CpuLayer& l = m_.layers[layer];
-  return p == Projection::kQueryA ? l.q_a
+  return p == Projection::kQueryA   ? l.q_a
          : p == Projection::kQueryB ? l.q_b
          : p == Projection::kKvA    ? l.kv_a
                                     : l.o;

@@ -145,7 +145,7 @@ class CpuBackend final : public Backend {
   static constexpr int kAll = -1;
 
   Floats router_logits_;
-  std::vector<int> expert_;      // (n_rows, top_k)
+  std::vector<int> expert_;  // (n_rows, top_k)
   std::vector<float> weight_, route_margin_;
   std::vector<int> expert_pairs_;  // row * (top_k + 1) + k, grouped by expert; k = top_k: shared
   std::vector<ExpertTile> expert_tiles_;

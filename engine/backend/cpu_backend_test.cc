@@ -25,8 +25,7 @@ Model cpu_model(const TinyModel& m, std::string_view kernel = "") {
 
 std::vector<int> prompt(int n, int seed, int vocab) {
   std::vector<int> tokens;
-  for (int i = 0; i < n; ++i)
-    tokens.push_back(static_cast<int>(uniform_at(99, seed, i) * vocab));
+  for (int i = 0; i < n; ++i) tokens.push_back(static_cast<int>(uniform_at(99, seed, i) * vocab));
   return tokens;
 }
 
@@ -175,8 +174,10 @@ TEST_P(Determinism, BitsDoNotDependOnTheInstructionSet) {
 TEST(CpuBackend, SparseIsDenseUntilThePromptExceedsTheSelection) {
   const TinyModel m;
   const Model model = cpu_model(m);
-  const std::vector<std::vector<int>> prompts = {prompt(m.config.index_topk + 1, 4, m.config.vocab)};
-  auto dense = run(m, model, 2, prompts, 9, false)[0], sparse = run(m, model, 2, prompts, 9, true)[0];
+  const std::vector<std::vector<int>> prompts = {
+      prompt(m.config.index_topk + 1, 4, m.config.vocab)};
+  auto dense = run(m, model, 2, prompts, 9, false)[0],
+       sparse = run(m, model, 2, prompts, 9, true)[0];
   const auto vocab = static_cast<std::size_t>(m.config.vocab);
   const std::vector<float> dense_last(dense.end() - vocab, dense.end()),
       sparse_last(sparse.end() - vocab, sparse.end());

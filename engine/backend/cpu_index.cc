@@ -94,15 +94,14 @@ void CpuBackend::score_and_select(Slot& slot, int layer, int first_row, int n_ro
   for (int block = 0; block < n_blocks; block += kKeyBlocksPerPass)
     for (int i = 0; i < n_rows; ++i)
       kernels::index_scores_cpu(
-          m_.target,
-          {.q = &index_q_[static_cast<std::size_t>(first_row + i) * heads * dim],
-           .weights = &index_weights_[static_cast<std::size_t>(first_row + i) * heads],
-           .key_blocks = keys + static_cast<std::ptrdiff_t>(block) * dim * 16,
-           .n_blocks = std::min(kKeyBlocksPerPass, n_blocks - block),
-           .n_heads = heads,
-           .head_dim = dim,
-           .scores = &slot.scores[static_cast<std::size_t>(i) * stride +
-                                  static_cast<std::size_t>(block) * 16]});
+          m_.target, {.q = &index_q_[static_cast<std::size_t>(first_row + i) * heads * dim],
+                      .weights = &index_weights_[static_cast<std::size_t>(first_row + i) * heads],
+                      .key_blocks = keys + static_cast<std::ptrdiff_t>(block) * dim * 16,
+                      .n_blocks = std::min(kKeyBlocksPerPass, n_blocks - block),
+                      .n_heads = heads,
+                      .head_dim = dim,
+                      .scores = &slot.scores[static_cast<std::size_t>(i) * stride +
+                                             static_cast<std::size_t>(block) * 16]});
   for (int i = 0; i < n_rows; ++i) {
     const int r = first_row + i;
     slot.top_k.select(&slot.scores[static_cast<std::size_t>(i) * stride], position_of_[r] + 1,

@@ -33,41 +33,41 @@ std::vector<float> to_floats(const Matrix& m) {
   return out;
 }
 
-CpuMlp pack_mlp(const MlpWeights& w) {
-  return {.gate_up = PackedMatrix::pack_in_turn(view(w.gate), view(w.up)),
-          .down = PackedMatrix::pack(view(w.down)),
+CpuMlp pack_mlp(kernels::WeightArena& a, const MlpWeights& w) {
+  return {.gate_up = PackedMatrix::pack_in_turn(a, view(w.gate), view(w.up)),
+          .down = PackedMatrix::pack(a, view(w.down)),
           .width = w.gate.n_rows};
 }
 
-CpuLayer pack_layer(const ModelConfig& c, const LayerWeights& w) {
+CpuLayer pack_layer(kernels::WeightArena& a, const ModelConfig& c, const LayerWeights& w) {
   CpuLayer l;
   l.input_norm = to_floats(w.input_norm);
   l.q_a_norm = to_floats(w.q_a_norm);
   l.kv_a_norm = to_floats(w.kv_a_norm);
   l.post_attention_norm = to_floats(w.post_attention_norm);
-  l.q_a = PackedMatrix::pack(view(w.q_a));
-  l.q_b = PackedMatrix::pack(view(w.q_b));
-  l.kv_a = PackedMatrix::pack(view(w.kv_a));
-  l.o = PackedMatrix::pack(view(w.o));
+  l.q_a = PackedMatrix::pack(a, view(w.q_a));
+  l.q_b = PackedMatrix::pack(a, view(w.q_b));
+  l.kv_a = PackedMatrix::pack(a, view(w.kv_a));
+  l.o = PackedMatrix::pack(a, view(w.o));
   const WeightMatrix kv_b = view(w.kv_b);
   for (int h = 0; h < c.n_heads; ++h) {
     const int first = h * (c.qk_nope + c.v_head);
-    l.key_up.push_back(PackedMatrix::pack_transposed(rows_of(kv_b, first, c.qk_nope)));
-    l.value_up.push_back(PackedMatrix::pack(rows_of(kv_b, first + c.qk_nope, c.v_head)));
+    l.key_up.push_back(PackedMatrix::pack_transposed(a, rows_of(kv_b, first, c.qk_nope)));
+    l.value_up.push_back(PackedMatrix::pack(a, rows_of(kv_b, first + c.qk_nope, c.v_head)));
   }
   if (!w.indexer.wk.empty()) {
-    l.index_q = PackedMatrix::pack(view(w.indexer.wq_b));
-    l.index_k = PackedMatrix::pack(view(w.indexer.wk));
-    l.index_weights = PackedMatrix::pack(view(w.indexer.weights_proj));
+    l.index_q = PackedMatrix::pack(a, view(w.indexer.wq_b));
+    l.index_k = PackedMatrix::pack(a, view(w.indexer.wk));
+    l.index_weights = PackedMatrix::pack(a, view(w.indexer.weights_proj));
     l.index_norm_weight = to_floats(w.indexer.k_norm_weight);
     l.index_norm_bias = to_floats(w.indexer.k_norm_bias);
   }
-  l.mlp = pack_mlp(w.mlp);
+  l.mlp = pack_mlp(a, w.mlp);
   if (!w.router.empty()) {
-    l.router = PackedMatrix::pack(view(w.router));
+    l.router = PackedMatrix::pack(a, view(w.router));
     l.router_bias = to_floats(w.router_bias);
   }
-  for (const MlpWeights& expert : w.experts) l.experts.push_back(pack_mlp(expert));
+  for (const MlpWeights& expert : w.experts) l.experts.push_back(pack_mlp(a, expert));
   return l;
 }
 
@@ -75,8 +75,8 @@ std::size_t bytes_of(const CpuMlp& m) { return m.gate_up.bytes() + m.down.bytes(
 
 std::size_t bytes_of(const CpuLayer& l) {
   std::size_t total = bytes_of(l.mlp);
-  for (const PackedMatrix* m : {&l.q_a, &l.q_b, &l.kv_a, &l.o, &l.index_q, &l.index_k,
-                                &l.index_weights, &l.router})
+  for (const PackedMatrix* m :
+       {&l.q_a, &l.q_b, &l.kv_a, &l.o, &l.index_q, &l.index_k, &l.index_weights, &l.router})
     total += m->bytes();
   for (const auto* per_head : {&l.key_up, &l.value_up})
     for (const PackedMatrix& m : *per_head) total += m.bytes();
@@ -93,10 +93,10 @@ CpuModel::CpuModel(const ModelConfig& c, const ModelWeights& weights, kernels::C
       attention_scale(static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.qk_head())))),
       embed(view(weights.embed)),
       final_norm(to_floats(weights.final_norm)),
-      lm_head(PackedMatrix::pack(view(weights.lm_head))) {
+      lm_head(PackedMatrix::pack(arena, view(weights.lm_head))) {
   weight_bytes_ = lm_head.bytes();
   for (const LayerWeights& w : weights.layers) {
-    layers.push_back(pack_layer(c, w));
+    layers.push_back(pack_layer(arena, c, w));
     weight_bytes_ += bytes_of(layers.back());
   }
 }

@@ -42,10 +42,11 @@ class CpuModel final : public BackendModel, public std::enable_shared_from_this<
   std::unique_ptr<Backend> new_executor(int n_threads) const override;
 
   const ModelConfig config;
+  kernels::WeightArena arena;  // holds every packed matrix
   const kernels::CpuTarget target;
   const kernels::RopeTable rope;
-  const float attention_scale;          // qk_head^-0.5
-  const kernels::WeightMatrix embed;    // in the mapped file: a token reads one row
+  const float attention_scale;        // qk_head^-0.5
+  const kernels::WeightMatrix embed;  // in the mapped file: a token reads one row
   std::vector<float> final_norm;
   kernels::PackedMatrix lm_head;
   std::vector<CpuLayer> layers;
