@@ -14,7 +14,8 @@ struct BackendEntry {
   std::string_view name;
   Loader load;
 };
-constexpr std::array<BackendEntry, 1> kBackends = {{{"reference", load_reference_model}}};
+constexpr std::array<BackendEntry, 2> kBackends = {
+    {{"cpu", load_cpu_model}, {"reference", load_reference_model}}};
 
 Result<Loader> find_backend(std::string_view name) {
   for (const BackendEntry& entry : kBackends)

@@ -22,5 +22,7 @@ class RopeTable {
 
 // Rotates x (dim) in place. `interleaved` false rotates the pairs (i, i + dim/2) instead.
 void rope_reference(const float* cosine, const float* sine, int dim, bool interleaved, float* x);
+// In float32: a product, a product, a sum; no instruction set changes a bit of that.
+void rope_cpu(const float* cosine, const float* sine, int dim, bool interleaved, float* x);
 
 }  // namespace assay::kernels

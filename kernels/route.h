@@ -1,6 +1,8 @@
 // Sigmoid router with a correction bias for the choice only (DeepSeek-V3, "noaux_tc", one group).
 #pragma once
 
+#include "kernels/cpu_target.h"
+
 namespace assay::kernels {
 
 struct RouteArgs {
@@ -17,5 +19,8 @@ struct RouteArgs {
 
 // Among equal scores the lower expert wins.
 void route_reference(const RouteArgs& args);
+// In float32. A NaN logit ranks last. n_experts <= kMaxCpuExperts.
+inline constexpr int kMaxCpuExperts = 1024;
+void route_cpu(CpuTarget target, const RouteArgs& args);
 
 }  // namespace assay::kernels

@@ -1,0 +1,228 @@
+// The cpu backend against the reference, and against itself: whatever the threads, the chunks, the
+// batch and the instruction set, the bits are the same.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "engine/backend/tiny_model.h"
+#include "engine/forward.h"
+#include "kernels/cpu_target.h"
+
+namespace assay::engine {
+namespace {
+
+using Model = std::shared_ptr<const BackendModel>;
+
+Model cpu_model(const TinyModel& m, std::string_view kernel = "") {
+  auto model = load_cpu_model(m.config, m.weights, kernel);
+  EXPECT_TRUE(model) << model.error().message;
+  return *model;
+}
+
+std::vector<int> prompt(int n, int seed, int vocab) {
+  std::vector<int> tokens;
+  for (int i = 0; i < n; ++i) tokens.push_back(static_cast<int>(uniform_at(99, seed, i) * vocab));
+  return tokens;
+}
+
+// The logits of every token of each prompt, as the engine computes them: every step takes the next
+// `chunk` tokens of every prompt that is not done.
+std::vector<std::vector<float>> run(const TinyModel& m, const Model& model, int n_threads,
+                                    const std::vector<std::vector<int>>& prompts, int chunk,
+                                    bool sparse, Observer* observer = nullptr) {
+  const auto backend = model->new_executor(n_threads);
+  std::vector<std::unique_ptr<KvCache>> caches;
+  std::vector<std::vector<float>> logits(prompts.size());
+  for (std::size_t i = 0; i < prompts.size(); ++i) caches.push_back(backend->new_cache());
+  while (true) {
+    StepRows rows;
+    std::vector<int> all, owner;
+    for (std::size_t i = 0; i < prompts.size(); ++i) {
+      const int done = caches[i]->n_tokens();
+      const int n = std::min(chunk, static_cast<int>(prompts[i].size()) - done);
+      if (n == 0) continue;
+      rows.segments.push_back({caches[i].get(), rows.n_rows(), n, done});
+      for (int k = 0; k < n; ++k) {
+        all.push_back(rows.n_rows());
+        owner.push_back(static_cast<int>(i));
+        rows.tokens.push_back(prompts[i][static_cast<std::size_t>(done + k)]);
+      }
+    }
+    if (all.empty()) return logits;
+    const auto vocab = static_cast<std::size_t>(m.config.vocab);
+    std::vector<float> out(all.size() * vocab);
+    forward(*backend, m.config, rows, sparse, all, out, observer);
+    for (std::size_t r = 0; r < all.size(); ++r)
+      logits[owner[r]].insert(logits[owner[r]].end(), out.begin() + r * vocab,
+                              out.begin() + (r + 1) * vocab);
+  }
+}
+
+// The first value whose bits differ, or "".
+std::string first_difference(const std::vector<float>& a, const std::vector<float>& b) {
+  if (a.size() != b.size()) return fmt::format("{} values, not {}", b.size(), a.size());
+  for (std::size_t i = 0; i < a.size(); ++i)
+    if (std::bit_cast<std::uint32_t>(a[i]) != std::bit_cast<std::uint32_t>(b[i]))
+      return fmt::format("value {} of {}: {} and {}", i, a.size(), a[i], b[i]);
+  return "";
+}
+
+// The smallest margin of any choice of the run: a run whose choices were all clear cannot fork.
+struct Margins final : Observer {
+  void on_tensor(const std::string&, const Backend&, Act) override {}
+  void on_selection(int, const Backend& b) override { take(b.read_selection().margin); }
+  void on_routing(int, const Backend& b) override { take(b.read_routing().margin); }
+  void take(const std::vector<float>& margins) {
+    for (const float m : margins) smallest = std::min(smallest, m);
+  }
+  float smallest = std::numeric_limits<float>::infinity();
+};
+
+// A projection's error is at most (n_cols + 1) 2^-24 of its sum of absolute products, which for
+// these random rows is a few times its result; here n_cols <= 78, so 1e-5 of a row's size, and
+// seldom half of that. Five layers chain some eight operations each: 4e-4 of the largest logit. (A
+// forgotten term or a wrong position is off by a tenth and more.)
+constexpr double kForwardTolerance = 4e-4;
+
+void expect_close(const std::vector<float>& expected, const std::vector<float>& got, int vocab) {
+  ASSERT_EQ(expected.size(), got.size());
+  double largest = 0, worst = 0;
+  std::size_t where = 0;
+  for (const float v : expected) largest = std::max(largest, std::abs(static_cast<double>(v)));
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    const double d = std::abs(static_cast<double>(expected[i]) - static_cast<double>(got[i]));
+    if (!(d <= worst)) worst = d, where = i;
+  }
+  EXPECT_LE(worst, kForwardTolerance * largest)
+      << "row " << where / vocab << " token " << where % vocab << ": expected " << expected[where]
+      << ", got " << got[where];
+  testing::Test::RecordProperty("worst", fmt::format("{:.3g} of {:.3g}", worst, largest));
+}
+
+class AgainstReference : public testing::TestWithParam<std::tuple<DType, bool>> {};
+INSTANTIATE_TEST_SUITE_P(TypesDenseAndSparse, AgainstReference,
+                         testing::Combine(testing::Values(DType::kBf16, DType::kF32),
+                                          testing::Bool()));
+
+TEST_P(AgainstReference, LogitsAgreeAtEveryPosition) {
+  const auto [dtype, sparse] = GetParam();
+  const TinyModel m(dtype);
+  const auto reference = load_reference_model(m.config, m.weights, "");
+  ASSERT_TRUE(reference);
+  const std::vector<std::vector<int>> prompts = {prompt(150, 1, m.config.vocab)};
+  Margins margins;
+  const auto expected = run(m, *reference, 2, prompts, 64, sparse, &margins);
+  ASSERT_GT(margins.smallest, 1e-6f) << "choose a seed without near-ties";
+  expect_close(expected[0], run(m, cpu_model(m), 2, prompts, 64, sparse)[0], m.config.vocab);
+}
+
+class Determinism : public testing::TestWithParam<bool> {};
+INSTANTIATE_TEST_SUITE_P(DenseAndSparse, Determinism, testing::Bool());
+
+TEST_P(Determinism, BitsDoNotDependOnThreadsOrChunks) {
+  const TinyModel m;
+  const Model model = cpu_model(m);
+  const std::vector<std::vector<int>> prompts = {prompt(140, 2, m.config.vocab)};
+  const auto expected = run(m, model, 1, prompts, 140, GetParam())[0];
+  for (const int n_threads : {1, 2, 3})
+    for (const int chunk : {1, 7, 64, 140})
+      EXPECT_EQ(first_difference(expected, run(m, model, n_threads, prompts, chunk, GetParam())[0]),
+                "")
+          << n_threads << " threads, chunks of " << chunk;
+}
+
+TEST_P(Determinism, BitsDoNotDependOnTheBatch) {
+  const TinyModel m;
+  const Model model = cpu_model(m);
+  const int lengths[] = {150, 1, 80, 65, 64, 130, 17, 99};
+  std::vector<std::vector<int>> prompts;
+  for (const int n : lengths)
+    prompts.push_back(prompt(n, static_cast<int>(prompts.size()), m.config.vocab));
+  std::vector<std::vector<float>> alone;
+  for (const auto& p : prompts) alone.push_back(run(m, model, 1, {p}, 50, GetParam())[0]);
+  for (const int batch : {3, 8})
+    for (const int chunk : {1, 33}) {
+      const std::vector<std::vector<int>> some(prompts.begin(), prompts.begin() + batch);
+      const auto together = run(m, model, 2, some, chunk, GetParam());
+      for (int i = 0; i < batch; ++i)
+        EXPECT_EQ(first_difference(alone[i], together[i]), "")
+            << "prompt " << i << " of " << batch << ", chunks of " << chunk;
+    }
+}
+
+TEST_P(Determinism, BitsDoNotDependOnTheInstructionSet) {
+  if (kernels::usable_cpu_targets().size() < 2) GTEST_SKIP() << "one instruction set only";
+  for (const int n_heads : {3, 6, 17})  // lanes of one tile: part of a vector, several, odd
+    for (const DType dtype : {DType::kBf16, DType::kF32}) {
+      const TinyModel m(dtype, n_heads, 48);
+      const Model avx2 = cpu_model(m, "avx2"), avx512 = cpu_model(m, "avx512");
+      EXPECT_EQ(avx2->kernel(), "avx2");
+      EXPECT_EQ(avx512->kernel(), "avx512");
+      const std::vector<std::vector<int>> prompts = {prompt(100, 3, m.config.vocab)};
+      for (const int chunk : {3, 64})
+        EXPECT_EQ(first_difference(run(m, avx2, 1, prompts, chunk, GetParam())[0],
+                                   run(m, avx512, 1, prompts, chunk, GetParam())[0]),
+                  "")
+            << n_heads << " heads, chunks of " << chunk;
+    }
+}
+
+TEST(CpuBackend, SparseIsDenseUntilThePromptExceedsTheSelection) {
+  const TinyModel m;
+  const Model model = cpu_model(m);
+  const std::vector<std::vector<int>> prompts = {
+      prompt(m.config.index_topk + 1, 4, m.config.vocab)};
+  auto dense = run(m, model, 2, prompts, 9, false)[0],
+       sparse = run(m, model, 2, prompts, 9, true)[0];
+  const auto vocab = static_cast<std::size_t>(m.config.vocab);
+  const std::vector<float> dense_last(dense.end() - vocab, dense.end()),
+      sparse_last(sparse.end() - vocab, sparse.end());
+  EXPECT_NE(first_difference(dense_last, sparse_last), "") << "the last row leaves one key out";
+  dense.resize(dense.size() - vocab);
+  sparse.resize(sparse.size() - vocab);
+  EXPECT_EQ(first_difference(dense, sparse), "");
+}
+
+TEST(CpuBackend, CacheForksAndTruncates) {
+  const TinyModel m;
+  const auto backend = cpu_model(m)->new_executor(2);
+  const auto tokens = prompt(90, 5, m.config.vocab);
+  const auto step = [&](KvCache& cache, int first, int n) {
+    StepRows rows;
+    rows.tokens.assign(tokens.begin() + first, tokens.begin() + first + n);
+    rows.segments = {{&cache, 0, n, cache.n_tokens()}};
+    std::vector<float> out(static_cast<std::size_t>(m.config.vocab));
+    const int last[] = {n - 1};
+    forward(*backend, m.config, rows, true, last, out);
+    return out;
+  };
+  const auto cache = backend->new_cache();
+  EXPECT_EQ(cache->bytes(), 0u);
+  step(*cache, 0, 80);
+  const auto copy = cache->fork();
+  EXPECT_EQ(copy->n_tokens(), 80);
+  const auto expected = step(*cache, 80, 10);
+  EXPECT_EQ(first_difference(expected, step(*copy, 80, 10)), "") << "a fork continues the same";
+  cache->truncate(70);
+  step(*cache, 0, 7);  // other tokens overwrite the rows that were dropped
+  cache->truncate(70);
+  step(*cache, 70, 10);
+  EXPECT_EQ(first_difference(expected, step(*cache, 80, 10)), "") << "dropped rows leave no trace";
+  const double full = 4096.0 * (m.config.kv_row() * m.config.n_layers) * sizeof(float);
+  EXPECT_LT(static_cast<double>(cache->bytes()), full / 4) << "not allocated for max_positions";
+}
+
+TEST(CpuBackend, RefusesAKernelThatIsNotThere) {
+  const TinyModel m;
+  const auto model = load_cpu_model(m.config, m.weights, "neon");
+  ASSERT_FALSE(model);
+  EXPECT_THAT(model.error().message, testing::HasSubstr("'neon'"));
+  EXPECT_THAT(model.error().message, testing::HasSubstr("avx2"));
+}
+
+}  // namespace
+}  // namespace assay::engine

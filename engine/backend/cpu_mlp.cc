@@ -1,0 +1,211 @@
+// Dense MLPs, the router and the experts of the cpu backend.
+#include <algorithm>
+
+#include "base/check.h"
+#include "engine/backend/cpu_backend.h"
+#include "kernels/moe_combine.h"
+#include "kernels/project.h"
+#include "kernels/route.h"
+#include "kernels/swiglu.h"
+
+namespace assay::engine {
+namespace {
+
+// Tokens of one item: their hidden activations stay in a core's first or second-level cache.
+constexpr int kTokensPerItem = 24;
+// Rows whose expert outputs are held at once.
+constexpr int kRowsPerPass = 512;
+
+int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+}  // namespace
+
+void CpuBackend::mlp(int layer) {
+  const CpuMlp& mlp = m_.layers[layer].mlp;
+  const int width = mlp.width, n_blocks = mlp.gate_up.n_blocks() / 2;
+  expert_hidden_.reserve(static_cast<std::size_t>(n_) * static_cast<std::size_t>(width));
+  const int n_token_parts = ceil_div(n_, kTokensPerItem);
+  const int n_block_parts =
+      n_token_parts >= 2 * pool_.n_threads() ? 1 : std::min(n_blocks, 2 * pool_.n_threads());
+  for_each(n_token_parts * n_block_parts, [&](Slot& slot, int i) {
+    const int b = i / n_token_parts, t = i % n_token_parts;
+    const int first = n_ * t / n_token_parts, last = n_ * (t + 1) / n_token_parts;
+    const int block = n_blocks * b / n_block_parts, end = n_blocks * (b + 1) / n_block_parts;
+    slot.x.resize(static_cast<std::size_t>(last - first));
+    for (int r = first; r < last; ++r) slot.x[r - first] = act(Act::kNormed, r);
+    hidden_of(slot, mlp, slot.x.data(), last - first, block, end,
+              &expert_hidden_[static_cast<std::size_t>(first) * width], width);
+  });
+  project_rows(mlp.down, expert_hidden_.data(), width, act(Act::kResidual, 0), c_.hidden, true);
+}
+
+void CpuBackend::route(int layer) {
+  const CpuLayer& l = m_.layers[layer];
+  const int n_experts = c_.n_experts, k = c_.n_experts_per_token;
+  const auto n = static_cast<std::size_t>(n_);
+  router_logits_.reserve(n * static_cast<std::size_t>(n_experts));
+  expert_.resize(n * static_cast<std::size_t>(k));
+  weight_.resize(expert_.size());
+  route_margin_.resize(n);
+  project_rows(l.router, act(Act::kNormed, 0), c_.hidden, router_logits_.data(), n_experts, false);
+  constexpr int kRows = 64;
+  pool_.parallel_for(ceil_div(n_, kRows), [&](int i) {
+    for (int r = i * kRows; r < std::min(n_, (i + 1) * kRows); ++r)
+      kernels::route_cpu(m_.target,
+                         {.logits = &router_logits_[static_cast<std::size_t>(r) * n_experts],
+                          .bias = l.router_bias.data(),
+                          .n_experts = n_experts,
+                          .top_k = k,
+                          .normalise = c_.norm_topk_prob,
+                          .scaling = c_.routed_scaling,
+                          .expert = &expert_[static_cast<std::size_t>(r) * k],
+                          .weight = &weight_[static_cast<std::size_t>(r) * k],
+                          .margin = &route_margin_[r]});
+  });
+}
+
+void CpuBackend::moe(int layer) {
+  if (n_ == 1) {
+    one_row_moe(m_.layers[layer]);
+    return;
+  }
+  for (int first = 0; first < n_; first += kRowsPerPass)
+    many_rows_moe(m_.layers[layer], first, std::min(kRowsPerPass, n_ - first));
+}
+
+// One token: threads share out the rows of its experts' matrices.
+void CpuBackend::one_row_moe(const CpuLayer& l) {
+  const int k = c_.n_experts_per_token, n_mlps = k + 1, hidden = c_.hidden;
+  const auto mlp = [&](int i) -> const CpuMlp& {
+    return i < k ? l.experts[static_cast<std::size_t>(expert_[i])] : l.mlp;
+  };
+  const std::size_t stride =
+      static_cast<std::size_t>(std::max(l.mlp.width, l.experts.front().width) + 15) / 16 * 16;
+  expert_hidden_.reserve(stride * static_cast<std::size_t>(n_mlps));
+
+  // Pieces of at least three gate and three up blocks.
+  const int parts = std::max(1, std::min(2 * pool_.n_threads(), static_cast<int>(stride / 48)));
+  for_each(n_mlps * parts, [&](Slot& slot, int i) {
+    const CpuMlp& m = mlp(i / parts);
+    const int n_blocks = m.gate_up.n_blocks() / 2, part = i % parts;
+    const float* x = act(Act::kNormed, 0);
+    hidden_of(slot, m, &x, 1, n_blocks * part / parts, n_blocks * (part + 1) / parts,
+              &expert_hidden_[stride * static_cast<std::size_t>(i / parts)], 0);
+  });
+
+  const int n_blocks = l.mlp.down.n_blocks();
+  const int pieces = std::min(n_blocks, pool_.n_threads() * (n_blocks >= 64 ? 4 : 1));
+  for_each(pieces, [&](Slot& slot, int i) {
+    const int first = n_blocks * i / pieces, last = n_blocks * (i + 1) / pieces;
+    const int row = first * 16, n_rows = std::min(hidden, last * 16) - row;
+    slot.hidden.reserve(static_cast<std::size_t>(n_mlps) * static_cast<std::size_t>(hidden));
+    slot.x.resize(static_cast<std::size_t>(n_mlps));
+    for (int e = 0; e < n_mlps; ++e) {
+      const float* x = &expert_hidden_[stride * static_cast<std::size_t>(e)];
+      float* y = &slot.hidden[static_cast<std::size_t>(e) * hidden];
+      slot.x[e] = y + row;
+      kernels::project_cpu(m_.target, {.w = &mlp(e).down,
+                                       .x = &x,
+                                       .y = &y,
+                                       .n_tokens = 1,
+                                       .first_block = first,
+                                       .last_block = last,
+                                       .accumulate = false});
+    }
+    kernels::moe_combine_cpu(m_.target, {.expert_out = slot.x.data(),
+                                         .weight = weight_.data(),
+                                         .top_k = k,
+                                         .shared_out = slot.x[k],
+                                         .n = n_rows,
+                                         .residual = act(Act::kResidual, 0) + row});
+  });
+}
+
+// Rows grouped by expert, so that an expert's weights serve all of its tokens.
+void CpuBackend::many_rows_moe(const CpuLayer& l, int first_row, int n_rows) {
+  const int k = c_.n_experts_per_token, slots_per_row = k + 1, hidden = c_.hidden;
+  const int* expert = &expert_[static_cast<std::size_t>(first_row) * k];
+  // Counting sort of (row, slot) by expert; the shared expert is number n_experts and has all rows.
+  std::vector<int> first(static_cast<std::size_t>(c_.n_experts) + 2, 0);
+  for (int i = 0; i < n_rows * k; ++i) ++first[expert[i] + 1];
+  first[c_.n_experts + 1] = n_rows;
+  for (std::size_t e = 1; e < first.size(); ++e) first[e] += first[e - 1];
+  expert_pairs_.resize(static_cast<std::size_t>(n_rows) * slots_per_row);
+  std::vector<int> next(first.begin(), first.end() - 1);
+  for (int r = 0; r < n_rows; ++r) {
+    for (int i = 0; i < k; ++i) expert_pairs_[next[expert[r * k + i]]++] = r * slots_per_row + i;
+    expert_pairs_[next[c_.n_experts]++] = r * slots_per_row + k;
+  }
+  expert_tiles_.clear();
+  for (int e = c_.n_experts; e >= 0; --e) {  // the shared expert, the largest, first
+    const int n = first[e + 1] - first[e], n_tiles = ceil_div(n, kTokensPerItem);
+    for (int t = 0; t < n_tiles; ++t) {
+      const int begin = n * t / n_tiles, end = n * (t + 1) / n_tiles;
+      expert_tiles_.push_back(
+          {e < c_.n_experts ? &l.experts[e] : &l.mlp, first[e] + begin, end - begin});
+    }
+  }
+  expert_out_.reserve(expert_pairs_.size() * static_cast<std::size_t>(hidden));
+  for_each(static_cast<int>(expert_tiles_.size()),
+           [&](Slot& slot, int i) { run_expert_tile(slot, expert_tiles_[i], first_row); });
+
+  constexpr int kRows = 32;
+  for_each(ceil_div(n_rows, kRows), [&](Slot& slot, int i) {
+    slot.x.resize(static_cast<std::size_t>(slots_per_row));
+    for (int r = i * kRows; r < std::min(n_rows, (i + 1) * kRows); ++r) {
+      for (int s = 0; s < slots_per_row; ++s)
+        slot.x[s] = &expert_out_[static_cast<std::size_t>(r * slots_per_row + s) * hidden];
+      kernels::moe_combine_cpu(m_.target,
+                               {.expert_out = slot.x.data(),
+                                .weight = &weight_[static_cast<std::size_t>(first_row + r) * k],
+                                .top_k = k,
+                                .shared_out = slot.x[k],
+                                .n = hidden,
+                                .residual = act(Act::kResidual, first_row + r)});
+    }
+  });
+}
+
+void CpuBackend::run_expert_tile(Slot& slot, const ExpertTile& tile, int first_row) {
+  const int slots_per_row = c_.n_experts_per_token + 1, width = tile.mlp->width;
+  slot.x.resize(static_cast<std::size_t>(tile.n));
+  slot.y.resize(static_cast<std::size_t>(tile.n));
+  slot.hidden.reserve(static_cast<std::size_t>(tile.n) * static_cast<std::size_t>(width));
+  for (int i = 0; i < tile.n; ++i)
+    slot.x[i] = act(Act::kNormed, first_row + expert_pairs_[tile.first + i] / slots_per_row);
+  hidden_of(slot, *tile.mlp, slot.x.data(), tile.n, 0, tile.mlp->gate_up.n_blocks() / 2,
+            slot.hidden.data(), width);
+  for (int i = 0; i < tile.n; ++i) {
+    slot.x[i] = &slot.hidden[static_cast<std::size_t>(i) * width];
+    slot.y[i] = &expert_out_[static_cast<std::size_t>(expert_pairs_[tile.first + i]) * c_.hidden];
+  }
+  kernels::project_cpu(m_.target, {.w = &tile.mlp->down,
+                                   .x = slot.x.data(),
+                                   .y = slot.y.data(),
+                                   .n_tokens = tile.n,
+                                   .first_block = 0,
+                                   .last_block = tile.mlp->down.n_blocks(),
+                                   .accumulate = false});
+}
+
+// hidden[t][16·block …) = silu(gate x_t) · up x_t for the blocks [block, end) of 16 hidden values.
+void CpuBackend::hidden_of(Slot& slot, const CpuMlp& mlp, const float* const* x, int n_tokens,
+                           int block, int end, float* hidden, std::ptrdiff_t stride) {
+  const std::size_t width = static_cast<std::size_t>(mlp.gate_up.n_rows());
+  slot.gate_up.reserve(width * static_cast<std::size_t>(n_tokens));
+  std::array<float*, kTokensPerItem> y;
+  CHECK(n_tokens <= kTokensPerItem) << n_tokens;
+  for (int t = 0; t < n_tokens; ++t) y[t] = &slot.gate_up[width * static_cast<std::size_t>(t)];
+  kernels::project_cpu(m_.target, {.w = &mlp.gate_up,
+                                   .x = x,
+                                   .y = y.data(),
+                                   .n_tokens = n_tokens,
+                                   .first_block = 2 * block,
+                                   .last_block = 2 * end,
+                                   .accumulate = false});
+  const int n = std::min(mlp.width, end * 16) - block * 16;
+  for (int t = 0; t < n_tokens; ++t)
+    kernels::swiglu_in_turn_cpu(m_.target, y[t] + 32 * block, n, hidden + t * stride + 16 * block);
+}
+
+}  // namespace assay::engine

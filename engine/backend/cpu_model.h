@@ -1,0 +1,58 @@
+// A GLM's weights as the cpu kernels read them.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/backend/backend.h"
+#include "kernels/cpu_target.h"
+#include "kernels/packed_matrix.h"
+#include "kernels/rope.h"
+
+namespace assay::engine {
+
+struct CpuMlp {
+  kernels::PackedMatrix gate_up;  // in turn: 16 rows of gate, 16 of up, …
+  kernels::PackedMatrix down;     // [hidden, width]
+  int width = 0;
+};
+
+struct CpuLayer {
+  std::vector<float> input_norm, q_a_norm, kv_a_norm, post_attention_norm;
+  kernels::PackedMatrix q_a, q_b, kv_a, o;
+  std::vector<kernels::PackedMatrix> key_up;    // per head, [kv_lora, qk_nope]: kv_b's key rows
+  std::vector<kernels::PackedMatrix> value_up;  // per head, [v_head, kv_lora]: kv_b's value rows
+  kernels::PackedMatrix index_q, index_k, index_weights;
+  std::vector<float> index_norm_weight, index_norm_bias;
+  kernels::PackedMatrix router;
+  std::vector<float> router_bias;
+  CpuMlp mlp;  // dense layers: the MLP; sparse layers: the shared experts
+  std::vector<CpuMlp> experts;
+};
+
+class CpuModel final : public BackendModel, public std::enable_shared_from_this<CpuModel> {
+ public:
+  CpuModel(const ModelConfig& config, const ModelWeights& weights, kernels::CpuTarget target);
+
+  std::string_view backend() const override { return "cpu"; }
+  std::string kernel() const override { return std::string(kernels::cpu_target_name(target)); }
+  std::size_t weight_bytes() const override { return weight_bytes_; }
+  std::unique_ptr<Backend> new_executor(int n_threads) const override;
+
+  const ModelConfig config;
+  kernels::WeightArena arena;  // holds every packed matrix
+  const kernels::CpuTarget target;
+  const kernels::RopeTable rope;
+  const float attention_scale;        // qk_head^-0.5
+  const kernels::WeightMatrix embed;  // in the mapped file: a token reads one row
+  std::vector<float> final_norm;
+  kernels::PackedMatrix lm_head;
+  std::vector<CpuLayer> layers;
+
+ private:
+  std::size_t weight_bytes_ = 0;
+};
+
+}  // namespace assay::engine

@@ -1,0 +1,326 @@
+#include <limits>
+#include <vector>
+
+#include "kernels/mla_attention.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/mla_attention_cpu.cc"
+#include "hwy/foreach_target.h"
+#include "kernels/aligned_array.h"
+#include "kernels/cpu_dispatch.h"
+#include "kernels/exp-inl.h"
+#include "kernels/simd-inl.h"
+
+#if ASSAY_CPU_SIMD
+HWY_BEFORE_NAMESPACE();
+namespace assay::kernels::HWY_NAMESPACE {
+namespace {
+
+constexpr bool kWide = HWY_TARGET == HWY_AVX3;
+
+// Where a block's parts lie in the caller's scratch.
+struct Block {
+  explicit Block(const MlaBlockArgs& args)
+      : a(args),
+        n_lanes(mla_lanes(args.n_pairs)),
+        scores(args.scratch),
+        keep(scores + static_cast<std::ptrdiff_t>(kMlaKeyBlock + 8) * n_lanes),
+        take(keep + n_lanes) {}
+  const MlaBlockArgs& a;
+  int n_lanes;
+  float* scores;       // (kMlaKeyBlock + 8, n_lanes): scores, then exp(score - max)
+  float *keep, *take;  // (n_lanes): the fold's factors for the state and for this block
+};
+
+// Scores of J keys for L vectors of lanes from `lane` on: a chain over the row's dims each.
+template <class V, int L, int J>
+HWY_INLINE void score_keys(const Block& b, const float* const* rows, int lane, int key) {
+  const int dims = b.a.kv_lora + b.a.rope;
+  const float* q = b.a.q + lane;
+  const float* row[J];
+  for (int j = 0; j < J; ++j) row[j] = rows[key + j];
+  V dot[J][L];
+#pragma GCC unroll 16
+  for (int j = 0; j < J; ++j)
+#pragma GCC unroll 16
+    for (int l = 0; l < L; ++l) dot[j][l] = V::zero();
+  for (int i = 0; i < dims; ++i, q += b.n_lanes) {
+    V query[L];
+#pragma GCC unroll 16
+    for (int l = 0; l < L; ++l) query[l] = V::load(q + l * V::kLanes);
+#pragma GCC unroll 16
+    for (int j = 0; j < J; ++j) {
+      const V k = V::set(row[j][i]);
+#pragma GCC unroll 16
+      for (int l = 0; l < L; ++l) dot[j][l] = fma(query[l], k, dot[j][l]);
+    }
+  }
+  const V scale = V::set(b.a.scale);
+#pragma GCC unroll 16
+  for (int j = 0; j < J; ++j)
+#pragma GCC unroll 16
+    for (int l = 0; l < L; ++l)
+      mul(dot[j][l], scale)
+          .store(b.scores + static_cast<std::ptrdiff_t>(key + j) * b.n_lanes + lane +
+                 l * V::kLanes);
+}
+
+template <class V, int L, int J>
+HWY_NOINLINE void score_lanes(const Block& b, const float* const* rows, int lane) {
+  for (int key = 0; key < b.a.n_keys; key += J) score_keys<V, L, J>(b, rows, lane, key);
+}
+
+// Maximum, exp and sum of one vector of lanes, and the fold's factors.
+template <class V>
+HWY_NOINLINE void softmax(const Block& b, int lane, int visible_to_all) {
+  const MlaBlockArgs& a = b.a;
+  float n_visible[V::kLanes];
+  for (int i = 0; i < V::kLanes; ++i) n_visible[i] = static_cast<float>(a.n_visible[lane + i]);
+  const V limit = V::load(n_visible);
+  const V lowest = V::set(-std::numeric_limits<float>::infinity());
+  float* score = b.scores + lane;
+
+  V largest = lowest;
+  for (int j = 0; j < a.n_keys; ++j, score += b.n_lanes) {
+    V s = V::load(score);
+    if (j >= visible_to_all) {  // -inf becomes exp = 0, which changes no sum
+      s = if_less(V::set(static_cast<float>(j)), limit, s, lowest);
+      s.store(score);
+    }
+    largest = max(s, largest);  // a NaN is passed over here and makes the sum NaN below
+  }
+  V sum = V::zero();
+  score = b.scores + lane;
+  for (int j = 0; j < a.n_keys; ++j, score += b.n_lanes) {
+    const V p = exp_f32(sub(V::load(score), largest));
+    p.store(score);
+    sum = add(sum, p);
+  }
+  const V none = V::zero();  // none < limit: the lane sees a key
+  if (a.first) {
+    largest.store(a.state.max + lane);
+    if_less(none, limit, sum, none).store(a.state.sum + lane);
+    return;
+  }
+  const V max_before = V::load(a.state.max + lane), sum_before = V::load(a.state.sum + lane);
+  const V both = max(largest, max_before);
+  const V keep = exp_f32(sub(max_before, both)), take = exp_f32(sub(largest, both));
+  if_less(none, limit, both, max_before).store(a.state.max + lane);
+  if_less(none, limit, fma(sum, take, mul(sum_before, keep)), sum_before).store(a.state.sum + lane);
+  keep.store(b.keep + lane);
+  take.store(b.take + lane);
+}
+
+HWY_INLINE V16 load_columns(const float* p, int n) {
+  return n >= 16 ? V16::load(p) : V16::load_n(p, n);
+}
+
+// Latent of R pairs, C vectors of columns from `column` on (n_columns are left in the row): a chain
+// over keys each, folded into the state.
+template <int R, int C, bool kTail>
+HWY_NOINLINE void accumulate_tile(const Block& b, int pair, int column) {
+  const MlaBlockArgs& a = b.a;
+  const int n_columns = a.kv_lora - column;
+  int end[R], all = a.n_keys;
+  for (int r = 0; r < R; ++r) {
+    end[r] = std::min(a.n_visible[pair + r], a.n_keys);
+    all = std::min(all, end[r]);
+  }
+  V16 sum[R][C];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+    for (int c = 0; c < C; ++c) sum[r][c] = V16::zero();
+  const float* p = b.scores + pair;
+  int j = 0;
+  for (; j < all; ++j, p += b.n_lanes) {
+    const float* row = a.rows[j] + column;
+    V16 v[C];
+#pragma GCC unroll 16
+    for (int c = 0; c < C; ++c)
+      v[c] = kTail ? load_columns(row, n_columns) : V16::load(row + c * 16);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const V16 weight = V16::set(p[r]);
+#pragma GCC unroll 16
+      for (int c = 0; c < C; ++c) sum[r][c] = fma(weight, v[c], sum[r][c]);
+    }
+  }
+  // Keys that only some of the pairs see: left out for the others, not multiplied by zero.
+  for (; j < a.n_keys; ++j, p += b.n_lanes) {
+    const float* row = a.rows[j] + column;
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+      if (j < end[r]) {
+        const V16 weight = V16::set(p[r]);
+#pragma GCC unroll 16
+        for (int c = 0; c < C; ++c)
+          sum[r][c] = fma(weight, kTail ? load_columns(row, n_columns) : V16::load(row + c * 16),
+                          sum[r][c]);
+      }
+  }
+  const int stride = mla_latent_stride(a.kv_lora);
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    if (end[r] <= 0) continue;
+    float* latent = a.state.latent + static_cast<std::ptrdiff_t>(pair + r) * stride + column;
+#pragma GCC unroll 16
+    for (int c = 0; c < C; ++c) {
+      V16 folded = sum[r][c];
+      if (!a.first)
+        folded = fma(sum[r][c], V16::set(b.take[pair + r]),
+                     mul(V16::load(latent + c * 16), V16::set(b.keep[pair + r])));
+      folded.store(latent + c * 16);
+    }
+  }
+}
+
+// R x C sums, two registers each on AVX2, stay within 24 of 32 or 12 of 16 registers.
+constexpr int kPairsAtOnce = 6;
+constexpr int kColumnsAtOnce = kWide ? 4 : 1;
+
+template <int R>
+void accumulate_pairs(const Block& b, int pair) {
+  int column = 0;
+  for (; column + kColumnsAtOnce * 16 <= b.a.kv_lora; column += kColumnsAtOnce * 16)
+    accumulate_tile<R, kColumnsAtOnce, false>(b, pair, column);
+  if constexpr (kColumnsAtOnce > 1)
+    for (; column + 16 <= b.a.kv_lora; column += 16) accumulate_tile<R, 1, false>(b, pair, column);
+  if (column < b.a.kv_lora) accumulate_tile<R, 1, true>(b, pair, column);
+}
+
+}  // namespace
+
+void mla_block(const MlaBlockArgs& a) {
+  const Block b(a);
+  // Keys are scored eight (AVX2: six) at a time; the rows beyond the last are it again, and their
+  // scores are not used.
+  const float* rows[kMlaKeyBlock + 8];
+  for (int j = 0; j < a.n_keys; ++j) rows[j] = a.rows[j];
+  for (int j = a.n_keys; j < a.n_keys + 8; ++j) rows[j] = a.rows[a.n_keys - 1];
+  int lane = 0;
+  if constexpr (kWide) {
+    for (; lane + 48 <= b.n_lanes; lane += 48) score_lanes<V16, 3, 8>(b, rows, lane);
+    if (lane + 32 <= b.n_lanes) {
+      score_lanes<V16, 2, 8>(b, rows, lane);
+      lane += 32;
+    }
+    if (lane + 16 <= b.n_lanes) {
+      score_lanes<V16, 1, 8>(b, rows, lane);
+      lane += 16;
+    }
+  } else {
+    for (; lane + 16 <= b.n_lanes; lane += 16) score_lanes<V16, 1, 6>(b, rows, lane);
+  }
+  if (lane < b.n_lanes) score_lanes<V8, 1, 8>(b, rows, lane);
+
+  int visible_to_all = a.n_keys;
+  for (int i = 0; i < a.n_pairs; ++i) visible_to_all = std::min(visible_to_all, a.n_visible[i]);
+  for (lane = 0; lane + 16 <= b.n_lanes; lane += 16) softmax<V16>(b, lane, visible_to_all);
+  if (lane < b.n_lanes) softmax<V8>(b, lane, visible_to_all);
+
+  int pair = 0;
+  for (; pair + kPairsAtOnce <= a.n_pairs; pair += kPairsAtOnce)
+    accumulate_pairs<kPairsAtOnce>(b, pair);
+  for (; pair + 2 <= a.n_pairs; pair += 2) accumulate_pairs<2>(b, pair);
+  if (pair < a.n_pairs) accumulate_pairs<1>(b, pair);
+}
+
+void mla_merge(int n_pairs, int kv_lora, const MlaState& state, const MlaState& later) {
+  const int n_lanes = mla_lanes(n_pairs), stride = mla_latent_stride(kv_lora);
+  for (int lane = 0; lane < n_lanes; lane += 8) {
+    const V8 before = V8::load(state.max + lane), block = V8::load(later.max + lane);
+    const V8 both = max(block, before);
+    const V8 keep = exp_f32(sub(before, both)), take = exp_f32(sub(block, both));
+    const V8 sum =
+        fma(V8::load(later.sum + lane), take, mul(V8::load(state.sum + lane), keep));
+    float maxima[8], sums[8], keeps[8], takes[8];
+    both.store(maxima);
+    sum.store(sums);
+    keep.store(keeps);
+    take.store(takes);
+    for (int i = 0; i < std::min(8, n_pairs - lane); ++i) {
+      const int p = lane + i;
+      if (later.sum[p] == 0) continue;
+      state.max[p] = maxima[i];
+      state.sum[p] = sums[i];
+      const V16 k = V16::set(keeps[i]), t = V16::set(takes[i]);
+      float* latent = state.latent + static_cast<std::ptrdiff_t>(p) * stride;
+      const float* add_latent = later.latent + static_cast<std::ptrdiff_t>(p) * stride;
+      for (int c = 0; c < stride; c += 16)
+        fma(V16::load(add_latent + c), t, mul(V16::load(latent + c), k)).store(latent + c);
+    }
+  }
+}
+
+void mla_finish(int n_pairs, int kv_lora, const MlaState& state) {
+  const int stride = mla_latent_stride(kv_lora);
+  for (int p = 0; p < n_pairs; ++p) {
+    const V16 sum = V16::set(state.sum[p]);
+    float* latent = state.latent + static_cast<std::ptrdiff_t>(p) * stride;
+    for (int c = 0; c < stride; c += 16) div(V16::load(latent + c), sum).store(latent + c);
+  }
+}
+
+}  // namespace assay::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+#endif  // ASSAY_CPU_SIMD
+
+#if HWY_ONCE
+namespace assay::kernels {
+
+void mla_block_cpu(CpuTarget target, const MlaBlockArgs& args) {
+  ASSAY_CPU_CALL(target, mla_block, args);
+}
+void mla_merge_cpu(CpuTarget target, int n_pairs, int kv_lora, const MlaState& state,
+                   const MlaState& later) {
+  ASSAY_CPU_CALL(target, mla_merge, n_pairs, kv_lora, state, later);
+}
+void mla_finish_cpu(CpuTarget target, int n_pairs, int kv_lora, const MlaState& state) {
+  ASSAY_CPU_CALL(target, mla_finish, n_pairs, kv_lora, state);
+}
+
+void mla_transpose_queries(const float* q, int n_pairs, int n_dims, float* transposed) {
+  const int n_lanes = mla_lanes(n_pairs);
+  for (int i = 0; i < n_dims; ++i) {
+    float* out = transposed + static_cast<std::ptrdiff_t>(i) * n_lanes;
+    for (int p = 0; p < n_pairs; ++p) out[p] = q[static_cast<std::ptrdiff_t>(p) * n_dims + i];
+    for (int p = n_pairs; p < n_lanes; ++p) out[p] = 0;
+  }
+}
+
+void mla_attention_cpu(CpuTarget target, const MlaAttentionArgs& a) {
+  const int dims = a.kv_lora + a.rope, n_lanes = mla_lanes(a.n_heads);
+  const int stride = mla_latent_stride(a.kv_lora);
+  AlignedArray<float> q(static_cast<std::size_t>(dims) * n_lanes), softmax(2 * n_lanes),
+      latent(static_cast<std::size_t>(a.n_heads) * stride), scratch(mla_block_scratch(a.n_heads));
+  mla_transpose_queries(a.q, a.n_heads, dims, q.data());
+  const MlaState state{softmax.data(), softmax.data() + n_lanes, latent.data()};
+  for (int first = 0; first < a.n_keys; first += kMlaKeyBlock) {
+    const int n = std::min(kMlaKeyBlock, a.n_keys - first);
+    const float* rows[kMlaKeyBlock];
+    for (int j = 0; j < n; ++j)
+      rows[j] =
+          a.kv +
+          static_cast<std::ptrdiff_t>(a.keys != nullptr ? a.keys[first + j] : first + j) * dims;
+    const std::vector<int> n_visible(static_cast<std::size_t>(n_lanes), n);
+    mla_block_cpu(target, {.q = q.data(),
+                           .n_pairs = a.n_heads,
+                           .rows = rows,
+                           .n_keys = n,
+                           .n_visible = n_visible.data(),
+                           .kv_lora = a.kv_lora,
+                           .rope = a.rope,
+                           .scale = a.scale,
+                           .first = first == 0,
+                           .state = state,
+                           .scratch = scratch.data()});
+  }
+  mla_finish_cpu(target, a.n_heads, a.kv_lora, state);
+  for (int h = 0; h < a.n_heads; ++h)
+    std::copy_n(latent.data() + static_cast<std::ptrdiff_t>(h) * stride, a.kv_lora,
+                a.out + static_cast<std::ptrdiff_t>(h) * a.kv_lora);
+}
+
+}  // namespace assay::kernels
+#endif
