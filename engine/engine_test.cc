@@ -162,8 +162,12 @@ TEST(Generator, ProbabilitiesOfClosingAndStoppingAreReportedPerStep) {
       engine, {.prompt = oracle("continuations.json")[0]["prompt_ids"].get<std::vector<int>>()});
   const int close = *engine.tokenizer().id_of(text::kThinkClose);
   for (const GeneratedToken& t : c->tokens) {
-    if (t.id == close) EXPECT_GT(t.p_think_close, 0.5f);
-    if (&t == &c->tokens.back()) EXPECT_GT(t.p_eos, 0.5f);
+    if (t.id == close) {
+      EXPECT_GT(t.p_think_close, 0.5f);
+    }
+    if (&t == &c->tokens.back()) {
+      EXPECT_GT(t.p_eos, 0.5f);
+    }
   }
 }
 
