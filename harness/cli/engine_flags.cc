@@ -1,6 +1,18 @@
 #include "harness/cli/engine_flags.h"
 
+#include <cstdlib>
+
 namespace assay::cli {
+
+std::filesystem::path cache_dir() {
+  const auto variable = [](const char* name) {
+    const char* value = std::getenv(name);
+    return std::filesystem::path(value == nullptr ? "" : value);
+  };
+  if (const auto xdg = variable("XDG_CACHE_HOME"); !xdg.empty()) return xdg / "assay";
+  if (const auto home = variable("HOME"); !home.empty()) return home / ".cache" / "assay";
+  return {};
+}
 
 void add_engine_flags(CLI::App& app, EngineFlags& flags) {
   app.add_option("-m,--model", flags.model,
@@ -26,6 +38,7 @@ Result<engine::EngineOptions> engine_options(const EngineFlags& flags) {
                                 .n_threads = flags.n_threads,
                                 .attention = engine::Attention::kAuto,
                                 .check_finite = true,
+                                .cache_dir = cache_dir(),
                                 .prefill_chunk = flags.prefill_chunk};
   if (flags.attention == "dense")
     options.attention = engine::Attention::kDense;

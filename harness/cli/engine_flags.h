@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <string>
 
 #include "engine/engine.h"
@@ -12,6 +13,10 @@ struct EngineFlags {
   std::string model, backend = "cpu", kernel, attention = "auto";
   int n_threads = 0, prefill_chunk = 512;
 };
+
+// Where fingerprints are kept between runs: $XDG_CACHE_HOME/assay, else ~/.cache/assay, else
+// nowhere.
+std::filesystem::path cache_dir();
 
 void add_engine_flags(CLI::App& app, EngineFlags& flags);
 Result<engine::EngineOptions> engine_options(const EngineFlags& flags);

@@ -4,7 +4,8 @@ namespace assay::cli {
 
 std::span<const Verb* const> all_verbs() {
   static constexpr const Verb* kVerbs[] = {
-      &run_verb, &generate_verb, &score_verb, &bench_verb, &trace_verb,
+      &run_verb,   &generate_verb, &inspect_verb, &tokenize_verb,
+      &score_verb, &bench_verb,    &trace_verb,
   };
   return kVerbs;
 }

@@ -1,0 +1,139 @@
+#include "engine/checkpoint/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "engine/checkpoint/tiny_checkpoint.h"
+
+namespace assay::engine {
+namespace {
+
+using ::testing::HasSubstr;
+
+Result<ModelConfig> with(const std::function<void(Json&)>& change) {
+  Json json = tiny_config();
+  change(json);
+  return parse_config(json.dump(), "config.json");
+}
+
+std::string error_of(const std::function<void(Json&)>& change) {
+  const auto c = with(change);
+  EXPECT_FALSE(c.has_value());
+  return c ? "" : c.error().message;
+}
+
+// facts of GLM-5.2's config.json: 78 layers, indexers by list.
+Json glm_5_2() {
+  Json j = Json::parse(
+      R"({"model_type": "glm_moe_dsa", "architectures": ["GlmMoeDsaForCausalLM"], "hidden_size": 6144,
+    "num_hidden_layers": 78, "num_attention_heads": 64, "num_key_value_heads": 64, "first_k_dense_replace": 3, "intermediate_size": 12288,
+    "n_routed_experts": 256, "n_shared_experts": 1, "num_experts_per_tok": 8, "moe_intermediate_size": 2048, "n_group": 1, "topk_group": 1,
+    "scoring_func": "sigmoid", "topk_method": "noaux_tc", "norm_topk_prob": true, "routed_scaling_factor": 2.5, "q_lora_rank": 2048,
+    "kv_lora_rank": 512, "qk_nope_head_dim": 192, "qk_rope_head_dim": 64, "qk_head_dim": 256, "v_head_dim": 256, "head_dim": 192,
+    "rms_norm_eps": 1e-5, "index_n_heads": 32, "index_head_dim": 128, "index_topk": 2048, "index_topk_freq": 4, "index_skip_topk_offset": 3,
+    "index_topk_pattern": null, "rope_parameters": {"rope_theta": 8000000, "rope_type": "default"}, "max_position_embeddings": 1048576,
+    "num_nextn_predict_layers": 1, "vocab_size": 154880, "tie_word_embeddings": false, "eos_token_id": [154820, 154827, 154829]})");
+  j["indexer_types"] = Json::array();
+  for (int i = 0; i < 78; ++i)
+    j["indexer_types"].push_back(std::max(i - 2, 0) % 4 == 0 ? "full" : "shared");
+  return j;
+}
+
+TEST(Config, ReadsGlm52AndIgnoresItsMisleadingHeadDim) {
+  const auto c = parse_config(glm_5_2().dump(), "config.json");
+  ASSERT_TRUE(c.has_value()) << c.error().message;
+  EXPECT_EQ(c->qk_rope, 64);
+  EXPECT_EQ(c->qk_head(), 256);
+  EXPECT_EQ(c->kv_row(), 576);
+  EXPECT_EQ(c->n_full_indexers(), 21);
+  EXPECT_EQ(c->n_mtp_layers, 1);
+  EXPECT_EQ(c->rope_theta, 8e6);
+  EXPECT_EQ(c->rms_eps, 1e-5f);
+  EXPECT_EQ(ModelConfig::kLoraRmsEps, 1e-6f);
+}
+
+TEST(Config, TheScheduleGivesTheSameIndexersAsTheList) {
+  Json scheduled = glm_5_2();
+  scheduled.erase("indexer_types");
+  const auto by_schedule = parse_config(scheduled.dump(), "c"),
+             by_list = parse_config(glm_5_2().dump(), "c");
+  EXPECT_EQ(by_schedule->indexer_full, by_list->indexer_full);
+  for (const int full : {0, 1, 2, 6, 10, 74}) EXPECT_TRUE(by_list->indexer_full[full]) << full;
+  EXPECT_FALSE(by_list->indexer_full[3]);
+}
+
+TEST(Config, Glm5HasNoScheduleAndEveryLayerIsFull) {
+  Json glm5 = glm_5_2();
+  for (const char* key : {"indexer_types", "index_topk_freq", "index_skip_topk_offset",
+                          "index_topk_pattern", "head_dim", "rope_parameters"})
+    glm5.erase(key);
+  glm5["rope_theta"] = 1e6;
+  const auto c = parse_config(glm5.dump(), "c");
+  ASSERT_TRUE(c.has_value()) << c.error().message;
+  EXPECT_EQ(c->n_full_indexers(), 78);
+  EXPECT_EQ(c->rope_theta, 1e6);
+}
+
+TEST(Config, WithoutAnIndexerAttentionIsDense) {
+  const auto c = with([](Json& j) { j.erase("index_topk"); });
+  ASSERT_TRUE(c.has_value()) << c.error().message;
+  EXPECT_EQ(c->index_topk, 0);
+  EXPECT_EQ(c->n_full_indexers(), 0);
+}
+
+TEST(Config, AContradictionNamesTheKeyWhatWasExpectedAndWhatWasFound) {
+  EXPECT_THAT(error_of([](Json& j) { j["model_type"] = "deepseek_v3"; }), HasSubstr("deepseek_v3"));
+  EXPECT_THAT(error_of([](Json& j) { j.erase("kv_lora_rank"); }),
+              HasSubstr("kv_lora_rank is absent"));
+  EXPECT_THAT(error_of([](Json& j) { j["hidden_size"] = "16"; }),
+              HasSubstr("hidden_size is \"16\""));
+  EXPECT_THAT(error_of([](Json& j) { j["hidden_size"] = -1; }), HasSubstr("hidden_size is -1"));
+  EXPECT_THAT(error_of([](Json& j) { j["qk_rope_head_dim"] = 3; }), HasSubstr("an even number"));
+  EXPECT_THAT(error_of([](Json& j) { j["qk_head_dim"] = 12; }), HasSubstr("expected 10"));
+  EXPECT_THAT(error_of([](Json& j) { j["num_experts_per_tok"] = 4; }),
+              HasSubstr("n_routed_experts = 3"));
+  EXPECT_THAT(error_of([](Json& j) { j["scoring_func"] = "softmax"; }), HasSubstr("\"sigmoid\""));
+  EXPECT_THAT(error_of([](Json& j) { j["n_group"] = 8; }), HasSubstr("n_group is 8"));
+  EXPECT_THAT(error_of([](Json& j) { j["rope_parameters"]["rope_type"] = "yarn"; }),
+              HasSubstr("YaRN"));
+  EXPECT_THAT(error_of([](Json& j) {
+                j["indexer_types"] = {"full", "full"};
+              }),
+              HasSubstr("indexer_types"));
+  EXPECT_THAT(error_of([](Json& j) {
+                j["indexer_types"] = {"shared", "full", "full"};
+              }),
+              HasSubstr("layer 0"));
+  EXPECT_THAT(error_of([](Json& j) {
+                j["mlp_layer_types"] = {"dense", "dense", "sparse"};
+              }),
+              HasSubstr("mlp_layer_types"));
+  EXPECT_THAT(error_of([](Json& j) { j["index_head_dim"] = 2; }), HasSubstr("index_head_dim is 2"));
+  EXPECT_THAT(error_of([](Json& j) {
+                j["quantization_config"] = {{"bits", 2}};
+              }),
+              HasSubstr("quantization_config"));
+  EXPECT_THAT(error_of([](Json& j) { j["eos_token_id"] = 40; }), HasSubstr("vocab_size = 40"));
+}
+
+TEST(GenerationConfig, FallsBackToTheConfigsStopIdsAndRefusesNone) {
+  const TinyCheckpoint tiny;
+  const ModelConfig config = *load_config(tiny.dir);
+  EXPECT_EQ(load_generation_config(tiny.dir, config)->eos_ids, (std::vector<int>{1, 2}));
+  tiny.write("generation_config.json",
+             R"({"do_sample": true, "temperature": 0.6, "top_p": 0.95, "eos_token_id": 3})");
+  const auto g = load_generation_config(tiny.dir, config);
+  EXPECT_EQ(g->eos_ids, std::vector<int>{3});
+  EXPECT_EQ(g->temperature, 0.6);
+  tiny.write("generation_config.json", R"({"temperature": "hot"})");
+  EXPECT_THAT(load_generation_config(tiny.dir, config).error().message, HasSubstr("\"hot\""));
+  fs::remove(tiny.dir / "generation_config.json");
+  ModelConfig none = config;
+  none.eos_ids.clear();
+  EXPECT_THAT(load_generation_config(tiny.dir, none).error().message, HasSubstr("eos_token_id"));
+}
+
+}  // namespace
+}  // namespace assay::engine

@@ -1,0 +1,125 @@
+// assay inspect: what is in a checkpoint, without running it.
+#include "engine/checkpoint/inspect.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <memory>
+
+#include "engine/checkpoint/checkpoint.h"
+#include "harness/cli/engine_flags.h"
+#include "harness/cli/verb.h"
+
+namespace assay::cli {
+namespace {
+
+using engine::Checkpoint;
+using engine::CheckpointSummary;
+
+struct Options {
+  std::string model, match;
+  bool tensors = false, json = false;
+};
+
+std::string grouped(std::int64_t n) {
+  std::string digits = std::to_string(n);
+  for (int i = static_cast<int>(digits.size()) - 3; i > 0; i -= 3)
+    digits.insert(static_cast<std::size_t>(i), ",");
+  return digits;
+}
+
+std::string size_text(std::int64_t n_bytes) {
+  const auto n = static_cast<double>(n_bytes);
+  return n >= 0x1p30 ? fmt::format("{:.2f} GiB", n / 0x1p30)
+                     : fmt::format("{:.2f} MiB", n / 0x1p20);
+}
+
+void print_architecture(const engine::ModelConfig& c) {
+  fmt::print("  layers      {} ({} dense, {} mixture of experts){}\n", c.n_layers,
+             c.first_dense_layers, c.n_layers - c.first_dense_layers,
+             c.n_mtp_layers > 0 ? fmt::format(", {} MTP (not used)", c.n_mtp_layers) : "");
+  fmt::print("  hidden      {}, vocabulary {}, {} positions, rope theta {:g}\n", c.hidden, c.vocab,
+             c.max_positions, c.rope_theta);
+  fmt::print("  attention   {} heads, q_lora {}, kv_lora {}, head {} nope + {} rope, value {}\n",
+             c.n_heads, c.q_lora, c.kv_lora, c.qk_nope, c.qk_rope, c.v_head);
+  fmt::print("  experts     {} routed of width {}, {} per token, {} shared, scaling {:g}\n",
+             c.n_experts, c.moe_intermediate, c.n_experts_per_token, c.n_shared_experts,
+             c.routed_scaling);
+  if (c.index_topk == 0) {
+    fmt::print("  indexer     none: attention is dense\n");
+    return;
+  }
+  std::string full;
+  for (int l = 0; l < c.n_layers; ++l)
+    if (c.indexer_full[l]) full += fmt::format("{}{}", full.empty() ? "" : ", ", l);
+  fmt::print("  indexer     top {} by {} heads of {}; layers {} choose, the others share\n",
+             c.index_topk, c.index_n_heads, c.index_head_dim, full);
+}
+
+void print_tensors(const Checkpoint& checkpoint, const std::string& match) {
+  for (const auto& [name, t] : checkpoint.tensors())
+    if (name.find(match) != std::string::npos)
+      fmt::print("{:<64} {:<8} {:<20} {:>14}\n", name, engine::name_of(t->dtype),
+                 fmt::format("[{}]", fmt::join(t->shape, ", ")),
+                 grouped(static_cast<std::int64_t>(t->bytes.size())));
+}
+
+Json tensors_json(const Checkpoint& checkpoint, const std::string& match) {
+  Json out = Json::array();
+  for (const auto& [name, t] : checkpoint.tensors())
+    if (name.find(match) != std::string::npos)
+      out.push_back({{"name", name},
+                     {"dtype", engine::name_of(t->dtype)},
+                     {"shape", t->shape},
+                     {"n_bytes", t->bytes.size()}});
+  return out;
+}
+
+Result<int> run(const Options& o) {
+  ASSAY_TRY(const Checkpoint checkpoint, Checkpoint::open(o.model));
+  if (o.tensors && !o.json) {
+    print_tensors(checkpoint, o.match);
+    return kPass;
+  }
+  ASSAY_TRY(const CheckpointSummary summary, engine::inspect(checkpoint, cache_dir()));
+  if (o.json) {
+    Json out = to_json(summary);
+    if (o.tensors) out["tensors"] = tensors_json(checkpoint, o.match);
+    std::puts(out.dump(2).c_str());
+    return kPass;
+  }
+  fmt::print("{}  ({}, {} shard{})\n\n", summary.dir, summary.model_type, summary.n_shards,
+             summary.n_shards == 1 ? "" : "s");
+  print_architecture(checkpoint.config());
+  fmt::print("\n  {:<18} {:>8}  {:<14} {:>18} {:>12}\n", "role", "tensors", "dtype", "parameters",
+             "size");
+  for (const auto& r : summary.roles)
+    fmt::print("  {:<18} {:>8}  {:<14} {:>18} {:>12}\n", r.role, r.n_tensors, r.dtypes,
+               grouped(r.n_parameters), size_text(r.n_bytes));
+  fmt::print("  {:<18} {:>8}  {:<14} {:>18} {:>12}\n", "total", checkpoint.tensors().size(), "",
+             grouped(summary.n_parameters), size_text(summary.n_bytes));
+  fmt::print("  {:<18} {:>8}  {:<14} {:>18} {:>12}\n\n", "per decoded token", "", "",
+             grouped(summary.n_active_parameters), size_text(summary.n_active_bytes));
+  fmt::print("  fingerprint {}\n", summary.fingerprint);
+  return kPass;
+}
+
+}  // namespace
+
+const Verb inspect_verb{
+    .name = "inspect",
+    .summary = "What is in a checkpoint: architecture, tensors, parameters, size, fingerprint",
+    .examples =
+        "  assay inspect golden/micro-glm/model\n"
+        "  assay inspect M --tensors --match layers.3.self_attn\n"
+        "      name, dtype, shape and bytes of the tensors whose name holds the text\n"
+        "  assay inspect M --json\n",
+    .setup = [](CLI::App& app) -> Action {
+      auto o = std::make_shared<Options>();
+      app.add_option("model", o->model, "Checkpoint folder")->required();
+      app.add_flag("--tensors", o->tensors, "List every tensor");
+      app.add_option("--match", o->match, "Only tensors whose name holds this text");
+      app.add_flag("--json", o->json, "Print JSON");
+      return [o] { return run(*o); };
+    }};
+
+}  // namespace assay::cli
