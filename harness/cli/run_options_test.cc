@@ -1,3 +1,5 @@
+#include "harness/cli/run_options.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -5,7 +7,6 @@
 
 #include "harness/cli/command_line.h"
 #include "harness/cli/progress.h"
-#include "harness/cli/run_options.h"
 #include "harness/cli/verb.h"
 
 namespace assay::cli {
