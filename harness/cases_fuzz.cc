@@ -1,8 +1,6 @@
 // libFuzzer: whatever bytes cases.csv holds, the reader returns cases that keep its promises, or a
 // message.
-//   cmake -B build/fuzz -DASSAY_FUZZ=ON -DCMAKE_CXX_COMPILER=clang++
-//   -DASSAY_SANITIZE=address,undefined build/fuzz/harness/cases_fuzz -max_total_time=60
-//   suites/arithmetic
+//   ci/check-fuzz 60 cases_fuzz
 #include <cstdint>
 #include <set>
 

@@ -64,6 +64,11 @@ std::string measured(const Json& rate) {
 
 std::string text_of(const Json& json, const char* key) { return json.at(key).get<std::string>(); }
 
+std::string row_name(const Json& group) {
+  return fmt::format("{} · {}{}", text_of(group, "suite"), text_of(group, "arm"),
+                     group.at("gated").get<bool>() ? "" : " (in no gate)");
+}
+
 std::string accuracy_table(const Json& metrics, bool colour) {
   std::vector<std::string> languages;
   for (const Json& g : metrics)
@@ -78,8 +83,7 @@ std::string accuracy_table(const Json& metrics, bool colour) {
   for (const Json& total : metrics) {
     if (!text_of(total, "kind").empty() || !text_of(total, "language").empty()) continue;
     const bool gated = total.at("gated").get<bool>();
-    std::vector<Cell> row = {{fmt::format("{} · {}{}", text_of(total, "suite"),
-                                          text_of(total, "arm"), gated ? "" : " (in no gate)")},
+    std::vector<Cell> row = {{row_name(total)},
                              {fmt::format("{}", total.at("n").get<int>()), true},
                              {measured(total.at("accuracy")), false, Ink::kBold}};
     for (const std::string& language : languages) {
@@ -106,7 +110,7 @@ std::string outcome_lines(const Json& metrics, bool colour) {
         counts += fmt::format("{}{} {}", counts.empty() ? "" : ", ", name, n.get<int>());
       text += counts;
     }
-    rows.push_back({{fmt::format("{} · {}", text_of(g, "suite"), text_of(g, "arm"))}, {text}});
+    rows.push_back({{row_name(g)}, {text}});
   }
   return table_text(rows, colour);
 }

@@ -28,12 +28,11 @@ std::string detail_of(const Gate& gate, const GateResult& result) {
   if (result.state == GateState::kFail)
     return fmt::format("{} of {} failed, {} allowed", n_bad, r.n, allowed);
   std::string detail =
-      fmt::format("{} of {} failed; {} more would fail the gate", n_bad, r.n, allowed - n_bad + 1);
+      fmt::format("{} of {} failed, {} more would fail it", n_bad, r.n, allowed - n_bad + 1);
   // The smallest effect that this pass could have seen: anything above the bound would also have
   // looked like this.
   if (gate.metric == GateMetric::kAccuracy)
-    detail +=
-        fmt::format("; on other such cases the accuracy may be as low as {}", percent(r.value.lo));
+    detail += fmt::format("; plausible down to {}", percent(r.value.lo));
   return detail;
 }
 

@@ -58,7 +58,7 @@ function drawVerdict() {
   const copyButton = el('button', {type: 'button', onclick: () => copy(who.command, copyButton)}, 'Copy');
   const suites = run.plan.suites.map(s => s.title + ' (' + s.name + ' v' + s.version + ')').join(', ');
   const fact = (name, value) => el('span', {}, name + ' ', el('b', {}, value));
-  header.append(
+  header.append(...[
     el('div', {class: 'tools'}, theme),
     el('h1', {}, el('span', {class: 'word'}, verdict.state), el('span', {class: 'soft'}, 'exit code ' + verdict.exit_code)),
     el('p', {}, verdict.summary),
@@ -70,7 +70,7 @@ function drawVerdict() {
       fact('Model', String(who.target.model_dir ?? who.target.kind ?? '').split('/').slice(-2).join('/')),
       fact('Backend', [who.target.backend, who.target.kernel].filter(Boolean).join(' ') || '–'),
       fact('Seed', run.plan.seed), fact('Started', who.started)),
-    el('div', {class: 'command'}, el('code', {title: 'The command that made this run'}, who.command), copyButton));
+    el('div', {class: 'command'}, el('code', {title: 'The command that made this run'}, who.command), copyButton)].filter(Boolean));
 }
 function toggleTheme() {
   const root = document.documentElement;
@@ -83,7 +83,7 @@ function drawGates() {
   const rows = run.verdict.gates.map(gate => el('tr', {},
     el('td', {}, badge({pass: '✓ pass', fail: '✗ fail', not_run: '– not run'}[gate.state], {pass: 'good', fail: 'bad', not_run: 'meh'}[gate.state])),
     el('th', {scope: 'row'}, (manySuites ? gate.suite + ' · ' : '') + gate.name),
-    el('td', {}, gate.metric, el('span', {class: 'soft'}, ' of ' + gate.where)),
+    el('td', {class: 'where'}, gate.metric, el('span', {class: 'soft'}, ' of ' + gate.where.replaceAll('+', ' + '))),
     num(gate.min !== null ? '≥ ' + percent(gate.min) : '≤ ' + percent(gate.max)),
     gate.state === 'not_run' ? el('td', {class: 'soft'}, '–') : el('td', {class: 'num'}, percent(gate.rate.estimate), interval(gate.rate)),
     num(number(gate.rate.n)),

@@ -105,9 +105,11 @@ void RunFlags::add_to(CLI::App& app) {
       ->group(kWhat);
   option("languages", app.add_option("--languages", v.languages, "Only these: ja,en,zh"), "LIST")
       ->delimiter(',')
+      ->allow_extra_args(false)  // else "--arms direct arithmetic" would swallow the suite
       ->group(kWhat);
   option("arms", app.add_option("--arms", v.arms, "Only these: thinking,direct"), "LIST")
       ->delimiter(',')
+      ->allow_extra_args(false)  // else "--arms direct arithmetic" would swallow the suite
       ->group(kWhat);
   option("limit", app.add_option("--limit", v.limit, "Only the first N samples of the plan"), "N")
       ->check(CLI::PositiveNumber)

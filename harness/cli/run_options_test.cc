@@ -1,0 +1,82 @@
+#include "harness/cli/run_options.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <CLI/CLI.hpp>
+
+#include "harness/cli/command_line.h"
+#include "harness/cli/progress.h"
+#include "harness/cli/verb.h"
+
+namespace assay::cli {
+namespace {
+
+using testing::HasSubstr;
+
+Json given_by(std::vector<std::string> arguments) {
+  CLI::App app;
+  RunFlags flags;
+  flags.add_to(app);
+  std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes a vector
+  app.parse(arguments);
+  return flags.given();
+}
+
+TEST(RunOptions, OnlyWhatWasTypedIsGiven) {
+  EXPECT_EQ(given_by({}), Json::object());
+  const Json given = given_by({"arithmetic", "--languages", "ja,en", "--temperature", "0"});
+  EXPECT_EQ(given,
+            Json({{"suites", {"arithmetic"}}, {"languages", {"ja", "en"}}, {"temperature", 0.0}}));
+}
+
+TEST(RunOptions, ResumeTakesTheRecordAndWhatIsTypedWins) {
+  auto first =
+      merge_options(Json::object(), given_by({"arithmetic", "--seed", "7", "--top-p", "0.9"}));
+  ASSERT_TRUE(first) << first.error().message;
+  const auto resumed = merge_options(to_json(*first), given_by({"--threads", "1"}));
+  ASSERT_TRUE(resumed) << resumed.error().message;
+  EXPECT_EQ(resumed->seed, 7u);
+  EXPECT_EQ(resumed->top_p, 0.9);
+  EXPECT_EQ(resumed->threads, 1);
+  EXPECT_EQ(to_plan_options(*resumed)->seed, 7u);
+}
+
+TEST(RunOptions, ASuiteMustBeNamed) {
+  EXPECT_THAT(merge_options(Json::object(), Json::object()).error().message, HasSubstr("suite"));
+}
+
+TEST(CommandLine, QuotesOnlyWhatAShellWouldSplit) {
+  EXPECT_EQ(shell_quoted("out/a-b_1.5"), "out/a-b_1.5");
+  EXPECT_EQ(shell_quoted("two words"), "'two words'");
+  EXPECT_EQ(shell_quoted("it's"), "'it'\\''s'");
+  EXPECT_EQ(shell_quoted(""), "''");
+  EXPECT_THAT(command_line(), HasSubstr("run_options_test"));
+}
+
+TEST(ProgressText, ShowsRateAndTimeLeft) {
+  harness::Progress p;
+  p.n_done = 30;
+  p.n_total = 120;
+  p.n_earlier = 10;
+  p.n_tokens = 5000;
+  p.elapsed_s = 20;
+  EXPECT_EQ(progress_text(p, 8),
+            "[##......]  30/120 samples (10 from before)  250 tok/s  eta 1:30");
+  EXPECT_EQ(progress_text(p, 0), "30/120 samples (10 from before)  250 tok/s  eta 1:30");
+  p.n_done = p.n_total;
+  p.finished = true;
+  EXPECT_THAT(progress_text(p, 0), HasSubstr("in 0:20"));
+}
+
+TEST(Verbs, EveryVerbTeachesByExample) {
+  for (const Verb* verb : all_verbs()) {
+    EXPECT_FALSE(verb->summary.empty());
+    EXPECT_THAT(std::string(verb->examples), HasSubstr("assay " + std::string(verb->name)));
+    CLI::App app;
+    EXPECT_TRUE(verb->setup(app));
+  }
+}
+
+}  // namespace
+}  // namespace assay::cli
