@@ -12,6 +12,19 @@ std::string shape_text(const std::vector<std::int64_t>& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
 }
 
+// Up to five of a list, a line each: one mistake in config.json can touch every tensor.
+template <class Names>
+std::string first_few(std::string_view label, const Names& names) {
+  std::string out;
+  std::size_t n = 0;
+  for (const std::string& name : names) {
+    if (n++ == 5) break;
+    out += fmt::format("\n  {}{}", label, name);
+  }
+  if (names.size() > 5) out += fmt::format("\n  {}… and {} more", label, names.size() - 5);
+  return out;
+}
+
 // Looks tensors up, checks them, and collects everything that is wrong, so that one run lists it
 // all.
 class Binder {
@@ -54,18 +67,10 @@ class Binder {
   }
 
   Result<void> finish(const std::string& dir) const {
-    std::vector<std::string> problems = wrong_;
-    for (const std::string& m : missing_) problems.push_back("missing: " + m);
-    for (const std::string& s : unused_) problems.push_back("surplus: " + s);
-    if (problems.empty()) return {};
-    const std::size_t n_shown = std::min<std::size_t>(10, problems.size());
-    std::string list = fmt::format(
-        "{}", fmt::join(problems.begin(), problems.begin() + static_cast<std::ptrdiff_t>(n_shown),
-                        "\n  "));
-    if (problems.size() > n_shown)
-      list += fmt::format("\n  … and {} more", problems.size() - n_shown);
-    return fail("{}: the tensors do not fit config.json ({} wrong, {} missing, {} surplus):\n  {}",
-                dir, wrong_.size(), missing_.size(), unused_.size(), list);
+    if (wrong_.empty() && missing_.empty() && unused_.empty()) return {};
+    return fail("{}: the tensors do not fit config.json ({} wrong, {} missing, {} surplus):{}{}{}",
+                dir, wrong_.size(), missing_.size(), unused_.size(), first_few("", wrong_),
+                first_few("missing: ", missing_), first_few("surplus: ", unused_));
   }
 
   const std::vector<const TensorView*>& used() const { return used_; }

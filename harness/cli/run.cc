@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "harness/cli/command_line.h"
+#include "harness/cli/engine_flags.h"
 #include "harness/cli/progress.h"
 #include "harness/cli/run_options.h"
 #include "harness/cli/verb.h"
@@ -34,6 +35,7 @@ engine::EngineOptions engine_options(const RunOptions& options) {
   out.backend = options.backend;
   out.kernel = options.kernel;
   out.n_threads = 1;  // the workers share it with one thread each
+  out.cache_dir = cache_dir();
   out.attention = options.attention == "dense"    ? engine::Attention::kDense
                   : options.attention == "sparse" ? engine::Attention::kSparse
                                                   : engine::Attention::kAuto;
@@ -101,7 +103,12 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
                result.samples.size(), plan.items.size(), shell_quoted(folder.string()));
     return kInterrupted;
   }
-  return conclude(plan, record, result, as_json);
+  // Every sample is on disk by now: what failed is only the writing of the summary.
+  const Result<int> code = conclude(plan, record, result, as_json);
+  if (!code)
+    return fail("{} All {} samples are kept; continue with --resume {}.", code.error().message,
+                result.samples.size(), shell_quoted(folder.string()));
+  return code;
 }
 
 Action setup(CLI::App& app) {
