@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <cstdint>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -25,6 +26,11 @@ inline void relax() {
 // sleeps, so an idle engine costs nothing.
 constexpr int kSpins = 4000;
 
+// A worker takes part in a loop only if it joins while the loop is open, and the caller closes the
+// loop when no index is left: on a busy machine nobody waits for a worker that the system has not
+// let run yet. The word is generation << 32 | workers joined << 1 | open.
+constexpr std::uint64_t kOpen = 1, kJoined = 2, kJoinedMask = 0xFFFFFFFE, kGeneration = 1ull << 32;
+
 }  // namespace
 
 int n_usable_cores() {
@@ -35,15 +41,15 @@ int n_usable_cores() {
 }
 
 struct ThreadPool::State {
-  // One loop: written before `generation` is raised, read by workers after they see it raised.
+  // One loop: written before it opens, read by workers that joined it.
   void (*call)(const void*, int) = nullptr;
   const void* body = nullptr;
   int n = 0;
   alignas(64) std::atomic<int> next{0};
-  alignas(64) std::atomic<int> n_working{0};
-  alignas(64) std::atomic<unsigned> generation{0};
-  std::atomic<bool> stop{false};
+  alignas(64) std::atomic<std::uint64_t> n_done{0};  // workers that joined and are done
+  alignas(64) std::atomic<std::uint64_t> loop{0};    // generation | joined | open
   std::atomic<bool> busy{false};
+  std::atomic<bool> stop{false};
   std::atomic<int> n_sleeping{0};
   std::mutex mutex;
   std::condition_variable wake;
@@ -55,24 +61,36 @@ struct ThreadPool::State {
       call(body, i);
   }
 
+  // Joins the loop that `word` shows, or a later one; `word` then shows that.
+  bool join(std::uint64_t& word) {
+    while ((word & kOpen) != 0)
+      if (loop.compare_exchange_weak(word, word + kJoined, std::memory_order_acq_rel,
+                                     std::memory_order_acquire))
+        return true;
+    return false;
+  }
+
   void work() {
-    unsigned seen = 0;
+    std::uint64_t seen = 0;
+    const auto is_new = [&](std::uint64_t word) { return word / kGeneration != seen; };
     while (true) {
-      int spins = 0;
-      while (generation.load(std::memory_order_acquire) == seen && spins < kSpins) {
+      std::uint64_t word = loop.load(std::memory_order_acquire);
+      for (int spins = 0; !is_new(word) && spins < kSpins; ++spins) {
         relax();
-        ++spins;
+        word = loop.load(std::memory_order_acquire);
       }
-      if (generation.load(std::memory_order_acquire) == seen) {
+      if (!is_new(word)) {
         std::unique_lock lock(mutex);
         n_sleeping.fetch_add(1, std::memory_order_seq_cst);
-        wake.wait(lock, [&] { return generation.load(std::memory_order_seq_cst) != seen; });
+        wake.wait(lock, [&] { return is_new(word = loop.load(std::memory_order_seq_cst)); });
         n_sleeping.fetch_sub(1, std::memory_order_relaxed);
       }
-      seen = generation.load(std::memory_order_acquire);
       if (stop.load(std::memory_order_acquire)) return;
+      const bool joined = join(word);
+      seen = word / kGeneration;
+      if (!joined) continue;
       drain();
-      n_working.fetch_sub(1, std::memory_order_acq_rel);
+      n_done.fetch_add(1, std::memory_order_acq_rel);
     }
   }
 };
@@ -86,7 +104,7 @@ ThreadPool::~ThreadPool() {
   {
     std::lock_guard lock(state_->mutex);
     state_->stop.store(true);
-    state_->generation.fetch_add(1, std::memory_order_seq_cst);
+    state_->loop.fetch_add(kGeneration, std::memory_order_seq_cst);
   }
   state_->wake.notify_all();
   for (auto& worker : state_->workers) worker.join();
@@ -100,14 +118,17 @@ void ThreadPool::run(int n, void (*call)(const void*, int), const void* body) {
   s.body = body;
   s.n = n;
   s.next.store(0, std::memory_order_relaxed);
-  s.n_working.store(n_threads_ - 1, std::memory_order_relaxed);
-  s.generation.fetch_add(1, std::memory_order_seq_cst);
+  s.n_done.store(0, std::memory_order_relaxed);
+  const std::uint64_t generation = s.loop.load(std::memory_order_relaxed) / kGeneration + 1;
+  s.loop.store(generation * kGeneration | kOpen, std::memory_order_seq_cst);
   if (s.n_sleeping.load(std::memory_order_seq_cst) > 0) {
     std::lock_guard lock(s.mutex);
     s.wake.notify_all();
   }
   s.drain();
-  for (int spins = 0; s.n_working.load(std::memory_order_acquire) != 0; ++spins) {
+  const std::uint64_t closed = s.loop.fetch_and(~kOpen, std::memory_order_acq_rel);
+  const std::uint64_t n_joined = (closed & kJoinedMask) / kJoined;
+  for (int spins = 0; s.n_done.load(std::memory_order_acquire) != n_joined; ++spins) {
     relax();
     // On a shared or oversubscribed machine the worker may need this very core.
     if (spins >= kSpins) std::this_thread::yield();

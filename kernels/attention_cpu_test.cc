@@ -131,6 +131,7 @@ TEST_P(MlaAttentionCpu, QueriesThatShareATileAreAsIfAlone) {
       mla_block_cpu(GetParam(), {.q = q.data(),
                                  .n_pairs = n_pairs,
                                  .rows = rows,
+                                 .key_blocks = nullptr,
                                  .n_keys = n_keys,
                                  .n_visible = n_visible.data(),
                                  .kv_lora = kv_lora,
@@ -182,7 +183,7 @@ struct Index {
     std::vector<float> blocks(static_cast<std::size_t>(n_blocks) * 16 * head_dim),
         scores(static_cast<std::size_t>(n_blocks) * 16);
     for (int t = 0; t < n_keys; ++t)
-      store_index_key(&k[static_cast<std::size_t>(t) * head_dim], head_dim, t, blocks.data());
+      store_key_lane(&k[static_cast<std::size_t>(t) * head_dim], head_dim, t, blocks.data());
     index_scores_cpu(target, {q.data(), weights.data(), blocks.data(), n_blocks, n_heads, head_dim,
                               scores.data()});
     scores.resize(static_cast<std::size_t>(n_keys));

@@ -24,12 +24,11 @@ void index_scores_reference(const IndexScoreArgs& args);
 struct IndexScoreCpuArgs {
   const float* q;           // (n_heads, head_dim), rotated
   const float* weights;     // (n_heads)
-  const float* key_blocks;  // (n_blocks, head_dim, 16)
+  const float* key_blocks;  // (n_blocks, head_dim, 16): see store_key_lane of mla_attention.h
   int n_blocks, n_heads, head_dim;
   float* scores;  // (n_blocks * 16)
 };
 void index_scores_cpu(CpuTarget target, const IndexScoreCpuArgs& args);
-void store_index_key(const float* k, int head_dim, int position, float* key_blocks);
 
 // The positions of the k largest scores, ascending; among equal scores the lower position wins. k
 // >= n gives all. *margin (may be nullptr) is the k-th largest minus the next, +inf when k >= n.

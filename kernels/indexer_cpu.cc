@@ -83,11 +83,5 @@ void index_scores_cpu(CpuTarget target, const IndexScoreCpuArgs& args) {
   ASSAY_CPU_CALL(target, index_scores, args);
 }
 
-void store_index_key(const float* k, int head_dim, int position, float* key_blocks) {
-  float* lane =
-      key_blocks + static_cast<std::ptrdiff_t>(position / 16) * head_dim * 16 + position % 16;
-  for (int d = 0; d < head_dim; ++d) lane[d * 16] = k[d];
-}
-
 }  // namespace assay::kernels
 #endif

@@ -39,12 +39,17 @@ constexpr int mla_lanes(int n_pairs) { return (n_pairs + 7) / 8 * 8; }
 constexpr int mla_latent_stride(int kv_lora) { return (kv_lora + 15) / 16 * 16; }
 
 struct MlaBlockArgs {
-  const float* q;  // (kv_lora + rope, n_lanes): lane p is pair p's query
+  // Lanes are pairs: q (kv_lora + rope, n_lanes), lane p is pair p's query. Or, where key_blocks is
+  // given, lanes are keys: q (n_pairs, kv_lora + rope). Each is the faster where its lanes are full
+  // and the other's are not: many queries, or one query on consecutive keys. The bits are the same.
+  const float* q;
   int n_pairs;
   const float* const* rows;  // (n_keys) cache rows: latent | rope key
-  int n_keys;                // 1 … kMlaKeyBlock
-  const int* n_visible;      // (n_lanes): pair p sees the first n_visible[p] keys; if none (<= 0),
-                             // its state stays as it is
+  const float* key_blocks;  // (kMlaKeyBlock / 16, kv_lora + rope, 16), the same keys transposed, or
+                            // nullptr; then every pair sees all n_keys
+  int n_keys;               // 1 … kMlaKeyBlock
+  const int* n_visible;     // (n_lanes): pair p sees the first n_visible[p] keys; if none (<= 0),
+                            // its state stays as it is
   int kv_lora, rope;
   float scale;
   bool first;      // the state is empty: a pair that sees no key gets max -inf and sum 0
@@ -52,7 +57,7 @@ struct MlaBlockArgs {
   float* scratch;  // mla_block_scratch(n_pairs) floats
 };
 constexpr std::size_t mla_block_scratch(int n_pairs) {
-  return static_cast<std::size_t>(kMlaKeyBlock + 8 + 2) *
+  return static_cast<std::size_t>(kMlaKeyBlock + 8 + 4) *
          static_cast<std::size_t>(mla_lanes(n_pairs));
 }
 void mla_block_cpu(CpuTarget target, const MlaBlockArgs& args);
@@ -65,6 +70,8 @@ void mla_merge_cpu(CpuTarget target, int n_pairs, int kv_lora, const MlaState& s
 void mla_finish_cpu(CpuTarget target, int n_pairs, int kv_lora, const MlaState& state);
 // q (n_pairs, kv_lora + rope) to (kv_lora + rope, n_lanes), zeros in the lanes that pad.
 void mla_transpose_queries(const float* q, int n_pairs, int n_dims, float* transposed);
+// Writes a key of n_dims values into its lane of key_blocks (positions / 16, n_dims, 16).
+void store_key_lane(const float* key, int n_dims, int position, float* key_blocks);
 
 // One query, as mla_attention_reference.
 void mla_attention_cpu(CpuTarget target, const MlaAttentionArgs& args);

@@ -25,11 +25,14 @@ struct Block {
         n_lanes(mla_lanes(args.n_pairs)),
         scores(args.scratch),
         keep(scores + static_cast<std::ptrdiff_t>(kMlaKeyBlock + 8) * n_lanes),
-        take(keep + n_lanes) {}
+        take(keep + n_lanes),
+        largest(take + n_lanes),
+        sum(largest + n_lanes) {}
   const MlaBlockArgs& a;
   int n_lanes;
-  float* scores;       // (kMlaKeyBlock + 8, n_lanes): scores, then exp(score - max)
-  float *keep, *take;  // (n_lanes): the fold's factors for the state and for this block
+  float* scores;         // (kMlaKeyBlock + 8, n_lanes): scores, then exp(score - max)
+  float *keep, *take;    // (n_lanes): the fold's factors for the state and for this block
+  float *largest, *sum;  // (n_lanes): this block's own
 };
 
 // Scores of J keys for L vectors of lanes from `lane` on: a chain over the row's dims each.
@@ -70,7 +73,26 @@ HWY_NOINLINE void score_lanes(const Block& b, const float* const* rows, int lane
   for (int key = 0; key < b.a.n_keys; key += J) score_keys<V, L, J>(b, rows, lane, key);
 }
 
-// Maximum, exp and sum of one vector of lanes, and the fold's factors.
+// Folds the block's maximum and sum of one vector of pairs into the state.
+template <class V>
+HWY_INLINE void fold(const Block& b, int lane, V largest, V sum, V limit) {
+  const MlaBlockArgs& a = b.a;
+  const V none = V::zero();  // none < limit: the lane sees a key
+  if (a.first) {
+    largest.store(a.state.max + lane);
+    if_less(none, limit, sum, none).store(a.state.sum + lane);
+    return;
+  }
+  const V max_before = V::load(a.state.max + lane), sum_before = V::load(a.state.sum + lane);
+  const V both = max(largest, max_before);
+  const V keep = exp_f32(sub(max_before, both)), take = exp_f32(sub(largest, both));
+  if_less(none, limit, both, max_before).store(a.state.max + lane);
+  if_less(none, limit, fma(sum, take, mul(sum_before, keep)), sum_before).store(a.state.sum + lane);
+  keep.store(b.keep + lane);
+  take.store(b.take + lane);
+}
+
+// Maximum, exp and sum of one vector of pairs, and the fold.
 template <class V>
 HWY_NOINLINE void softmax(const Block& b, int lane, int visible_to_all) {
   const MlaBlockArgs& a = b.a;
@@ -96,19 +118,86 @@ HWY_NOINLINE void softmax(const Block& b, int lane, int visible_to_all) {
     p.store(score);
     sum = add(sum, p);
   }
-  const V none = V::zero();  // none < limit: the lane sees a key
-  if (a.first) {
-    largest.store(a.state.max + lane);
-    if_less(none, limit, sum, none).store(a.state.sum + lane);
-    return;
+  fold(b, lane, largest, sum, limit);
+}
+
+// Scores of K groups of 16 keys for G pairs from `pair` on, lanes being keys: the same chains over
+// the row's dims. Then their exp and sums, into the block's columns of those pairs.
+template <int G, int K>
+HWY_NOINLINE void score_by_key(const Block& b, int pair, float (*scores)[kMlaKeyBlock], int group) {
+  const MlaBlockArgs& a = b.a;
+  const int dims = a.kv_lora + a.rope;
+  const std::ptrdiff_t stride = static_cast<std::ptrdiff_t>(dims) * 16;
+  const float* keys = a.key_blocks + group * stride;
+  const float* q = a.q + static_cast<std::ptrdiff_t>(pair) * dims;
+  V16 dot[G][K];
+#pragma GCC unroll 16
+  for (int g = 0; g < G; ++g)
+#pragma GCC unroll 16
+    for (int k = 0; k < K; ++k) dot[g][k] = V16::zero();
+  for (int i = 0; i < dims; ++i, keys += 16) {
+    V16 key[K];
+#pragma GCC unroll 16
+    for (int k = 0; k < K; ++k) key[k] = V16::load(keys + k * stride);
+#pragma GCC unroll 16
+    for (int g = 0; g < G; ++g) {
+      const V16 query = V16::set(q[g * dims + i]);
+#pragma GCC unroll 16
+      for (int k = 0; k < K; ++k) dot[g][k] = fma(query, key[k], dot[g][k]);
+    }
   }
-  const V max_before = V::load(a.state.max + lane), sum_before = V::load(a.state.sum + lane);
-  const V both = max(largest, max_before);
-  const V keep = exp_f32(sub(max_before, both)), take = exp_f32(sub(largest, both));
-  if_less(none, limit, both, max_before).store(a.state.max + lane);
-  if_less(none, limit, fma(sum, take, mul(sum_before, keep)), sum_before).store(a.state.sum + lane);
-  keep.store(b.keep + lane);
-  take.store(b.take + lane);
+  const V16 scale = V16::set(a.scale);
+#pragma GCC unroll 16
+  for (int g = 0; g < G; ++g)
+#pragma GCC unroll 16
+    for (int k = 0; k < K; ++k) mul(dot[g][k], scale).store(scores[g] + (group + k) * 16);
+}
+
+template <int G>
+void softmax_by_key(const Block& b, int pair) {
+  const MlaBlockArgs& a = b.a;
+  alignas(64) float scores[G][kMlaKeyBlock];
+  const int n_groups = (a.n_keys + 15) / 16;
+  if (n_groups == 1) {
+    score_by_key<G, 1>(b, pair, scores, 0);
+  } else if (n_groups == 2 || !kWide) {  // 3 x 2 sums of two registers each are all that AVX2 holds
+    for (int group = 0; group < n_groups; group += 2) score_by_key<G, 2>(b, pair, scores, group);
+  } else {
+    score_by_key<G, 4>(b, pair, scores, 0);
+  }
+  const V16 lowest = V16::set(-std::numeric_limits<float>::infinity());
+  for (int g = 0; g < G; ++g) {
+    for (int j = a.n_keys; j < n_groups * 16; ++j)
+      scores[g][j] = -std::numeric_limits<float>::infinity();
+    V16 largest = lowest;
+    for (int j = 0; j < a.n_keys; j += 16) largest = max(V16::load(scores[g] + j), largest);
+    float lane[16];
+    largest.store(lane);
+    float top = lane[0];
+    for (int i = 1; i < 16; ++i) top = lane[i] > top ? lane[i] : top;
+    b.largest[pair + g] = top;
+    for (int j = 0; j < a.n_keys; j += 16)
+      exp_f32(sub(V16::load(scores[g] + j), V16::set(top))).store(scores[g] + j);
+  }
+  float sum[G] = {};
+  for (int j = 0; j < a.n_keys; ++j)
+    for (int g = 0; g < G; ++g) {
+      const float p = scores[g][j];
+      b.scores[static_cast<std::ptrdiff_t>(j) * b.n_lanes + pair + g] = p;
+      sum[g] += p;
+    }
+  for (int g = 0; g < G; ++g) b.sum[pair + g] = sum[g];
+}
+
+void scores_by_key(const Block& b) {
+  int pair = 0;
+  for (; pair + 3 <= b.a.n_pairs; pair += 3) softmax_by_key<3>(b, pair);
+  if (pair + 2 == b.a.n_pairs) softmax_by_key<2>(b, pair);
+  if (pair + 1 == b.a.n_pairs) softmax_by_key<1>(b, pair);
+  for (pair = b.a.n_pairs; pair < b.n_lanes; ++pair) b.largest[pair] = b.sum[pair] = 0;
+  const V8 all = V8::set(static_cast<float>(b.a.n_keys));
+  for (int lane = 0; lane < b.n_lanes; lane += 8)
+    fold(b, lane, V8::load(b.largest + lane), V8::load(b.sum + lane), all);
 }
 
 HWY_INLINE V16 load_columns(const float* p, int n) {
@@ -177,22 +266,21 @@ HWY_NOINLINE void accumulate_tile(const Block& b, int pair, int column) {
 
 // R x C sums, two registers each on AVX2, stay within 24 of 32 or 12 of 16 registers.
 constexpr int kPairsAtOnce = 6;
-constexpr int kColumnsAtOnce = kWide ? 4 : 1;
+constexpr int columns_at_once(int n_pairs) { return (kWide ? 4 : 1) * (n_pairs <= 3 ? 2 : 1); }
 
 template <int R>
 void accumulate_pairs(const Block& b, int pair) {
+  constexpr int C = columns_at_once(R);
   int column = 0;
-  for (; column + kColumnsAtOnce * 16 <= b.a.kv_lora; column += kColumnsAtOnce * 16)
-    accumulate_tile<R, kColumnsAtOnce, false>(b, pair, column);
-  if constexpr (kColumnsAtOnce > 1)
+  for (; column + C * 16 <= b.a.kv_lora; column += C * 16)
+    accumulate_tile<R, C, false>(b, pair, column);
+  if constexpr (C > 1)
     for (; column + 16 <= b.a.kv_lora; column += 16) accumulate_tile<R, 1, false>(b, pair, column);
   if (column < b.a.kv_lora) accumulate_tile<R, 1, true>(b, pair, column);
 }
 
-}  // namespace
-
-void mla_block(const MlaBlockArgs& a) {
-  const Block b(a);
+void scores_by_pair(const Block& b) {
+  const MlaBlockArgs& a = b.a;
   // Keys are scored eight (AVX2: six) at a time; the rows beyond the last are it again, and their
   // scores are not used.
   const float* rows[kMlaKeyBlock + 8];
@@ -218,12 +306,21 @@ void mla_block(const MlaBlockArgs& a) {
   for (int i = 0; i < a.n_pairs; ++i) visible_to_all = std::min(visible_to_all, a.n_visible[i]);
   for (lane = 0; lane + 16 <= b.n_lanes; lane += 16) softmax<V16>(b, lane, visible_to_all);
   if (lane < b.n_lanes) softmax<V8>(b, lane, visible_to_all);
+}
 
+}  // namespace
+
+void mla_block(const MlaBlockArgs& a) {
+  const Block b(a);
+  if (a.key_blocks != nullptr)
+    scores_by_key(b);
+  else
+    scores_by_pair(b);
   int pair = 0;
   for (; pair + kPairsAtOnce <= a.n_pairs; pair += kPairsAtOnce)
     accumulate_pairs<kPairsAtOnce>(b, pair);
-  for (; pair + 2 <= a.n_pairs; pair += 2) accumulate_pairs<2>(b, pair);
-  if (pair < a.n_pairs) accumulate_pairs<1>(b, pair);
+  for (; pair + 3 <= a.n_pairs; pair += 3) accumulate_pairs<3>(b, pair);
+  for (; pair < a.n_pairs; ++pair) accumulate_pairs<1>(b, pair);
 }
 
 void mla_merge(int n_pairs, int kv_lora, const MlaState& state, const MlaState& later) {
@@ -232,8 +329,7 @@ void mla_merge(int n_pairs, int kv_lora, const MlaState& state, const MlaState& 
     const V8 before = V8::load(state.max + lane), block = V8::load(later.max + lane);
     const V8 both = max(block, before);
     const V8 keep = exp_f32(sub(before, both)), take = exp_f32(sub(block, both));
-    const V8 sum =
-        fma(V8::load(later.sum + lane), take, mul(V8::load(state.sum + lane), keep));
+    const V8 sum = fma(V8::load(later.sum + lane), take, mul(V8::load(state.sum + lane), keep));
     float maxima[8], sums[8], keeps[8], takes[8];
     both.store(maxima);
     sum.store(sums);
@@ -289,6 +385,12 @@ void mla_transpose_queries(const float* q, int n_pairs, int n_dims, float* trans
   }
 }
 
+void store_key_lane(const float* key, int n_dims, int position, float* key_blocks) {
+  float* lane =
+      key_blocks + static_cast<std::ptrdiff_t>(position / 16) * n_dims * 16 + position % 16;
+  for (int i = 0; i < n_dims; ++i) lane[i * 16] = key[i];
+}
+
 void mla_attention_cpu(CpuTarget target, const MlaAttentionArgs& a) {
   const int dims = a.kv_lora + a.rope, n_lanes = mla_lanes(a.n_heads);
   const int stride = mla_latent_stride(a.kv_lora);
@@ -307,6 +409,7 @@ void mla_attention_cpu(CpuTarget target, const MlaAttentionArgs& a) {
     mla_block_cpu(target, {.q = q.data(),
                            .n_pairs = a.n_heads,
                            .rows = rows,
+                           .key_blocks = nullptr,
                            .n_keys = n,
                            .n_visible = n_visible.data(),
                            .kv_lora = a.kv_lora,

@@ -11,14 +11,14 @@ HWY_BEFORE_NAMESPACE();
 namespace assay::kernels::HWY_NAMESPACE {
 namespace {
 
-// A tile is R blocks of 16 rows by T tokens, its sums in registers: at most 24 of AVX-512's 32, 12
+// A tile is R blocks of 16 rows by T tokens, its sums in registers: at most 24 of AVX-512's 32, 10
 // of AVX2's 16 (two registers to a block). One multiply-add takes four cycles and one or two start
 // per cycle, so at least eight chains must be in flight: few tokens take many blocks.
 constexpr bool kWide = HWY_TARGET == HWY_AVX3;
-constexpr int kMaxTokens = kWide ? 12 : 6;
+constexpr int kMaxTokens = kWide ? 12 : 5;
 constexpr int blocks_at_once(int n_tokens) {
   if (kWide) return n_tokens == 1 ? 8 : n_tokens <= 4 ? 4 : 2;
-  return n_tokens == 1 ? 4 : n_tokens <= 3 ? 2 : 1;
+  return n_tokens == 1 ? 4 : n_tokens == 2 ? 2 : 1;
 }
 
 template <int R, int T, bool kBf16>
@@ -41,6 +41,15 @@ HWY_INLINE void multiply_tile(const ProjectCpuArgs& a, int token, int block) {
   if constexpr (kBf16) {
     int k = 0;
     for (; k + 1 < n_cols; k += 2, words += step) {
+      if constexpr (T == 1 && !kWide) {  // each weight is used once: none waits in a register
+        const V16 v0 = V16::set(x[0][k]), v1 = V16::set(x[0][k + 1]);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) {
+          sum[r][0] = fma(V16::even(words + at(r)), v0, sum[r][0]);
+          sum[r][0] = fma(V16::odd(words + at(r)), v1, sum[r][0]);
+        }
+        continue;
+      }
       V16 w[R];
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) w[r] = V16::even(words + at(r));
@@ -131,9 +140,10 @@ void all_blocks(const ProjectCpuArgs& a, int token) {
 
 using AllBlocks = void (*)(const ProjectCpuArgs&, int);
 constexpr AllBlocks kByTokens[] = {
-    all_blocks<1>, all_blocks<2>, all_blocks<3>, all_blocks<4>,  all_blocks<5>,  all_blocks<6>,
+    all_blocks<1>,  all_blocks<2>,  all_blocks<3>, all_blocks<4>, all_blocks<5>,
 #if HWY_TARGET == HWY_AVX3
-    all_blocks<7>, all_blocks<8>, all_blocks<9>, all_blocks<10>, all_blocks<11>, all_blocks<12>,
+    all_blocks<6>,  all_blocks<7>,  all_blocks<8>, all_blocks<9>, all_blocks<10>,
+    all_blocks<11>, all_blocks<12>,
 #endif
 };
 static_assert(sizeof(kByTokens) / sizeof(kByTokens[0]) == kMaxTokens);

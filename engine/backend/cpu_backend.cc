@@ -17,6 +17,8 @@ constexpr int kTokensPerItem = 24;
 // Weights of one work item: they stay in a core's second-level cache while tokens pass by.
 constexpr std::size_t kWeightBytesPerItem = 384 << 10;
 
+constexpr int kGroup = kernels::PackedMatrix::kGroupBlocks;
+
 int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 }  // namespace
@@ -77,6 +79,7 @@ void CpuBackend::rms_norm(int layer, Norm norm, Act in, Act out) {
                                      : norm == Norm::kQueryLora
                                          ? m_.layers[layer].q_a_norm
                                          : m_.layers[layer].post_attention_norm;
+  if (out == Act::kNormed) kv_a_ready_ = -1;
   const float eps = norm == Norm::kQueryLora ? ModelConfig::kLoraRmsEps : c_.rms_eps;
   const int width = act_width(in, c_);
   constexpr int kRows = 64;
@@ -95,6 +98,17 @@ const kernels::PackedMatrix& CpuBackend::matrix(int layer, Projection p) const {
 }
 
 void CpuBackend::project(int layer, Projection p, Act in, Act out) {
+  // One token: kKvA reads what kQueryA reads, and a loop of its own would cost as much as its work.
+  if (n_ == 1 && in == Act::kNormed && p == Projection::kQueryA && out == Act::kQueryLora) {
+    multiply_two(matrix(layer, p), act(out, 0), matrix(layer, Projection::kKvA),
+                 act(Act::kKvLora, 0), act(in, 0));
+    kv_a_ready_ = layer;
+    return;
+  }
+  if (p == Projection::kKvA && kv_a_ready_ == layer && out == Act::kKvLora) {
+    kv_a_ready_ = -1;
+    return;
+  }
   project_rows(matrix(layer, p), act(in, 0), act_width(in, c_), act(out, 0), act_width(out, c_),
                false);
 }
@@ -129,8 +143,12 @@ void CpuBackend::multiply(const kernels::PackedMatrix& w, const float* const* x,
       const int per_thread = n_blocks >= 32 * n_threads ? 4 : 1;
       n_block_parts = std::max(n_block_parts, per_thread * n_threads);
     }
-    n_block_parts = std::min(n_block_parts, n_blocks);
+    n_block_parts = std::min(n_block_parts, ceil_div(n_blocks, kGroup));
   }
+  // Parts begin at whole groups of blocks, which the kernel reads as one stream.
+  const auto cut = [&](int b) {
+    return std::min(n_blocks, ceil_div(n_blocks, kGroup) * b / n_block_parts * kGroup);
+  };
   const auto item = [&](int i) {
     const int b = i / n_token_parts, t = i % n_token_parts;
     const int first = n_tokens * t / n_token_parts, last = n_tokens * (t + 1) / n_token_parts;
@@ -138,11 +156,34 @@ void CpuBackend::multiply(const kernels::PackedMatrix& w, const float* const* x,
                                      .x = x + first,
                                      .y = y + first,
                                      .n_tokens = last - first,
-                                     .first_block = n_blocks * b / n_block_parts,
-                                     .last_block = n_blocks * (b + 1) / n_block_parts,
+                                     .first_block = cut(b),
+                                     .last_block = cut(b + 1),
                                      .accumulate = accumulate});
   };
   pool_.parallel_for(n_token_parts * n_block_parts, item);
+}
+
+void CpuBackend::multiply_two(const kernels::PackedMatrix& a, float* y_a,
+                              const kernels::PackedMatrix& b, float* y_b, const float* x) {
+  // Whole groups of blocks to each thread, as even as they go.
+  const int groups_a = ceil_div(a.n_blocks(), kGroup), groups_b = ceil_div(b.n_blocks(), kGroup);
+  const int n_groups = groups_a + groups_b, parts = std::min(n_groups, pool_.n_threads());
+  pool_.parallel_for(parts, [&](int i) {
+    const int first = n_groups * i / parts, last = n_groups * (i + 1) / parts;
+    const auto run = [&](const kernels::PackedMatrix& w, float* y, int from, int to) {
+      const int end = std::min(to * kGroup, w.n_blocks());
+      if (from * kGroup < end)
+        kernels::project_cpu(m_.target, {.w = &w,
+                                         .x = &x,
+                                         .y = &y,
+                                         .n_tokens = 1,
+                                         .first_block = from * kGroup,
+                                         .last_block = end,
+                                         .accumulate = false});
+    };
+    run(a, y_a, std::min(first, groups_a), std::min(last, groups_a));
+    run(b, y_b, std::max(first - groups_a, 0), std::max(last - groups_a, 0));
+  });
 }
 
 void CpuBackend::logits(std::span<const int> rows, std::span<float> out) {

@@ -49,8 +49,12 @@ class CpuBackend final : public Backend {
   // one row on its selection.
   struct MlaTile {
     int first_row, n_rows;
-    const int* keys;  // (n_keys) positions, or nullptr: 0 … the row's own position
-    int n_keys;       // of the last row
+    int first_head, n_heads;
+    const int* keys = nullptr;  // (n_keys) positions, or nullptr: 0 … the row's own position
+    int n_keys = 0;             // of the last row
+    int first_work = 0;         // where its blocks begin in block_work_
+    int n_pairs() const { return n_rows * n_heads; }
+    bool by_key() const { return n_rows == 1 && keys == nullptr; }  // lanes are keys, not pairs
     int n_blocks() const { return (n_keys + kernels::kMlaKeyBlock - 1) / kernels::kMlaKeyBlock; }
   };
   struct MlaScratch {
@@ -99,6 +103,9 @@ class CpuBackend final : public Backend {
   void rotate(int row, bool interleaved, float* x) const;
   void project_rows(const kernels::PackedMatrix& w, const float* x, int x_stride, float* y,
                     int y_stride, bool accumulate);
+  // Single-token products that read the same input, in one parallel loop.
+  void multiply_two(const kernels::PackedMatrix& a, float* y_a, const kernels::PackedMatrix& b,
+                    float* y_b, const float* x);
   void multiply(const kernels::PackedMatrix& w, const float* const* x, float* const* y,
                 int n_tokens, bool accumulate);
   const kernels::PackedMatrix& matrix(int layer, Projection p) const;
@@ -107,6 +114,7 @@ class CpuBackend final : public Backend {
   void prepare_queries(const CpuLayer& layer, const MlaTile& tile, MlaScratch& scratch);
   void attend_block(int layer, const MlaTile& tile, int block, bool first,
                     const MlaScratch& queries, const kernels::MlaState& state, MlaScratch& own);
+  void attend_by_block(int layer);
   void write_values(const CpuLayer& layer, const MlaTile& tile, MlaScratch& scratch);
 
   void append_index_keys(int layer);
@@ -129,13 +137,14 @@ class CpuBackend final : public Backend {
   std::array<Floats, kNumActs> acts_;
   std::vector<CpuCache*> cache_of_;
   std::vector<int> position_of_;
+  int kv_a_ready_ = -1;   // layer whose kKvLora was computed along with kQueryLora
   Floats cosine_, sine_;  // (n_rows, qk_rope / 2)
   std::vector<const float*> x_rows_;
   std::vector<float*> y_rows_;
 
   std::vector<MlaTile> tiles_;
-  std::vector<MlaScratch> tile_scratch_;  // where several threads share a tile
-  std::vector<int> first_partial_;        // (tiles)
+  std::vector<MlaScratch> tile_scratch_;         // where several threads share a tile
+  std::vector<std::pair<int, int>> block_work_;  // (tile, block)
   Floats partials_;
 
   Floats index_q_, index_k_, index_weights_;

@@ -8,7 +8,7 @@
 namespace assay::engine {
 namespace {
 
-constexpr int kGrowTokens = 256;  // a multiple of the index keys' blocks of 16
+constexpr int kGrowTokens = 256;  // a multiple of an attention block and of 16
 
 int round_up(int n, int step) { return (n + step - 1) / step * step; }
 
@@ -31,6 +31,7 @@ CpuCache::CpuCache(const ModelConfig& c)
       index_width_(c.index_topk > 0 ? c.index_head_dim : 0),
       full_(static_cast<std::size_t>(c.n_layers)),
       kv_(static_cast<std::size_t>(c.n_layers)),
+      keys_(static_cast<std::size_t>(c.n_layers)),
       index_keys_(static_cast<std::size_t>(c.n_layers)) {
   for (std::size_t l = 0; l < full_.size() && l < c.indexer_full.size(); ++l)
     full_[l] = index_width_ > 0 && c.indexer_full[l];
@@ -43,9 +44,12 @@ CpuCache::CpuCache(const CpuCache& o)
       n_tokens_(o.n_tokens_),
       capacity_(round_up(o.n_tokens_, kGrowTokens)),
       kv_(o.kv_.size()),
+      keys_(o.kv_.size()),
       index_keys_(o.kv_.size()) {
   for (std::size_t l = 0; l < kv_.size(); ++l) {
     kv_[l] = grown(o.kv_[l], values(capacity_, kv_width_), values(n_tokens_, kv_width_));
+    keys_[l] =
+        grown(o.keys_[l], values(capacity_, kv_width_), values(round_up(n_tokens_, 16), kv_width_));
     if (full_[l])
       index_keys_[l] = grown(o.index_keys_[l], values(capacity_, index_width_),
                              values(round_up(n_tokens_, 16), index_width_));
@@ -62,6 +66,8 @@ void CpuCache::reserve(int n_tokens) {
   capacity_ = round_up(std::max(n_tokens, capacity_ + capacity_ / 2), kGrowTokens);
   for (std::size_t l = 0; l < kv_.size(); ++l) {
     kv_[l] = grown(kv_[l], values(capacity_, kv_width_), values(n_tokens_, kv_width_));
+    keys_[l] =
+        grown(keys_[l], values(capacity_, kv_width_), values(round_up(n_tokens_, 16), kv_width_));
     if (full_[l])
       index_keys_[l] = grown(index_keys_[l], values(capacity_, index_width_),
                              values(round_up(n_tokens_, 16), index_width_));
@@ -74,7 +80,7 @@ std::unique_ptr<KvCache> CpuCache::fork() const {
 
 std::size_t CpuCache::bytes() const {
   std::size_t total = 0;
-  for (const auto* part : {&kv_, &index_keys_})
+  for (const auto* part : {&kv_, &keys_, &index_keys_})
     for (const auto& array : *part) total += array.bytes();
   return total;
 }

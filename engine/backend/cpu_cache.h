@@ -26,6 +26,9 @@ class CpuCache final : public KvCache {
   float* kv_row(int layer, int position) {
     return kv_[layer].data() + static_cast<std::ptrdiff_t>(position) * kv_width_;
   }
+  // The rows once more, transposed: (capacity / 16, kv_row, 16). One query scores consecutive keys
+  // fastest with keys as lanes; the capacity is a multiple of an attention block.
+  float* key_blocks(int layer) { return keys_[layer].data(); }
   // (capacity / 16, index_head_dim, 16)
   float* index_blocks(int layer) { return index_keys_[layer].data(); }
 
@@ -35,7 +38,7 @@ class CpuCache final : public KvCache {
   int kv_width_, index_width_;
   std::vector<bool> full_;
   int n_tokens_ = 0, capacity_ = 0;
-  std::vector<kernels::AlignedArray<float>> kv_, index_keys_;
+  std::vector<kernels::AlignedArray<float>> kv_, keys_, index_keys_;
 };
 
 }  // namespace assay::engine

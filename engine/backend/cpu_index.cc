@@ -5,6 +5,7 @@
 
 #include "engine/backend/cpu_backend.h"
 #include "kernels/indexer.h"
+#include "kernels/mla_attention.h"
 #include "kernels/norm.h"
 
 namespace assay::engine {
@@ -31,7 +32,7 @@ void CpuBackend::append_index_keys(int layer) {
       kernels::layer_norm_cpu(m_.target, k, l.index_norm_weight.data(), l.index_norm_bias.data(),
                               ModelConfig::kIndexerLayerNormEps, dim, k);
       rotate(r, c_.indexer_rope_interleave, k);
-      kernels::store_index_key(k, dim, position_of_[r], cache_of_[r]->index_blocks(layer));
+      kernels::store_key_lane(k, dim, position_of_[r], cache_of_[r]->index_blocks(layer));
     }
   });
 }

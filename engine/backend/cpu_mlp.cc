@@ -16,6 +16,8 @@ constexpr int kTokensPerItem = 24;
 // Rows whose expert outputs are held at once.
 constexpr int kRowsPerPass = 512;
 
+constexpr int kGroup = kernels::PackedMatrix::kGroupBlocks;
+
 int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 }  // namespace
@@ -83,20 +85,25 @@ void CpuBackend::one_row_moe(const CpuLayer& l) {
       static_cast<std::size_t>(std::max(l.mlp.width, l.experts.front().width) + 15) / 16 * 16;
   expert_hidden_.reserve(stride * static_cast<std::size_t>(n_mlps));
 
-  // Pieces of at least three gate and three up blocks.
-  const int parts = std::max(1, std::min(2 * pool_.n_threads(), static_cast<int>(stride / 48)));
+  // Pieces of whole groups of blocks (two of gate, two of up), about eight to a thread.
+  const int n_groups = ceil_div(static_cast<int>(stride), 32);
+  const int parts = std::min(n_groups, ceil_div(8 * pool_.n_threads(), n_mlps));
   for_each(n_mlps * parts, [&](Slot& slot, int i) {
     const CpuMlp& m = mlp(i / parts);
     const int n_blocks = m.gate_up.n_blocks() / 2, part = i % parts;
     const float* x = act(Act::kNormed, 0);
-    hidden_of(slot, m, &x, 1, n_blocks * part / parts, n_blocks * (part + 1) / parts,
+    const auto cut = [&](int p) {
+      return std::min(n_blocks, ceil_div(n_blocks, 2) * p / parts * 2);
+    };
+    hidden_of(slot, m, &x, 1, cut(part), cut(part + 1),
               &expert_hidden_[stride * static_cast<std::size_t>(i / parts)], 0);
   });
 
-  const int n_blocks = l.mlp.down.n_blocks();
-  const int pieces = std::min(n_blocks, pool_.n_threads() * (n_blocks >= 64 ? 4 : 1));
+  const int n_blocks = l.mlp.down.n_blocks(), down_groups = ceil_div(n_blocks, kGroup);
+  const int pieces = std::min(down_groups, pool_.n_threads() * (n_blocks >= 64 ? 4 : 1));
   for_each(pieces, [&](Slot& slot, int i) {
-    const int first = n_blocks * i / pieces, last = n_blocks * (i + 1) / pieces;
+    const int first = down_groups * i / pieces * kGroup;
+    const int last = std::min(n_blocks, down_groups * (i + 1) / pieces * kGroup);
     const int row = first * 16, n_rows = std::min(hidden, last * 16) - row;
     slot.hidden.reserve(static_cast<std::size_t>(n_mlps) * static_cast<std::size_t>(hidden));
     slot.x.resize(static_cast<std::size_t>(n_mlps));
