@@ -68,6 +68,8 @@ HWY_AFTER_NAMESPACE();
 #include <chrono>
 #include <vector>
 
+#include "base/stats.h"
+
 namespace assay::kernels {
 HWY_EXPORT(read_all);
 HWY_EXPORT(run_fma);
@@ -84,16 +86,15 @@ double read_bytes_per_s(ThreadPool& pool, std::size_t n_bytes, int n_repetitions
   const int n_parts = pool.n_threads();
   const std::size_t words = n_bytes / 4 / n_parts;
   std::vector<std::uint32_t> data(words * n_parts, 1);
-  double best = 0;
+  std::vector<double> rates;
   for (int rep = 0; rep <= n_repetitions; ++rep) {  // the first pass warms the caches
     const auto start = std::chrono::steady_clock::now();
     pool.parallel_for(n_parts, [&](int i) {
       sink += HWY_DYNAMIC_DISPATCH(read_all)(data.data() + words * i, words);
     });
-    if (rep > 0)
-      best = std::max(best, static_cast<double>(words * n_parts * 4) / seconds_since(start));
+    if (rep > 0) rates.push_back(static_cast<double>(words * n_parts * 4) / seconds_since(start));
   }
-  return best;
+  return median(rates);
 }
 
 double peak_fma_per_s(ThreadPool& pool, int n_repetitions) {

@@ -53,9 +53,9 @@ struct ModelWeights {
 };
 
 // Checks every tensor's name, dtype and shape against the config before any is used: missing and
-// surplus tensors, wrong shapes and dtypes are listed by name (the first five of each and how many more).
-// Tensors of multi-token-prediction layers are allowed and skipped. With `check_finite`, every
-// value is read once and the first NaN or Inf is reported by tensor and index.
+// surplus tensors, wrong shapes and dtypes are listed by name (the first five of each and how many
+// more). Tensors of multi-token-prediction layers are allowed and skipped. With `check_finite`,
+// every value is read once and the first NaN or Inf is reported by tensor and index.
 Result<ModelWeights> bind_weights(const Checkpoint& checkpoint, bool check_finite = true);
 
 }  // namespace assay::engine

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -10,8 +11,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <iostream>
+#include <map>
 #include <regex>
-#include <set>
 #include <thread>
 
 #include "base/check.h"
@@ -30,6 +32,7 @@ const std::string kModel = std::string(ASSAY_SOURCE_DIR) + "/golden/micro-glm/mo
 struct Outcome {
   int code;
   std::string out, err;
+  double peak_bytes;  // resident memory
 };
 
 // Runs the built program; a negative code is the signal that ended it.
@@ -59,9 +62,10 @@ class Program {
 
   Outcome wait() {
     int status = 0;
-    waitpid(pid_, &status, 0);
+    rusage usage{};
+    wait4(pid_, &status, 0, &usage);
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status), *read_file(dir_ / "out"),
-            *read_file(dir_ / "err")};
+            *read_file(dir_ / "err"), 1024.0 * static_cast<double>(usage.ru_maxrss)};
   }
 
  private:
@@ -170,6 +174,14 @@ TEST_F(Cli, TraceNamesNothingWhereBackendsAgree) {
   EXPECT_EQ(
       assay({"trace", "--model", kModel, "--chat", "127 × 8 = ?", "--tolerance", "1e-12"}).code, 1)
       << "two float32 computations of different order cannot agree to 1e-12";
+}
+
+TEST_F(Cli, ASixteenKPromptNeedsLessThanTwoGib) {
+  const Outcome o = assay({"bench", "--model", kModel, "--prompt", "16384", "--decode", "0",
+                           "--repetitions", "1", "--json"});
+  ASSERT_EQ(o.code, 0) << o.err;
+  EXPECT_LT(o.peak_bytes, 2e9);
+  std::cout << "16,384 tokens: peak resident memory " << o.peak_bytes / 1e6 << " MB\n";
 }
 
 TEST_F(Cli, BenchPrintsSpeedBesideTheRoof) {
