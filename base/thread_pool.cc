@@ -30,6 +30,9 @@ constexpr int kSpins = 4000;
 // loop when no index is left: on a busy machine nobody waits for a worker that the system has not
 // let run yet. The word is generation << 32 | workers joined << 1 | open.
 constexpr std::uint64_t kOpen = 1, kJoined = 2, kJoinedMask = 0xFFFFFFFE, kGeneration = 1ull << 32;
+constexpr int n_joined(std::uint64_t word) {
+  return static_cast<int>((word & kJoinedMask) / kJoined);
+}
 
 }  // namespace
 
@@ -41,32 +44,43 @@ int n_usable_cores() {
 }
 
 struct ThreadPool::State {
-  // One loop: written before it opens, read by workers that joined it.
+  explicit State(int threads) : n_threads(threads) {}
+  const int n_threads;
+
+  // One loop, in one cache line, so that a worker that sees it open has all of it: written before
+  // it opens, read by workers that joined it.
+  alignas(64) std::atomic<std::uint64_t> loop{0};  // generation | joined | open
   void (*call)(const void*, int) = nullptr;
   const void* body = nullptr;
   int n = 0;
-  alignas(64) std::atomic<int> next{0};
+  alignas(64) std::atomic<int> next{0};              // of the indices that are not set aside
   alignas(64) std::atomic<std::uint64_t> n_done{0};  // workers that joined and are done
-  alignas(64) std::atomic<std::uint64_t> loop{0};    // generation | joined | open
-  std::atomic<bool> busy{false};
+  alignas(64) std::atomic<bool> busy{false};
   std::atomic<bool> stop{false};
   std::atomic<int> n_sleeping{0};
   std::mutex mutex;
   std::condition_variable wake;
   std::vector<std::thread> workers;
 
-  void drain() {
+  // Index 0 is the caller's first, index k that of the k-th worker to join (if none comes, the
+  // caller's last); the others go to whoever asks. So a loop of one index to a thread, the common
+  // one in decode, shares no counter.
+  void run_from(int first) {
+    if (first < n) call(body, first);
+    if (n <= n_threads) return;
     for (int i = next.fetch_add(1, std::memory_order_relaxed); i < n;
          i = next.fetch_add(1, std::memory_order_relaxed))
       call(body, i);
   }
 
-  // Joins the loop that `word` shows, or a later one; `word` then shows that.
+  // Joins the loop that `word` shows, or a later one; `word` then shows that, with this worker.
   bool join(std::uint64_t& word) {
     while ((word & kOpen) != 0)
       if (loop.compare_exchange_weak(word, word + kJoined, std::memory_order_acq_rel,
-                                     std::memory_order_acquire))
+                                     std::memory_order_acquire)) {
+        word += kJoined;
         return true;
+      }
     return false;
   }
 
@@ -89,14 +103,15 @@ struct ThreadPool::State {
       const bool joined = join(word);
       seen = word / kGeneration;
       if (!joined) continue;
-      drain();
+      run_from(n_joined(word));
       n_done.fetch_add(1, std::memory_order_acq_rel);
     }
   }
 };
 
 ThreadPool::ThreadPool(int n_threads)
-    : n_threads_(n_threads > 0 ? n_threads : n_usable_cores()), state_(std::make_unique<State>()) {
+    : n_threads_(n_threads > 0 ? n_threads : n_usable_cores()),
+      state_(std::make_unique<State>(n_threads_)) {
   for (int i = 1; i < n_threads_; ++i) state_->workers.emplace_back([this] { state_->work(); });
 }
 
@@ -117,7 +132,7 @@ void ThreadPool::run(int n, void (*call)(const void*, int), const void* body) {
   s.call = call;
   s.body = body;
   s.n = n;
-  s.next.store(0, std::memory_order_relaxed);
+  s.next.store(n_threads_, std::memory_order_relaxed);
   s.n_done.store(0, std::memory_order_relaxed);
   const std::uint64_t generation = s.loop.load(std::memory_order_relaxed) / kGeneration + 1;
   s.loop.store(generation * kGeneration | kOpen, std::memory_order_seq_cst);
@@ -125,10 +140,11 @@ void ThreadPool::run(int n, void (*call)(const void*, int), const void* body) {
     std::lock_guard lock(s.mutex);
     s.wake.notify_all();
   }
-  s.drain();
-  const std::uint64_t closed = s.loop.fetch_and(~kOpen, std::memory_order_acq_rel);
-  const std::uint64_t n_joined = (closed & kJoinedMask) / kJoined;
-  for (int spins = 0; s.n_done.load(std::memory_order_acquire) != n_joined; ++spins) {
+  s.run_from(0);
+  const int joined = n_joined(s.loop.fetch_and(~kOpen, std::memory_order_acq_rel));
+  for (int i = joined + 1; i < std::min(n, n_threads_); ++i) call(body, i);
+  for (int spins = 0;
+       s.n_done.load(std::memory_order_acquire) != static_cast<std::uint64_t>(joined); ++spins) {
     relax();
     // On a shared or oversubscribed machine the worker may need this very core.
     if (spins >= kSpins) std::this_thread::yield();

@@ -160,6 +160,47 @@ TEST_P(MlaAttentionCpu, QueriesThatShareATileAreAsIfAlone) {
   }
 }
 
+TEST_P(MlaAttentionCpu, LanesMayBeKeysOrPairs) {
+  for (const int n_heads : {1, 2, 3, 5, 6, 17})
+    for (const int kv_lora : {5, 21, 128})
+      for (const int n_keys : {1, 15, 16, 17, 33, 48, 64, 130}) {
+        const Attention a(n_heads, kv_lora, 8, n_keys);
+        std::vector<float> key_blocks(static_cast<std::size_t>(n_keys + 63) / 64 * 64 * a.row());
+        for (int t = 0; t < n_keys; ++t)
+          store_key_lane(&a.kv[static_cast<std::size_t>(t) * a.row()], a.row(), t,
+                         key_blocks.data());
+        Pairs pairs(n_heads, kv_lora);
+        for (int first = 0; first < n_keys; first += kMlaKeyBlock) {
+          const int n = std::min(kMlaKeyBlock, n_keys - first);
+          const float* rows[kMlaKeyBlock];
+          for (int j = 0; j < n; ++j)
+            rows[j] = &a.kv[static_cast<std::size_t>(first + j) * a.row()];
+          const std::vector<int> n_visible(static_cast<std::size_t>(mla_lanes(n_heads)), n);
+          mla_block_cpu(GetParam(),
+                        {.q = a.q.data(),
+                         .n_pairs = n_heads,
+                         .rows = rows,
+                         .key_blocks = &key_blocks[static_cast<std::size_t>(first) * a.row()],
+                         .n_keys = n,
+                         .n_visible = n_visible.data(),
+                         .kv_lora = kv_lora,
+                         .rope = 8,
+                         .scale = 0.25f,
+                         .first = first == 0,
+                         .state = pairs.state,
+                         .scratch = pairs.scratch.data()});
+        }
+        mla_finish_cpu(GetParam(), n_heads, kv_lora, pairs.state);
+        std::vector<float> got;
+        for (int h = 0; h < n_heads; ++h) {
+          const float* latent = pairs.state.latent + h * mla_latent_stride(kv_lora);
+          got.insert(got.end(), latent, latent + kv_lora);
+        }
+        EXPECT_EQ(first_difference(a.cpu(GetParam()), got), "")
+            << n_heads << " heads, " << kv_lora << ", " << n_keys << " keys";
+      }
+}
+
 using IndexerCpu = EveryTarget;
 ASSAY_FOR_EVERY_TARGET(IndexerCpu);
 

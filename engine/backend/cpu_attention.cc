@@ -64,7 +64,10 @@ void CpuBackend::plan_mla_tiles(bool sparse) {
   }
   const int n_tiles = static_cast<int>(tiles_.size()), n_threads = pool_.n_threads();
   if (n_tiles >= 2 * n_threads || n_threads == 1) return;
-  const int parts = std::min(c_.n_heads, (2 * n_threads - 1) / n_tiles);
+  // One tile: a part to each thread. Several, which may see contexts of very different lengths:
+  // more parts than threads.
+  const int parts =
+      std::min(c_.n_heads, n_tiles == 1 ? n_threads : (2 * n_threads + n_tiles - 1) / n_tiles);
   if (parts < 2 || n_tiles * parts < n_threads) return;
   for (int t = 0; t < n_tiles; ++t) {
     MlaTile& tile = tiles_[t];

@@ -89,8 +89,12 @@ class CpuBackend final : public Backend {
       for (int i = 0; i < n_items; ++i) body(slots_[0], i);
       return;
     }
+    if (n_items <= n_slots) {
+      pool_.parallel_for(n_items, [&](int i) { body(slots_[i], i); });
+      return;
+    }
     std::atomic<int> next{0};
-    pool_.parallel_for(std::min(n_items, n_slots), [&](int s) {
+    pool_.parallel_for(n_slots, [&](int s) {
       for (int i = next.fetch_add(1, std::memory_order_relaxed); i < n_items;
            i = next.fetch_add(1, std::memory_order_relaxed))
         body(slots_[s], i);

@@ -75,35 +75,43 @@ void CpuBackend::moe(int layer) {
     many_rows_moe(m_.layers[layer], first, std::min(kRowsPerPass, n_ - first));
 }
 
-// One token: threads share out the rows of its experts' matrices.
+// One token: threads share out the rows of its experts' matrices, each thread whole runs of them,
+// so that memory is read in long streams.
 void CpuBackend::one_row_moe(const CpuLayer& l) {
   const int k = c_.n_experts_per_token, n_mlps = k + 1, hidden = c_.hidden;
   const auto mlp = [&](int i) -> const CpuMlp& {
     return i < k ? l.experts[static_cast<std::size_t>(expert_[i])] : l.mlp;
   };
   const std::size_t stride =
-      static_cast<std::size_t>(std::max(l.mlp.width, l.experts.front().width) + 15) / 16 * 16;
+      static_cast<std::size_t>(std::max(l.mlp.width, l.experts.front().width) + 31) / 32 * 32;
   expert_hidden_.reserve(stride * static_cast<std::size_t>(n_mlps));
+  const auto n_pieces = [&](int n_groups) {  // large experts are cut finer than there are threads
+    return std::min(n_groups, pool_.n_threads() * (n_groups >= 64 ? 8 : 1));
+  };
 
-  // Pieces of whole groups of blocks (two of gate, two of up), about eight to a thread.
-  const int n_groups = ceil_div(static_cast<int>(stride), 32);
-  const int parts = std::min(n_groups, ceil_div(8 * pool_.n_threads(), n_mlps));
-  for_each(n_mlps * parts, [&](Slot& slot, int i) {
-    const CpuMlp& m = mlp(i / parts);
-    const int n_blocks = m.gate_up.n_blocks() / 2, part = i % parts;
+  // A group of packed blocks is two of gate and two of up. Groups of all experts in one row:
+  const int groups = static_cast<int>(stride) / 32, all_groups = groups * n_mlps;
+  const int n_up = n_pieces(all_groups);
+  for_each(n_up, [&](Slot& slot, int i) {
     const float* x = act(Act::kNormed, 0);
-    const auto cut = [&](int p) {
-      return std::min(n_blocks, ceil_div(n_blocks, 2) * p / parts * 2);
-    };
-    hidden_of(slot, m, &x, 1, cut(part), cut(part + 1),
-              &expert_hidden_[stride * static_cast<std::size_t>(i / parts)], 0);
+    const int end = all_groups * (i + 1) / n_up;
+    for (int g = all_groups * i / n_up; g < end;) {
+      const int e = g / groups, from = g % groups, to = std::min(groups, from + end - g);
+      const CpuMlp& m = mlp(e);
+      const int n_blocks = m.gate_up.n_blocks() / 2;
+      if (e + 1 < n_mlps) kernels::prefetch_block(mlp(e + 1).gate_up, 0);
+      if (2 * from < n_blocks)
+        hidden_of(slot, m, &x, 1, 2 * from, std::min(n_blocks, 2 * to),
+                  &expert_hidden_[stride * static_cast<std::size_t>(e)], 0);
+      g += to - from;
+    }
   });
 
   const int n_blocks = l.mlp.down.n_blocks(), down_groups = ceil_div(n_blocks, kGroup);
-  const int pieces = std::min(down_groups, pool_.n_threads() * (n_blocks >= 64 ? 4 : 1));
-  for_each(pieces, [&](Slot& slot, int i) {
-    const int first = down_groups * i / pieces * kGroup;
-    const int last = std::min(n_blocks, down_groups * (i + 1) / pieces * kGroup);
+  const int n_down = n_pieces(down_groups);
+  for_each(n_down, [&](Slot& slot, int i) {
+    const int first = down_groups * i / n_down * kGroup;
+    const int last = std::min(n_blocks, down_groups * (i + 1) / n_down * kGroup);
     const int row = first * 16, n_rows = std::min(hidden, last * 16) - row;
     slot.hidden.reserve(static_cast<std::size_t>(n_mlps) * static_cast<std::size_t>(hidden));
     slot.x.resize(static_cast<std::size_t>(n_mlps));
@@ -111,6 +119,7 @@ void CpuBackend::one_row_moe(const CpuLayer& l) {
       const float* x = &expert_hidden_[stride * static_cast<std::size_t>(e)];
       float* y = &slot.hidden[static_cast<std::size_t>(e) * hidden];
       slot.x[e] = y + row;
+      if (e + 1 < n_mlps) kernels::prefetch_block(mlp(e + 1).down, first);
       kernels::project_cpu(m_.target, {.w = &mlp(e).down,
                                        .x = &x,
                                        .y = &y,
