@@ -16,8 +16,36 @@ std::string reason_of(const nlohmann::json::exception& error) {
   return bracket == std::string::npos ? what : what.substr(bracket + 2);
 }
 
+// Parsing does not recurse, but copying and printing a value do: a file of a million brackets would
+// overflow the stack long after it was read. Nothing that people write comes near this.
+constexpr int kMaxDepth = 256;
+
+bool too_deep(std::string_view text) {
+  int depth = 0;
+  bool in_string = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (in_string) {
+      if (c == '\\')
+        ++i;
+      else if (c == '"')
+        in_string = false;
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '{' || c == '[') {
+      if (++depth > kMaxDepth) return true;
+    } else if (c == '}' || c == ']') {
+      --depth;
+    }
+  }
+  return false;
+}
+
 template <class AnyJson>
 Result<AnyJson> parse(std::string_view text, std::string_view source) {
+  if (too_deep(text))
+    return fail("{}: not valid JSON: nested deeper than {} levels, as no file of ours is", source,
+                kMaxDepth);
   try {
     return AnyJson::parse(text.begin(), text.end());
   } catch (const nlohmann::json::out_of_range& error) {  // a number beyond a double's range

@@ -32,6 +32,20 @@ TEST(Json, NoInputEscapesAsAnException) {
   EXPECT_THAT(error_of(std::string(100'000, '[')), HasSubstr("not valid JSON"));
 }
 
+// Printing and copying a value recurse: what parses must be safe to do both with.
+TEST(Json, DeepNestingIsRefused) {
+  const auto nested = [](std::size_t n) { return std::string(n, '[') + std::string(n, ']'); };
+  EXPECT_EQ(error_of(nested(200)), "no error");
+  EXPECT_THAT(error_of(nested(1 << 20)),
+              HasSubstr("suite.json: not valid JSON: nested deeper than 256"));
+  std::string objects;
+  for (int i = 0; i < 1000; ++i) objects += "{\"a\":";
+  EXPECT_THAT(error_of(objects), HasSubstr("nested deeper"));
+  EXPECT_EQ(error_of("\"" + std::string(1000, '[') + "\\\"" + std::string(1000, '{') + "\""),
+            "no error")
+      << "brackets in a string nest nothing";
+}
+
 TEST(Json, TrailingTextIsAnError) { EXPECT_THAT(error_of("{} {}"), StartsWith("suite.json:1:4")); }
 
 TEST(Json, OrderedKeepsTheFilesOrderOfKeys) {

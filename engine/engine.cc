@@ -175,6 +175,7 @@ Json EngineInfo::to_json() const {
           {"n_parameters", n_parameters},
           {"n_active_parameters", n_active_parameters},
           {"active_bytes", active_bytes},
+          {"routed_bytes", routed_bytes},
           {"stop_ids", stop_ids},
           {"recommended_sampling",
            {{"temperature", recommended.temperature},

@@ -53,6 +53,10 @@ Result<std::shared_ptr<const LoadedModel>> load_model(const std::filesystem::pat
   info.n_parameters = summary.n_parameters;
   info.n_active_parameters = summary.n_active_parameters;
   info.active_bytes = summary.n_active_bytes;
+  info.routed_bytes = summary.n_routed_bytes;
+  info.n_moe_layers = config.n_layers - config.first_dense_layers;
+  info.n_experts = config.n_experts;
+  info.n_experts_per_token = config.n_experts_per_token;
   // A projection is one multiply-add per weight; the embedding is a look-up. Absorbed attention
   // scores kv_row values and accumulates kv_lora values per head and key.
   info.fma_lm_head = static_cast<std::int64_t>(config.vocab) * config.hidden;

@@ -68,7 +68,8 @@ HWY_AFTER_NAMESPACE();
 #include <chrono>
 #include <vector>
 
-#include "base/stats.h"
+#include "base/rng.h"
+#include "kernels/weight_arena.h"
 
 namespace assay::kernels {
 HWY_EXPORT(read_all);
@@ -82,19 +83,54 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 }
 }  // namespace
 
-double read_bytes_per_s(ThreadPool& pool, std::size_t n_bytes, int n_repetitions) {
+double read_bytes_per_s(ThreadPool& pool, std::size_t n_bytes, int n_passes) {
   const int n_parts = pool.n_threads();
   const std::size_t words = n_bytes / 4 / n_parts;
   std::vector<std::uint32_t> data(words * n_parts, 1);
-  std::vector<double> rates;
-  for (int rep = 0; rep <= n_repetitions; ++rep) {  // the first pass warms the caches
-    const auto start = std::chrono::steady_clock::now();
+  const auto pass = [&] {
     pool.parallel_for(n_parts, [&](int i) {
       sink += HWY_DYNAMIC_DISPATCH(read_all)(data.data() + words * i, words);
     });
-    if (rep > 0) rates.push_back(static_cast<double>(words * n_parts * 4) / seconds_since(start));
-  }
-  return median(rates);
+  };
+  pass();  // warms the caches
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < n_passes; ++i) pass();
+  return static_cast<double>(words * n_parts * 4) * n_passes / seconds_since(start);
+}
+
+double token_reads_per_s(ThreadPool& pool, const TokenReads& r, int n_tokens) {
+  const int n_parts = pool.n_threads();
+  const auto words_each = [&](std::size_t bytes) {  // of one thread, in whole cache lines
+    return bytes / 64 / static_cast<std::size_t>(n_parts) * 16;
+  };
+  const auto n_layers = static_cast<std::size_t>(std::max(1, r.n_layers));
+  const std::size_t always = words_each(r.always_bytes / n_layers);
+  const std::size_t expert = words_each(r.expert_bytes);
+  const std::size_t layer = (always + expert * static_cast<std::size_t>(r.n_experts)) *
+                            static_cast<std::size_t>(n_parts);
+  WeightArena arena;
+  auto* data = static_cast<std::uint32_t*>(arena.allocate(4 * layer * n_layers));
+  std::uint64_t n_drawn = 0;
+  std::vector<std::size_t> chosen(static_cast<std::size_t>(r.n_experts_per_token));
+  const auto token = [&] {
+    for (std::size_t l = 0; l < n_layers; ++l) {
+      for (std::size_t& e : chosen)
+        e = static_cast<std::size_t>(uniform_at(1, 0, n_drawn++) * r.n_experts);
+      const std::uint32_t* at = data + layer * l;
+      pool.parallel_for(n_parts, [&](int i) {
+        const auto part = static_cast<std::size_t>(i), parts = static_cast<std::size_t>(n_parts);
+        std::uint32_t sum = HWY_DYNAMIC_DISPATCH(read_all)(at + always * part, always);
+        for (const std::size_t e : chosen)
+          sum += HWY_DYNAMIC_DISPATCH(read_all)(
+              at + always * parts + expert * (e * parts + part), expert);
+        sink += sum;
+      });
+    }
+  };
+  for (int i = 0; i < 8; ++i) token();  // warms the caches
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < n_tokens; ++i) token();
+  return n_tokens / seconds_since(start);
 }
 
 double peak_fma_per_s(ThreadPool& pool, int n_repetitions) {

@@ -20,12 +20,19 @@ Result<std::map<std::string, std::string>> read_index(const std::filesystem::pat
   std::map<std::string, std::string> map;
   for (const auto& [name, file] : json["weight_map"].items()) {
     const std::string text = file.is_string() ? file.get<std::string>() : "";
-    if (text.empty() || std::filesystem::path(text).filename() != text)
+    if (text.empty() || text == "." || text == ".." || text.size() > 255 ||
+        text.find_first_of(std::string_view("/\0", 2)) != std::string::npos)
       return fail("{}: tensor {}: expected the name of a file beside the index, got {}",
                   path.string(), name, file.dump(-1, ' ', true, Json::error_handler_t::replace));
     map[name] = text;
   }
   return map;
+}
+
+// std::filesystem::exists throws on what it cannot look up, for example a name that is too long.
+bool is_there(const std::filesystem::path& path) {
+  std::error_code ignored;
+  return std::filesystem::exists(path, ignored);
 }
 
 }  // namespace
@@ -41,8 +48,8 @@ Result<Checkpoint> Checkpoint::open(const std::filesystem::path& model_dir) {
 
   std::map<std::string, std::string> index;
   std::set<std::string> files;
-  const bool has_index = std::filesystem::exists(model_dir / kIndex);
-  if (std::filesystem::exists(model_dir / kSingle)) {
+  const bool has_index = is_there(model_dir / kIndex);
+  if (is_there(model_dir / kSingle)) {
     files.insert(kSingle);
   } else if (has_index) {
     ASSAY_TRY(index, read_index(model_dir / kIndex));
@@ -52,7 +59,7 @@ Result<Checkpoint> Checkpoint::open(const std::filesystem::path& model_dir) {
                 kSingle, kIndex);
   }
   for (const std::string& file : files) {
-    if (!std::filesystem::exists(model_dir / file))
+    if (!is_there(model_dir / file))
       return fail("{}: shard {} is missing, but {} names it. Download it again.",
                   model_dir.string(), file, kIndex);
     ASSAY_TRY(SafetensorsFile shard, SafetensorsFile::open(model_dir / file));

@@ -31,7 +31,7 @@ class Checkpoint {
 
   // Hash over every tensor's name, dtype, shape and bytes, in order of name; independent of the
   // sharding. Costs a read of all bytes once; with a cache folder, a shard's hashes are kept there,
-  // keyed by its path, size and mtime.
+  // keyed by its path, inode, size, times and header (docs/formats/checkpoint.md).
   Result<std::string> fingerprint(const std::filesystem::path& cache_dir = {}) const;
 
  private:

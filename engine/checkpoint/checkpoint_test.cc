@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/hash.h"
 #include "engine/checkpoint/tiny_checkpoint.h"
 
 namespace assay::engine {
@@ -49,6 +50,11 @@ TEST(Checkpoint, AnIndexThatContradictsTheShardsIsAnError) {
               HasSubstr("model.norm.weight"));
   EXPECT_THAT(with([](Json& m) { m["model.norm.weight"] = "../../etc/passwd"; }),
               HasSubstr("beside the index"));
+  for (const std::string& name :
+       {std::string(".."), std::string(5000, 'x'), std::string("a\0b", 3)})
+    EXPECT_THAT(with([&](Json& m) { m["model.norm.weight"] = name; }),
+                HasSubstr("beside the index"))
+        << name;
 }
 
 TEST(Fingerprint, IsOfTheContentAndNotOfTheSharding) {
@@ -70,25 +76,80 @@ TEST(Fingerprint, IsOfTheContentAndNotOfTheSharding) {
   EXPECT_NE(print(single), print(changed)) << "the same bytes under other names";
 }
 
-TEST(Fingerprint, IsReadFromTheCacheUntilTheFileChanges) {
-  const TinyCheckpoint tiny;
-  const fs::path cache = tiny.dir / "cache";
-  tiny.write_single(tiny_tensors());
-  const std::string first = *Checkpoint::open(tiny.dir)->fingerprint(cache);
-  EXPECT_EQ(first, *Checkpoint::open(tiny.dir)->fingerprint());
-  // Tamper with the cached hash: if the cache is used, the answer changes with it.
-  ASSERT_EQ(std::distance(fs::directory_iterator(cache), fs::directory_iterator()), 1);
-  const fs::path entry = fs::directory_iterator(cache)->path();
-  Json json = *read_json(entry);
+// micro-glm's files are older than the youth that forbids caching; those a test writes are not.
+class CachedFingerprint : public ::testing::Test {
+ protected:
+  CachedFingerprint()
+      : micro_(*Checkpoint::open(fs::path(ASSAY_SOURCE_DIR) / "golden/micro-glm/model")),
+        plain_(*micro_.fingerprint()),
+        cache_(tiny_.dir / "cache") {}
+
+  std::string print() const { return *micro_.fingerprint(cache_); }
+  fs::path entry() const { return fs::directory_iterator(cache_)->path(); }
+  void overwrite(const std::string& text) const { std::ofstream(entry()) << text; }
+
+  TinyCheckpoint tiny_;
+  Checkpoint micro_;
+  std::string plain_;
+  fs::path cache_;
+};
+
+TEST_F(CachedFingerprint, IsReadFromTheCache) {
+  EXPECT_EQ(print(), plain_);
+  ASSERT_EQ(std::distance(fs::directory_iterator(cache_), fs::directory_iterator()), 1);
+  EXPECT_EQ(print(), plain_);
+  // An entry that is whole in itself but of other hashes: only a reader of the cache differs.
+  Json json = *read_json(entry());
   json["tensors"]["model.norm.weight"] = "0";
-  std::ofstream(entry) << json.dump();
+  Hasher digest;
+  digest.update(json["identity"].get<std::string>());
+  for (const auto& [name, hash] : json["tensors"].items()) {
+    digest.update(name);
+    digest.update(hash.get<std::string>());
+  }
+  json["digest"] = digest.hex();
+  overwrite(json.dump());
+  EXPECT_NE(print(), plain_);
+}
+
+TEST_F(CachedFingerprint, ADamagedEntryIsNotBelieved) {
+  ASSERT_EQ(print(), plain_);
+  const Json good = *read_json(entry());
+  Json changed = good;
+  changed["tensors"]["model.norm.weight"] = "0";
+  for (const Json& bad : {changed, Json(5), Json::object(), Json{{"identity", 5}},
+                          Json{{"identity", good["identity"]}, {"tensors", 5}},
+                          Json{{"identity", good["identity"]}, {"tensors", good["tensors"]}}}) {
+    overwrite(bad.dump());
+    EXPECT_EQ(print(), plain_) << bad.dump().substr(0, 80);
+  }
+  overwrite("not JSON");
+  EXPECT_EQ(print(), plain_);
+  EXPECT_EQ(*micro_.fingerprint("/proc/cannot/be/written"), plain_);
+}
+
+TEST(Fingerprint, AFileTooYoungToTellItsChangesApartIsNotCached) {
+  const TinyCheckpoint tiny;
+  const fs::path cache = tiny.dir / "cache", weights = tiny.dir / "model.safetensors";
+  tiny.write_single(tiny_tensors());
+  const auto before = fs::last_write_time(weights);
+  const std::string first = *Checkpoint::open(tiny.dir)->fingerprint(cache);
+  TinyTensors t = tiny_tensors();
+  t["model.norm.weight"].bytes[0] ^= 1;
+  tiny.write_single(t);
+  fs::last_write_time(weights, before);  // same size, same time, other bytes
   EXPECT_NE(*Checkpoint::open(tiny.dir)->fingerprint(cache), first);
-  // A rewritten shard has another identity: the stale entry is not used.
-  fs::last_write_time(tiny.dir / "model.safetensors",
-                      fs::file_time_type::clock::now() + std::chrono::seconds(5));
-  EXPECT_EQ(*Checkpoint::open(tiny.dir)->fingerprint(cache), first);
-  std::ofstream(entry) << "not JSON";
-  EXPECT_EQ(*Checkpoint::open(tiny.dir)->fingerprint("/proc/cannot/be/written"), first);
+}
+
+TEST(Fingerprint, NeedsNoPathInUtf8) {
+  const TinyCheckpoint tiny;
+  tiny.write_single(tiny_tensors());
+  const fs::path odd = tiny.dir / "m\xff";
+  fs::create_directory(odd);
+  for (const char* file : {"config.json", "model.safetensors"})
+    fs::copy_file(tiny.dir / file, odd / file);
+  EXPECT_EQ(*Checkpoint::open(odd)->fingerprint(tiny.dir / "cache"),
+            *Checkpoint::open(tiny.dir)->fingerprint());
 }
 
 }  // namespace

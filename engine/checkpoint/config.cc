@@ -131,11 +131,17 @@ std::vector<bool> indexer_schedule(Fields& f, int n_layers) {
     }
     for (int l = 0; l < n_layers; ++l) full[l] = types[l] == "full";
   } else if (f.has("index_topk_pattern")) {
-    f.wrong("index_topk_pattern",
-            "null, or an indexer_types list beside it: a pattern alone is not supported");
+    const Json& pattern = f.json()["index_topk_pattern"];
+    const std::string letters = pattern.is_string() ? pattern.get<std::string>() : "";
+    if (letters.size() != full.size() || letters.find_first_not_of("FS") != std::string::npos) {
+      f.wrong("index_topk_pattern",
+              fmt::format("{} letters, F (full) or S (shared), one per layer", n_layers));
+      return full;
+    }
+    for (int l = 0; l < n_layers; ++l) full[l] = letters[l] == 'F';
   } else if (f.has("index_topk_freq")) {
     const int freq = f.integer("index_topk_freq", 1, 4096),
-              offset = f.integer("index_skip_topk_offset", 0, 4096, 0);
+              offset = f.integer("index_skip_topk_offset", 0, 4096, 2);  // transformers' default
     for (int l = 0; l < n_layers; ++l) full[l] = std::max(l - offset + 1, 0) % freq == 0;
   }
   if (!full.empty() && !full[0])
@@ -181,8 +187,10 @@ Result<ModelConfig> parse_config(std::string_view text, std::string_view source)
   Fields f(json, source);
   ModelConfig c{};
   c.model_type = "glm_moe_dsa";
-  c.dtype =
-      json.contains("dtype") && json["dtype"].is_string() ? json["dtype"].get<std::string>() : "";
+  const char* dtype_key = json.contains("dtype") ? "dtype" : "torch_dtype";  // older name
+  c.dtype = json.contains(dtype_key) && json[dtype_key].is_string()
+                ? json[dtype_key].get<std::string>()
+                : "";
   c.vocab = f.integer("vocab_size", 1, 10'000'000);
   c.hidden = f.integer("hidden_size", 1, 1 << 17);
   c.n_layers = f.integer("num_hidden_layers", 1, 4096);
@@ -234,6 +242,11 @@ Result<ModelConfig> parse_config(std::string_view text, std::string_view source)
   if (c.qk_rope % 2 != 0) f.wrong("qk_rope_head_dim", "an even number");
   if (c.n_experts_per_token > c.n_experts)
     f.wrong("num_experts_per_tok", fmt::format("at most n_routed_experts = {}", c.n_experts));
+  // Every expert costs memory before a single tensor is looked up; GLM-5.2 has 78 · 256.
+  constexpr std::int64_t kMaxAllExperts = 1 << 18;
+  if (std::int64_t{c.n_layers} * c.n_experts > kMaxAllExperts)
+    f.wrong("n_routed_experts", fmt::format("at most {} experts in all {} layers together",
+                                            kMaxAllExperts, c.n_layers));
   if (c.first_dense_layers > c.n_layers)
     f.wrong("first_k_dense_replace", fmt::format("at most num_hidden_layers = {}", c.n_layers));
   check_layer_types(f, c);

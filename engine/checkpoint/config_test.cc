@@ -64,6 +64,34 @@ TEST(Config, TheScheduleGivesTheSameIndexersAsTheList) {
   EXPECT_FALSE(by_list->indexer_full[3]);
 }
 
+TEST(Config, WithoutAnOffsetTheScheduleBeginsAsInTransformers) {
+  Json json = glm_5_2();
+  json.erase("indexer_types");
+  json.erase("index_skip_topk_offset");  // 2 there: layers 0, 1, 5, 9, …
+  const auto c = parse_config(json.dump(), "config.json");
+  ASSERT_TRUE(c.has_value()) << c.error().message;
+  for (int l = 0; l < 78; ++l) EXPECT_EQ(c->indexer_full[l], std::max(l - 1, 0) % 4 == 0) << l;
+}
+
+TEST(Config, APatternComesBeforeTheFrequencyAndAfterTheList) {
+  const auto schedule = [](Json json) {
+    const auto c = parse_config(json.dump(), "config.json");
+    return c ? c->indexer_full : std::vector<bool>();
+  };
+  Json json = tiny_config();
+  json["index_topk_freq"] = 1;
+  json["index_topk_pattern"] = "FSF";
+  EXPECT_EQ(schedule(json), (std::vector<bool>{true, true, false})) << "the list";
+  json.erase("indexer_types");
+  EXPECT_EQ(schedule(json), (std::vector<bool>{true, false, true})) << "the pattern";
+  json.erase("index_topk_pattern");
+  EXPECT_EQ(schedule(json), (std::vector<bool>{true, true, true})) << "the frequency";
+  for (const char* bad : {"FS", "FSX", "FSFF", "SFF", ""}) {
+    json["index_topk_pattern"] = bad;
+    EXPECT_EQ(schedule(json), std::vector<bool>()) << bad;
+  }
+}
+
 TEST(Config, Glm5HasNoScheduleAndEveryLayerIsFull) {
   Json glm5 = glm_5_2();
   for (const char* key : {"indexer_types", "index_topk_freq", "index_skip_topk_offset",
@@ -115,6 +143,12 @@ TEST(Config, AContradictionNamesTheKeyWhatWasExpectedAndWhatWasFound) {
                 j["quantization_config"] = {{"bits", 2}};
               }),
               HasSubstr("quantization_config"));
+  EXPECT_THAT(error_of([](Json& j) {
+                j.erase("indexer_types");
+                j["num_hidden_layers"] = 4096;
+                j["n_routed_experts"] = 65536;
+              }),
+              HasSubstr("in all 4096 layers together"));
   EXPECT_THAT(error_of([](Json& j) { j["eos_token_id"] = 40; }), HasSubstr("vocab_size = 40"));
 }
 

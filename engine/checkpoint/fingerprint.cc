@@ -1,5 +1,6 @@
 // A model's fingerprint, and the cache that keeps it from reading 167 GiB again.
-#include <sys/stat.h>
+#include <ctime>
+#include <optional>
 
 #include "base/file.h"
 #include "base/hash.h"
@@ -19,37 +20,61 @@ std::string hash_of(const TensorView& t) {
   return hasher.hex();
 }
 
-// What says that a shard is still the file that was hashed: its path, size and modification time in
-// nanoseconds.
-std::string identity(const std::filesystem::path& path) {
-  struct stat info {};
-  if (::stat(path.c_str(), &info) != 0) return "";
-  return fmt::format("{}|{}|{}.{:09}|{}", std::filesystem::absolute(path).string(), info.st_size,
-                     info.st_mtim.tv_sec, info.st_mtim.tv_nsec, info.st_ino);
+// A file changed within one tick of its clock has the same times as before, so a young file is not
+// cached. FAT has the longest tick, two seconds.
+constexpr std::time_t kQuietSeconds = 3;
+
+// What must be equal for stored hashes to hold: path, inode, size, times (the status change too:
+// the modification time can be set back) and header. Nothing if the file at this path is no longer
+// the one that was opened, or too young to tell.
+std::optional<std::string> identity(const SafetensorsFile& shard) {
+  const auto stamp = stamp_of(shard.path());
+  if (!stamp || stamp->text != shard.stamp() ||
+      std::time(nullptr) - stamp->changed_s <= kQuietSeconds)
+    return {};
+  Hasher header;
+  for (const TensorView& t : shard.tensors()) {
+    header.update(t.name);
+    header.update(name_of(t.dtype));
+    header.update_u64(t.shape.size());
+    for (const std::int64_t n : t.shape) header.update_u64(static_cast<std::uint64_t>(n));
+  }
+  std::error_code ignored;
+  const auto path = std::filesystem::absolute(shard.path(), ignored).lexically_normal();
+  // A path need not be UTF-8, which JSON must be: only its hash is kept.
+  return fmt::format("path {} {} header {}", hash_hex(path.string()), stamp->text, header.hex());
 }
 
 using Hashes = std::map<std::string, std::string>;  // tensor → hash
+
+std::string digest_of(const std::string& id, const Hashes& hashes) {
+  Hasher digest;
+  digest.update(id);
+  for (const auto& [name, hash] : hashes) {
+    digest.update(name);
+    digest.update(hash);
+  }
+  return digest.hex();
+}
 
 std::filesystem::path cache_file(const std::filesystem::path& cache_dir, const std::string& id) {
   return cache_dir / ("fingerprint-" + hash_hex(id) + ".json");
 }
 
-// An unreadable, foreign or stale entry is no entry: the shard is read again.
-bool load_cached(const std::filesystem::path& path, const std::string& id,
-                 const SafetensorsFile& shard, Hashes& out) {
-  const auto json = std::filesystem::exists(path) ? read_json(path) : fail("absent");
-  if (!json || !json->is_object() || json->value("identity", "") != id ||
-      !json->contains("tensors"))
-    return false;
-  const Json& tensors = (*json)["tensors"];
-  if (!tensors.is_object() || tensors.size() != shard.tensors().size()) return false;
+// An unreadable, foreign, stale or damaged entry is no entry: the shard is read again.
+std::optional<Hashes> load_cached(const std::filesystem::path& path, const std::string& id,
+                                  const SafetensorsFile& shard) {
+  const auto json = read_json(path);
+  if (!json || !json->is_object() || json->value("identity", Json()) != id) return {};
+  const Json tensors = json->value("tensors", Json());
+  if (!tensors.is_object() || tensors.size() != shard.tensors().size()) return {};
   Hashes found;
   for (const TensorView& t : shard.tensors()) {
-    if (!tensors.contains(t.name) || !tensors[t.name].is_string()) return false;
+    if (!tensors.contains(t.name) || !tensors[t.name].is_string()) return {};
     found[t.name] = tensors[t.name].get<std::string>();
   }
-  out.merge(found);
-  return true;
+  if (json->value("digest", Json()) != digest_of(id, found)) return {};
+  return found;
 }
 
 }  // namespace
@@ -57,17 +82,22 @@ bool load_cached(const std::filesystem::path& path, const std::string& id,
 Result<std::string> Checkpoint::fingerprint(const std::filesystem::path& cache_dir) const {
   Hashes all;
   for (const SafetensorsFile& shard : shards_) {
-    const std::string id = identity(shard.path());
-    const bool use_cache = !cache_dir.empty() && !id.empty();
-    if (use_cache && load_cached(cache_file(cache_dir, id), id, shard, all)) continue;
+    const auto id = cache_dir.empty() ? std::nullopt : identity(shard);
+    if (id) {
+      if (auto known = load_cached(cache_file(cache_dir, *id), *id, shard)) {
+        all.merge(*known);
+        continue;
+      }
+    }
     Hashes hashes;
     for (const TensorView& t : shard.tensors()) hashes[t.name] = hash_of(t);
-    if (use_cache) {
+    if (id && identity(shard) == id) {  // the file has not changed while it was read
       // A cache that cannot be written costs time, not correctness.
       std::error_code ignored;
       std::filesystem::create_directories(cache_dir, ignored);
-      (void)write_file_atomic(cache_file(cache_dir, id),
-                              Json{{"identity", id}, {"tensors", hashes}}.dump());
+      const Json entry = {
+          {"identity", *id}, {"tensors", hashes}, {"digest", digest_of(*id, hashes)}};
+      (void)write_file_atomic(cache_file(cache_dir, *id), entry.dump());
     }
     all.merge(hashes);
   }

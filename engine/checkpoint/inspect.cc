@@ -7,9 +7,9 @@
 namespace assay::engine {
 namespace {
 
-constexpr std::array<std::string_view, 10> kRoles = {
-    "routed experts", "shared experts", "attention", "indexer", "dense MLP",
-    "router",         "embedding",      "lm head",   "norms",   "not used (MTP)"};
+constexpr std::array<std::string_view, 11> kRoles = {
+    "routed experts", "shared experts", "attention", "indexer",        "dense MLP", "router",
+    "embedding",      "lm head",        "norms",     "not used (MTP)", "other"};
 
 std::string_view role_of(std::string_view name, const ModelConfig& c) {
   const auto contains = [&](std::string_view part) {
@@ -25,7 +25,16 @@ std::string_view role_of(std::string_view name, const ModelConfig& c) {
   if (contains("mlp.gate.")) return kRoles[5];
   if (contains(".mlp.")) return kRoles[4];
   if (contains("embed_tokens")) return kRoles[6];
-  return kRoles[7];
+  return name == "lm_head.weight" ? kRoles[7] : kRoles[10];
+}
+
+// A decoded token reads one row of the embedding and its own share of the experts; all else that is
+// used is read whole. A tied embedding is read whole as the head, a stored copy of it not at all.
+std::int64_t active_share(std::string_view role, std::int64_t total, const ModelConfig& c) {
+  if (role == kRoles[0]) return total / c.n_experts * c.n_experts_per_token;
+  if (role == kRoles[6]) return c.tied_embeddings ? total : total / c.vocab;
+  if (role == kRoles[7] && c.tied_embeddings) return 0;
+  return role == kRoles[9] || role == kRoles[10] ? 0 : total;
 }
 
 }  // namespace
@@ -56,24 +65,16 @@ Result<CheckpointSummary> inspect(const Checkpoint& checkpoint,
     dtypes[role].insert(name_of(tensor->dtype));
     s.n_parameters += tensor->n_elements();
     s.n_bytes += n_bytes;
-    // A decoded token reads one row of the embedding and its own share of the experts; all else is
-    // read whole.
-    if (role == kRoles[0]) {
-      s.n_active_parameters += tensor->n_elements() * c.n_experts_per_token / c.n_experts;
-      s.n_active_bytes += n_bytes * c.n_experts_per_token / c.n_experts;
-    } else if (role == kRoles[6]) {
-      s.n_active_parameters += c.tied_embeddings ? tensor->n_elements() : c.hidden;
-      s.n_active_bytes += c.tied_embeddings ? n_bytes : n_bytes / c.vocab;
-    } else if (role != kRoles[9]) {
-      s.n_active_parameters += tensor->n_elements();
-      s.n_active_bytes += n_bytes;
-    }
   }
   for (const std::string_view role : kRoles) {
     const auto it = roles.find(role);
     if (it == roles.end()) continue;
     it->second.dtypes = fmt::format("{}", fmt::join(dtypes[role], " + "));
     s.roles.push_back(it->second);
+    // Of the whole role and not of each tensor: one expert's share need not be a whole number.
+    s.n_active_parameters += active_share(role, it->second.n_parameters, c);
+    s.n_active_bytes += active_share(role, it->second.n_bytes, c);
+    if (role == kRoles[0]) s.n_routed_bytes = it->second.n_bytes;
   }
   return s;
 }

@@ -26,6 +26,7 @@ struct CheckpointSummary {
   std::vector<RoleSummary> roles;
   std::int64_t n_parameters = 0, n_active_parameters = 0, n_bytes = 0;
   std::int64_t n_active_bytes = 0;  // active: read per decoded token
+  std::int64_t n_routed_bytes = 0;  // of all routed experts
 };
 
 // `cache_dir`: where fingerprints are kept, see Checkpoint::fingerprint.

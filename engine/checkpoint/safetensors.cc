@@ -1,7 +1,10 @@
 #include "engine/checkpoint/safetensors.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstring>
 #include <limits>
 #include <set>
@@ -59,25 +62,55 @@ bool too_deep(std::string_view json) {
   return false;
 }
 
-// nlohmann keeps the last of two equal keys: find duplicates of the top level while parsing.
+// A value or name from the file as it may stand in a message: short, on one line, and without the
+// control characters that could drive a terminal.
+std::string shown(std::string text) {
+  constexpr std::size_t kMaxShown = 160;
+  if (text.size() > kMaxShown) {
+    std::size_t n = kMaxShown;
+    while ((static_cast<unsigned char>(text[n]) & 0xc0) == 0x80) --n;  // not inside a character
+    text = text.substr(0, n) + "...";
+  }
+  for (char& c : text)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  return text;
+}
+
+std::string shown(const Json& json) {
+  return shown(json.dump(-1, ' ', true, Json::error_handler_t::replace));
+}
+
+// nlohmann keeps the last of two equal keys: find duplicate tensors, and fields of one, while
+// parsing.
 Result<Json> parse_header(std::string_view text, std::string_view source) {
   if (too_deep(text))
     return fail(
         "{}: the header is nested deeper than {} levels, which no safetensors header is. Download "
         "the file again.",
         source, kMaxDepth);
-  std::set<std::string> seen;
-  std::string duplicate;
+  // The JSON reader takes a zero byte for the end of the text and would not look at what follows.
+  if (const auto at = text.find('\0'); at != std::string_view::npos)
+    return fail("{}: the header is not valid JSON: a zero byte at {}. Download the file again.",
+                source, at);
+  std::set<std::string> seen, fields;
+  std::string duplicate, repeated;
   const auto callback = [&](int depth, Json::parse_event_t event, Json& parsed) {
     if (event == Json::parse_event_t::key && depth == 1) {
       const auto key = parsed.get<std::string>();
       if (!seen.insert(key).second) duplicate = key;
+      fields.clear();
+    } else if (event == Json::parse_event_t::key && depth == 2) {
+      const auto key = parsed.get<std::string>();
+      if (!fields.insert(key).second) repeated = key;
     }
     return true;
   };
   try {
     Json json = Json::parse(text.begin(), text.end(), callback);
-    if (!duplicate.empty()) return fail("{}: the header names tensor {} twice", source, duplicate);
+    if (!duplicate.empty())
+      return fail("{}: the header names tensor {} twice", source, shown(duplicate));
+    if (!repeated.empty())
+      return fail("{}: an entry of the header has {} twice", source, shown(repeated));
     if (!json.is_object())
       return fail("{}: the header is not a JSON object. Is this a safetensors file?", source);
     return json;
@@ -93,7 +126,7 @@ Result<std::uint64_t> unsigned_of(const Json& json, std::string_view source, std
                                   std::string_view what) {
   if (!json.is_number_unsigned())
     return fail("{}: tensor {}: {} holds {}, expected a non-negative integer", source, name, what,
-                json.dump(-1, ' ', true, Json::error_handler_t::replace));
+                shown(json));
   return json.get<std::uint64_t>();
 }
 
@@ -102,8 +135,9 @@ struct Entry {
   std::uint64_t begin, end;
 };
 
-Result<Entry> parse_entry(const std::string& name, const Json& json,
+Result<Entry> parse_entry(const std::string& full_name, const Json& json,
                           std::span<const std::byte> data, std::string_view source) {
+  const std::string name = shown(full_name);  // in messages
   if (!json.is_object() || !json.contains("dtype") || !json.contains("shape") ||
       !json.contains("data_offsets"))
     return fail("{}: tensor {}: expected dtype, shape and data_offsets", source, name);
@@ -118,19 +152,19 @@ Result<Entry> parse_entry(const std::string& name, const Json& json,
     return fail(
         "{}: tensor {}: unknown dtype {}, expected BF16, F16, F32, F64, F8_E4M3, an integer type "
         "or BOOL",
-        source, name, dtype.dump(-1, ' ', true, Json::error_handler_t::replace));
+        source, name, shown(dtype));
   if (!shape.is_array() || shape.size() > 8)
     return fail("{}: tensor {}: shape is not a list of at most 8 sizes", source, name);
   if (!offsets.is_array() || offsets.size() != 2)
     return fail("{}: tensor {}: data_offsets is not [begin, end]", source, name);
-  Entry entry{.view = {.name = name, .dtype = known->dtype, .shape = {}, .bytes = {}},
+  Entry entry{.view = {.name = full_name, .dtype = known->dtype, .shape = {}, .bytes = {}},
               .begin = 0,
               .end = 0};
   std::uint64_t n_bytes = known->bytes;
   constexpr auto kMax = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
   for (const Json& size : shape) {
     ASSAY_TRY(const std::uint64_t n, unsigned_of(size, source, name, "shape"));
-    if (n != 0 && n_bytes > kMax / n)
+    if (n > kMax || (n != 0 && n_bytes > kMax / n))  // a zero before it must not hide a huge size
       return fail("{}: tensor {}: shape {} is larger than any memory", source, name, shape.dump());
     n_bytes *= n;
     entry.view.shape.push_back(static_cast<std::int64_t>(n));
@@ -163,6 +197,10 @@ std::int64_t TensorView::n_elements() const {
 
 Result<std::vector<TensorView>> parse_safetensors(std::span<const std::byte> file,
                                                   std::string_view source) {
+  const std::string_view whole(reinterpret_cast<const char*>(file.data()), file.size());
+  if (whole.starts_with("version https://git-lfs"))
+    return fail("{}: a Git LFS pointer, not the weights. Run `git lfs pull` in its repository.",
+                source);
   if (file.size() < 8)
     return fail(
         "{}: {} bytes long, expected at least the 8 bytes of the header's length. Download the "
@@ -203,10 +241,11 @@ Result<std::vector<TensorView>> parse_safetensors(std::span<const std::byte> fil
   const Entry* previous = nullptr;
   for (const Entry& e : entries) {
     if (e.begin < at)
-      return fail("{}: tensors {} and {} overlap", source, previous->view.name, e.view.name);
+      return fail("{}: tensors {} and {} overlap", source, shown(previous->view.name),
+                  shown(e.view.name));
     if (e.begin > at)
       return fail("{}: {} bytes before tensor {} belong to no tensor", source, e.begin - at,
-                  e.view.name);
+                  shown(e.view.name));
     at = e.end;
     previous = &e;
   }
@@ -218,9 +257,21 @@ Result<std::vector<TensorView>> parse_safetensors(std::span<const std::byte> fil
   return tensors;
 }
 
+Result<FileStamp> stamp_of(const std::filesystem::path& path) {
+  struct stat info {};
+  if (::stat(path.c_str(), &info) != 0)
+    return fail("cannot open {}: {}", path.string(), std::strerror(errno));
+  return FileStamp{fmt::format("inode {} size {} mtime {}.{:09} ctime {}.{:09}", info.st_ino,
+                               info.st_size, info.st_mtim.tv_sec, info.st_mtim.tv_nsec,
+                               info.st_ctim.tv_sec, info.st_ctim.tv_nsec),
+                   std::max(info.st_mtim.tv_sec, info.st_ctim.tv_sec)};
+}
+
 Result<SafetensorsFile> SafetensorsFile::open(const std::filesystem::path& path) {
   SafetensorsFile f;
   f.path_ = path;
+  ASSAY_TRY(FileStamp stamp, stamp_of(path));  // before the mapping: a race then shows later
+  f.stamp_ = std::move(stamp.text);
   ASSAY_TRY(f.file_, MappedFile::open(path));
   ASSAY_TRY(f.tensors_, parse_safetensors(f.file_.bytes(), path.string()));
   return f;

@@ -34,14 +34,24 @@ struct TensorView {
 Result<std::vector<TensorView>> parse_safetensors(std::span<const std::byte> file,
                                                   std::string_view source);
 
+struct FileStamp {
+  std::string text;
+  std::int64_t changed_s;  // seconds since the epoch: the later of modification and status change
+};
+Result<FileStamp> stamp_of(const std::filesystem::path& path);
+
 class SafetensorsFile {
  public:
   static Result<SafetensorsFile> open(const std::filesystem::path& path);
   const std::vector<TensorView>& tensors() const { return tensors_; }
   const std::filesystem::path& path() const { return path_; }
+  // What the system said of the file as it was opened: inode, size, times. Another stamp later
+  // means that the file at this path was changed or replaced.
+  const std::string& stamp() const { return stamp_; }
 
  private:
   std::filesystem::path path_;
+  std::string stamp_;
   MappedFile file_;
   std::vector<TensorView> tensors_;
 };

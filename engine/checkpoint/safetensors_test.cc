@@ -64,6 +64,29 @@ TEST(Safetensors, ADamagedHeaderSaysWhatIsWrong) {
               HasSubstr("[4, 0)"));
 }
 
+TEST(Safetensors, WhatOtherReadersWouldReadDifferentlyIsAnError) {
+  EXPECT_THAT(error_of(std::string("{}\0 and more", 12), 0), HasSubstr("zero byte at 2"));
+  EXPECT_THAT(
+      error_of(R"({"a":{"dtype":"F32","dtype":"I32","shape":[1],"data_offsets":[0,4]}})", 4),
+      HasSubstr("dtype twice"));
+  EXPECT_THAT(
+      error_of(R"({"a":{"dtype":"F32","shape":[0,18446744073709551615],"data_offsets":[0,0]}})", 0),
+      HasSubstr("larger than any memory"))
+      << "a size that is negative as int64";
+}
+
+TEST(Safetensors, AGitLfsPointerIsRecognised) {
+  EXPECT_THAT(parse("version https://git-lfs.github.com/spec/v1\noid sha256:0\n").error().message,
+              HasSubstr("git lfs pull"));
+}
+
+TEST(Safetensors, AHostileNameIsShortAndPrintableInMessages) {
+  const std::string name = R"(\u001b[2J)" + std::string(100'000, 'x');
+  const auto message = error_of("{\"" + name + "\":{\"dtype\":\"F32\"}}", 0);
+  EXPECT_LT(message.size(), 400u);
+  EXPECT_EQ(message.find('\x1b'), std::string::npos);
+}
+
 TEST(Safetensors, EveryByteOfTheDataBelongsToExactlyOneTensor) {
   EXPECT_THAT(
       error_of(

@@ -37,7 +37,7 @@ inline Json tiny_config() {
 inline TinyTensors tiny_tensors() {
   TinyTensors out;
   std::mt19937 rng(5);
-  const auto put = [&](const std::string& name, std::vector<std::int64_t> shape) {
+  const auto put = [&](const std::string& name, const std::vector<std::int64_t>& shape) {
     TinyTensor t{"BF16", shape, ""};
     std::int64_t n = 1;
     for (const auto s : shape) n *= s;

@@ -150,6 +150,12 @@ LayerWeights take_layer(Binder& b, const ModelConfig& c, int layer) {
   return w;
 }
 
+bool same_values(const Matrix& a, const Matrix& b) {
+  const std::size_t n_bytes =
+      bytes_of(a.dtype) * static_cast<std::size_t>(a.n_rows) * static_cast<std::size_t>(a.n_cols);
+  return a.dtype == b.dtype && std::memcmp(a.data, b.data, n_bytes) == 0;
+}
+
 // Index of the first NaN or infinity, or -1: those are the values whose exponent bits are all ones.
 template <class Word>
 std::int64_t first_non_finite(std::span<const std::byte> bytes, Word exponent) {
@@ -199,10 +205,18 @@ Result<ModelWeights> bind_weights(const Checkpoint& checkpoint, bool check_finit
   w.lm_head = c.tied_embeddings && !b.has("lm_head.weight")
                   ? w.embed
                   : b.take("lm_head.weight", {c.vocab, c.hidden});
+  const bool has_own_head = c.tied_embeddings && b.has("lm_head.weight");
   for (int l = 0; l < c.n_layers; ++l) w.layers.push_back(take_layer(b, c, l));
   for (int l = 0; l < c.n_mtp_layers; ++l)
     b.ignore_prefix(fmt::format("model.layers.{}.", c.n_layers + l));
   ASSAY_TRY_VOID(b.finish(checkpoint.dir().string()));
+  // Some writers store a tied head all the same; transformers would not read it, so it must agree.
+  if (has_own_head && !same_values(w.lm_head, w.embed))
+    return fail(
+        "{}: tie_word_embeddings is true, but lm_head.weight differs from {}. Correct "
+        "tie_word_embeddings in config.json, or remove the tensor.",
+        checkpoint.dir().string(), w.embed.name);
+  if (has_own_head) w.lm_head = w.embed;
   if (check_finite) ASSAY_TRY_VOID(check_finite_values(b, checkpoint.dir().string()));
   return w;
 }

@@ -78,13 +78,13 @@ TEST(Weights, AWrongDtypeIsNamed) {
 }
 
 TEST(Weights, NansAndInfinitiesAreReportedByTensorAndElement) {
-  for (const auto& [dtype, bytes, width] : {std::tuple{"BF16", std::string("\xC0\x7F", 2), 2},
-                                            {"F16", std::string("\x00\xFC", 2), 2},
-                                            {"F32", std::string("\x00\x00\x80\x7F", 4), 4}}) {
+  for (const auto& [dtype, bytes] : {std::pair{"BF16", std::string("\xC0\x7F", 2)},
+                                     {"F16", std::string("\x00\xFC", 2)},
+                                     {"F32", std::string("\x00\x00\x80\x7F", 4)}}) {
     TinyTensors t = tiny_tensors();
     TinyTensor& norm = t["model.norm.weight"];
-    norm = {dtype, {16}, std::string(16u * static_cast<unsigned>(width), '\0')};
-    norm.bytes.replace(static_cast<std::size_t>(5 * width), bytes.size(), bytes);
+    norm = {dtype, {16}, std::string(16 * bytes.size(), '\0')};
+    norm.bytes.replace(5 * bytes.size(), bytes.size(), bytes);
     EXPECT_THAT(error_of(t), AllOf(HasSubstr("model.norm.weight"), HasSubstr("element 5")))
         << dtype;
     EXPECT_EQ(error_of(t, false), "") << "the check can be left out";
@@ -116,6 +116,20 @@ TEST(Weights, TiedEmbeddingsServeAsTheHead) {
   const auto w = bind_weights(*checkpoint);
   ASSERT_TRUE(w.has_value()) << w.error().message;
   EXPECT_EQ(w->lm_head.data, w->embed.data);
+
+  // A stored copy does no harm; another head under the same flag is a contradiction.
+  t["lm_head.weight"] = t["model.embed_tokens.weight"];
+  tiny.write_single(t);
+  const auto copied = Checkpoint::open(tiny.dir);
+  const auto bound = bind_weights(*copied);
+  ASSERT_TRUE(bound.has_value()) << bound.error().message;
+  EXPECT_EQ(bound->lm_head.data, bound->embed.data);
+  t["lm_head.weight"].bytes[7] ^= 1;
+  tiny.write_single(t);
+  const auto other = bind_weights(*Checkpoint::open(tiny.dir));
+  ASSERT_FALSE(other.has_value());
+  EXPECT_THAT(other.error().message,
+              AllOf(HasSubstr("tie_word_embeddings"), HasSubstr("lm_head.weight")));
 }
 
 }  // namespace

@@ -29,14 +29,21 @@ struct Measurement {
   std::vector<double> per_s;  // tokens per second, one a repetition
   std::vector<double> share;  // of the roof measured right beside that repetition
   std::string roof;
+  // Decode: of a plain read of the same bytes from where a token finds them.
+  std::vector<double> share_of_reads = {};
   Json to_json() const {
-    return {{"test", name},
-            {"tokens_per_s", per_s},
-            {"median", median(per_s)},
-            {"mad", scaled_mad(per_s)},
-            {"roof", roof},
-            {"share_of_roof", share},
-            {"median_share", median(share)}};
+    Json out = {{"test", name},
+                {"tokens_per_s", per_s},
+                {"median", median(per_s)},
+                {"mad", scaled_mad(per_s)},
+                {"roof", roof},
+                {"share_of_roof", share},
+                {"median_share", median(share)}};
+    if (!share_of_reads.empty()) {
+      out["share_of_token_reads"] = share_of_reads;
+      out["median_share_of_token_reads"] = median(share_of_reads);
+    }
+    return out;
   }
 };
 
@@ -91,6 +98,17 @@ Measurement bench_prefill(Engine& e, ThreadPool& pool, int n, int repetitions) {
   return m;
 }
 
+kernels::TokenReads reads_of(const engine::EngineInfo& e) {
+  const int n_experts = std::max(1, e.n_moe_layers * e.n_experts);
+  const auto expert = static_cast<std::size_t>(e.routed_bytes / n_experts);
+  const auto drawn = static_cast<std::size_t>(e.n_moe_layers * e.n_experts_per_token) * expert;
+  return {.always_bytes = static_cast<std::size_t>(e.active_bytes) - drawn,
+          .expert_bytes = expert,
+          .n_layers = e.n_moe_layers,
+          .n_experts = e.n_experts,
+          .n_experts_per_token = e.n_experts_per_token};
+}
+
 Measurement bench_decode(Engine& e, ThreadPool& pool, int n, int depth, int repetitions) {
   Measurement m{
       .name = depth == 0 ? fmt::format("tg{}", n) : fmt::format("tg{} @ d{}", n, depth),
@@ -105,10 +123,11 @@ Measurement bench_decode(Engine& e, ThreadPool& pool, int n, int depth, int repe
   decode_seconds(e, at_depth, ids);  // warm-up
   const auto active = static_cast<std::size_t>(e.info().active_bytes);
   for (int i = 0; i < repetitions; ++i) {
-    const double read = kernels::read_bytes_per_s(pool, active, 20);
+    const double read = kernels::read_bytes_per_s(pool, active, n);
     const double s = decode_seconds(e, at_depth, ids);
     m.per_s.push_back(n / s);
     m.share.push_back(n / s * static_cast<double>(active) / read);
+    m.share_of_reads.push_back(n / s / kernels::token_reads_per_s(pool, reads_of(e.info()), n));
   }
   return m;
 }
@@ -145,9 +164,13 @@ Result<int> bench(const Options& o) {
              e.info().backend, e.info().kernel, e.info().model_type, e.info().n_threads,
              e.info().attention, o.repetitions);
   fmt::print("{:<16} {:>12} {:>9} {:>9}  {}\n", "test", "tokens/s", "± MAD", "of roof", "roof");
-  for (const Measurement& m : all)
+  for (const Measurement& m : all) {
     fmt::print("{:<16} {:>12.1f} {:>9.1f} {:>8.0f}%  {}\n", m.name, median(m.per_s),
                scaled_mad(m.per_s), 100 * median(m.share), m.roof);
+    if (!m.share_of_reads.empty())
+      fmt::print("{:<16} {:>12} {:>9} {:>8.0f}%  {}\n", "", "", "", 100 * median(m.share_of_reads),
+                 "the same read with experts drawn from all weights, as a token's are");
+  }
   fmt::print(
       "\nMedian and scaled median absolute deviation. The roof is measured beside every repetition "
       "in this process.\n");

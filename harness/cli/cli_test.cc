@@ -80,13 +80,13 @@ class Cli : public ::testing::Test {
   Cli() {
     std::string pattern = (fs::temp_directory_path() / "assay-test-XXXXXX").string();
     CHECK(mkdtemp(pattern.data()) != nullptr);
-    dir = pattern;
+    dir_ = pattern;
   }
-  ~Cli() override { fs::remove_all(dir); }
+  ~Cli() override { fs::remove_all(dir_); }
 
   // A copy of the model that a test may damage.
   fs::path copy_model() {
-    const fs::path copy = dir / "model";
+    fs::path copy = dir_ / "model";
     fs::copy(kModel, copy, fs::copy_options::recursive);
     return copy;
   }
@@ -100,7 +100,7 @@ class Cli : public ::testing::Test {
     file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   }
 
-  fs::path dir;
+  fs::path dir_;
 };
 
 // One error: exit code 2, one line that says what is wrong, and no answer that pretends otherwise.
@@ -128,7 +128,7 @@ TEST_F(Cli, EveryVerbExplainsItselfByExample) {
 TEST_F(Cli, TyposSuggestTheNearest) {
   expect_error(assay({"genrate"}), HasSubstr("generate"));
   expect_error(assay({"inspect", "--tensers", kModel}), HasSubstr("--tensors"));
-  expect_error(assay({"run", "arithmetics", "--model", kModel, "--out", dir / "o"}),
+  expect_error(assay({"run", "arithmetics", "--model", kModel, "--out", dir_ / "o"}),
                HasSubstr("arithmetic"));
   expect_error(assay({"generate", "--model", kModel, "--kernel", "avx1024", "1+1"}),
                HasSubstr("avx1024"));
@@ -199,7 +199,7 @@ TEST_F(Cli, BenchPrintsSpeedBesideTheRoof) {
 }
 
 TEST_F(Cli, ABrokenCheckpointIsNamedNotLoaded) {
-  expect_error(assay({"inspect", dir / "nowhere"}), HasSubstr("nowhere"));
+  expect_error(assay({"inspect", dir_ / "nowhere"}), HasSubstr("nowhere"));
   const fs::path model = copy_model(), weights = model / "model.safetensors";
   const auto size = fs::file_size(weights);
   const auto generate = [&] { return assay({"generate", "--model", model.string(), "hi"}); };
@@ -253,19 +253,19 @@ TEST_F(Cli, AnUnknownChatTemplateNamesWhatIsSupported) {
 
 TEST_F(Cli, InvalidUtf8AndAPromptLongerThanTheContextAreErrors) {
   expect_error(assay({"generate", "--model", kModel, "abc\xff"}), HasSubstr("UTF-8"));
-  write(dir / "long.txt", std::string(200000, '7'));
-  expect_error(assay({"score", "--model", kModel, "--file", dir / "long.txt"}),
+  write(dir_ / "long.txt", std::string(200000, '7'));
+  expect_error(assay({"score", "--model", kModel, "--file", dir_ / "long.txt"}),
                HasSubstr("32768 positions"));
 }
 
 TEST_F(Cli, ABrokenSuiteNamesFileAndLine) {
   const std::string source = std::string(ASSAY_SOURCE_DIR) + "/suites/arithmetic";
-  const fs::path suites = dir / "suites", suite = suites / "arithmetic";
+  const fs::path suites = dir_ / "suites", suite = suites / "arithmetic";
   fs::create_directories(suites);
   fs::copy(source, suite, fs::copy_options::recursive);
   const auto run = [&] {
     return assay(
-        {"run", "arithmetic", "--suites", suites, "--model", kModel, "--out", dir / "out"});
+        {"run", "arithmetic", "--suites", suites, "--model", kModel, "--out", dir_ / "out"});
   };
 
   std::string cases = *read_file(suite / "cases.csv");
@@ -283,7 +283,7 @@ TEST_F(Cli, ABrokenSuiteNamesFileAndLine) {
   write(suite / "cases.csv", cases);
   write(suite / "suite.json", "{\"format\": 1,");
   expect_error(run(), HasSubstr("suite.json:"));
-  EXPECT_FALSE(fs::exists(dir / "out")) << "a run that cannot start leaves no folder behind";
+  EXPECT_FALSE(fs::exists(dir_ / "out")) << "a run that cannot start leaves no folder behind";
 }
 
 std::vector<std::string> quick_run(const fs::path& out, std::vector<std::string> more = {}) {
@@ -311,52 +311,52 @@ std::map<std::string, std::string> samples_of(const fs::path& run_dir) {
 }
 
 TEST_F(Cli, ARunLeavesRecordSamplesAndReport) {
-  const Outcome o = assay(quick_run(dir / "run"));
+  const Outcome o = assay(quick_run(dir_ / "run"));
   EXPECT_TRUE(o.code == 0 || o.code == 1 || o.code == 3) << o.code << o.err;
-  const Json record = *read_json(dir / "run" / "run.json");
+  const Json record = *read_json(dir_ / "run" / "run.json");
   EXPECT_TRUE(record.contains("verdict"));
-  EXPECT_GE(samples_of(dir / "run").size(), 24u);
-  const std::string report = *read_file(dir / "run" / "report.html");
+  EXPECT_GE(samples_of(dir_ / "run").size(), 24u);
+  const std::string report = *read_file(dir_ / "run" / "report.html");
   EXPECT_THAT(report, StartsWith("<!doctype html>"));
   EXPECT_FALSE(std::regex_search(report, std::regex("(src|href)=[\"']?(https?:)?//")))
       << "the report must make no request";
-  expect_error(assay(quick_run(dir / "run")), HasSubstr("--resume"));  // never overwrites a run
+  expect_error(assay(quick_run(dir_ / "run")), HasSubstr("--resume"));  // never overwrites a run
 }
 
 TEST_F(Cli, AKilledRunResumesToTheSameRecord) {
-  ASSERT_NE(assay(quick_run(dir / "whole")).code, 2);
-  const auto whole = samples_of(dir / "whole");
-  Program run(quick_run(dir / "cut"));
+  ASSERT_NE(assay(quick_run(dir_ / "whole")).code, 2);
+  const auto whole = samples_of(dir_ / "whole");
+  Program run(quick_run(dir_ / "cut"));
   for (int i = 0; i < 3000; ++i) {  // kill it once something has been written
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
     std::error_code ignored;
-    const auto samples = dir / "cut" / "samples.jsonl";
+    const auto samples = dir_ / "cut" / "samples.jsonl";
     if (fs::exists(samples, ignored) && fs::file_size(samples, ignored) > 3000) break;
   }
   run.kill_now();
   EXPECT_EQ(run.wait().code, -SIGKILL) << "it finished before it could be killed";
-  EXPECT_LT(samples_of(dir / "cut").size(), whole.size());
-  const Outcome resumed = assay({"run", "--resume", dir / "cut"});
+  EXPECT_LT(samples_of(dir_ / "cut").size(), whole.size());
+  const Outcome resumed = assay({"run", "--resume", dir_ / "cut"});
   EXPECT_NE(resumed.code, 2) << resumed.err;
-  EXPECT_EQ(samples_of(dir / "cut"), whole);
+  EXPECT_EQ(samples_of(dir_ / "cut"), whole);
   const auto comparable = [](Json record) {
     return std::pair{record["verdict"], record["metrics"]};
   };
-  EXPECT_EQ(comparable(*read_json(dir / "cut" / "run.json")),
-            comparable(*read_json(dir / "whole" / "run.json")));
+  EXPECT_EQ(comparable(*read_json(dir_ / "cut" / "run.json")),
+            comparable(*read_json(dir_ / "whole" / "run.json")));
 }
 
 TEST_F(Cli, AnUnwritableFolderIsAnErrorBeforeAnythingRuns) {
-  write(dir / "file", "not a folder");
-  expect_error(assay(quick_run(dir / "file" / "run")), HasSubstr("file"));
+  write(dir_ / "file", "not a folder");
+  expect_error(assay(quick_run(dir_ / "file" / "run")), HasSubstr("file"));
 }
 
 TEST_F(Cli, AFullDiskLosesNothingThatWasFinished) {
-  ASSERT_NE(assay(quick_run(dir / "whole")).code, 2);
-  const auto whole = samples_of(dir / "whole");
+  ASSERT_NE(assay(quick_run(dir_ / "whole")).code, 2);
+  const auto whole = samples_of(dir_ / "whole");
   // The disk is full among the samples, then only when the summary is written.
   for (const char* size : {"size=24k", "size=48k"}) {
-    const fs::path small = dir / "small";
+    const fs::path small = dir_ / "small";
     fs::create_directories(small);
     if (mount("tmpfs", small.c_str(), "tmpfs", 0, size) != 0)
       GTEST_SKIP() << "cannot mount a small tmpfs (" << std::strerror(errno)
@@ -364,12 +364,12 @@ TEST_F(Cli, AFullDiskLosesNothingThatWasFinished) {
     expect_error(assay(quick_run(small / "run")),
                  AllOf(HasSubstr("No space left"), HasSubstr("--resume")));
     EXPECT_GT(fs::file_size(small / "run" / "samples.jsonl"), 0u) << size;
-    fs::copy(small / "run", dir / "moved", fs::copy_options::recursive);
+    fs::copy(small / "run", dir_ / "moved", fs::copy_options::recursive);
     umount(small.c_str());
-    const Outcome resumed = assay({"run", "--resume", dir / "moved"});
+    const Outcome resumed = assay({"run", "--resume", dir_ / "moved"});
     EXPECT_NE(resumed.code, 2) << resumed.err;
-    EXPECT_EQ(samples_of(dir / "moved"), whole) << size;
-    fs::remove_all(dir / "moved");
+    EXPECT_EQ(samples_of(dir_ / "moved"), whole) << size;
+    fs::remove_all(dir_ / "moved");
   }
 }
 
