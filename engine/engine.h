@@ -42,8 +42,8 @@ struct EngineInfo {
       attention;  // attention: "dense" or "sparse"
   int n_threads, vocab, max_positions, prefill_chunk;
   std::int64_t n_parameters, n_active_parameters;
-  std::int64_t active_bytes;   // weight bytes read per decoded token
-  std::int64_t routed_bytes;   // of all routed experts together
+  std::int64_t active_bytes;  // weight bytes read per decoded token
+  std::int64_t routed_bytes;  // of all routed experts together
   int n_moe_layers, n_experts, n_experts_per_token;
   std::vector<int> stop_ids;   // of generation_config.json, else config.json
   SamplingParams recommended;  // of generation_config.json

@@ -106,8 +106,8 @@ double token_reads_per_s(ThreadPool& pool, const TokenReads& r, int n_tokens) {
   const auto n_layers = static_cast<std::size_t>(std::max(1, r.n_layers));
   const std::size_t always = words_each(r.always_bytes / n_layers);
   const std::size_t expert = words_each(r.expert_bytes);
-  const std::size_t layer = (always + expert * static_cast<std::size_t>(r.n_experts)) *
-                            static_cast<std::size_t>(n_parts);
+  const std::size_t layer =
+      (always + expert * static_cast<std::size_t>(r.n_experts)) * static_cast<std::size_t>(n_parts);
   WeightArena arena;
   auto* data = static_cast<std::uint32_t*>(arena.allocate(4 * layer * n_layers));
   std::uint64_t n_drawn = 0;
@@ -121,8 +121,8 @@ double token_reads_per_s(ThreadPool& pool, const TokenReads& r, int n_tokens) {
         const auto part = static_cast<std::size_t>(i), parts = static_cast<std::size_t>(n_parts);
         std::uint32_t sum = HWY_DYNAMIC_DISPATCH(read_all)(at + always * part, always);
         for (const std::size_t e : chosen)
-          sum += HWY_DYNAMIC_DISPATCH(read_all)(
-              at + always * parts + expert * (e * parts + part), expert);
+          sum += HWY_DYNAMIC_DISPATCH(read_all)(at + always * parts + expert * (e * parts + part),
+                                                expert);
         sink += sum;
       });
     }
