@@ -43,7 +43,7 @@ function(assay_library name)
   target_link_libraries(${name} PUBLIC assay_options ${ARG_DEPS})
 endfunction()
 
-# assay_test(NAME SOURCES a_test.cc ... [DEPS target ...] [LABEL unit|slow] [TIMEOUT s] [FILTER gtest filter])
+# assay_test(NAME SOURCES a_test.cc ... [DEPS target ...] [LABEL unit|slow|gpu] [TIMEOUT s] [FILTER gtest filter])
 # One executable, one ctest entry. "unit" tests together stay under a minute.
 function(assay_test name)
   cmake_parse_arguments(ARG "" "LABEL;TIMEOUT;FILTER" "SOURCES;DEPS" ${ARGN})
@@ -65,6 +65,9 @@ function(assay_test name)
     add_test(NAME ${name} COMMAND ${name})
   endif()
   set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
+  if(ARG_LABEL STREQUAL "gpu")  # a test that needs a device shows nothing without one
+    set_tests_properties(${name} PROPERTIES SKIP_REGULAR_EXPRESSION "SKIPPED")
+  endif()
 endfunction()
 
 # assay_kernel(NAME SOURCES a_reference.cc a_cpu.cc ... [CUDA a_cuda.cu ...] [DEPS target ...])

@@ -30,16 +30,12 @@ void on_interrupt(int signal) {
   std::signal(signal, SIG_DFL);
 }
 
-engine::EngineOptions engine_options(const RunOptions& options) {
-  engine::EngineOptions out;
-  out.backend = options.backend;
-  out.kernel = options.kernel;
-  out.n_threads = 1;  // the workers share it with one thread each
-  out.cache_dir = cache_dir();
-  out.attention = options.attention == "dense"    ? engine::Attention::kDense
-                  : options.attention == "sparse" ? engine::Attention::kSparse
-                                                  : engine::Attention::kAuto;
-  return out;
+EngineFlags engine_flags(const RunOptions& options) {
+  return {.model = options.model,
+          .backend = options.backend,
+          .kernel = options.kernel,
+          .attention = options.attention,
+          .n_threads = 1};  // the workers share it with one thread each
 }
 
 std::string default_out(const std::vector<Suite>& suites) {
@@ -74,7 +70,7 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
   ASSAY_TRY(const PlanOptions plan_options, to_plan_options(options));
   ASSAY_TRY(const Plan plan, make_plan(std::move(suites), plan_options));
   if (options.model.empty()) return fail("which model? Name its folder with --model DIR.");
-  ASSAY_TRY(auto engine, engine::Engine::load(options.model, engine_options(options)));
+  ASSAY_TRY(auto engine, load_engine(engine_flags(options)));
   EngineTarget target(std::move(engine), options.threads);
 
   const Json head = {{"options", to_json(options)},
