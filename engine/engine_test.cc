@@ -15,7 +15,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-Engine load(EngineOptions options = {}) {
+Engine load(const EngineOptions& options = {}) {
   auto engine = Engine::load(micro_glm_dir(), options);
   CHECK(engine.has_value()) << engine.error().message;
   return *std::move(engine);

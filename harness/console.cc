@@ -89,7 +89,8 @@ std::string accuracy_table(const Json& metrics, bool colour) {
     for (const std::string& language : languages) {
       const auto found = std::find_if(metrics.begin(), metrics.end(), [&](const Json& g) {
         return g.at("suite") == total.at("suite") && g.at("arm") == total.at("arm") &&
-               g.at("gated") == gated && g.at("kind") == "" && g.at("language") == language;
+               g.at("gated") == gated && g.at("kind").get_ref<const std::string&>().empty() &&
+               g.at("language") == language;
       });
       row.push_back({found == metrics.end() ? "–" : measured(found->at("accuracy"))});
     }

@@ -162,7 +162,7 @@ Found rule_remainder(const Reply& reply) {
   const Text text = reply.text();
   const std::size_t begin = reply.clause_begin(found_here.literal.begin);
   const Text clause = text.substr(begin, reply.clause_end(found_here.literal.end) - begin);
-  const bool both = clause.find(U"商") != Text::npos || clause.find(U"quotient") != Text::npos;
+  const bool both = clause.find(U'商') != Text::npos || clause.find(U"quotient") != Text::npos;
   const std::size_t n = reply.candidates_in(begin, begin + clause.size()).size();
   return both && n > 1 ? kAmbiguous : found_here;
 }

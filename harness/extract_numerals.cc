@@ -80,7 +80,7 @@ Digits read_digits(Text text, std::size_t begin) {
   std::size_t i = digits_end(text, begin);
   std::u32string written(text.substr(begin, i - begin));
   bool ok = true;
-  for (bool first = true; written.size() >= 1; first = false) {
+  for (bool first = true; !written.empty(); first = false) {
     if (first && (written.size() > 3)) break;
     if (i >= text.size() || (text[i] != U',' && text[i] != kThinSpace && text[i] != U'\'')) break;
     const std::size_t end = digits_end(text, i + 1);

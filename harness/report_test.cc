@@ -49,9 +49,7 @@ TEST(Report, WhatAModelWroteIsNeverMarkup) {
                                             "<!-- <script>",
                                             "</SCRIPT >",
                                             "{{js}} {{data}}",
-                                            "a\xE2\x80\xA8"
-                                            "b\xE2\x80\xA9"
-                                            "c",
+                                            "a\u2028b\u2029c",
                                             "\" onload=\"x",
                                             "]]>"};
   std::vector<Sample> samples;

@@ -71,7 +71,7 @@ TEST_P(ElementwiseCpu, NormsAreWithinRoundingOfTheReference) {
     std::vector<float> expected(size), got(size);
     // A lane sums n/16 squares and the tree four more times, each rounding by 2^-24; the root
     // halves that, and five further operations round.
-    const double relative = (n / 16 + 4.0) * 0.5 * 0x1p-24 + 6 * 0x1p-24;
+    const double relative = (n / 16.0 + 4) * 0.5 * 0x1p-24 + 6 * 0x1p-24;
     rms_norm_reference(x.data(), weight.data(), 1e-5f, n, expected.data());
     rms_norm_cpu(GetParam(), x.data(), weight.data(), 1e-5f, n, got.data());
     std::vector<double> tolerance(size);
@@ -85,7 +85,7 @@ TEST_P(ElementwiseCpu, NormsAreWithinRoundingOfTheReference) {
     // (below 1 here: the spread of ±3 is 1.7) and the weight (below 1) do not enlarge; and the
     // deviations in the variance shift by as much.
     for (std::size_t i = 0; i < size; ++i)
-      tolerance[i] = 2 * relative * (std::abs(expected[i]) + 3) + (n / 16 + 5) * 0x1p-24 * 3;
+      tolerance[i] = 2 * relative * (std::abs(expected[i]) + 3) + (n / 16.0 + 5) * 0x1p-24 * 3;
     expect_within(expected, got, tolerance);
   }
 }

@@ -49,7 +49,8 @@ std::vector<std::vector<float>> run(const TinyModel& m, const Model& model, int 
       for (int k = 0; k < n; ++k) {
         all.push_back(rows.n_rows());
         owner.push_back(static_cast<int>(i));
-        rows.tokens.push_back(prompts[i][static_cast<std::size_t>(done + k)]);
+        rows.tokens.push_back(
+            prompts[i][static_cast<std::size_t>(done) + static_cast<std::size_t>(k)]);
       }
     }
     if (all.empty()) return logits;

@@ -202,7 +202,8 @@ Result<Tokenizer> Tokenizer::parse(std::string_view text, std::string_view sourc
   if (json.contains("normalizer") && !json["normalizer"].is_null())
     return fail("{}: a normalizer is not supported, expected null", source);
   for (const char* key : {"dropout", "continuing_subword_prefix", "end_of_word_suffix"})
-    if (model.contains(key) && !model[key].is_null() && model[key] != "")
+    if (model.contains(key) && !model[key].is_null() &&
+        !(model[key].is_string() && model[key].get_ref<const std::string&>().empty()))
       return fail("{}: model.{} is not supported, expected null", source, key);
   if (model.value("byte_fallback", Json(false)) != false)
     return fail("{}: model.byte_fallback is not supported", source);

@@ -100,7 +100,7 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
     return kInterrupted;
   }
   // Every sample is on disk by now: what failed is only the writing of the summary.
-  const Result<int> code = conclude(plan, record, result, as_json);
+  Result<int> code = conclude(plan, record, result, as_json);
   if (!code)
     return fail("{} All {} samples are kept; continue with --resume {}.", code.error().message,
                 result.samples.size(), shell_quoted(folder.string()));

@@ -168,12 +168,12 @@ class ArithmeticSuite : public testing::Test {
       Row row;
       for (std::size_t i = 0; i < table->header.size(); ++i)
         row[table->header[i]] = fields.fields[i];
-      rows_.push_back(std::move(row));
+      all_rows.push_back(std::move(row));
     }
   }
-  static void TearDownTestSuite() { rows_.clear(); }
+  static void TearDownTestSuite() { all_rows.clear(); }
 
-  void SetUp() override { ASSERT_GE(rows_.size(), 300u); }
+  void SetUp() override { ASSERT_GE(all_rows.size(), 300u); }
 
   // What the case says, all messages together.
   static std::string words_of(const Row& row) {
@@ -185,10 +185,10 @@ class ArithmeticSuite : public testing::Test {
     return words;
   }
 
-  static std::vector<Row> rows_;
+  static std::vector<Row> all_rows;
 };
 
-std::vector<ArithmeticSuite::Row> ArithmeticSuite::rows_;
+std::vector<ArithmeticSuite::Row> ArithmeticSuite::all_rows;
 
 TEST(HeldOutRule, AgreesWithZlib) {
   EXPECT_EQ(crc32("123456789"), 0xCBF43926u);  // the check value of CRC-32
@@ -198,7 +198,7 @@ TEST(HeldOutRule, AgreesWithZlib) {
 }
 
 TEST_F(ArithmeticSuite, EveryStepIsHeldOutFromTraining) {
-  for (const Row& row : rows_) {
+  for (const Row& row : all_rows) {
     const auto steps = parse_steps(row.at("steps"));
     ASSERT_TRUE(steps) << row.at("id") << ": " << row.at("steps");
     EXPECT_EQ(steps->empty(), row.at("kind") == "compare") << row.at("id");
@@ -209,7 +209,7 @@ TEST_F(ArithmeticSuite, EveryStepIsHeldOutFromTraining) {
 }
 
 TEST_F(ArithmeticSuite, AnswersAreTheResultsOfTheirSteps) {
-  for (const Row& row : rows_) {
+  for (const Row& row : all_rows) {
     const auto answer = parse_int(row.at("answer"));
     ASSERT_TRUE(answer) << row.at("id");
     EXPECT_EQ(std::to_string(*answer), row.at("answer")) << row.at("id") << ": not canonical";
@@ -231,7 +231,7 @@ TEST_F(ArithmeticSuite, AnswersAreTheResultsOfTheirSteps) {
 }
 
 TEST_F(ArithmeticSuite, QuestionsMentionTheirOperands) {
-  for (const Row& row : rows_) {
+  for (const Row& row : all_rows) {
     const auto steps = *parse_steps(row.at("steps"));
     const std::string words = words_of(row);
     for (std::size_t i = 0; i < steps.size(); ++i) {
@@ -252,7 +252,7 @@ TEST_F(ArithmeticSuite, ClustersHoldOneProblemInSeveralLanguages) {
   std::set<std::string> ids;
   std::map<std::string, const Row*> first;
   std::set<std::pair<std::string, std::string>> seen;
-  for (const Row& row : rows_) {
+  for (const Row& row : all_rows) {
     EXPECT_TRUE(ids.insert(row.at("id")).second) << row.at("id") << " is there twice";
     EXPECT_EQ(row.at("id"), row.at("cluster") + "-" + row.at("language"));
     EXPECT_TRUE(seen.emplace(row.at("cluster"), row.at("language")).second) << row.at("id");
@@ -268,7 +268,7 @@ TEST_F(ArithmeticSuite, ClustersHoldOneProblemInSeveralLanguages) {
 }
 
 TEST_F(ArithmeticSuite, FieldsKeepTheFormat) {
-  for (const Row& row : rows_) {
+  for (const Row& row : all_rows) {
     EXPECT_THAT(kLanguages, testing::Contains(row.at("language"))) << row.at("id");
     EXPECT_THAT(row.at("profile"), testing::AnyOf("quick", "ci", "nightly", "full"));
     EXPECT_THAT(row.at("gated"), testing::AnyOf("yes", "no")) << row.at("id");
@@ -285,7 +285,7 @@ TEST_F(ArithmeticSuite, QuickAsksEveryGatedKindInEveryLanguageThatHasIt) {
   std::set<Cell> all, quick;
   std::map<std::string, int> n_quick;
   std::set<std::string> kinds;
-  for (const Row& row : rows_) {
+  for (const Row& row : all_rows) {
     const Cell cell(row.at("kind"), row.at("language"));
     kinds.insert(row.at("kind"));
     if (row.at("gated") == "yes") all.insert(cell);
@@ -303,7 +303,7 @@ TEST_F(ArithmeticSuite, QuickAsksEveryGatedKindInEveryLanguageThatHasIt) {
 
 TEST_F(ArithmeticSuite, AsksTheReleasesOwnChecks) {
   std::map<std::string, std::string> answers;
-  for (const Row& row : rows_)
+  for (const Row& row : all_rows)
     if (row.at("kind") == "release")
       answers[row.at("id")] = row.at("steps") + "=" + row.at("answer");
   EXPECT_THAT(answers,
