@@ -99,10 +99,13 @@ struct ThreadPool::State {
         wake.wait(lock, [&] { return is_new(word = loop.load(std::memory_order_seq_cst)); });
         n_sleeping.fetch_sub(1, std::memory_order_relaxed);
       }
-      if (stop.load(std::memory_order_acquire)) return;
       const bool joined = join(word);
       seen = word / kGeneration;
-      if (!joined) continue;
+      if (!joined) {
+        // Asked after join, which may have moved on to the word by which the destructor stops.
+        if (stop.load(std::memory_order_acquire)) return;
+        continue;
+      }
       run_from(n_joined(word));
       n_done.fetch_add(1, std::memory_order_acq_rel);
     }

@@ -90,6 +90,16 @@ TEST(ThreadPoolDeathTest, ALoopInsideALoopOfTheSamePoolIsOurBug) {
       "one loop at a time");
 }
 
+// A worker that was about to join the last loop must still see that the pool stops.
+TEST(ThreadPool, EndsWhileItsWorkersAreJoining) {
+  std::atomic<long> total{0};
+  for (int round = 0; round < 20'000; ++round) {
+    ThreadPool pool(3);
+    pool.parallel_for(2, [&](int i) { total.fetch_add(i, std::memory_order_relaxed); });
+  }
+  EXPECT_EQ(total.load(), 20'000);
+}
+
 TEST(ThreadPool, ZeroThreadsMeansEveryUsableCore) {
   EXPECT_GE(n_usable_cores(), 1);
   EXPECT_EQ(ThreadPool(0).n_threads(), n_usable_cores());

@@ -64,6 +64,9 @@ function(assay_test name)
   else()
     add_test(NAME ${name} COMMAND ${name})
   endif()
+  if(ASSAY_SANITIZE)  # instrumented code takes several times as long
+    math(EXPR ARG_TIMEOUT "${ARG_TIMEOUT} * 5")
+  endif()
   set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
   if(ARG_LABEL STREQUAL "gpu")  # a test that needs a device shows nothing without one
     set_tests_properties(${name} PROPERTIES SKIP_REGULAR_EXPRESSION "no CUDA device here")
