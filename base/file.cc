@@ -4,10 +4,14 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include <cerrno>
 #include <cstring>
+#include <limits>
 #include <utility>
+
+#include "base/check.h"
 
 namespace assay {
 namespace {
@@ -61,11 +65,46 @@ Result<std::string> read_file(const fs::path& path) {
   }
 }
 
+Result<std::string> read_text_file(const fs::path& path) {
+  Result<std::string> file = read_file(path);
+  if (!file || !file->starts_with("\x1f\x8b")) return file;
+  std::string& packed = *file;
+  if (packed.size() > std::numeric_limits<uInt>::max())
+    return fail("{}: a gzip file of {} bytes, expected less than 4 GiB. Unpack it first.",
+                path.string(), packed.size());
+  z_stream z = {};
+  constexpr int kGzip = 16;  // added to the window bits: a gzip header is expected
+  CHECK(inflateInit2(&z, MAX_WBITS + kGzip) == Z_OK);
+  z.next_in = reinterpret_cast<Bytef*>(packed.data());
+  z.avail_in = static_cast<uInt>(packed.size());
+  std::string out, piece(std::size_t{1} << 18, '\0');
+  int code = Z_OK;
+  while (code == Z_OK) {
+    z.next_out = reinterpret_cast<Bytef*>(piece.data());
+    z.avail_out = static_cast<uInt>(piece.size());
+    code = inflate(&z, Z_NO_FLUSH);
+    out.append(piece, 0, piece.size() - z.avail_out);
+    // A file may be several that were put together.
+    if (code == Z_STREAM_END && z.avail_in != 0) code = inflateReset(&z);
+  }
+  const std::size_t at = packed.size() - z.avail_in;
+  inflateEnd(&z);
+  if (code == Z_STREAM_END) return out;
+  return fail("{}: the gzip data is {} at byte {} of {}. Copy the file again.", path.string(),
+              z.avail_in == 0 ? "cut off" : "broken", at, packed.size());
+}
+
 Result<void> write_file_atomic(const fs::path& path, std::string_view bytes) {
+  return write_file_atomic(path, std::span(&bytes, 1));
+}
+
+Result<void> write_file_atomic(const fs::path& path, std::span<const std::string_view> pieces) {
   const fs::path temporary = path.string() + ".tmp";
   Fd fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
   if (fd.get() < 0) return fail("cannot create {}: {}", temporary.string(), reason());
-  auto written = write_all(fd.get(), path, bytes);
+  Result<void> written;
+  for (const std::string_view piece : pieces)
+    if (written) written = write_all(fd.get(), path, piece);
   if (written && ::fsync(fd.get()) != 0)
     written = fail("cannot write {}: {}", path.string(), reason());
   if (written && ::close(fd.release()) != 0)
@@ -74,6 +113,18 @@ Result<void> write_file_atomic(const fs::path& path, std::string_view bytes) {
     written = fail("cannot rename {} to {}: {}", temporary.string(), path.string(), reason());
   if (!written) ::unlink(temporary.c_str());
   return written;
+}
+
+Result<void> check_writable(const fs::path& path) {
+  std::error_code ignored;
+  if (fs::is_directory(path, ignored))
+    return fail("{} is a folder, expected the name of a file", path.string());
+  const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  if (!fs::is_directory(folder, ignored))
+    return fail("cannot write {}: there is no folder {}", path.string(), folder.string());
+  if (::access(folder.c_str(), W_OK) != 0)
+    return fail("cannot write {}: {}", path.string(), reason());
+  return {};
 }
 
 Result<MappedFile> MappedFile::open(const fs::path& path) {

@@ -16,9 +16,18 @@ namespace fs = std::filesystem;
 
 Result<std::string> read_file(const fs::path& path);
 
+// The same, unpacked if it is a gzip file.
+Result<std::string> read_text_file(const fs::path& path);
+
 // Writes beside the target, fsyncs, renames over it: a reader sees the old file or the new one,
 // never half.
 Result<void> write_file_atomic(const fs::path& path, std::string_view bytes);
+// The pieces one after the other, without a copy of the whole.
+Result<void> write_file_atomic(const fs::path& path, std::span<const std::string_view> pieces);
+
+// For a file that is written after long work: fails at once if its folder is missing or not
+// writable, or if the path is a folder. Writes nothing.
+Result<void> check_writable(const fs::path& path);
 
 // A read-only mapping of a whole file.
 class MappedFile {

@@ -104,6 +104,35 @@ TEST_F(File, ReadingAFolderOrNothingIsAnErrorThatNamesIt) {
               AllOf(HasSubstr((dir_ / "f").string()), HasSubstr(std::strerror(ENOENT))));
 }
 
+TEST_F(File, AGzipFileIsReadAsItsText) {
+  // printf 'abc\\n' | gzip -9n
+  const std::string packed(
+      "\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\x4b\x4c\x4a\xe6\x02\x00\x4e\x81\x88\x47\x04\x00\x00"
+      "\x00",
+      24);
+  ASSERT_TRUE(write_file_atomic(dir_ / "f", packed));
+  EXPECT_EQ(read_text_file(dir_ / "f").value(), "abc\n");
+  ASSERT_TRUE(write_file_atomic(dir_ / "f", packed + packed));
+  EXPECT_EQ(read_text_file(dir_ / "f").value(), "abc\nabc\n") << "members follow each other";
+  ASSERT_TRUE(write_file_atomic(dir_ / "f", "plain"));
+  EXPECT_EQ(read_text_file(dir_ / "f").value(), "plain");
+  ASSERT_TRUE(write_file_atomic(dir_ / "f", packed.substr(0, 20)));
+  EXPECT_THAT(read_text_file(dir_ / "f").error().message,
+              AllOf(HasSubstr((dir_ / "f").string()), HasSubstr("cut off at byte 20 of 20")));
+  std::string broken = packed;
+  broken[12] = '\0';
+  ASSERT_TRUE(write_file_atomic(dir_ / "f", broken));
+  EXPECT_THAT(read_text_file(dir_ / "f").error().message, HasSubstr("broken"));
+}
+
+TEST_F(File, WhatCannotBeWrittenIsSaidBeforeTheWork) {
+  EXPECT_TRUE(check_writable(dir_ / "f"));
+  EXPECT_EQ(n_entries(), 0) << "nothing is written";
+  EXPECT_THAT(check_writable(dir_).error().message, HasSubstr("is a folder"));
+  EXPECT_THAT(check_writable(dir_ / "none" / "f").error().message,
+              HasSubstr("there is no folder " + (dir_ / "none").string()));
+}
+
 TEST_F(File, MappedBytesAreTheFiles) {
   ASSERT_TRUE(write_file_atomic(dir_ / "f", "mapped bytes"));
   auto mapped = MappedFile::open(dir_ / "f");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
@@ -69,31 +70,78 @@ double student_t_quantile(double confidence, double degrees_of_freedom) {
   return (lo + hi) / 2;
 }
 
-ClusteredMean clustered_mean(std::span<const double> score, std::span<const int> cluster) {
-  CHECK(score.size() == cluster.size())
-      << score.size() << " scores, " << cluster.size() << " clusters";
-  const int n = static_cast<int>(score.size());
-  if (n == 0) return {{0, 0, 1}, 0, 0};
-  double sum = 0;
-  for (const double s : score) {
-    CHECK(s >= 0 && s <= 1) << "score " << s;
-    sum += s;
-  }
-  const double mean = sum / n;
+namespace {
+
+// Mean of `values` and half of its interval; nothing where no cluster differs from another.
+struct ClusteredHalf {
+  double mean = 0;
+  int n = 0, n_clusters = 0;
+  std::optional<double> half;
+};
+
+ClusteredHalf clustered(std::span<const double> values, std::span<const int> cluster) {
+  CHECK(values.size() == cluster.size())
+      << values.size() << " values, " << cluster.size() << " clusters";
+  ClusteredHalf out;
+  out.n = static_cast<int>(values.size());
+  for (const double v : values) out.mean += v / out.n;
   std::unordered_map<int, double> residual;
-  for (int i = 0; i < n; ++i) residual[cluster[i]] += score[i] - mean;
-  const int n_clusters = static_cast<int>(residual.size());
-  if (n_clusters < 2) return {{mean, 0, 1}, n, n_clusters};
+  for (std::size_t i = 0; i < values.size(); ++i) residual[cluster[i]] += values[i] - out.mean;
+  out.n_clusters = static_cast<int>(residual.size());
   std::vector<double> squares;
   for (const auto& [id, r] : residual) squares.push_back(r * r);
   std::sort(squares.begin(), squares.end());  // a fixed order of addition, whatever the map's
   double total = 0;
   for (const double s : squares) total += s;
   // Residual sums that differ from 0 only by rounding.
-  if (total <= std::pow(1e-14 * n, 2)) return {wilson_at(mean, n_clusters, kZ95), n, n_clusters};
-  const double variance = total * n_clusters / (n_clusters - 1.0) / (static_cast<double>(n) * n);
-  const double half = student_t_quantile(0.95, n_clusters - 1) * std::sqrt(variance);
-  return {{mean, std::max(0.0, mean - half), std::min(1.0, mean + half)}, n, n_clusters};
+  if (out.n_clusters < 2 || total <= std::pow(1e-14 * out.n, 2)) return out;
+  const double variance =
+      total * out.n_clusters / (out.n_clusters - 1.0) / (static_cast<double>(out.n) * out.n);
+  out.half = student_t_quantile(0.95, out.n_clusters - 1) * std::sqrt(variance);
+  return out;
+}
+
+}  // namespace
+
+ClusteredMean clustered_mean(std::span<const double> score, std::span<const int> cluster) {
+  for (const double s : score) CHECK(s >= 0 && s <= 1) << "score " << s;
+  const ClusteredHalf c = clustered(score, cluster);
+  if (c.n_clusters < 2) return {{c.mean, 0, 1}, c.n, c.n_clusters};
+  if (!c.half) return {wilson_at(c.mean, c.n_clusters, kZ95), c.n, c.n_clusters};
+  return {{c.mean, std::max(0.0, c.mean - *c.half), std::min(1.0, c.mean + *c.half)},
+          c.n,
+          c.n_clusters};
+}
+
+ClusteredMean clustered_difference(std::span<const double> difference,
+                                   std::span<const int> cluster) {
+  for (const double d : difference) CHECK(d >= -1 && d <= 1) << "difference " << d;
+  const ClusteredHalf c = clustered(difference, cluster);
+  if (c.n_clusters < 2) return {{c.mean, -1, 1}, c.n, c.n_clusters};
+  const double half = c.half ? *c.half : wilson_at(0, c.n_clusters, kZ95).hi;
+  return {{c.mean, std::max(-1.0, c.mean - half), std::min(1.0, c.mean + half)}, c.n, c.n_clusters};
+}
+
+double sign_flip_p(std::span<const int> cluster_sums) {
+  // probability[reach + t] of each total t after the sums so far.
+  std::vector<double> probability = {1};
+  int reach = 0, observed = 0;
+  for (const int sum : cluster_sums) {
+    observed += sum;
+    const int step = std::abs(sum);
+    if (step == 0) continue;
+    std::vector<double> next(probability.size() + 2 * static_cast<std::size_t>(step), 0.0);
+    for (std::size_t i = 0; i < probability.size(); ++i) {
+      next[i] += probability[i] / 2;
+      next[i + 2 * static_cast<std::size_t>(step)] += probability[i] / 2;
+    }
+    probability = std::move(next);
+    reach += step;
+  }
+  double p = 0;
+  for (int t = -reach; t <= reach; ++t)
+    if (std::abs(t) >= std::abs(observed)) p += probability[static_cast<std::size_t>(t + reach)];
+  return std::min(1.0, p);
 }
 
 double median(std::span<const double> values) {

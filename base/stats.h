@@ -27,6 +27,17 @@ struct ClusteredMean {
 };
 ClusteredMean clustered_mean(std::span<const double> score, std::span<const int> cluster);
 
+// Mean of paired differences in [-1, 1] with the same cluster-robust interval. Where no cluster
+// differs from another it reaches as far as Wilson's bound for none among so many clusters, to both
+// sides.
+ClusteredMean clustered_difference(std::span<const double> difference,
+                                   std::span<const int> cluster);
+
+// Two-sided p of an exact sign-flip permutation test: the share of the 2^n ways to give the sums
+// signs whose total is at least as far from zero as theirs. With sums of ±1 that is McNemar's exact
+// test. Zeros change nothing. Reckoned over the totals' distribution, not by sampling.
+double sign_flip_p(std::span<const int> cluster_sums);
+
 // Two-sided quantile of Student's t: P(|T| <= t) = confidence.
 double student_t_quantile(double confidence, double degrees_of_freedom);
 

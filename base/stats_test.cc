@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <numbers>
+#include <numeric>
 #include <vector>
 
 #include "base/rng.h"
@@ -174,6 +175,50 @@ TEST(ClusteredMean, CoversTheTruthAsOftenAsItSays) {
   }
   EXPECT_NEAR(static_cast<double>(n_covered) / kNights, 0.95, 0.015);  // three deviations
   EXPECT_LT(static_cast<double>(n_naive_covered) / kNights, 0.85);
+}
+
+TEST(ClusteredDifference, ByHand) {
+  // Six clusters, one of them -1: mean -1/6, variance of the mean 1/36, t of 5 degrees 2.570582.
+  const std::vector<double> d = {-1, 0, 0, 0, 0, 0};
+  const std::vector<int> own = {0, 1, 2, 3, 4, 5};
+  const Interval i = clustered_difference(d, own).mean;
+  EXPECT_NEAR(i.estimate, -1.0 / 6, 1e-12);
+  EXPECT_NEAR(i.lo, -1.0 / 6 - 2.5705818 / 6, 1e-6);
+  EXPECT_NEAR(i.hi, -1.0 / 6 + 2.5705818 / 6, 1e-6);
+  // Nothing differs: as far as none of 50 reaches, 3.8415 / 53.8415.
+  const std::vector<double> none(50, 0.0);
+  std::vector<int> fifty(50);
+  std::iota(fifty.begin(), fifty.end(), 0);
+  EXPECT_NEAR(clustered_difference(none, fifty).mean.hi, 3.841459 / 53.841459, 1e-6);
+  EXPECT_NEAR(clustered_difference(none, fifty).mean.lo, -3.841459 / 53.841459, 1e-6);
+}
+
+TEST(SignFlip, IsMcNemarWithoutClusters) {
+  // R: 2 * pbinom(2, 12, 0.5) = 0.03857422
+  std::vector<int> sums(10, -1);
+  sums.insert(sums.end(), {1, 1, 0, 0});
+  EXPECT_NEAR(sign_flip_p(sums), 0.03857421875, 1e-12);
+  EXPECT_EQ(sign_flip_p({}), 1);
+  EXPECT_EQ(sign_flip_p(std::vector<int>{1, -1}), 1);
+}
+
+TEST(SignFlip, CountsEverySignOfEveryCluster) {
+  // Sizes 3, 1, 1, 2, observed -5: of 16 totals 2 are ±7 and 4 are ±5.
+  EXPECT_DOUBLE_EQ(sign_flip_p(std::vector<int>{-3, -1, 1, -2}), 6.0 / 16);
+  // Against all signs, tried one by one.
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    std::vector<int> sums;
+    for (std::uint64_t i = 0; i < 11; ++i)
+      sums.push_back(static_cast<int>(7 * uniform_at(9, seed, i)) - 3);
+    const int observed = std::abs(std::accumulate(sums.begin(), sums.end(), 0));
+    int n_far = 0;
+    for (unsigned signs = 0; signs < 1u << 11; ++signs) {
+      int total = 0;
+      for (unsigned i = 0; i < 11; ++i) total += (signs >> i & 1u) != 0 ? sums[i] : -sums[i];
+      n_far += std::abs(total) >= observed;
+    }
+    EXPECT_NEAR(sign_flip_p(sums), n_far / 2048.0, 1e-12);
+  }
 }
 
 TEST(Median, IsTheMiddleOrTheMeanOfTheTwoMiddles) {
