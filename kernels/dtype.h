@@ -22,6 +22,16 @@ inline float f16_to_f32(std::uint16_t h) {
   return sign != 0 ? -magnitude : magnitude;
 }
 
+// OCP 8-bit E4M3: bias 7, no infinity, 0x7F and 0xFF are NaN.
+inline float e4m3_to_f32(std::uint8_t code) {
+  const std::uint32_t sign = (code & 0x80u) << 24, exponent = code >> 3 & 15u, mantissa = code & 7u;
+  if ((code & 0x7Fu) == 0x7Fu) return std::bit_cast<float>(sign | 0x7FC00000u);
+  if (exponent != 0)
+    return std::bit_cast<float>(sign | ((exponent + 120u) << 23) | (mantissa << 20));
+  const float magnitude = static_cast<float>(mantissa) * 0x1p-9f;  // subnormal or zero: exact
+  return sign != 0 ? -magnitude : magnitude;
+}
+
 // A row-major matrix in memory that need not be aligned to its element (a mapped file).
 struct WeightMatrix {
   const void* data;  // (n_rows, n_cols)

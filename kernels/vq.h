@@ -9,6 +9,7 @@
 // every sum one chain in ascending order.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <span>
 
@@ -19,35 +20,61 @@
 namespace assay::kernels {
 
 enum class VqMethod { kPartialSums, kCodewords };
+VqMethod vq_method(const VqMatrix& w);
 
 // The codes of one matrix in the order in which the kernels read them, as many bits as on disk.
 // Its memory is the arena's; the codebook stays the caller's.
+//
+// Rows come in blocks of 64, columns in scale groups; a tile is one block in one group. Tiles lie
+// [group][block], so that all rows of a group, which share its tables, are one forward stream. A
+// tile holds [sub-vector][book][64 indices], then the 64 rows' scales in binary16. Rows that pad
+// have index and scale zero.
 class PackedVq {
  public:
   PackedVq() = default;
   static PackedVq pack(WeightArena& arena, const VqMatrix& w);
 
-  // Rows come in blocks: work is shared out by whole blocks.
+  // Work is shared out by whole blocks.
   static constexpr int kBlockRows = 64;
-  int n_rows() const { return n_rows_; }
-  int n_cols() const { return n_cols_; }
-  int n_blocks() const { return (n_rows_ + kBlockRows - 1) / kBlockRows; }
-  bool empty() const { return n_rows_ == 0; }
+  int n_rows() const { return shape_.n_rows; }
+  int n_cols() const { return shape_.n_cols; }
+  int n_blocks() const { return (n_rows() + kBlockRows - 1) / kBlockRows; }
+  bool empty() const { return n_rows() == 0; }
   std::size_t bytes() const { return bytes_; }  // of codes and scales
   VqMethod method() const { return method_; }
 
+  // Dimensions and codebook; codes and scales are null.
+  const VqMatrix& shape() const { return shape_; }
+  int n_subvectors(int group) const {
+    return std::min(shape_.group, shape_.n_cols - group * shape_.group) / shape_.dim;
+  }
+  // 64 indices of one sub-vector and book. Codewords: in row order, a stream of index_bits each.
+  std::size_t indices_bytes() const { return std::size_t{8} * shape_.index_bits; }
+  std::size_t scales_offset(int group) const {
+    return static_cast<std::size_t>(n_subvectors(group)) * shape_.n_books * indices_bytes();
+  }
+  std::size_t tile_bytes(int group) const { return scales_offset(group) + 2 * kBlockRows; }
+  const std::byte* tile(int group, int block) const {
+    return data_ + tile_bytes(0) * group * n_blocks() + tile_bytes(group) * block;
+  }
+  // Partial sums: the place of a row's index, a byte, among the 64. Interleaving four vectors that
+  // hold byte 0 … 3 of 64 values so gives the values in row order; see vq_vbmi.cc. Its own inverse.
+  static constexpr int byte_of_row(int row) {
+    return (row & 3) | (row >> 2 & 3) << 4 | (row >> 4 & 3) << 2;
+  }
+
  private:
-  // (the implementer's fields)
-  int n_rows_ = 0, n_cols_ = 0;
+  VqMatrix shape_;
   std::size_t bytes_ = 0;
   VqMethod method_ = VqMethod::kCodewords;
+  std::byte* data_ = nullptr;
 };
 
 // Products of several matrices with the same inputs (an expert's gate and up, or those of every
 // selected expert): partial-sum tables are built once for all that share a codebook.
 struct VqProduct {
   const PackedVq* w;
-  float* const* y;  // (n_tokens) pointers to n_rows values
+  float* const* y;  // (n_tokens) pointers to n_rows values; must not overlap x
   int first_block, last_block;
 };
 struct VqProjectArgs {
@@ -55,7 +82,8 @@ struct VqProjectArgs {
   const float* const* x;  // (n_tokens) pointers to n_cols values, the same for all products
   int n_tokens;
   bool accumulate;
-  float* scratch;  // vq_scratch() floats, aligned to 64 bytes
+  float* scratch;        // vq_scratch() floats, aligned to 64 bytes
+  bool use_vbmi = true;  // false: not even where the processor has AVX-512 VBMI; the same bits
 };
 std::size_t vq_scratch();
 void vq_project_cpu(CpuTarget target, const VqProjectArgs& args);

@@ -1,0 +1,216 @@
+// Products by partial sums. Include after foreach_target.h.
+
+#if defined(ASSAY_KERNELS_VQ_PARTIAL_SUMS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef ASSAY_KERNELS_VQ_PARTIAL_SUMS_INL_H_
+#undef ASSAY_KERNELS_VQ_PARTIAL_SUMS_INL_H_
+#else
+#define ASSAY_KERNELS_VQ_PARTIAL_SUMS_INL_H_
+#endif
+
+#include <algorithm>
+#include <cstring>
+
+#include "hwy/cache_control.h"
+#include "kernels/simd-inl.h"
+#include "kernels/vq_codewords-inl.h"
+#include "kernels/vq_partial_sums.h"
+#include "kernels/vq_vbmi.h"
+
+#if ASSAY_CPU_SIMD
+HWY_BEFORE_NAMESPACE();
+namespace assay::kernels::HWY_NAMESPACE {
+namespace {
+
+// table[i] = codeword_i · x, a chain of dim multiply-adds from zero.
+HWY_NOINLINE void build_table(const float* codebook, int dim, const float* x, float* table) {
+  constexpr int kAtOnce = HWY_TARGET == HWY_AVX3 ? 8 : 4;  // chains enough to hide the latency
+  for (int i = 0; i < VqScratch::kCodes; i += 16 * kAtOnce) {
+    V16 sum[kAtOnce];
+#pragma GCC unroll 8
+    for (int k = 0; k < kAtOnce; ++k) sum[k] = V16::zero();
+    for (int c = 0; c < dim; ++c) {
+      const V16 v = V16::set(x[c]);
+#pragma GCC unroll 8
+      for (int k = 0; k < kAtOnce; ++k)
+        sum[k] = fma(V16::load(codebook + VqScratch::kCodes * c + i + 16 * k), v, sum[k]);
+    }
+#pragma GCC unroll 8
+    for (int k = 0; k < kAtOnce; ++k) sum[k].store(table + i + 16 * k);
+  }
+}
+
+// The look-ups of the lowest two bytes, which are then shifted out. The empty asm keeps the
+// compiler from joining scalars to vectors, which takes twice as many operations.
+HWY_INLINE void add_two(const float* table, std::uint64_t& index, float& s0, float& s1) {
+  s0 += table[index & 255];
+  s1 += table[index >> 8 & 255];
+  index >>= 16;
+  asm("" : "+x"(s0), "+x"(s1), "+r"(index));
+}
+
+// Without VBMI: a load with an addition for each row. Gathers are slower on AMD, and permutations
+// of 32 floats take as long on Intel.
+HWY_NOINLINE void look_up(const VqLookUp& a) {
+  for (int b = 0; b < a.n_blocks; ++b) {
+    const std::byte* codes = a.codes + a.block_bytes * b;
+    float* sums = a.sums + PackedVq::kBlockRows * b;
+    const std::byte* ahead = b + 1 < a.n_blocks ? codes + a.block_bytes : a.next;
+    for (int j = 0; j < a.n_tables; ++j) __builtin_prefetch(ahead + 64 * j, 0, 0);
+    for (int first = 0; first < PackedVq::kBlockRows; first += 8) {
+      // Bytes first … first + 7 belong to four rows from `row` on and four from 16 further.
+      const int row = PackedVq::byte_of_row(first);
+      float* lower = sums + row;
+      float* upper = lower + 16;
+      float s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0;
+      if (a.add) {
+        s0 = lower[0], s1 = lower[1], s2 = lower[2], s3 = lower[3];
+        s4 = upper[0], s5 = upper[1], s6 = upper[2], s7 = upper[3];
+      }
+      const float* table = a.tables;
+      for (int j = 0; j < a.n_tables; ++j, table += VqScratch::kCodes) {
+        std::uint64_t index;
+        std::memcpy(&index, codes + 64 * j + first, 8);
+        add_two(table, index, s0, s1);
+        add_two(table, index, s2, s3);
+        add_two(table, index, s4, s5);
+        add_two(table, index, s6, s7);
+      }
+      lower[0] = s0, lower[1] = s1, lower[2] = s2, lower[3] = s3;
+      upper[0] = s4, upper[1] = s5, upper[2] = s6, upper[3] = s7;
+    }
+    if (a.scales == nullptr) continue;
+    for (int k = 0; k < 4; ++k) {
+      const V16 scale = load_scales(a.scales + a.block_bytes * b + 32 * k);
+      float* y = a.y + PackedVq::kBlockRows * b + 16 * k;
+      fma(scale, V16::load(sums + 16 * k), V16::load(y)).store(y);
+    }
+  }
+}
+
+// Blocks of one product, and where their sums lie in the scratch.
+struct Piece {
+  const VqProduct* product;
+  int first_block, n_blocks, at;
+};
+constexpr int kMaxPieces = 64;
+constexpr int kTileBlocks = 32;  // whose codes stay near while tokens pass
+
+struct Pass {
+  const VqProjectArgs* args;
+  const PackedVq* like;  // any of the matrices
+  VqScratch* scratch;
+  int first_token, n_tokens;
+  Piece pieces[kMaxPieces];
+  int n_pieces, n_blocks;
+};
+
+HWY_INLINE std::size_t sums_at(const Pass& p, int token, int block) {
+  return static_cast<std::size_t>(PackedVq::kBlockRows) *
+         static_cast<std::size_t>(p.n_blocks * token + block);
+}
+
+// The codes that a turn reads after the tiles from block b of piece i on.
+const std::byte* codes_after(const Pass& p, int g, int j0, int i, int b) {
+  const bool piece_ends = b + kTileBlocks >= p.pieces[i].n_blocks;
+  if (piece_ends && i + 1 == p.n_pieces) {
+    i = -1;
+    j0 += VqScratch::kTables;
+    if (j0 >= p.like->n_subvectors(g)) {
+      j0 = 0;
+      g = g + 1 == p.like->shape().n_groups() ? 0 : g + 1;
+    }
+  }
+  const Piece& next = p.pieces[piece_ends ? i + 1 : i];
+  const PackedVq& m = *next.product->w;
+  return m.tile(g, next.first_block + (piece_ends ? 0 : b + kTileBlocks)) + m.indices_bytes() * j0;
+}
+
+// Turn j0 of group g: the tables of its sub-vectors, then their sums for every row.
+void run_turn(const Pass& p, int g, int j0, bool vbmi) {
+  VqScratch& s = *p.scratch;
+  const VqMatrix& shape = p.like->shape();
+  const int n_sub = p.like->n_subvectors(g), n_tables = std::min(VqScratch::kTables, n_sub - j0);
+  const bool last = j0 + n_tables == n_sub;
+  for (int t = 0; t < p.n_tokens; ++t)
+    for (int j = 0; j < n_tables; ++j) {
+      float* table = s.tables[t] + VqScratch::kCodes * j;
+      build_table(s.codebook, shape.dim,
+                  p.args->x[p.first_token + t] + g * shape.group + (j0 + j) * shape.dim, table);
+      if (vbmi) vbmi_split_planes(table);
+    }
+  for (int i = 0; i < p.n_pieces; ++i) {
+    const Piece& piece = p.pieces[i];
+    const PackedVq& m = *piece.product->w;
+    for (int b = 0; b < piece.n_blocks; b += kTileBlocks) {
+      const int n_blocks = std::min(kTileBlocks, piece.n_blocks - b);
+      const std::byte* tile = m.tile(g, piece.first_block + b);
+      for (int t = 0; t < p.n_tokens; ++t) {
+        const std::size_t at = sums_at(p, t, piece.at + b);
+        const VqLookUp look{.codes = tile + m.indices_bytes() * j0,
+                            .block_bytes = m.tile_bytes(g),
+                            .n_blocks = n_blocks,
+                            .tables = s.tables[t],
+                            .n_tables = n_tables,
+                            .sums = s.sums + at,
+                            .add = j0 != 0,
+                            .scales = last ? tile + m.scales_offset(g) : nullptr,
+                            .y = s.y + at,
+                            .next = codes_after(p, g, j0, i, b)};
+        vbmi ? vbmi_look_up(look) : look_up(look);
+      }
+    }
+  }
+}
+
+void run_pass(const Pass& p, bool vbmi) {
+  VqScratch& s = *p.scratch;
+  std::memset(s.y, 0, sums_at(p, p.n_tokens, 0) * sizeof(float));
+  for (int g = 0; g < p.like->shape().n_groups(); ++g)
+    for (int j0 = 0; j0 < p.like->n_subvectors(g); j0 += VqScratch::kTables)
+      run_turn(p, g, j0, vbmi);
+  for (int i = 0; i < p.n_pieces; ++i) {
+    const Piece& piece = p.pieces[i];
+    for (int t = 0; t < p.n_tokens; ++t)
+      for (int k = 0; k < 4 * piece.n_blocks; ++k) {
+        const int row = piece.first_block * PackedVq::kBlockRows + 16 * k;
+        store_rows(piece.product->y[p.first_token + t] + row, piece.product->w->n_rows() - row,
+                   V16::load(s.y + sums_at(p, t, piece.at) + 16 * k), p.args->accumulate);
+      }
+  }
+}
+
+// `first` and every product of the call that shares its tables.
+void project_partial_sums(const VqProduct& first, const VqProjectArgs& a) {
+  const bool vbmi = HWY_TARGET == HWY_AVX3 && a.use_vbmi && have_vbmi();
+  Pass p{.args = &a, .like = first.w, .scratch = reinterpret_cast<VqScratch*>(a.scratch)};
+  const VqMatrix& shape = first.w->shape();
+  for (int i = 0; i < VqScratch::kCodes; ++i)
+    for (int c = 0; c < shape.dim; ++c)
+      p.scratch->codebook[VqScratch::kCodes * c + i] = shape.codebook[shape.dim * i + c];
+
+  for (; p.first_token < a.n_tokens; p.first_token += p.n_tokens) {
+    p.n_tokens = std::min(VqScratch::kTokens, a.n_tokens - p.first_token);
+    const int room = VqScratch::kBlocks / p.n_tokens;
+    const auto flush = [&] {
+      if (p.n_pieces != 0) run_pass(p, vbmi);
+      p.n_pieces = p.n_blocks = 0;
+    };
+    for (const VqProduct& product : a.products) {
+      if (!share_tables(first, product)) continue;
+      for (int b = product.first_block; b < product.last_block;) {
+        if (p.n_pieces == kMaxPieces || p.n_blocks == room) flush();
+        const int n = std::min(product.last_block - b, room - p.n_blocks);
+        p.pieces[p.n_pieces++] = {&product, b, n, p.n_blocks};
+        p.n_blocks += n;
+        b += n;
+      }
+    }
+    flush();
+  }
+}
+
+}  // namespace
+}  // namespace assay::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+#endif  // ASSAY_CPU_SIMD
+#endif  // include guard

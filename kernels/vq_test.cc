@@ -1,0 +1,246 @@
+#include "kernels/vq.h"
+
+#include <limits>
+#include <memory>
+#include <random>
+
+#include "kernels/aligned_array.h"
+#include "kernels/vq_testing.h"
+
+namespace assay::kernels {
+namespace {
+
+constexpr VqShape kShapes[] = {
+    {64, 128, 8, 256, 8, 1, 128},   {256, 256, 8, 256, 8, 1, 128}, {300, 208, 8, 256, 8, 1, 128},
+    {130, 96, 4, 256, 8, 1, 64},    {1, 24, 8, 256, 8, 1, 16},     {17, 33, 1, 256, 8, 1, 10},
+    {257, 176, 16, 256, 8, 1, 160}, {65, 40, 2, 256, 8, 1, 40},    {70, 48, 8, 4096, 12, 1, 32},
+    {129, 64, 4, 4096, 12, 1, 24},  {33, 11, 1, 2, 1, 1, 11},      {64, 22, 2, 3, 2, 1, 6},
+    {5, 36, 4, 8, 3, 1, 36},        {66, 30, 2, 16, 4, 1, 20},     {80, 32, 16, 20, 5, 1, 32},
+    {63, 60, 4, 64, 6, 1, 28},      {31, 56, 8, 100, 7, 1, 24},    {128, 18, 2, 512, 9, 1, 18},
+    {90, 20, 4, 1000, 10, 1, 12},   {64, 40, 8, 2048, 11, 1, 40},  {50, 32, 8, 4096, 16, 1, 16},
+    {100, 48, 8, 256, 8, 2, 24},    {40, 32, 16, 16, 4, 4, 32},    {70, 24, 2, 300, 9, 3, 10},
+    {64, 16, 8, 256, 8, 1, 8}};
+constexpr int kTokens[] = {1, 2, 3, 7, 8, 9, 31, 32, 33};
+
+std::vector<float> nans(std::size_t n) {
+  return std::vector<float>(n, std::numeric_limits<float>::quiet_NaN());
+}
+
+struct How {
+  CpuTarget target;
+  bool use_vbmi = true;
+  int first_part = 0, n_parts = 1;  // calls that share out the blocks
+};
+
+class Problem {
+ public:
+  Problem(const VqShape& shape, std::uint64_t seed, bool integers)
+      : shape_(shape),
+        vq_(shape, seed, integers),
+        packed_(PackedVq::pack(arena_, vq_.view())),
+        x_(integers ? random_integers(n_inputs(), seed + 1) : random_floats(n_inputs(), seed + 1)) {
+  }
+
+  std::vector<float> reference(int n_tokens, std::vector<float> y, bool accumulate) const {
+    project_reference(vq_.view(), x_.data(), n_tokens, shape_.n_cols, y.data(), shape_.n_rows,
+                      accumulate);
+    return y;
+  }
+  std::vector<float> cpu(const How& how, int n_tokens, std::vector<float> y, bool accumulate,
+                         int first_token = 0) const {
+    const auto xs = row_pointers(x_.data() + first_token * shape_.n_cols, n_tokens, shape_.n_cols);
+    const auto ys = row_pointers(y.data(), n_tokens, shape_.n_rows);
+    AlignedArray<float> scratch(vq_scratch());
+    for (int p = how.first_part; p < how.n_parts; ++p) {
+      const VqProduct product{&packed_, ys.data(), packed_.n_blocks() * p / how.n_parts,
+                              packed_.n_blocks() * (p + 1) / how.n_parts};
+      vq_project_cpu(how.target, {.products = {&product, 1},
+                                  .x = xs.data(),
+                                  .n_tokens = n_tokens,
+                                  .accumulate = accumulate,
+                                  .scratch = scratch.data(),
+                                  .use_vbmi = how.use_vbmi});
+    }
+    return y;
+  }
+  std::vector<float> poisoned(int n_tokens) const { return nans(n_outputs(n_tokens)); }
+  std::vector<float> whole(int n_tokens) const { return random_integers(n_outputs(n_tokens), 3); }
+
+  // Roundings that one product passes through: those of its chain within the group, one for each
+  // group's multiply-add, and the reference's own. Partial sums: dim in the table, then one
+  // addition for each sub-vector of the group. Codewords: one for each further book, then the
+  // group's columns. A rounding is at most 2^-24 of a partial sum, which Σ |scale| Σ|codeword| |x|
+  // bounds; 1.001 covers the terms of second order.
+  std::vector<double> tolerance(int n_tokens) const {
+    const VqMatrix w = vq_.view();
+    const int within = packed_.method() == VqMethod::kPartialSums ? w.dim + w.group / w.dim
+                                                                  : w.n_books - 1 + w.group;
+    const double unit = (within + w.n_groups() + 1) * 0x1p-24 * 1.001;
+    std::vector<double> out;
+    for (int t = 0; t < n_tokens; ++t)
+      for (int r = 0; r < w.n_rows; ++r) {
+        double sum = 0;
+        for (int c = 0; c < w.n_cols; ++c)
+          sum += sum_of_books(w, r, c) * std::abs(x_[t * w.n_cols + c]);
+        out.push_back(unit * sum);
+      }
+    return out;
+  }
+  const PackedVq& packed() const { return packed_; }
+  const VqShape& shape() const { return shape_; }
+
+ private:
+  static constexpr int kMaxTokens = 33;
+  std::size_t n_inputs() const { return static_cast<std::size_t>(kMaxTokens) * shape_.n_cols; }
+  std::size_t n_outputs(int n_tokens) const {
+    return static_cast<std::size_t>(n_tokens) * shape_.n_rows;
+  }
+  static double sum_of_books(const VqMatrix& w, int r, int c) {
+    double sum = 0;
+    for (int m = 0; m < w.n_books; ++m)
+      sum += std::abs(static_cast<double>(
+          w.codebook[(static_cast<std::size_t>(m) * w.n_codes + vq_index(w, r, c / w.dim, m)) *
+                         w.dim +
+                     c % w.dim]));
+    return sum * std::abs(static_cast<double>(vq_scale(w, r, c / w.group)));
+  }
+
+  VqShape shape_;
+  RandomVq vq_;
+  WeightArena arena_;
+  PackedVq packed_;
+  std::vector<float> x_;
+};
+
+using VqProjectCpu = EveryTarget;
+ASSAY_FOR_EVERY_TARGET(VqProjectCpu);
+
+TEST_P(VqProjectCpu, IsExactOnIntegers) {
+  for (const VqShape& shape : kShapes) {
+    const Problem p(shape, 1, true);
+    for (const int n : kTokens)
+      for (const bool use_vbmi : {false, true}) {
+        const How how{.target = GetParam(), .use_vbmi = use_vbmi};
+        EXPECT_EQ(first_difference(p.reference(n, p.poisoned(n), false),
+                                   p.cpu(how, n, p.poisoned(n), false)),
+                  "")
+            << shape << ", " << n << " tokens, vbmi " << use_vbmi;
+        EXPECT_EQ(
+            first_difference(p.reference(n, p.whole(n), true), p.cpu(how, n, p.whole(n), true)), "")
+            << shape << ", " << n << " tokens added, vbmi " << use_vbmi;
+      }
+  }
+}
+
+TEST_P(VqProjectCpu, StaysWithinTheRoundingsOfItsChains) {
+  std::random_device fresh;
+  for (int i = 0; i < 24; ++i) {
+    const std::uint64_t seed = fresh();
+    std::uint64_t n_drawn = 0;
+    const auto draw = [&](int n) { return static_cast<int>(uniform_at(seed, 7, n_drawn++) * n); };
+    const int dim = 1 << draw(5), bits = i % 3 == 0 ? 8 : 1 + draw(12);
+    const VqShape shape{.n_rows = 1 + draw(200),
+                        .n_cols = dim * (1 + draw(300 / dim)),
+                        .dim = dim,
+                        .n_codes = i % 3 == 0 ? 256 : 1 << bits,
+                        .index_bits = bits,
+                        .n_books = i % 4 == 1 ? 1 + draw(4) : 1,
+                        .group = dim * (1 + draw(16))};
+    SCOPED_TRACE(testing::Message() << "seed " << seed << ": " << shape);
+    const Problem p(shape, seed, false);
+    const int n = 1 + draw(10);
+    expect_within(p.reference(n, p.poisoned(n), false),
+                  p.cpu({.target = GetParam()}, n, p.poisoned(n), false), p.tolerance(n));
+  }
+}
+
+TEST_P(VqProjectCpu, TargetTokensTogetherAndSharesOfBlocksDoNotChangeABit) {
+  for (const VqShape& shape : kShapes) {
+    const Problem p(shape, 5, false);
+    std::vector<float> alone;
+    for (int t = 0; t < 33; ++t) {
+      const auto y = p.cpu({.target = usable_cpu_targets().front(), .use_vbmi = false}, 1,
+                           p.poisoned(1), false, t);
+      alone.insert(alone.end(), y.begin(), y.end());
+    }
+    for (const int n : kTokens)
+      for (const int n_parts : {1, 2, 3})
+        for (const bool use_vbmi : {false, true})
+          EXPECT_EQ(
+              first_difference({alone.begin(), alone.begin() + n * shape.n_rows},
+                               p.cpu({GetParam(), use_vbmi, 0, n_parts}, n, p.poisoned(n), false)),
+              "")
+              << shape << ", " << n << " tokens, " << n_parts << " parts, vbmi " << use_vbmi;
+  }
+}
+
+TEST_P(VqProjectCpu, WritesTheRowsOfItsBlocksAndNoOthers) {
+  for (const VqShape& shape : {kShapes[2], kShapes[9]}) {
+    const Problem p(shape, 6, true);
+    const auto expected = p.reference(2, p.poisoned(2), false);
+    const auto got =
+        p.cpu({.target = GetParam(), .first_part = 1, .n_parts = 3}, 2, p.poisoned(2), false);
+    const int first = p.packed().n_blocks() / 3 * PackedVq::kBlockRows;
+    for (std::size_t i = 0; i < got.size(); ++i)
+      if (static_cast<int>(i) % shape.n_rows < first)
+        EXPECT_TRUE(std::isnan(got[i])) << shape << ", " << i;
+      else
+        EXPECT_EQ(got[i], expected[i]) << shape << ", " << i;
+  }
+}
+
+// Three matrices of one codebook and one of another, in one call and each in its own.
+TEST_P(VqProjectCpu, SharingTablesDoesNotChangeABit) {
+  constexpr VqShape kMatrices[] = {{200, 256, 8, 256, 8, 1, 128},
+                                   {700, 256, 8, 256, 8, 1, 128},
+                                   {64, 256, 8, 4096, 12, 1, 128},
+                                   {130, 256, 8, 256, 8, 1, 128}};
+  constexpr int kN = 9;
+  WeightArena arena;
+  std::vector<std::unique_ptr<RandomVq>> matrices;
+  std::vector<PackedVq> packed;
+  std::vector<std::vector<float>> together, apart;
+  for (const VqShape& s : kMatrices) {
+    matrices.push_back(std::make_unique<RandomVq>(s, matrices.size(), false));
+    const bool share = s.n_codes == 256;
+    packed.push_back(PackedVq::pack(
+        arena, matrices.back()->view(share ? matrices[0]->codebook.data() : nullptr)));
+    together.push_back(nans(static_cast<std::size_t>(kN) * s.n_rows));
+  }
+  apart = together;
+  const auto x = random_floats(std::size_t{kN} * 256, 9);
+  const auto xs = row_pointers(x.data(), kN, 256);
+  AlignedArray<float> scratch(vq_scratch());
+  const auto call = [&](std::span<const VqProduct> products) {
+    vq_project_cpu(GetParam(), {.products = products,
+                                .x = xs.data(),
+                                .n_tokens = kN,
+                                .accumulate = false,
+                                .scratch = scratch.data()});
+  };
+  std::vector<std::vector<float*>> together_rows, apart_rows;
+  for (std::size_t i = 0; i < packed.size(); ++i) {
+    together_rows.push_back(row_pointers(together[i].data(), kN, kMatrices[i].n_rows));
+    apart_rows.push_back(row_pointers(apart[i].data(), kN, kMatrices[i].n_rows));
+  }
+  std::vector<VqProduct> products;
+  for (std::size_t i = 0; i < packed.size(); ++i) {
+    products.push_back({&packed[i], together_rows[i].data(), 0, packed[i].n_blocks()});
+    const VqProduct one{&packed[i], apart_rows[i].data(), 0, packed[i].n_blocks()};
+    call({&one, 1});
+  }
+  call(products);
+  for (std::size_t i = 0; i < packed.size(); ++i)
+    EXPECT_EQ(first_difference(apart[i], together[i]), "") << kMatrices[i];
+}
+
+TEST(PackedVq, KeepsAsManyBitsAsTheFile) {
+  WeightArena arena;
+  const RandomVq byte({128, 256, 8, 256, 8, 1, 128}, 1, false),
+      twelve({128, 256, 8, 4096, 12, 1, 128}, 1, false);
+  EXPECT_EQ(PackedVq::pack(arena, byte.view()).bytes(), 128u * (256 / 8 + 2 * 2));
+  EXPECT_EQ(PackedVq::pack(arena, twelve.view()).bytes(), 128u * (256 / 8 * 3 / 2 + 2 * 2));
+}
+
+}  // namespace
+}  // namespace assay::kernels
