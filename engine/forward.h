@@ -19,6 +19,12 @@ class Observer {
   virtual void on_routing(int layer, const Backend& backend) = 0;
 };
 
+// The two halves of a decoder layer, each kResidual → kResidual, between begin_step and end_step.
+void attention_block(Backend& backend, const ModelConfig& config, int layer, bool sparse,
+                     Observer* observer = nullptr);
+void mlp_block(Backend& backend, const ModelConfig& config, int layer,
+               Observer* observer = nullptr);
+
 // Runs every layer over `rows`, writes the logits of `logit_rows` (row numbers of the step) to
 // `logits` (logit_rows.size(), vocab), and makes the caches' new rows count.
 void forward(Backend& backend, const ModelConfig& config, const StepRows& rows, bool sparse,

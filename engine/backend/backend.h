@@ -78,7 +78,9 @@ class Backend {
   virtual std::unique_ptr<KvCache> new_cache() = 0;
 
   virtual void begin_step(const StepRows& rows) = 0;
-  virtual void embed() = 0;                                          // tokens → kResidual
+  virtual void embed() = 0;  // tokens → kResidual
+  // Instead of embed: (n_rows, hidden) → kResidual, for who runs a layer alone.
+  virtual void set_residual(std::span<const float> rows) = 0;
   virtual void rms_norm(int layer, Norm norm, Act in, Act out) = 0;  // layer ignored for kFinal
   virtual void project(int layer, Projection projection, Act in, Act out) = 0;
   virtual void project_add(int layer, Projection projection, Act in, Act out) = 0;  // out += …

@@ -17,8 +17,6 @@ constexpr int kTokensPerItem = 24;
 // Weights of one work item: they stay in a core's second-level cache while tokens pass by.
 constexpr std::size_t kWeightBytesPerItem = 384 << 10;
 
-constexpr int kGroup = kernels::PackedMatrix::kGroupBlocks;
-
 int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 }  // namespace
@@ -28,7 +26,9 @@ CpuBackend::CpuBackend(std::shared_ptr<const CpuModel> model, int n_threads)
       m_(*model_),
       c_(m_.config),
       pool_(n_threads),
-      slots_(static_cast<std::size_t>(pool_.n_threads())) {}
+      slots_(static_cast<std::size_t>(pool_.n_threads())) {
+  for (Slot& slot : slots_) slot.vq.reserve(kernels::vq_scratch());
+}
 
 std::unique_ptr<KvCache> CpuBackend::new_cache() { return std::make_unique<CpuCache>(c_); }
 
@@ -89,7 +89,7 @@ void CpuBackend::rms_norm(int layer, Norm norm, Act in, Act out) {
   });
 }
 
-const kernels::PackedMatrix& CpuBackend::matrix(int layer, Projection p) const {
+const CpuMatrix& CpuBackend::matrix(int layer, Projection p) const {
   const CpuLayer& l = m_.layers[layer];
   return p == Projection::kQueryA   ? l.q_a
          : p == Projection::kQueryB ? l.q_b
@@ -118,8 +118,8 @@ void CpuBackend::project_add(int layer, Projection p, Act in, Act out) {
                true);
 }
 
-void CpuBackend::project_rows(const kernels::PackedMatrix& w, const float* x, int x_stride,
-                              float* y, int y_stride, bool accumulate) {
+void CpuBackend::project_rows(const CpuMatrix& w, const float* x, int x_stride, float* y,
+                              int y_stride, bool accumulate) {
   x_rows_.resize(static_cast<std::size_t>(n_));
   y_rows_.resize(static_cast<std::size_t>(n_));
   for (int r = 0; r < n_; ++r) {
@@ -129,8 +129,8 @@ void CpuBackend::project_rows(const kernels::PackedMatrix& w, const float* x, in
   multiply(w, x_rows_.data(), y_rows_.data(), n_, accumulate);
 }
 
-void CpuBackend::multiply(const kernels::PackedMatrix& w, const float* const* x, float* const* y,
-                          int n_tokens, bool accumulate) {
+void CpuBackend::multiply(const CpuMatrix& w, const float* const* x, float* const* y, int n_tokens,
+                          bool accumulate) {
   const int n_blocks = w.n_blocks(), n_threads = pool_.n_threads();
   const std::int64_t work = static_cast<std::int64_t>(n_tokens) * w.n_rows() * w.n_cols();
   int n_token_parts = 1, n_block_parts = 1;
@@ -143,43 +143,44 @@ void CpuBackend::multiply(const kernels::PackedMatrix& w, const float* const* x,
       const int per_thread = n_blocks >= 32 * n_threads ? 4 : 1;
       n_block_parts = std::max(n_block_parts, per_thread * n_threads);
     }
-    n_block_parts = std::min(n_block_parts, ceil_div(n_blocks, kGroup));
+    n_block_parts = std::min(n_block_parts, ceil_div(n_blocks, w.group_blocks()));
   }
   // Parts begin at whole groups of blocks, which the kernel reads as one stream.
   const auto cut = [&](int b) {
-    return std::min(n_blocks, ceil_div(n_blocks, kGroup) * b / n_block_parts * kGroup);
+    const int group = w.group_blocks();
+    return std::min(n_blocks, ceil_div(n_blocks, group) * b / n_block_parts * group);
   };
-  const auto item = [&](int i) {
+  for_each(n_token_parts * n_block_parts, [&](Slot& slot, int i) {
     const int b = i / n_token_parts, t = i % n_token_parts;
     const int first = n_tokens * t / n_token_parts, last = n_tokens * (t + 1) / n_token_parts;
-    kernels::project_cpu(m_.target, {.w = &w,
-                                     .x = x + first,
-                                     .y = y + first,
-                                     .n_tokens = last - first,
-                                     .first_block = cut(b),
-                                     .last_block = cut(b + 1),
-                                     .accumulate = accumulate});
-  };
-  pool_.parallel_for(n_token_parts * n_block_parts, item);
+    w.multiply(m_.target, {.x = x + first,
+                           .y = y + first,
+                           .n_tokens = last - first,
+                           .first_block = cut(b),
+                           .last_block = cut(b + 1),
+                           .accumulate = accumulate,
+                           .scratch = slot.vq.data()});
+  });
 }
 
-void CpuBackend::multiply_two(const kernels::PackedMatrix& a, float* y_a,
-                              const kernels::PackedMatrix& b, float* y_b, const float* x) {
+void CpuBackend::multiply_two(const CpuMatrix& a, float* y_a, const CpuMatrix& b, float* y_b,
+                              const float* x) {
   // Whole groups of blocks to each thread, as even as they go.
-  const int groups_a = ceil_div(a.n_blocks(), kGroup), groups_b = ceil_div(b.n_blocks(), kGroup);
+  const int groups_a = ceil_div(a.n_blocks(), a.group_blocks());
+  const int groups_b = ceil_div(b.n_blocks(), b.group_blocks());
   const int n_groups = groups_a + groups_b, parts = std::min(n_groups, pool_.n_threads());
-  pool_.parallel_for(parts, [&](int i) {
+  for_each(parts, [&](Slot& slot, int i) {
     const int first = n_groups * i / parts, last = n_groups * (i + 1) / parts;
-    const auto run = [&](const kernels::PackedMatrix& w, float* y, int from, int to) {
-      const int end = std::min(to * kGroup, w.n_blocks());
-      if (from * kGroup < end)
-        kernels::project_cpu(m_.target, {.w = &w,
-                                         .x = &x,
-                                         .y = &y,
-                                         .n_tokens = 1,
-                                         .first_block = from * kGroup,
-                                         .last_block = end,
-                                         .accumulate = false});
+    const auto run = [&](const CpuMatrix& w, float* y, int from, int to) {
+      const int group = w.group_blocks(), end = std::min(to * group, w.n_blocks());
+      if (from * group < end)
+        w.multiply(m_.target, {.x = &x,
+                               .y = &y,
+                               .n_tokens = 1,
+                               .first_block = from * group,
+                               .last_block = end,
+                               .accumulate = false,
+                               .scratch = slot.vq.data()});
     };
     run(a, y_a, std::min(first, groups_a), std::min(last, groups_a));
     run(b, y_b, std::max(first - groups_a, 0), std::max(last - groups_a, 0));
@@ -196,6 +197,12 @@ void CpuBackend::logits(std::span<const int> rows, std::span<float> out) {
     y_rows_[i] = out.data() + i * static_cast<std::size_t>(c_.vocab);
   }
   multiply(m_.lm_head, x_rows_.data(), y_rows_.data(), static_cast<int>(rows.size()), false);
+}
+
+void CpuBackend::set_residual(std::span<const float> rows) {
+  CHECK(rows.size() == static_cast<std::size_t>(n_) * static_cast<std::size_t>(c_.hidden))
+      << rows.size();
+  std::copy(rows.begin(), rows.end(), act(Act::kResidual, 0));
 }
 
 std::vector<float> CpuBackend::read(Act a) const {

@@ -27,6 +27,7 @@ class CpuBackend final : public Backend {
   std::unique_ptr<KvCache> new_cache() override;
   void begin_step(const StepRows& rows) override;
   void embed() override;
+  void set_residual(std::span<const float> rows) override;
   void rms_norm(int layer, Norm norm, Act in, Act out) override;
   void project(int layer, Projection projection, Act in, Act out) override;
   void project_add(int layer, Projection projection, Act in, Act out) override;
@@ -76,9 +77,11 @@ class CpuBackend final : public Backend {
   struct Slot {
     MlaScratch mla;
     Floats gate_up, hidden, scores;
+    Floats vq;  // kernels::vq_scratch()
     kernels::TopKSelector top_k;
     std::vector<const float*> x;
     std::vector<float*> y;
+    std::vector<kernels::VqProduct> products;
   };
 
   // body(slot, item) for every item; a slot is used by one thread at a time.
@@ -105,14 +108,13 @@ class CpuBackend final : public Backend {
     return acts_[static_cast<int>(a)].data() + static_cast<std::ptrdiff_t>(row) * act_width(a, c_);
   }
   void rotate(int row, bool interleaved, float* x) const;
-  void project_rows(const kernels::PackedMatrix& w, const float* x, int x_stride, float* y,
-                    int y_stride, bool accumulate);
+  void project_rows(const CpuMatrix& w, const float* x, int x_stride, float* y, int y_stride,
+                    bool accumulate);
   // Single-token products that read the same input, in one parallel loop.
-  void multiply_two(const kernels::PackedMatrix& a, float* y_a, const kernels::PackedMatrix& b,
-                    float* y_b, const float* x);
-  void multiply(const kernels::PackedMatrix& w, const float* const* x, float* const* y,
-                int n_tokens, bool accumulate);
-  const kernels::PackedMatrix& matrix(int layer, Projection p) const;
+  void multiply_two(const CpuMatrix& a, float* y_a, const CpuMatrix& b, float* y_b, const float* x);
+  void multiply(const CpuMatrix& w, const float* const* x, float* const* y, int n_tokens,
+                bool accumulate);
+  const CpuMatrix& matrix(int layer, Projection p) const;
 
   void plan_mla_tiles(bool sparse);
   void prepare_queries(const CpuLayer& layer, const MlaTile& tile, MlaScratch& scratch);
@@ -125,10 +127,13 @@ class CpuBackend final : public Backend {
   void score_and_select(Slot& slot, int layer, int first_row, int n_rows);
 
   void one_row_moe(const CpuLayer& layer);
+  void one_row_coded_moe(const CpuLayer& layer);
   void many_rows_moe(const CpuLayer& layer, int first_row, int n_rows);
   void run_expert_tile(Slot& slot, const ExpertTile& tile, int first_row);
-  void hidden_of(Slot& slot, const CpuMlp& mlp, const float* const* x, int n_tokens, int block,
+  void hidden_of(Slot& slot, const CpuMlp& mlp, const float* const* x, int n_tokens, int unit,
                  int end, float* hidden, std::ptrdiff_t stride);
+  void coded_hidden_of(Slot& slot, const CpuMlp& mlp, const float* const* x, int n_tokens, int unit,
+                       int end, float* hidden, std::ptrdiff_t stride);
 
   const std::shared_ptr<const CpuModel> model_;
   const CpuModel& m_;

@@ -172,6 +172,39 @@ TEST_P(Determinism, BitsDoNotDependOnTheInstructionSet) {
     }
 }
 
+TEST(QuantisedModel, LogitsAgreeWithTheReferenceAtEveryPosition) {
+  for (const bool sparse : {false, true}) {
+    const TinyModel m = TinyModel::quantised();
+    const auto reference = load_reference_model(m.config, m.weights, "");
+    ASSERT_TRUE(reference);
+    const std::vector<std::vector<int>> prompts = {prompt(150, 1, m.config.vocab)};
+    Margins margins;
+    const auto expected = run(m, *reference, 2, prompts, 64, sparse, &margins);
+    ASSERT_GT(margins.smallest, 1e-6f) << "choose a seed without near-ties";
+    expect_close(expected[0], run(m, cpu_model(m), 2, prompts, 64, sparse)[0], m.config.vocab);
+  }
+}
+
+// One token takes another path through the experts than several do.
+TEST(QuantisedModel, BitsDoNotDependOnThreadsChunksBatchOrInstructionSet) {
+  const TinyModel m = TinyModel::quantised();
+  const std::vector<std::vector<int>> prompts = {prompt(90, 2, m.config.vocab),
+                                                 prompt(70, 3, m.config.vocab)};
+  std::vector<std::vector<float>> expected;
+  for (const auto& p : prompts) expected.push_back(run(m, cpu_model(m), 1, {p}, 90, true)[0]);
+  for (const kernels::CpuTarget target : kernels::usable_cpu_targets()) {
+    const Model model = cpu_model(m, kernels::cpu_target_name(target));
+    for (const int n_threads : {1, 2, 3})
+      for (const int chunk : {1, 7, 64}) {
+        const auto got = run(m, model, n_threads, prompts, chunk, true);
+        for (std::size_t i = 0; i < prompts.size(); ++i)
+          EXPECT_EQ(first_difference(expected[i], got[i]), "")
+              << model->kernel() << ", " << n_threads << " threads, chunks of " << chunk
+              << ", prompt " << i;
+      }
+  }
+}
+
 TEST(CpuBackend, SparseIsDenseUntilThePromptExceedsTheSelection) {
   const TinyModel m;
   const Model model = cpu_model(m);

@@ -24,7 +24,7 @@ int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 void CpuBackend::mlp(int layer) {
   const CpuMlp& mlp = m_.layers[layer].mlp;
-  const int width = mlp.width, n_blocks = mlp.gate_up.n_blocks() / 2;
+  const int width = mlp.width, n_blocks = mlp.n_units();
   expert_hidden_.reserve(static_cast<std::size_t>(n_) * static_cast<std::size_t>(width));
   const int n_token_parts = ceil_div(n_, kTokensPerItem);
   const int n_block_parts =
@@ -68,7 +68,8 @@ void CpuBackend::route(int layer) {
 
 void CpuBackend::moe(int layer) {
   if (n_ == 1) {
-    one_row_moe(m_.layers[layer]);
+    const CpuLayer& l = m_.layers[layer];
+    l.is_dense_moe ? one_row_moe(l) : one_row_coded_moe(l);
     return;
   }
   for (int first = 0; first < n_; first += kRowsPerPass)
@@ -119,8 +120,8 @@ void CpuBackend::one_row_moe(const CpuLayer& l) {
       const float* x = &expert_hidden_[stride * static_cast<std::size_t>(e)];
       float* y = &slot.hidden[static_cast<std::size_t>(e) * hidden];
       slot.x[e] = y + row;
-      if (e + 1 < n_mlps) kernels::prefetch_block(mlp(e + 1).down, first);
-      kernels::project_cpu(m_.target, {.w = &mlp(e).down,
+      if (e + 1 < n_mlps) kernels::prefetch_block(*mlp(e + 1).down.dense(), first);
+      kernels::project_cpu(m_.target, {.w = mlp(e).down.dense(),
                                        .x = &x,
                                        .y = &y,
                                        .n_tokens = 1,
@@ -189,24 +190,28 @@ void CpuBackend::run_expert_tile(Slot& slot, const ExpertTile& tile, int first_r
   slot.hidden.reserve(static_cast<std::size_t>(tile.n) * static_cast<std::size_t>(width));
   for (int i = 0; i < tile.n; ++i)
     slot.x[i] = act(Act::kNormed, first_row + expert_pairs_[tile.first + i] / slots_per_row);
-  hidden_of(slot, *tile.mlp, slot.x.data(), tile.n, 0, tile.mlp->gate_up.n_blocks() / 2,
-            slot.hidden.data(), width);
+  hidden_of(slot, *tile.mlp, slot.x.data(), tile.n, 0, tile.mlp->n_units(), slot.hidden.data(),
+            width);
   for (int i = 0; i < tile.n; ++i) {
     slot.x[i] = &slot.hidden[static_cast<std::size_t>(i) * width];
     slot.y[i] = &expert_out_[static_cast<std::size_t>(expert_pairs_[tile.first + i]) * c_.hidden];
   }
-  kernels::project_cpu(m_.target, {.w = &tile.mlp->down,
-                                   .x = slot.x.data(),
-                                   .y = slot.y.data(),
-                                   .n_tokens = tile.n,
-                                   .first_block = 0,
-                                   .last_block = tile.mlp->down.n_blocks(),
-                                   .accumulate = false});
+  tile.mlp->down.multiply(m_.target, {.x = slot.x.data(),
+                                      .y = slot.y.data(),
+                                      .n_tokens = tile.n,
+                                      .first_block = 0,
+                                      .last_block = tile.mlp->down.n_blocks(),
+                                      .accumulate = false,
+                                      .scratch = slot.vq.data()});
 }
 
-// hidden[t][16·block …) = silu(gate x_t) · up x_t for the blocks [block, end) of 16 hidden values.
+// hidden[t] = silu(gate x_t) · up x_t for the hidden values of the units [block, end).
 void CpuBackend::hidden_of(Slot& slot, const CpuMlp& mlp, const float* const* x, int n_tokens,
                            int block, int end, float* hidden, std::ptrdiff_t stride) {
+  if (!mlp.is_fused()) {
+    coded_hidden_of(slot, mlp, x, n_tokens, block, end, hidden, stride);
+    return;
+  }
   const std::size_t width = static_cast<std::size_t>(mlp.gate_up.n_rows());
   slot.gate_up.reserve(width * static_cast<std::size_t>(n_tokens));
   std::array<float*, kTokensPerItem> y;
@@ -222,6 +227,128 @@ void CpuBackend::hidden_of(Slot& slot, const CpuMlp& mlp, const float* const* x,
   const int n = std::min(mlp.width, end * 16) - block * 16;
   for (int t = 0; t < n_tokens; ++t)
     kernels::swiglu_in_turn_cpu(m_.target, y[t] + 32 * block, n, hidden + t * stride + 16 * block);
+}
+
+void CpuBackend::coded_hidden_of(Slot& slot, const CpuMlp& mlp, const float* const* x, int n_tokens,
+                                 int unit, int end, float* hidden, std::ptrdiff_t stride) {
+  CHECK(n_tokens <= kTokensPerItem) << n_tokens;
+  const auto width = static_cast<std::size_t>(mlp.width);
+  slot.gate_up.reserve(2 * width * static_cast<std::size_t>(n_tokens));
+  std::array<float*, kTokensPerItem> gate, up;
+  for (int t = 0; t < n_tokens; ++t) {
+    gate[t] = &slot.gate_up[2 * width * static_cast<std::size_t>(t)];
+    up[t] = gate[t] + width;
+  }
+  const int first_value = unit * mlp.unit(), end_value = std::min(mlp.width, end * mlp.unit());
+  const auto blocks = [&](const CpuMatrix& w) {
+    return std::pair{first_value / w.block_rows(), ceil_div(end_value, w.block_rows())};
+  };
+  if (mlp.gate.vq() != nullptr && mlp.up.vq() != nullptr) {
+    const auto [g, g_end] = blocks(mlp.gate);
+    const kernels::VqProduct both[] = {{mlp.gate.vq(), gate.data(), g, g_end},
+                                       {mlp.up.vq(), up.data(), g, g_end}};
+    kernels::vq_project_cpu(m_.target, {.products = both,
+                                        .x = x,
+                                        .n_tokens = n_tokens,
+                                        .accumulate = false,
+                                        .scratch = slot.vq.data()});
+  } else {
+    for (const auto& [w, y] : {std::pair{&mlp.gate, gate.data()}, std::pair{&mlp.up, up.data()}}) {
+      const auto [b, b_end] = blocks(*w);
+      w->multiply(m_.target, {.x = x,
+                              .y = y,
+                              .n_tokens = n_tokens,
+                              .first_block = b,
+                              .last_block = b_end,
+                              .accumulate = false,
+                              .scratch = slot.vq.data()});
+    }
+  }
+  for (int t = 0; t < n_tokens; ++t)
+    kernels::swiglu_cpu(m_.target, gate[t] + first_value, up[t] + first_value,
+                        end_value - first_value, hidden + t * stride + first_value);
+}
+
+// One token, experts as codes: each thread has the same share of every expert's rows. Gate and up
+// of all experts read one input, so their partial sums are made once for all.
+void CpuBackend::one_row_coded_moe(const CpuLayer& l) {
+  const int k = c_.n_experts_per_token, n_mlps = k + 1, hidden = c_.hidden;
+  const auto mlp = [&](int i) -> const CpuMlp& {
+    return i < k ? l.experts[static_cast<std::size_t>(expert_[i])] : l.mlp;
+  };
+  const auto stride = static_cast<std::size_t>(std::max(l.mlp.width, l.experts.front().width));
+  expert_hidden_.reserve(stride * static_cast<std::size_t>(n_mlps));
+  const int n_parts = pool_.n_threads();
+  for_each(n_parts, [&](Slot& slot, int part) {
+    const float* x = act(Act::kNormed, 0);
+    slot.gate_up.reserve(2 * stride * static_cast<std::size_t>(n_mlps));
+    slot.y.resize(2 * static_cast<std::size_t>(n_mlps));
+    slot.products.clear();
+    const auto units = [&](const CpuMlp& m) {
+      return std::pair{m.n_units() * part / n_parts, m.n_units() * (part + 1) / n_parts};
+    };
+    const auto is_vq = [](const CpuMlp& m) {
+      return m.gate.vq() != nullptr && m.up.vq() != nullptr;
+    };
+    for (int e = 0; e < n_mlps; ++e) {
+      const auto [first, end] = units(mlp(e));
+      if (first == end || !is_vq(mlp(e))) continue;
+      float** y = &slot.y[2 * static_cast<std::size_t>(e)];
+      y[0] = &slot.gate_up[2 * stride * static_cast<std::size_t>(e)];
+      y[1] = y[0] + stride;
+      slot.products.push_back({mlp(e).gate.vq(), y, first, end});
+      slot.products.push_back({mlp(e).up.vq(), y + 1, first, end});
+    }
+    kernels::vq_project_cpu(m_.target, {.products = slot.products,
+                                        .x = &x,
+                                        .n_tokens = 1,
+                                        .accumulate = false,
+                                        .scratch = slot.vq.data()});
+    for (int e = 0; e < n_mlps; ++e) {
+      const CpuMlp& m = mlp(e);
+      const auto [first, end] = units(m);
+      if (first == end || !is_vq(m)) continue;
+      float* const* y = &slot.y[2 * static_cast<std::size_t>(e)];
+      const int from = first * m.unit(), n = std::min(m.width, end * m.unit()) - from;
+      kernels::swiglu_cpu(m_.target, y[0] + from, y[1] + from, n,
+                          &expert_hidden_[stride * static_cast<std::size_t>(e)] + from);
+    }
+    for (int e = 0; e < n_mlps; ++e) {  // these reuse gate_up
+      const auto [first, end] = units(mlp(e));
+      if (first < end && !is_vq(mlp(e)))
+        hidden_of(slot, mlp(e), &x, 1, first, end,
+                  &expert_hidden_[stride * static_cast<std::size_t>(e)], 0);
+    }
+  });
+
+  // Parts of the output begin at whole blocks of every form.
+  constexpr int kRows = kernels::PackedVq::kBlockRows;
+  const int n_chunks = ceil_div(hidden, kRows), n_down = std::min(n_chunks, pool_.n_threads());
+  for_each(n_down, [&](Slot& slot, int part) {
+    const int row = n_chunks * part / n_down * kRows;
+    const int end = std::min(hidden, n_chunks * (part + 1) / n_down * kRows);
+    slot.hidden.reserve(static_cast<std::size_t>(n_mlps) * static_cast<std::size_t>(hidden));
+    slot.x.resize(static_cast<std::size_t>(n_mlps));
+    for (int e = 0; e < n_mlps; ++e) {
+      const float* x = &expert_hidden_[stride * static_cast<std::size_t>(e)];
+      float* y = &slot.hidden[static_cast<std::size_t>(e) * static_cast<std::size_t>(hidden)];
+      slot.x[e] = y + row;
+      const CpuMatrix& down = mlp(e).down;
+      down.multiply(m_.target, {.x = &x,
+                                .y = &y,
+                                .n_tokens = 1,
+                                .first_block = row / down.block_rows(),
+                                .last_block = ceil_div(end, down.block_rows()),
+                                .accumulate = false,
+                                .scratch = slot.vq.data()});
+    }
+    kernels::moe_combine_cpu(m_.target, {.expert_out = slot.x.data(),
+                                         .weight = weight_.data(),
+                                         .top_k = k,
+                                         .shared_out = slot.x[k],
+                                         .n = end - row,
+                                         .residual = act(Act::kResidual, 0) + row});
+  });
 }
 
 }  // namespace assay::engine

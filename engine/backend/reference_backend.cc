@@ -10,6 +10,7 @@
 #include "base/thread_pool.h"
 #include "engine/backend/act_width.h"
 #include "engine/backend/backend.h"
+#include "engine/backend/matrix_view.h"
 #include "kernels/indexer.h"
 #include "kernels/mla_attention.h"
 #include "kernels/norm.h"
@@ -25,29 +26,9 @@ using kernels::WeightMatrix;
 using kernels::WeightType;
 using Floats = std::vector<float>;
 
-WeightMatrix view(const Matrix& m) {
-  const WeightType type = m.dtype == DType::kBf16  ? WeightType::kBf16
-                          : m.dtype == DType::kF16 ? WeightType::kF16
-                                                   : WeightType::kF32;
-  return {m.data, type, m.n_rows, m.n_cols};
-}
-
-WeightMatrix rows_of(const WeightMatrix& w, int first, int n) {
-  const std::int64_t bytes = w.type == WeightType::kF32 ? 4 : 2;
-  return {static_cast<const std::byte*>(w.data) + first * bytes * w.n_cols, w.type, n, w.n_cols};
-}
-
-Floats to_floats(const Matrix& m) {
-  const WeightMatrix w = view(m);
-  Floats out(static_cast<std::size_t>(m.n_rows) * m.n_cols);
-  for (std::size_t i = 0; i < out.size(); ++i)
-    out[i] = kernels::weight_at(w, static_cast<std::int64_t>(i));
-  return out;
-}
-
 struct Layer {
   Floats input_norm, q_a_norm, kv_a_norm, post_attention_norm, index_norm_weight, index_norm_bias,
-      router_bias;
+      router_bias, kv_b;
   std::vector<Floats> absorbed_k;      // per head, (kv_lora, qk_nope): kv_b's key rows, transposed
   std::vector<WeightMatrix> value_up;  // per head, (v_head, kv_lora)
 };
@@ -68,6 +49,7 @@ class ReferenceModel final : public BackendModel,
               .index_norm_weight = {},
               .index_norm_bias = {},
               .router_bias = {},
+              .kv_b = {},
               .absorbed_k = {},
               .value_up = {}};
       if (!lw.indexer.wk.empty()) {
@@ -75,7 +57,11 @@ class ReferenceModel final : public BackendModel,
         l.index_norm_bias = to_floats(lw.indexer.k_norm_bias);
       }
       if (!lw.router_bias.empty()) l.router_bias = to_floats(lw.router_bias);
-      const WeightMatrix kv_b = view(lw.kv_b);
+      // Sliced by head, so a quantised one is expanded.
+      if (!lw.kv_b.is_dense()) l.kv_b = to_floats(lw.kv_b);
+      const WeightMatrix kv_b = lw.kv_b.is_dense() ? view(lw.kv_b)
+                                                   : WeightMatrix{l.kv_b.data(), WeightType::kF32,
+                                                                  lw.kv_b.n_rows, lw.kv_b.n_cols};
       for (int h = 0; h < c.n_heads; ++h) {
         const int first = h * (c.qk_nope + c.v_head);
         Floats t(static_cast<std::size_t>(c.kv_lora) * c.qk_nope);
@@ -158,6 +144,11 @@ class ReferenceBackend final : public Backend {
             kernels::weight_at(table, static_cast<std::int64_t>(rows_.tokens[r]) * c_.hidden + i);
   }
 
+  void set_residual(std::span<const float> rows) override {
+    CHECK(rows.size() == acts_[static_cast<int>(Act::kResidual)].size()) << rows.size();
+    acts_[static_cast<int>(Act::kResidual)].assign(rows.begin(), rows.end());
+  }
+
   void rms_norm(int layer, Norm norm, Act in, Act out) override {
     const Floats& weight = norm == Norm::kFinal       ? m_.final_norm
                            : norm == Norm::kInput     ? m_.layers[layer].input_norm
@@ -195,9 +186,9 @@ class ReferenceBackend final : public Backend {
     const int dim = c_.index_head_dim, heads = c_.index_n_heads;
     Floats q(static_cast<std::size_t>(n_) * heads * dim),
         weights(static_cast<std::size_t>(n_) * heads), k(static_cast<std::size_t>(n_) * dim);
-    matmul(view(w.wq_b), act(Act::kQueryResid, 0), c_.q_lora, q.data(), heads * dim);
-    matmul(view(w.weights_proj), act(Act::kNormed, 0), c_.hidden, weights.data(), heads);
-    matmul(view(w.wk), act(Act::kNormed, 0), c_.hidden, k.data(), dim);
+    matmul(w.wq_b, act(Act::kQueryResid, 0), c_.q_lora, q.data(), heads * dim);
+    matmul(w.weights_proj, act(Act::kNormed, 0), c_.hidden, weights.data(), heads);
+    matmul(w.wk, act(Act::kNormed, 0), c_.hidden, k.data(), dim);
     const double head_scale = 1.0 / std::sqrt(static_cast<double>(heads));
     for (float& v : weights) v = static_cast<float>(v * head_scale);
     for (int r = 0; r < n_; ++r) {
@@ -266,7 +257,7 @@ class ReferenceBackend final : public Backend {
     const LayerWeights& w = m_.w.layers[layer];
     const int k = c_.n_experts_per_token;
     Floats logits(static_cast<std::size_t>(n_) * c_.n_experts);
-    matmul(view(w.router), act(Act::kNormed, 0), c_.hidden, logits.data(), c_.n_experts);
+    matmul(w.router, act(Act::kNormed, 0), c_.hidden, logits.data(), c_.n_experts);
     routing_.expert.resize(static_cast<std::size_t>(n_) * k);
     routing_.weight.resize(routing_.expert.size());
     routing_.margin.resize(static_cast<std::size_t>(n_));
@@ -313,8 +304,7 @@ class ReferenceBackend final : public Backend {
     Floats x(rows.size() * c_.hidden);
     for (std::size_t i = 0; i < rows.size(); ++i)
       std::copy_n(act(Act::kFinal, rows[i]), c_.hidden, &x[i * c_.hidden]);
-    matmul(view(m_.w.lm_head), x.data(), c_.hidden, out.data(), c_.vocab,
-           static_cast<int>(rows.size()));
+    matmul(m_.w.lm_head, x.data(), c_.hidden, out.data(), c_.vocab, static_cast<int>(rows.size()));
   }
 
   void end_step() override {
@@ -336,15 +326,25 @@ class ReferenceBackend final : public Backend {
     kernels::rope_reference(&cosine_[row * half], &sine_[row * half], c_.qk_rope, interleaved, x);
   }
 
-  // y (n, w.n_rows) = x (n, x_stride) wᵀ; threads share out output rows.
-  void matmul(const WeightMatrix& w, const float* x, int x_stride, float* y, int y_stride,
-              int n = -1, bool accumulate = false) {
-    const int n_tokens = n < 0 ? n_ : n, part = std::max(1, w.n_rows / (4 * pool_.n_threads()));
-    pool_.parallel_for((w.n_rows + part - 1) / part, [&](int i) {
-      const int first = i * part, count = std::min(part, w.n_rows - first);
-      kernels::project_reference(rows_of(w, first, count), x, n_tokens, x_stride, y + first,
-                                 y_stride, accumulate);
-    });
+  // y (n, m.n_rows) = x (n, x_stride) mᵀ; threads share out output rows.
+  void matmul(const Matrix& m, const float* x, int x_stride, float* y, int y_stride, int n = -1,
+              bool accumulate = false) {
+    const int n_tokens = n < 0 ? n_ : n;
+    const auto by_rows = [&](const auto& w) {
+      const int part = std::max(1, m.n_rows / (4 * pool_.n_threads()));
+      pool_.parallel_for((m.n_rows + part - 1) / part, [&](int i) {
+        const int first = i * part, count = std::min(part, m.n_rows - first);
+        kernels::project_reference(rows_of(w, first, count), x, n_tokens, x_stride, y + first,
+                                   y_stride, accumulate);
+      });
+    };
+    if (m.is_dense()) by_rows(view(m));
+    if (const auto* vq = std::get_if<kernels::VqMatrix>(&m.codes)) by_rows(*vq);
+    if (const auto* scaled = std::get_if<kernels::ScaledMatrix>(&m.codes))
+      pool_.parallel_for(n_tokens, [&](int t) {
+        kernels::project_reference(*scaled, x + std::ptrdiff_t{t} * x_stride, 1, x_stride,
+                                   y + std::ptrdiff_t{t} * y_stride, y_stride, accumulate);
+      });
   }
 
   void project(int layer, Projection p, Act in, Act out, bool accumulate) {
@@ -353,17 +353,16 @@ class ReferenceBackend final : public Backend {
                            : p == Projection::kQueryB ? w.q_b
                            : p == Projection::kKvA    ? w.kv_a
                                                       : w.o;
-    matmul(view(matrix), act(in, 0), act_width(in, c_), act(out, 0), act_width(out, c_), n_,
-           accumulate);
+    matmul(matrix, act(in, 0), act_width(in, c_), act(out, 0), act_width(out, c_), n_, accumulate);
   }
 
   void swiglu_mlp(const MlpWeights& w, const float* x, int n, float* y) {
     const int width = w.gate.n_rows;
     Floats gate(static_cast<std::size_t>(n) * width), up(gate.size());
-    matmul(view(w.gate), x, c_.hidden, gate.data(), width, n);
-    matmul(view(w.up), x, c_.hidden, up.data(), width, n);
+    matmul(w.gate, x, c_.hidden, gate.data(), width, n);
+    matmul(w.up, x, c_.hidden, up.data(), width, n);
     kernels::swiglu_reference(gate.data(), up.data(), n * width, gate.data());
-    matmul(view(w.down), gate.data(), width, y, c_.hidden, n);
+    matmul(w.down, gate.data(), width, y, c_.hidden, n);
   }
 
   void mlp_into_residual(const MlpWeights& w) {

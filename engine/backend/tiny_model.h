@@ -2,6 +2,7 @@
 // more than one key block, sparse layers that share a selection.
 #pragma once
 
+#include <cmath>
 #include <cstring>
 #include <deque>
 #include <string>
@@ -9,6 +10,7 @@
 
 #include "base/rng.h"
 #include "engine/checkpoint/weights.h"
+#include "kernels/dtype.h"
 
 namespace assay::engine {
 
@@ -16,7 +18,22 @@ class TinyModel {
  public:
   explicit TinyModel(DType dtype = DType::kBf16, int n_heads = 3, int hidden = 42,
                      std::uint64_t seed = 1)
-      : seed_(seed), dtype_(dtype) {
+      : TinyModel(dtype, n_heads, hidden, seed, false) {}
+
+  // Projections in every quantised form in turn, so that an expert mixes them; sizes that the forms
+  // can pack, with scale groups that do not divide the rows.
+  static TinyModel quantised(std::uint64_t seed = 1) {
+    return TinyModel(DType::kBf16, 2, 48, seed, true);
+  }
+
+  TinyModel(const TinyModel&) = delete;
+
+  ModelConfig config{};
+  ModelWeights weights;
+
+ private:
+  TinyModel(DType dtype, int n_heads, int hidden, std::uint64_t seed, bool is_quantised)
+      : seed_(seed), dtype_(dtype), is_quantised_(is_quantised) {
     ModelConfig& c = config;
     c.vocab = 61;
     c.hidden = hidden;
@@ -46,18 +63,17 @@ class TinyModel {
     c.indexer_full = {true, true, false, false, true};
     c.n_mtp_layers = 0;
     c.tied_embeddings = false;
+    if (is_quantised) {
+      c.q_lora = c.kv_lora = c.moe_intermediate = 24;
+      c.qk_nope = c.v_head = 12;
+      c.dense_intermediate = 40;
+    }
 
     weights.embed = random(c.vocab, c.hidden, 1);
     weights.final_norm = norm(c.hidden);
     weights.lm_head = projection(c.vocab, c.hidden);
     for (int l = 0; l < c.n_layers; ++l) weights.layers.push_back(layer(l));
   }
-  TinyModel(const TinyModel&) = delete;
-
-  ModelConfig config{};
-  ModelWeights weights;
-
- private:
   LayerWeights layer(int l) {
     const ModelConfig& c = config;
     LayerWeights w;
@@ -83,7 +99,7 @@ class TinyModel {
     };
     w.mlp = mlp(c.is_dense_layer(l) ? c.dense_intermediate : c.moe_intermediate);
     if (!c.is_dense_layer(l)) {
-      w.router = projection(c.n_experts, c.hidden);
+      w.router = random(c.n_experts, c.hidden, std::sqrt(3.0 / c.hidden));
       w.router_bias = random(1, c.n_experts, 0.1);
       for (int e = 0; e < c.n_experts; ++e) w.experts.push_back(mlp(c.moe_intermediate));
     }
@@ -93,8 +109,105 @@ class TinyModel {
   Matrix norm(int n) { return random(1, n, 0.2, 1.0); }
   // Rows of unit gain, as a trained model's are, so that activations neither die out nor grow.
   Matrix projection(int n_rows, int n_cols) {
+    if (is_quantised_) return coded(n_rows, n_cols);
     return random(n_rows, n_cols, std::sqrt(3.0 / n_cols));
   }
+  Matrix coded(int n_rows, int n_cols) {
+    using Kind = kernels::ScaledMatrix::Kind;
+    const bool packs = n_rows % 8 == 0 && n_cols % 8 == 0;
+    switch (n_coded_++ % 8) {
+      case 0:
+        return vq(n_rows, n_cols, 8, 8);
+      case 1:
+        return vq(n_rows, n_cols, 4, 8);
+      case 2:
+        return packs ? gptq(n_rows, n_cols, 8) : vq(n_rows, n_cols, 2, 3);
+      case 3:
+        return vq(n_rows, n_cols, 8, 12);
+      case 4:
+        return packs ? gptq(n_rows, n_cols, 4) : vq(n_rows, n_cols, 1, 2);
+      case 5:
+        return vq(n_rows, n_cols, 4, 12);
+      case 6:
+        return vq(n_rows, n_cols, 8, 8, 2);
+      default:
+        break;
+    }
+    Matrix m{.n_rows = n_rows, .n_cols = n_cols, .name = next_name()};
+    const std::byte* values = bytes(n_rows * n_cols, [](unsigned random) {
+      return static_cast<std::byte>(random % 0x60 | (random & 0x100) >> 1);  // up to ± 13, no NaN
+    });
+    const std::vector<float> one(
+        static_cast<std::size_t>((n_rows + 15) / 16 * ((n_cols + 15) / 16)),
+        static_cast<float>(0.35 / std::sqrt(n_cols)));
+    m.codes = kernels::ScaledMatrix{.kind = Kind::kFp8E4m3,
+                                    .values = values,
+                                    .scales = keep(one.data(), one.size() * 4),
+                                    .n_rows = n_rows,
+                                    .n_cols = n_cols,
+                                    .group = 16};
+    return m;
+  }
+
+  Matrix vq(int n_rows, int n_cols, int dim, int index_bits, int n_books = 1) {
+    kernels::VqMatrix w{.n_rows = n_rows,
+                        .n_cols = n_cols,
+                        .dim = dim,
+                        .n_codes = 1 << index_bits,
+                        .index_bits = index_bits,
+                        .n_books = n_books,
+                        .group = 16};
+    std::vector<float>& book = books_.emplace_back();
+    for (int i = 0; i < n_books * w.n_codes * dim; ++i)
+      book.push_back(kernels::f16_to_f32(f16(std::sqrt(3.0 / n_books) * (2 * draw() - 1))));
+    w.codebook = book.data();
+    w.codes = bytes(n_rows * w.row_words() * 4,
+                    [](unsigned random) { return static_cast<std::byte>(random); });
+    w.scales = scales(n_rows * w.n_groups(), 1 / std::sqrt(n_cols));
+    return {.n_rows = n_rows, .n_cols = n_cols, .name = next_name(), .codes = w};
+  }
+
+  Matrix gptq(int n_rows, int n_cols, int bits) {
+    const int n_groups = (n_cols + 15) / 16;
+    const auto any = [](unsigned random) { return static_cast<std::byte>(random); };
+    Matrix m{.n_rows = n_rows, .n_cols = n_cols, .name = next_name()};
+    m.codes = kernels::ScaledMatrix{
+        .kind =
+            bits == 4 ? kernels::ScaledMatrix::Kind::kGptq4 : kernels::ScaledMatrix::Kind::kGptq8,
+        .values = bytes(n_cols * n_rows * bits / 8, any),
+        .scales = scales(n_groups * n_rows, 2.4 / (1 << bits) / std::sqrt(n_cols)),
+        .zeros = bytes(n_groups * n_rows * bits / 8, any),
+        .n_rows = n_rows,
+        .n_cols = n_cols,
+        .group = 16};
+    return m;
+  }
+
+  double draw() { return uniform_at(seed_, 1000, n_drawn_++); }
+  static std::uint16_t f16(double value) {  // truncated: |value| from 2^-14 to 2^15
+    std::uint32_t b;
+    const auto single = static_cast<float>(value);
+    std::memcpy(&b, &single, 4);
+    if ((b >> 23 & 255) < 113) return 0;
+    return static_cast<std::uint16_t>((b >> 16 & 0x8000) | ((b >> 13 & 0x3FFFF) - (112 << 10)));
+  }
+  const std::byte* keep(const void* data, std::size_t n) {
+    const auto* from = static_cast<const std::byte*>(data);
+    return storage_.emplace_back(from, from + n).data();
+  }
+  template <class Make>
+  const std::byte* bytes(int n, const Make& make) {
+    std::vector<std::byte> out;
+    for (int i = 0; i < n; ++i) out.push_back(make(static_cast<unsigned>(draw() * 512)));
+    return keep(out.data(), out.size());
+  }
+  const std::byte* scales(int n, double size) {
+    std::vector<std::uint16_t> out;
+    for (int i = 0; i < n; ++i) out.push_back(f16(size * (0.5 + draw())));
+    return keep(out.data(), out.size() * 2);
+  }
+  std::string next_name() { return "tiny." + std::to_string(++n_matrices_); }
+
   // Uniform in centre ± half_width.
   Matrix random(int n_rows, int n_cols, double half_width, double centre = 0) {
     const std::size_t n = static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(n_cols);
@@ -116,8 +229,10 @@ class TinyModel {
     return {dtype_, n_rows, n_cols, out, "tiny." + std::to_string(n_matrices_)};
   }
 
-  std::uint64_t seed_, n_matrices_ = 0;
+  std::uint64_t seed_, n_matrices_ = 0, n_coded_ = 0, n_drawn_ = 0;
   DType dtype_;
+  bool is_quantised_;
+  std::deque<std::vector<float>> books_;
   std::deque<std::vector<std::byte>> storage_;
 };
 

@@ -10,6 +10,12 @@ namespace {
 constexpr const char* kSingle = "model.safetensors";
 constexpr const char* kIndex = "model.safetensors.index.json";
 
+// The name of a file in the same folder.
+bool is_one_file(const std::string& name) {
+  return !name.empty() && name != "." && name != ".." && name.size() <= 255 &&
+         name.find_first_of(std::string_view("/\0", 2)) == std::string::npos;
+}
+
 // Tensor name → shard file, as the index says.
 Result<std::map<std::string, std::string>> read_index(const std::filesystem::path& path) {
   ASSAY_TRY(const Json json, read_json(path));
@@ -20,8 +26,7 @@ Result<std::map<std::string, std::string>> read_index(const std::filesystem::pat
   std::map<std::string, std::string> map;
   for (const auto& [name, file] : json["weight_map"].items()) {
     const std::string text = file.is_string() ? file.get<std::string>() : "";
-    if (text.empty() || text == "." || text == ".." || text.size() > 255 ||
-        text.find_first_of(std::string_view("/\0", 2)) != std::string::npos)
+    if (!is_one_file(text))
       return fail("{}: tensor {}: expected the name of a file beside the index, got {}",
                   path.string(), name, file.dump(-1, ' ', true, Json::error_handler_t::replace));
     map[name] = text;
@@ -65,10 +70,19 @@ Result<Checkpoint> Checkpoint::open(const std::filesystem::path& model_dir) {
     ASSAY_TRY(SafetensorsFile shard, SafetensorsFile::open(model_dir / file));
     c.shards_.push_back(std::move(shard));
   }
+  const std::string& codebooks = c.config_.quantisation.codebooks_file();
+  if (!codebooks.empty() && !files.contains(codebooks)) {  // global, beside the shards
+    if (!is_one_file(codebooks) || !is_there(model_dir / codebooks))
+      return fail("{}: {} is missing, which holds the codebooks. Download it again.",
+                  model_dir.string(), codebooks);
+    ASSAY_TRY(SafetensorsFile shard, SafetensorsFile::open(model_dir / codebooks));
+    c.shards_.push_back(std::move(shard));
+  }
   for (const SafetensorsFile& shard : c.shards_)
     for (const TensorView& tensor : shard.tensors()) {
       if (!c.by_name_.emplace(tensor.name, &tensor).second)
         return fail("{}: tensor {} is in more than one shard", model_dir.string(), tensor.name);
+      if (shard.path().filename() == codebooks && !files.contains(codebooks)) continue;
       const auto it = index.find(tensor.name);
       if (!index.empty() && (it == index.end() || it->second != shard.path().filename()))
         return fail("{}: {} holds tensor {}, but {} {}", model_dir.string(),

@@ -178,11 +178,6 @@ Result<ModelConfig> parse_config(std::string_view text, std::string_view source)
         "{}: model_type is {}, expected \"glm_moe_dsa\" (GLM-5, 5.1, 5.2). Other architectures are "
         "not supported.",
         source, json.contains("model_type") ? show(json["model_type"]) : "absent");
-  if (json.contains("quantization_config") && !json["quantization_config"].is_null())
-    return fail(
-        "{}: quantization_config is present: quantised checkpoints cannot be read by this version, "
-        "only bf16, f16 and f32",
-        source);
 
   Fields f(json, source);
   ModelConfig c{};
@@ -228,6 +223,7 @@ Result<ModelConfig> parse_config(std::string_view text, std::string_view source)
     c.indexer_full.assign(static_cast<std::size_t>(c.n_layers), false);
   }
   c.n_mtp_layers = f.integer("num_nextn_predict_layers", 0, 16, 0);
+  ASSAY_TRY(c.quantisation, Quantisation::parse(json, source));
   c.tied_embeddings = f.boolean("tie_word_embeddings", false);
   c.eos_ids = f.ids("eos_token_id");
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "engine/checkpoint/quantisation.h"
 
 namespace assay::engine {
 
@@ -36,6 +37,7 @@ struct ModelConfig {
   bool tied_embeddings;
   std::vector<int> eos_ids;  // of config.json
   std::string model_type, dtype;
+  Quantisation quantisation;
 
   int qk_head() const { return qk_nope + qk_rope; }
   int kv_row() const { return kv_lora + qk_rope; }  // cached values per token and layer

@@ -142,7 +142,7 @@ TEST(Config, AContradictionNamesTheKeyWhatWasExpectedAndWhatWasFound) {
   EXPECT_THAT(error_of([](Json& j) {
                 j["quantization_config"] = {{"bits", 2}};
               }),
-              HasSubstr("quantization_config"));
+              HasSubstr("quantization_config.quant_method is absent"));
   EXPECT_THAT(error_of([](Json& j) {
                 j.erase("indexer_types");
                 j["num_hidden_layers"] = 4096;

@@ -1,15 +1,19 @@
 #include "engine/checkpoint/inspect.h"
 
 #include <array>
+#include <cstdlib>
 #include <map>
 #include <set>
+#include <tuple>
+
+#include "engine/checkpoint/weights.h"
 
 namespace assay::engine {
 namespace {
 
-constexpr std::array<std::string_view, 11> kRoles = {
+constexpr std::array<std::string_view, 12> kRoles = {
     "routed experts", "shared experts", "attention", "indexer",        "dense MLP", "router",
-    "embedding",      "lm head",        "norms",     "not used (MTP)", "other"};
+    "embedding",      "lm head",        "norms",     "not used (MTP)", "other",     "codebooks"};
 
 std::string_view role_of(std::string_view name, const ModelConfig& c) {
   const auto contains = [&](std::string_view part) {
@@ -17,7 +21,7 @@ std::string_view role_of(std::string_view name, const ModelConfig& c) {
   };
   for (int l = 0; l < c.n_mtp_layers; ++l)
     if (name.starts_with(fmt::format("model.layers.{}.", c.n_layers + l))) return kRoles[9];
-  if (contains("mlp.experts.")) return kRoles[0];
+  if (contains("mlp.experts.") || contains(".switch_mlp.")) return kRoles[0];
   if (contains("shared_experts")) return kRoles[1];
   if (contains(".indexer.")) return kRoles[3];
   if (contains("norm")) return kRoles[8];
@@ -25,7 +29,7 @@ std::string_view role_of(std::string_view name, const ModelConfig& c) {
   if (contains("mlp.gate.")) return kRoles[5];
   if (contains(".mlp.")) return kRoles[4];
   if (contains("embed_tokens")) return kRoles[6];
-  return name == "lm_head.weight" ? kRoles[7] : kRoles[10];
+  return name.starts_with("lm_head") ? kRoles[7] : kRoles[10];
 }
 
 // A decoded token reads one row of the embedding and its own share of the experts; all else that is
@@ -35,6 +39,88 @@ std::int64_t active_share(std::string_view role, std::int64_t total, const Model
   if (role == kRoles[6]) return c.tied_embeddings ? total : total / c.vocab;
   if (role == kRoles[7] && c.tied_embeddings) return 0;
   return role == kRoles[9] || role == kRoles[10] ? 0 : total;
+}
+
+// "model.layers.3.mlp.experts.0.gate_proj.weight" or "….switch_mlp.gate_proj[0]": 3, gate_proj.
+std::pair<int, std::string> place_of(std::string name) {
+  if (name.ends_with(".weight")) name.resize(name.size() - 7);
+  if (name.ends_with("]")) name.resize(name.rfind('['));
+  constexpr std::string_view kLayers = "model.layers.";
+  const int layer = name.starts_with(kLayers) ? std::atoi(name.c_str() + kLayers.size()) : -1;
+  return {layer, name.substr(name.rfind('.') + 1)};
+}
+
+TierSummary tier_of(const Matrix& m) {
+  TierSummary t;
+  t.n_modules = 1;
+  t.n_weights = std::int64_t{m.n_rows} * m.n_cols;
+  const auto n = static_cast<double>(t.n_weights);
+  if (const auto* vq = std::get_if<kernels::VqMatrix>(&m.codes)) {
+    t.format = fmt::format("{} d{} K{}{}", vq->n_books > 1 ? "aqlm" : "vq", vq->dim, vq->n_codes,
+                           vq->n_books > 1 ? fmt::format(" x{}", vq->n_books) : "");
+    t.n_code_bits = n * vq->index_bits * vq->n_books / vq->dim;
+    t.n_scale_bits = 16.0 * m.n_rows * vq->n_groups();
+  } else if (const auto* scaled = std::get_if<kernels::ScaledMatrix>(&m.codes)) {
+    using Kind = kernels::ScaledMatrix::Kind;
+    const int bits = scaled->kind == Kind::kGptq4 ? 4 : 8;
+    if (scaled->kind == Kind::kFp8E4m3) {
+      t.format = "fp8";
+      const int n_row_groups = (m.n_rows + scaled->group - 1) / scaled->group;
+      t.n_scale_bits = 32.0 * n_row_groups * scaled->n_groups();
+    } else {
+      t.format = fmt::format("gptq {} bit", bits);
+      t.n_scale_bits = (16.0 + bits) * m.n_rows * scaled->n_groups();
+    }
+    t.n_code_bits = n * bits;
+  } else {
+    t.format = std::string(name_of(m.dtype));
+    t.n_code_bits = 8 * n * static_cast<double>(bytes_of(m.dtype));
+  }
+  return t;
+}
+
+// Sizes of the modules, which their tensors alone do not tell: codes are padded.
+Result<void> add_quantisation(const Checkpoint& checkpoint,
+                              std::map<std::string_view, RoleSummary>& roles,
+                              CheckpointSummary& s) {
+  const ModelConfig& c = checkpoint.config();
+  ASSAY_TRY(const ModelWeights weights, bind_weights(checkpoint, false));
+  for (auto& [role, summary] : roles)
+    if (role != kRoles[9] && role != kRoles[10]) summary.n_parameters = 0;
+  std::map<std::tuple<int, std::string, bool, std::string>, TierSummary> tiers;
+  double n_routed = 0, code_bits = 0, scale_bits = 0;
+  for (const Matrix* m : all_matrices(weights)) {
+    const std::string_view role = role_of(m->name, c);
+    TierSummary t = tier_of(*m);
+    roles.at(role).n_parameters += t.n_weights;
+    if (m->n_rows == 1) continue;  // norms and biases
+    std::tie(t.layer, t.projection) = place_of(m->name);
+    t.routed = role == kRoles[0];
+    if (t.routed) {
+      n_routed += static_cast<double>(t.n_weights);
+      code_bits += t.n_code_bits;
+      scale_bits += t.n_scale_bits;
+    }
+    TierSummary& sum = tiers[{t.layer, t.projection, t.routed, t.format}];
+    t.n_modules += sum.n_modules;
+    t.n_weights += sum.n_weights;
+    t.n_code_bits += sum.n_code_bits;
+    t.n_scale_bits += sum.n_scale_bits;
+    sum = t;
+  }
+  for (auto& [key, tier] : tiers) s.tiers.push_back(std::move(tier));
+  s.quantisation = c.quantisation.method();
+  s.routed_code_bits = code_bits / n_routed;
+  s.routed_total_bits = (code_bits + scale_bits) / n_routed;
+  std::set<std::string> suffixes;
+  for (const auto& [name, tensor] : checkpoint.tensors()) {
+    const std::string module = name.substr(0, name.rfind('.'));
+    if (c.quantisation.of(module).kind == ModuleFormat::Kind::kVq &&
+        c.quantisation.modules().contains(module))
+      suffixes.insert(name.substr(module.size()));
+  }
+  s.vq_suffixes.assign(suffixes.begin(), suffixes.end());
+  return {};
 }
 
 }  // namespace
@@ -49,8 +135,12 @@ Result<CheckpointSummary> inspect(const Checkpoint& checkpoint,
   ASSAY_TRY(s.fingerprint, checkpoint.fingerprint(cache_dir));
   std::map<std::string_view, RoleSummary> roles;
   std::map<std::string_view, std::set<std::string_view>> dtypes;
+  std::set<const TensorView*> codebooks;
+  for (const SafetensorsFile& shard : checkpoint.shards())
+    if (shard.path().filename() == c.quantisation.codebooks_file())
+      for (const TensorView& t : shard.tensors()) codebooks.insert(&t);
   for (const auto& [name, tensor] : checkpoint.tensors()) {
-    const std::string_view role = role_of(name, c);
+    const std::string_view role = codebooks.contains(tensor) ? kRoles[11] : role_of(name, c);
     RoleSummary& r = roles
                          .try_emplace(role, RoleSummary{.role = std::string(role),
                                                         .dtypes = {},
@@ -63,14 +153,15 @@ Result<CheckpointSummary> inspect(const Checkpoint& checkpoint,
     r.n_parameters += tensor->n_elements();
     r.n_bytes += n_bytes;
     dtypes[role].insert(name_of(tensor->dtype));
-    s.n_parameters += tensor->n_elements();
     s.n_bytes += n_bytes;
   }
+  if (!c.quantisation.method().empty()) ASSAY_TRY_VOID(add_quantisation(checkpoint, roles, s));
   for (const std::string_view role : kRoles) {
     const auto it = roles.find(role);
     if (it == roles.end()) continue;
     it->second.dtypes = fmt::format("{}", fmt::join(dtypes[role], " + "));
     s.roles.push_back(it->second);
+    s.n_parameters += it->second.n_parameters;
     // Of the whole role and not of each tensor: one expert's share need not be a whole number.
     s.n_active_parameters += active_share(role, it->second.n_parameters, c);
     s.n_active_bytes += active_share(role, it->second.n_bytes, c);
@@ -87,15 +178,35 @@ Json to_json(const CheckpointSummary& s) {
                      {"n_tensors", r.n_tensors},
                      {"n_parameters", r.n_parameters},
                      {"n_bytes", r.n_bytes}});
-  return {{"dir", s.dir},
-          {"model_type", s.model_type},
-          {"fingerprint", s.fingerprint},
-          {"n_shards", s.n_shards},
-          {"roles", roles},
-          {"n_parameters", s.n_parameters},
-          {"n_active_parameters", s.n_active_parameters},
-          {"n_bytes", s.n_bytes},
-          {"n_active_bytes", s.n_active_bytes}};
+  Json out = {{"dir", s.dir},
+              {"model_type", s.model_type},
+              {"fingerprint", s.fingerprint},
+              {"n_shards", s.n_shards},
+              {"roles", roles},
+              {"n_parameters", s.n_parameters},
+              {"n_active_parameters", s.n_active_parameters},
+              {"n_bytes", s.n_bytes},
+              {"n_active_bytes", s.n_active_bytes}};
+  if (s.quantisation.empty()) return out;
+  Json tiers = Json::array();
+  for (const TierSummary& t : s.tiers)
+    tiers.push_back(
+        {{"layer", t.layer},
+         {"projection", t.projection},
+         {"routed", t.routed},
+         {"format", t.format},
+         {"n_modules", t.n_modules},
+         {"n_weights", t.n_weights},
+         {"code_bits", t.n_code_bits / static_cast<double>(t.n_weights)},
+         {"total_bits", (t.n_code_bits + t.n_scale_bits) / static_cast<double>(t.n_weights)}});
+  out["quantisation"] = {{"method", s.quantisation},
+                         {"routed_code_bits", s.routed_code_bits},
+                         {"routed_total_bits", s.routed_total_bits},
+                         {"bits_per_parameter", 8.0 * static_cast<double>(s.n_bytes) /
+                                                    static_cast<double>(s.n_parameters)},
+                         {"vq_suffixes", s.vq_suffixes},
+                         {"tiers", tiers}};
+  return out;
 }
 
 }  // namespace assay::engine

@@ -20,6 +20,17 @@ struct RoleSummary {
   std::int64_t n_parameters, n_bytes;
 };
 
+// The modules of one layer and projection that are stored alike.
+struct TierSummary {
+  int layer;               // -1: not in a layer
+  std::string projection;  // "gate_proj", "o_proj", …
+  bool routed;             // of routed experts
+  std::string format;      // "vq d8 K256", "gptq 4 bit", "bf16", …
+  int n_modules = 0;
+  std::int64_t n_weights = 0;
+  double n_code_bits = 0, n_scale_bits = 0;  // scales and zeros; codebooks are counted apart
+};
+
 struct CheckpointSummary {
   std::string dir, model_type, fingerprint;
   int n_shards;
@@ -27,6 +38,11 @@ struct CheckpointSummary {
   std::int64_t n_parameters = 0, n_active_parameters = 0, n_bytes = 0;
   std::int64_t n_active_bytes = 0;  // active: read per decoded token
   std::int64_t n_routed_bytes = 0;  // of all routed experts
+  // Quantised checkpoints only.
+  std::string quantisation;                            // the method; "" where nothing is quantised
+  std::vector<TierSummary> tiers;                      // by layer and projection
+  std::vector<std::string> vq_suffixes;                // of codes and scales, as found
+  double routed_code_bits = 0, routed_total_bits = 0;  // per weight; total with scales
 };
 
 // `cache_dir`: where fingerprints are kept, see Checkpoint::fingerprint.

@@ -10,6 +10,7 @@
 #include <set>
 #include <utility>
 
+#include "base/check.h"
 #include "base/json.h"
 
 namespace assay::engine {
@@ -23,7 +24,7 @@ struct DTypeEntry {
   std::string_view name;
   std::size_t bytes;
 };
-constexpr std::array<DTypeEntry, 11> kDTypes = {{{DType::kBf16, "BF16", 2},
+constexpr std::array<DTypeEntry, 12> kDTypes = {{{DType::kBf16, "BF16", 2},
                                                  {DType::kF16, "F16", 2},
                                                  {DType::kF32, "F32", 4},
                                                  {DType::kF64, "F64", 8},
@@ -32,6 +33,7 @@ constexpr std::array<DTypeEntry, 11> kDTypes = {{{DType::kBf16, "BF16", 2},
                                                  {DType::kI16, "I16", 2},
                                                  {DType::kI32, "I32", 4},
                                                  {DType::kI64, "I64", 8},
+                                                 {DType::kU32, "U32", 4},
                                                  {DType::kBool, "BOOL", 1},
                                                  {DType::kF8E4M3, "F8_E4M3", 1}}};
 
@@ -265,6 +267,32 @@ Result<FileStamp> stamp_of(const std::filesystem::path& path) {
                                info.st_size, info.st_mtim.tv_sec, info.st_mtim.tv_nsec,
                                info.st_ctim.tv_sec, info.st_ctim.tv_nsec),
                    std::max(info.st_mtim.tv_sec, info.st_ctim.tv_sec)};
+}
+
+Result<void> write_safetensors(const std::filesystem::path& path, std::vector<TensorView> tensors,
+                               const Json& metadata) {
+  std::sort(tensors.begin(), tensors.end(),
+            [](const TensorView& a, const TensorView& b) { return a.name < b.name; });
+  Json header = Json::object();
+  if (!metadata.is_null()) header["__metadata__"] = metadata;
+  std::size_t at = 0;
+  for (const TensorView& t : tensors) {
+    CHECK(t.bytes.size() == static_cast<std::size_t>(t.n_elements()) * bytes_of(t.dtype))
+        << t.name << " has " << t.bytes.size() << " bytes";
+    header[t.name] = {{"dtype", name_of(t.dtype)},
+                      {"shape", t.shape},
+                      {"data_offsets", {at, at + t.bytes.size()}}};
+    at += t.bytes.size();
+  }
+  std::string json = header.dump();
+  json.resize((json.size() + 7) / 8 * 8, ' ');  // so that data begins at a multiple of 8
+  std::string length(8, '\0');
+  for (std::size_t i = 0; i < 8; ++i)
+    length[i] = static_cast<char>(static_cast<std::uint64_t>(json.size()) >> (8 * i) & 255);
+  std::vector<std::string_view> pieces = {length, json};
+  for (const TensorView& t : tensors)
+    pieces.emplace_back(reinterpret_cast<const char*>(t.bytes.data()), t.bytes.size());
+  return write_file_atomic(path, pieces);
 }
 
 Result<SafetensorsFile> SafetensorsFile::open(const std::filesystem::path& path) {

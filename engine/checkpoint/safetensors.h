@@ -11,11 +11,12 @@
 #include <vector>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "base/result.h"
 
 namespace assay::engine {
 
-enum class DType { kBf16, kF16, kF32, kF64, kI8, kU8, kI16, kI32, kI64, kBool, kF8E4M3 };
+enum class DType { kBf16, kF16, kF32, kF64, kI8, kU8, kI16, kI32, kI64, kU32, kBool, kF8E4M3 };
 std::string_view name_of(DType dtype);  // "BF16", as in the file
 std::size_t bytes_of(DType dtype);
 
@@ -39,6 +40,10 @@ struct FileStamp {
   std::int64_t changed_s;  // seconds since the epoch: the later of modification and status change
 };
 Result<FileStamp> stamp_of(const std::filesystem::path& path);
+
+// Tensors in order of name, atomically (base/file.h). Their data must fit their dtype and shape.
+Result<void> write_safetensors(const std::filesystem::path& path, std::vector<TensorView> tensors,
+                               const Json& metadata = nullptr);
 
 class SafetensorsFile {
  public:

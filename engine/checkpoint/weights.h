@@ -3,22 +3,27 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "base/result.h"
 #include "engine/checkpoint/checkpoint.h"
+#include "kernels/quantised.h"
 
 namespace assay::engine {
 
 // A row-major matrix [n_rows, n_cols] (a projection's weight: n_rows outputs, n_cols inputs) or a
-// vector (n_rows = 1).
+// vector (n_rows = 1); dense, or as the codes of one of the quantised formats.
 struct Matrix {
-  DType dtype = DType::kBf16;  // kBf16, kF16 or kF32
+  DType dtype = DType::kBf16;  // dense: kBf16, kF16 or kF32
   int n_rows = 0, n_cols = 0;
-  const std::byte* data = nullptr;
-  std::string name;  // the tensor, and for a slice of a stack its index: "…gate_up_proj[3]"
-  bool empty() const { return data == nullptr; }
+  const std::byte* data = nullptr;  // dense
+  std::string name;  // the tensor or module, and for a slice of a stack its index: "…up_proj[3]"
+  std::variant<std::monostate, kernels::VqMatrix, kernels::ScaledMatrix> codes = {};
+  bool is_dense() const { return codes.index() == 0; }
+  bool empty() const { return n_rows == 0; }
 };
 
 struct MlpWeights {
@@ -50,7 +55,13 @@ struct LayerWeights {
 struct ModelWeights {
   Matrix embed, final_norm, lm_head;  // [vocab, hidden], [hidden], [vocab, hidden]
   std::vector<LayerWeights> layers;
+  // What quantised matrices point to that is not in the file as it is: codebooks widened to float,
+  // codes that had to be laid out anew.
+  std::vector<std::shared_ptr<const void>> owned;
 };
+
+// Every matrix and vector once (a tied head is the embedding).
+std::vector<const Matrix*> all_matrices(const ModelWeights& weights);
 
 // Checks every tensor's name, dtype and shape against the config before any is used: missing and
 // surplus tensors, wrong shapes and dtypes are listed by name (the first five of each and how many

@@ -1,0 +1,195 @@
+#include "engine/checkpoint/quantisation.h"
+
+#include <array>
+#include <bit>
+#include <cmath>
+
+namespace assay::engine {
+namespace {
+
+using Kind = ModuleFormat::Kind;
+
+struct KindEntry {
+  Kind kind;
+  std::string_view name;
+};
+constexpr std::array<KindEntry, 5> kKinds = {{{Kind::kDense, "dense"},
+                                              {Kind::kVq, "vq"},
+                                              {Kind::kGptq, "gptq"},
+                                              {Kind::kAqlm, "aqlm"},
+                                              {Kind::kFp8, "fp8"}}};
+
+constexpr const char* kCodebooksFile = "vq_codebooks.safetensors";
+
+std::string show(const Json& json) {
+  std::string text = json.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return text.size() > 60 ? text.substr(0, 57) + "..." : text;
+}
+
+// One object of config.json, by its path in messages.
+struct Section {
+  const Json& json;
+  std::string where;
+
+  Json at(const char* key) const { return json.contains(key) ? json[key] : Json(); }
+
+  Result<double> number(const char* key, double lo, double hi) const {
+    const Json v = at(key);
+    if (!v.is_number() || !(v.get<double>() >= lo && v.get<double>() <= hi))
+      return fail("{}.{} is {}, expected a number from {} to {}", where, key,
+                  v.is_null() ? "absent" : show(v), lo, hi);
+    return v.get<double>();
+  }
+  Result<int> integer(const char* key, int lo, int hi) const {
+    const Json v = at(key);
+    if (!v.is_number_integer() || !(v.get<double>() >= lo && v.get<double>() <= hi))
+      return fail("{}.{} is {}, expected an integer from {} to {}", where, key,
+                  v.is_null() ? "absent" : show(v), lo, hi);
+    return v.get<int>();
+  }
+  Result<int> integer_or(const char* key, int lo, int hi, int absent) const {
+    if (at(key).is_null()) return absent;
+    return integer(key, lo, hi);
+  }
+  // What has one supported value only.
+  Result<void> only(const char* key, const Json& supported) const {
+    const Json v = at(key);
+    if (!v.is_null() && v != supported)
+      return fail("{}.{} is {}, expected {}: nothing else is supported", where, key, show(v),
+                  supported.dump());
+    return {};
+  }
+};
+
+// Code bits and the codeword's length give the number of codewords.
+Result<ModuleFormat> vq_format(const Section& s, double bits, int dim, int group) {
+  const double index_bits = bits * dim;
+  const double whole = std::round(index_bits);
+  if (std::abs(index_bits - whole) > 1e-6 || whole < 1 || whole > 16)
+    return fail(
+        "{}: {} bits with d = {} make an index of {} bits, expected a whole number from 1 to 16",
+        s.where, bits, dim, index_bits);
+  if (group % dim != 0)
+    return fail("{}: group_size {} is no multiple of d = {}", s.where, group, dim);
+  return ModuleFormat{.kind = Kind::kVq,
+                      .bits = whole / dim,
+                      .dim = dim,
+                      .n_codes = 1 << static_cast<int>(whole),
+                      .n_books = 1,
+                      .group = group};
+}
+
+Result<ModuleFormat> module_format(const Section& s, int group_size) {
+  ASSAY_TRY(const double bits, s.number("bits", 0.0625, 64));
+  ASSAY_TRY(const int group, s.integer_or("group_size", 1, 1 << 20, group_size));
+  const Json format = s.at("format");
+  if (format == "vq") {
+    ASSAY_TRY(const int dim, s.integer("d", 1, 64));
+    return vq_format(s, bits, dim, group);
+  }
+  if (!format.is_null() && format != "gptq" && format != "auto_round:auto_gptq")
+    return fail("{}.format is {}, expected \"vq\", or \"gptq\" (or none) for 4 and 8 bits", s.where,
+                show(format));
+  if (bits >= 16) return ModuleFormat{};
+  if (bits != 4 && bits != 8)
+    return fail("{}.bits is {}, expected 4, 8, or 16 and more (not quantised)", s.where, bits);
+  return ModuleFormat{
+      .kind = Kind::kGptq, .bits = bits, .dim = 0, .n_codes = 0, .n_books = 1, .group = group};
+}
+
+std::string file_name(const Json& config, const Json& section) {
+  for (const Json& in : {section, config})
+    if (in.contains("codebooks_file") && in["codebooks_file"].is_string())
+      return in["codebooks_file"].get<std::string>();
+  return kCodebooksFile;
+}
+
+}  // namespace
+
+std::string_view name_of(ModuleFormat::Kind kind) {
+  for (const KindEntry& entry : kKinds)
+    if (entry.kind == kind) return entry.name;
+  return "?";
+}
+
+const ModuleFormat& Quantisation::of(std::string_view module) const {
+  const auto it = modules_.find(module);
+  return it == modules_.end() ? default_ : it->second;
+}
+
+Result<Quantisation> Quantisation::parse(const Json& config, std::string_view source) {
+  Quantisation q;
+  const auto has = [&](const char* key) { return config.contains(key) && !config[key].is_null(); };
+  if (has("vq")) {  // MLX: per stacked module, {vq_bits, d, K, nbits, in_dims, norm_group}
+    const Json& vq = config["vq"];
+    if (!vq.is_object() || !vq.contains("modules") || !vq["modules"].is_object())
+      return fail("{}: vq is {}, expected an object with modules", source, show(vq));
+    q.method_ = "mlx-vq";
+    q.codebooks_file_ = file_name(config, vq);
+    for (const auto& [path, entry] : vq["modules"].items()) {
+      const Section s{entry, fmt::format("{}: vq.modules.{}", source, path)};
+      ASSAY_TRY(const int dim, s.integer("d", 1, 64));
+      ASSAY_TRY(const int n_codes, s.integer("K", 2, 1 << 16));
+      ASSAY_TRY(const int index_bits, s.integer("nbits", 1, 16));
+      ASSAY_TRY(const int group, s.integer("norm_group", 1, 1 << 20));
+      if (static_cast<int>(std::bit_width(static_cast<unsigned>(n_codes - 1))) != index_bits)
+        return fail("{}: K is {} and nbits {}, expected the fewest bits that tell K apart", s.where,
+                    n_codes, index_bits);
+      ASSAY_TRY(ModuleFormat format,
+                vq_format(s, static_cast<double>(index_bits) / dim, dim, group));
+      format.n_codes = n_codes;
+      q.modules_[path] = format;
+    }
+    return q;
+  }
+  if (!has("quantization_config")) return q;
+  const Section s{config["quantization_config"], fmt::format("{}: quantization_config", source)};
+  if (!s.json.is_object()) return fail("{} is {}, expected an object", s.where, show(s.json));
+  const Json method = s.at("quant_method");
+  q.method_ = method.is_string() ? method.get<std::string>() : "";
+  if (q.method_ == "auto-round" || q.method_ == "gptq") {
+    ASSAY_TRY_VOID(s.only("desc_act", false));
+    ASSAY_TRY(const int group, s.integer_or("group_size", 1, 1 << 20, 128));
+    ASSAY_TRY(q.default_, module_format(s, group));
+    const Json extra = s.at("extra_config");
+    if (!extra.is_null() && !extra.is_object())
+      return fail("{}.extra_config is {}, expected an object by module", s.where, show(extra));
+    for (const auto& [path, entry] : extra.items()) {
+      const Section module{entry, fmt::format("{}.extra_config.{}", s.where, path)};
+      ASSAY_TRY(q.modules_[path], module_format(module, group));
+      if (q.modules_[path].kind == Kind::kVq) q.codebooks_file_ = file_name(config, s.json);
+    }
+  } else if (q.method_ == "aqlm") {
+    ASSAY_TRY_VOID(s.only("out_group_size", 1));
+    ASSAY_TRY(const int dim, s.integer("in_group_size", 1, 64));
+    ASSAY_TRY(const int n_books, s.integer("num_codebooks", 1, 8));
+    ASSAY_TRY(const int index_bits, s.integer("nbits_per_codebook", 1, 16));
+    q.default_ = {.kind = Kind::kAqlm,
+                  .bits = static_cast<double>(index_bits) * n_books / dim,
+                  .dim = dim,
+                  .n_codes = 1 << index_bits,
+                  .n_books = n_books,
+                  .group = 0};
+  } else if (q.method_ == "fp8") {
+    const Json block = s.at("weight_block_size");
+    if (!block.is_array() || block.size() != 2 || block[0] != block[1] ||
+        !block[0].is_number_integer() || block[0].get<double>() < 1 ||
+        block[0].get<double>() > 65536)
+      return fail("{}.weight_block_size is {}, expected a square block such as [128, 128]", s.where,
+                  show(block));
+    q.default_ = {.kind = Kind::kFp8,
+                  .bits = 8,
+                  .dim = 0,
+                  .n_codes = 0,
+                  .n_books = 1,
+                  .group = block[0].get<int>()};
+  } else {
+    return fail(
+        "{}.quant_method is {}, expected auto-round (with VQ experts), gptq, aqlm or fp8: other "
+        "methods cannot be read",
+        s.where, method.is_null() ? "absent" : show(method));
+  }
+  return q;
+}
+
+}  // namespace assay::engine
