@@ -1,0 +1,88 @@
+#include "engine/quantize/column_sweep.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "engine/quantize/sweep_cpu.h"
+
+namespace assay::engine {
+
+ColumnSweep::ColumnSweep(const float* w, int n_rows, int n_cols, const HessianFactor& factor,
+                         ThreadPool& pool)
+    : n_rows_(n_rows),
+      n_cols_(n_cols),
+      n_chunks_((n_rows + kLanes - 1) / kLanes),
+      factor_(factor),
+      pool_(pool) {
+  CHECK(factor.dim() == n_cols) << factor.dim() << " " << n_cols;
+  w_.assign(static_cast<std::size_t>(n_chunks_) * static_cast<std::size_t>(n_cols) * kLanes, 0.0f);
+  e_ = w_;
+  for (int r = 0; r < n_rows; ++r)
+    for (int c = 0; c < n_cols; ++c)
+      at(w_, r / kLanes, c)[r % kLanes] =
+          w[static_cast<std::size_t>(r) * static_cast<std::size_t>(n_cols) +
+            static_cast<std::size_t>(c)];
+}
+
+void ColumnSweep::begin_panel(int chunk, int first, int n, float* sums) {
+  if (first == 0) return;
+  push_errors(kernels::usable_cpu_targets().front(),
+              {.errors = at(e_, chunk, 0),
+               .panel = factor_.panel(first / HessianFactor::kPanelCols),
+               .sums = sums,
+               .n_errors = first,
+               .n_cols = n,
+               .n_lanes = kLanes,
+               .panel_stride = HessianFactor::kPanelCols});
+}
+
+// Adds what this block's errors do to itself and to the panel's columns right of it.
+void ColumnSweep::end_block(int chunk, int col, int dim, int first, int n, float* sums,
+                            const float* q) {
+  float* e = at(e_, chunk, col);
+  const float* w = at(w_, chunk, col);
+  for (int i = 0; i < dim * kLanes; ++i) e[i] = w[i] - q[i];
+  const int at_col = col - first;
+  push_errors(kernels::usable_cpu_targets().front(),
+              {.errors = e,
+               .panel = factor_.panel(first / HessianFactor::kPanelCols) +
+                        static_cast<std::ptrdiff_t>(col) * HessianFactor::kPanelCols + at_col,
+               .sums = sums + static_cast<std::ptrdiff_t>(at_col) * kLanes,
+               .n_errors = dim,
+               .n_cols = n - at_col,
+               .n_lanes = kLanes,
+               .panel_stride = HessianFactor::kPanelCols});
+  for (int r = 0; r < n_rows_of(chunk); ++r)
+    for (int i = 0; i < dim; ++i) {
+      const auto v = static_cast<double>(sums[(at_col + i) * kLanes + r]);
+      row_error_[static_cast<std::size_t>(chunk * kLanes + r)] += v * v;
+    }
+}
+
+std::vector<float> ColumnSweep::quantised() const {
+  std::vector<float> out(static_cast<std::size_t>(n_rows_) * static_cast<std::size_t>(n_cols_));
+  for (int r = 0; r < n_rows_; ++r)
+    for (int c = 0; c < n_cols_; ++c) {
+      const std::size_t from =
+          (static_cast<std::size_t>(r / kLanes) * static_cast<std::size_t>(n_cols_) +
+           static_cast<std::size_t>(c)) *
+              kLanes +
+          static_cast<std::size_t>(r % kLanes);
+      out[static_cast<std::size_t>(r) * static_cast<std::size_t>(n_cols_) +
+          static_cast<std::size_t>(c)] = w_[from] - e_[from];
+    }
+  return out;
+}
+
+std::vector<double> ColumnSweep::row_energy() {
+  const std::vector<double> error = row_error_;
+  const std::vector<float> errors = e_;
+  run(
+      1, [](int, int) {}, [](const Block& b) { std::fill(b.q, b.q + kLanes, 0.0f); });
+  std::vector<double> energy = row_error_;
+  row_error_ = error;
+  e_ = errors;
+  return energy;
+}
+
+}  // namespace assay::engine

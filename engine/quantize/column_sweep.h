@@ -1,0 +1,84 @@
+// GPTQ's walk over the columns of a matrix, with error feedback (Frantar 2022, arXiv:2210.17323),
+// for quantisers that take one or several columns at a time.
+//
+// With H + damping I = R Rᵀ (hessian.h) and e = w − q of a row, the squared output error is
+// |e R|². Its columns are final from left to right: those of block b are e_b R_bb + s_b, where
+// s_b = Σ_{k left of b} e_k R[k, b] is known once the columns to the left are.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "engine/quantize/hessian.h"
+
+namespace assay::engine {
+
+class ColumnSweep {
+ public:
+  static constexpr int kLanes = 64;  // rows that are worked on together
+  static constexpr int kMaxDim = 16;
+
+  // w (n_rows, n_cols), row-major.
+  ColumnSweep(const float* w, int n_rows, int n_cols, const HessianFactor& factor,
+              ThreadPool& pool);
+
+  int n_chunks() const { return n_chunks_; }
+  int n_rows_of(int chunk) const { return std::min(kLanes, n_rows_ - chunk * kLanes); }
+
+  // `dim` columns of 64 rows from `col` on; element (i, lane) of each array is at i * kLanes +
+  // lane.
+  struct Block {
+    int chunk, col;
+    const float* w;  // weights
+    const float* s;  // what errors to the left do to these columns
+    float* q;        // to write: the quantised weights
+  };
+  // Calls prepare(first, end) once for every panel of columns, and then choose(block) for each of
+  // its blocks and every chunk of rows, chunks in parallel.
+  template <class Prepare, class Choose>
+  void run(int dim, const Prepare& prepare, const Choose& choose);
+
+  // Of the last run: |e R|² of each row, and q (n_rows, n_cols).
+  const std::vector<double>& row_error() const { return row_error_; }
+  std::vector<float> quantised() const;
+  // |w R|² of each row: the error of a matrix of zeros.
+  std::vector<double> row_energy();
+
+ private:
+  float* at(std::vector<float>& v, int chunk, int col) const {
+    return &v[(static_cast<std::size_t>(chunk) * static_cast<std::size_t>(n_cols_) +
+               static_cast<std::size_t>(col)) *
+              kLanes];
+  }
+  void begin_panel(int chunk, int first, int n, float* sums);
+  void end_block(int chunk, int col, int dim, int first, int n, float* sums, const float* q);
+
+  int n_rows_, n_cols_, n_chunks_;
+  const HessianFactor& factor_;
+  ThreadPool& pool_;
+  std::vector<float> w_, e_;  // (chunk, column, lane)
+  std::vector<double> row_error_;
+};
+
+template <class Prepare, class Choose>
+void ColumnSweep::run(int dim, const Prepare& prepare, const Choose& choose) {
+  constexpr int kPanel = HessianFactor::kPanelCols;
+  row_error_.assign(static_cast<std::size_t>(n_rows_), 0.0);
+  for (int first = 0; first < n_cols_; first += kPanel) {
+    const int n = std::min(kPanel, n_cols_ - first);
+    prepare(first, first + n);
+    pool_.parallel_for(n_chunks_, [&](int chunk) {
+      std::vector<float> sums(static_cast<std::size_t>(n) * kLanes, 0.0f);
+      float q[kMaxDim * kLanes];
+      begin_panel(chunk, first, n, sums.data());
+      for (int col = first; col < first + n; col += dim) {
+        choose(Block{chunk, col, at(w_, chunk, col),
+                     &sums[static_cast<std::size_t>(col - first) * kLanes], q});
+        end_block(chunk, col, dim, first, n, sums.data(), q);
+      }
+    });
+  }
+}
+
+}  // namespace assay::engine

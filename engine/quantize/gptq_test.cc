@@ -1,0 +1,313 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "engine/quantize/binary16.h"
+#include "engine/quantize/gptq_scalar.h"
+#include "engine/quantize/gptq_vq.h"
+#include "engine/quantize/pack.h"
+#include "engine/quantize/quantize_testing.h"
+#include "kernels/quantised.h"
+
+namespace assay::engine {
+namespace {
+
+using ::testing::HasSubstr;
+
+Codebook random_codebook(int dim, int n_codes, std::uint64_t seed) {
+  Codebook book{.dim = dim,
+                .n_codes = n_codes,
+                .values = normals(static_cast<std::size_t>(dim * n_codes), seed)};
+  for (float& v : book.values) v = round_to_f16(v);
+  return book;
+}
+
+struct Problem {
+  Problem(int rows, int cols, std::uint64_t seed, int reach = 5)
+      : n_rows(rows),
+        n_cols(cols),
+        pool(2),
+        w(normals(static_cast<std::size_t>(rows * cols), seed)),
+        h(cols) {
+    for (float& v : w) v *= 0.05f;
+    const int n = 3 * cols;
+    const std::vector<float> x = correlated_inputs(n, cols, reach, seed + 1);
+    h.add(x.data(), n, pool);
+    factor_ = *engine::factor(h, 0.01, "test");
+  }
+  double damped(int i, int j) const { return h.at(i, j) + (i == j ? factor_.damping() : 0.0); }
+  // tr((W − Q)(H + damping I)(W − Q)ᵀ).
+  double error_of(const std::vector<double>& q) const {
+    double sum = 0;
+    for (int r = 0; r < n_rows; ++r)
+      for (int i = 0; i < n_cols; ++i)
+        for (int j = 0; j < n_cols; ++j) sum += diff(q, r, i) * damped(i, j) * diff(q, r, j);
+    return sum;
+  }
+  double diff(const std::vector<double>& q, int r, int c) const {
+    const auto at = static_cast<std::size_t>(r * n_cols + c);
+    return static_cast<double>(w[at]) - q[at];
+  }
+  int n_rows, n_cols;
+  ThreadPool pool;
+  std::vector<float> w;
+  Hessian h;
+  HessianFactor factor_;
+};
+
+// What the codes stand for, through the engine's own reader.
+std::vector<double> decode(const VqEncoding& e, const Problem& p, const Codebook& book, int group) {
+  const int bits = std::bit_width(static_cast<unsigned>(book.n_codes - 1));
+  const auto words = pack_indices(e.indices, p.n_rows, p.n_cols / book.dim, bits);
+  const kernels::VqMatrix m{.codes = std::as_bytes(std::span(words)).data(),
+                            .scales = std::as_bytes(std::span(e.scales)).data(),
+                            .codebook = book.values.data(),
+                            .n_rows = p.n_rows,
+                            .n_cols = p.n_cols,
+                            .dim = book.dim,
+                            .n_codes = book.n_codes,
+                            .index_bits = bits,
+                            .group = group};
+  std::vector<double> q;
+  for (int r = 0; r < p.n_rows; ++r)
+    for (int c = 0; c < p.n_cols; ++c)
+      q.push_back(static_cast<double>(kernels::weight_at(m, r, c)));
+  return q;
+}
+
+TEST(PackIndices, ByHand) {
+  // docs/formats/vq.md: 12-bit indices straddle words.
+  const std::vector<std::uint16_t> indices = {0x123, 0x456, 0x789, 0xABC, 0xDEF};
+  EXPECT_EQ(pack_indices(indices, 1, 5, 12), (std::vector<std::uint32_t>{0x89456123, 0x0DEFABC7}));
+  const std::vector<std::uint16_t> bytes = {5, 9, 1, 200, 7, 0};
+  EXPECT_EQ(pack_indices(bytes, 2, 3, 8), (std::vector<std::uint32_t>{0x00010905, 0x000007C8}))
+      << "rows begin at whole words";
+}
+
+TEST(GptqVq, ErrorIsTheOutputErrorOfTheDecodedMatrix) {
+  for (const auto& [dim, n_codes] : {std::pair{8, 64}, {4, 16}, {1, 4}}) {
+    Problem p(70, 152, 11);  // more than a chunk of rows, more than a panel of columns
+    const Codebook book = random_codebook(dim, n_codes, 3);
+    for (const bool compensate : {true, false}) {
+      const auto e = gptq_vq(p.w.data(), p.n_rows, p.n_cols, book, p.factor_,
+                             {.group = 64, .compensate = compensate}, p.pool, "m");
+      ASSERT_TRUE(e) << e.error().message;
+      const double expected = p.error_of(decode(*e, p, book, 64));
+      EXPECT_NEAR(e->error, expected, 1e-4 * expected) << "d " << dim << " " << compensate;
+      EXPECT_NEAR(e->relative_error, expected / p.error_of(std::vector<double>(p.w.size(), 0.0)),
+                  1e-3);
+    }
+  }
+}
+
+// The sweep as its definition reads, in double precision: every codeword is tried.
+std::vector<std::uint16_t> sweep_by_definition(const Problem& p, const Codebook& book, int group) {
+  const int n = p.n_cols, d = book.dim;
+  std::vector<std::uint16_t> out;
+  for (int row = 0; row < p.n_rows; ++row) {
+    std::vector<double> e(static_cast<std::size_t>(n), 0.0);
+    for (int b = 0; b < n; b += d) {
+      const int first = b / group * group, end = std::min(n, first + group);
+      double sum = 0, square = 0;
+      for (int c = first; c < end; ++c) {
+        const double v = static_cast<double>(p.w[static_cast<std::size_t>(row * n + c)]);
+        sum += v, square += v * v;
+      }
+      const double mean = sum / (end - first);
+      const double scale = static_cast<double>(
+          round_to_f16(static_cast<float>(std::sqrt(square / (end - first) - mean * mean))));
+      double least = std::numeric_limits<double>::infinity();
+      int best = 0;
+      for (int k = 0; k < book.n_codes; ++k) {
+        double cost = 0;
+        for (int j = b; j < b + d; ++j) {
+          double column = 0;
+          for (int i = 0; i < b; ++i)
+            column += e[static_cast<std::size_t>(i)] * static_cast<double>(p.factor_.at(i, j));
+          for (int i = b; i <= j; ++i)
+            column += (static_cast<double>(p.w[static_cast<std::size_t>(row * n + i)]) -
+                       scale * static_cast<double>(
+                                   book.values[static_cast<std::size_t>(k * d + i - b)])) *
+                      static_cast<double>(p.factor_.at(i, j));
+          cost += column * column;
+        }
+        if (cost < least) least = cost, best = k;
+      }
+      out.push_back(static_cast<std::uint16_t>(best));
+      for (int i = b; i < b + d; ++i)
+        e[static_cast<std::size_t>(i)] =
+            static_cast<double>(p.w[static_cast<std::size_t>(row * n + i)]) -
+            scale * static_cast<double>(book.values[static_cast<std::size_t>(best * d + i - b)]);
+    }
+  }
+  return out;
+}
+
+TEST(GptqVq, ChoosesTheCodewordThatTheDefinitionChooses) {
+  const Problem p(5, 144, 21);
+  const Codebook book = random_codebook(4, 32, 5);
+  Problem q(5, 144, 21);
+  const auto e = gptq_vq(q.w.data(), q.n_rows, q.n_cols, book, q.factor_,
+                         {.group = 48, .n_refits = 0}, q.pool, "m");
+  const std::vector<std::uint16_t> expected = sweep_by_definition(p, book, 48);
+  int n_different = 0;  // a near-tie may fall the other way in float, and then what follows it
+  for (std::size_t i = 0; i < expected.size(); ++i) n_different += e->indices[i] != expected[i];
+  EXPECT_EQ(n_different, 0) << "of " << expected.size();
+}
+
+TEST(GptqVq, FeedbackPaysWhereInputsCorrelateAndRefitsNeverCost) {
+  Problem p(64, 128, 31, 20);
+  const Codebook book = random_codebook(8, 256, 7);
+  const auto with = [&](bool compensate, int refits) {
+    return gptq_vq(p.w.data(), p.n_rows, p.n_cols, book, p.factor_,
+                   {.group = 128, .compensate = compensate, .n_refits = refits}, p.pool, "m")
+        ->error;
+  };
+  const double naive = with(false, 0), swept = with(true, 0), refitted = with(true, 1),
+               twice = with(true, 2);
+  EXPECT_LT(swept, 0.7 * naive);
+  EXPECT_LE(refitted, swept);
+  EXPECT_LE(twice, refitted);
+}
+
+TEST(GptqVq, SameBitsForAnyPool) {
+  Problem p(130, 136, 41);
+  const Codebook book = random_codebook(8, 64, 9);
+  ThreadPool one(1), three(3);
+  const auto a = gptq_vq(p.w.data(), p.n_rows, p.n_cols, book, p.factor_, {.group = 64}, one, "m");
+  const auto b =
+      gptq_vq(p.w.data(), p.n_rows, p.n_cols, book, p.factor_, {.group = 64}, three, "m");
+  EXPECT_EQ(a->indices, b->indices);
+  EXPECT_EQ(a->scales, b->scales);
+  EXPECT_EQ(a->error, b->error);
+}
+
+TEST(GptqVq, AGroupOfZerosHasScaleZero) {
+  Problem p(3, 32, 51);
+  std::fill(p.w.begin(), p.w.begin() + 16, 0.0f);
+  const auto e = gptq_vq(p.w.data(), p.n_rows, p.n_cols, random_codebook(4, 16, 1), p.factor_,
+                         {.group = 16, .n_refits = 0}, p.pool, "m");
+  EXPECT_EQ(e->scales[0], 0);
+  EXPECT_NE(e->scales[1], 0);
+}
+
+TEST(GptqVq, BadInputIsNamed) {
+  Problem p(3, 32, 61);
+  const Codebook book = random_codebook(4, 16, 1);
+  p.w[37] = std::numeric_limits<float>::quiet_NaN();
+  const auto nan = gptq_vq(p.w.data(), 3, 32, book, p.factor_, {}, p.pool, "layers.3.up_proj");
+  EXPECT_THAT(nan.error().message, HasSubstr("layers.3.up_proj: row 1, column 5"));
+  const auto group = gptq_vq(p.w.data(), 3, 32, book, p.factor_, {.group = 6}, p.pool, "m");
+  EXPECT_THAT(group.error().message, HasSubstr("groups of 6"));
+}
+
+GptqVqOptions descending(const Problem& p, int n_passes, int group) {
+  return {.group = group, .n_descents = n_passes, .hessian = &p.h};
+}
+
+TEST(GptqVq, DescentLowersTheOutputErrorAndSaysWhatItIs) {
+  for (const auto& [dim, n_codes] : {std::pair{8, 64}, {4, 16}, {1, 4}}) {
+    Problem p(70, 152, 11);
+    const Codebook book = random_codebook(dim, n_codes, 3);
+    double before = std::numeric_limits<double>::infinity();
+    for (const int n_passes : {0, 1, 3}) {
+      const auto e = gptq_vq(p.w.data(), p.n_rows, p.n_cols, book, p.factor_,
+                             descending(p, n_passes, 64), p.pool, "m");
+      ASSERT_TRUE(e) << e.error().message;
+      const double exact = p.error_of(decode(*e, p, book, 64));
+      EXPECT_NEAR(e->error, exact, 1e-4 * exact) << "d " << dim;
+      EXPECT_LT(exact, n_passes == 0 ? before : 0.999 * before) << "d " << dim << " " << n_passes;
+      before = exact;
+    }
+  }
+}
+
+// After many passes no other codeword in any one place is better: tried, one by one.
+TEST(GptqVq, DescentEndsWhereNoSingleCodewordHelps) {
+  Problem p(6, 32, 21);
+  const Codebook book = random_codebook(4, 16, 5);
+  const auto e =
+      gptq_vq(p.w.data(), p.n_rows, p.n_cols, book, p.factor_, descending(p, 40, 16), p.pool, "m");
+  ASSERT_TRUE(e) << e.error().message;
+  const std::vector<double> q = decode(*e, p, book, 16);
+  const double error = p.error_of(q);
+  for (int r = 0; r < p.n_rows; ++r)
+    for (int b = 0; b < p.n_cols / 4; ++b)
+      for (int k = 0; k < 16; ++k) {
+        std::vector<double> other = q;
+        const double scale = static_cast<double>(
+            kernels::f16_to_f32(e->scales[static_cast<std::size_t>(r * 2 + b * 4 / 16)]));
+        for (int i = 0; i < 4; ++i)
+          other[static_cast<std::size_t>(r * p.n_cols + b * 4 + i)] =
+              scale * static_cast<double>(book.values[static_cast<std::size_t>(k * 4 + i)]);
+        EXPECT_GE(p.error_of(other), error * (1 - 1e-6)) << r << " " << b << " " << k;
+      }
+}
+
+TEST(GptqVq, DescentHasTheSameBitsForAnyThreads) {
+  Problem p(130, 96, 31);
+  const Codebook book = random_codebook(8, 32, 7);
+  ThreadPool one(1);
+  const auto a =
+      gptq_vq(p.w.data(), p.n_rows, p.n_cols, book, p.factor_, descending(p, 2, 64), p.pool, "m");
+  const auto b =
+      gptq_vq(p.w.data(), p.n_rows, p.n_cols, book, p.factor_, descending(p, 2, 64), one, "m");
+  ASSERT_TRUE(a && b);
+  EXPECT_EQ(a->indices, b->indices);
+  EXPECT_EQ(a->scales, b->scales);
+}
+
+TEST(GptqScalar, PacksWhatTheReaderReads) {
+  for (const int bits : {4, 8}) {
+    Problem p(24, 136, 71);
+    const auto e = gptq_scalar(p.w.data(), p.n_rows, p.n_cols, p.factor_,
+                               {.bits = bits, .group = 64}, p.pool, "m");
+    ASSERT_TRUE(e) << e.error().message;
+    const kernels::ScaledMatrix m{.kind = bits == 4 ? kernels::ScaledMatrix::Kind::kGptq4
+                                                    : kernels::ScaledMatrix::Kind::kGptq8,
+                                  .values = std::as_bytes(std::span(e->qweight)).data(),
+                                  .scales = std::as_bytes(std::span(e->scales)).data(),
+                                  .zeros = std::as_bytes(std::span(e->qzeros)).data(),
+                                  .n_rows = p.n_rows,
+                                  .n_cols = p.n_cols,
+                                  .group = 64};
+    std::vector<double> q;
+    for (int r = 0; r < p.n_rows; ++r)
+      for (int c = 0; c < p.n_cols; ++c)
+        q.push_back(static_cast<double>(kernels::weight_at(m, r, c)));
+    const double relative = p.error_of(q) / p.error_of(std::vector<double>(p.w.size(), 0.0));
+    EXPECT_NEAR(e->relative_error, relative, 1e-3 * relative);
+    EXPECT_LT(relative, bits == 4 ? 0.02 : 1e-4);
+    // Rounding to nearest on a grid over the whole range: what feedback and clipping must beat.
+    std::vector<double> nearest;
+    for (int r = 0; r < p.n_rows; ++r)
+      for (int c = 0; c < p.n_cols; ++c) {
+        const auto first = p.w.begin() + r * p.n_cols + c / 64 * 64,
+                   last = p.w.begin() +
+                          std::min(r * p.n_cols + p.n_cols, r * p.n_cols + c / 64 * 64 + 64);
+        const double low = static_cast<double>(*std::min_element(first, last)),
+                     high = static_cast<double>(*std::max_element(first, last));
+        const double step = (high - low) / ((1 << bits) - 1);
+        nearest.push_back(
+            low + step * std::round(
+                             (static_cast<double>(p.w[static_cast<std::size_t>(r * p.n_cols + c)]) -
+                              low) /
+                             step));
+      }
+    EXPECT_LT(p.error_of(q), p.error_of(nearest)) << bits << " bits";
+  }
+}
+
+TEST(GptqScalar, SizesThatDoNotFillWordsAreRefused) {
+  Problem p(3, 32, 81);
+  EXPECT_THAT(gptq_scalar(p.w.data(), 3, 32, p.factor_, {.bits = 4}, p.pool, "odd").error().message,
+              HasSubstr("odd: [3, 32] cannot be packed 8 values to a word"));
+  EXPECT_THAT(gptq_scalar(p.w.data(), 3, 32, p.factor_, {.bits = 5}, p.pool, "m").error().message,
+              HasSubstr("5 bits"));
+}
+
+}  // namespace
+}  // namespace assay::engine

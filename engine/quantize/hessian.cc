@@ -1,0 +1,139 @@
+#include "engine/quantize/hessian.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/check.h"
+#include "engine/quantize/dense_eigen.h"
+
+namespace assay::engine {
+namespace {
+
+// Tiles of the accumulation, and tokens that are added at once.
+constexpr int kTile = 256, kTokens = 512;
+
+struct Damped {
+  std::vector<double> reversed;  // the lower factor of the matrix with rows and columns reversed
+  double damping, share;
+};
+
+// J (H + damping I) J = L Lᵀ, where J reverses: then R = J L J is upper and H + damping I = R Rᵀ.
+Result<Damped> factor_reversed(const Hessian& h, double damping_share, std::string_view name) {
+  const int dim = h.dim();
+  double sum = 0;
+  int n_live = 0;
+  for (const double d : h.diagonal()) {
+    if (!std::isfinite(d) || d < 0)
+      return fail(
+          "{}: the Hessian's diagonal has {}: an activation is not finite. Look for NaN or "
+          "infinity in the calibration forward pass",
+          name, d);
+    sum += d;
+    n_live += d > 0;
+  }
+  if (!(damping_share > 0))
+    return fail("{}: damping share {}, expected above 0 (GPTQ uses 0.01)", name, damping_share);
+  const double mean = n_live > 0 ? sum / n_live : 0;
+
+  constexpr int kTries = 4;
+  const std::size_t n = static_cast<std::size_t>(dim);
+  Damped result{std::vector<double>(n * n), 0, damping_share};
+  for (int attempt = 0; attempt < kTries; ++attempt, result.share *= 10) {
+    result.damping = mean > 0 ? result.share * mean : 1.0;
+    for (int row = 0; row < dim; ++row)
+      for (int col = 0; col <= row; ++col)
+        result.reversed[static_cast<std::size_t>(row) * n + static_cast<std::size_t>(col)] =
+            h.at(dim - 1 - row, dim - 1 - col) + (row == col ? result.damping : 0.0);
+    if (cholesky_lower(result.reversed.data(), dim)) return result;
+  }
+  return fail(
+      "{}: the Hessian (dimension {}, {} samples) is not positive definite, even damped by {:.0f} "
+      "% of its mean diagonal. It is no sum of x xᵀ: check how it was gathered",
+      name, dim, h.n_samples(), 100 * result.share / 10);
+}
+
+}  // namespace
+
+Hessian::Hessian(int dim)
+    : dim_(dim), upper_(static_cast<std::size_t>(dim) * static_cast<std::size_t>(dim)) {
+  CHECK(dim > 0) << dim;
+}
+
+void Hessian::add(const float* x, int n_tokens, ThreadPool& pool) {
+  const int n_tiles = (dim_ + kTile - 1) / kTile;
+  const auto add_tile = [&](int tile) {
+    int col_tile = 0;
+    while ((col_tile + 1) * (col_tile + 2) / 2 <= tile) ++col_tile;
+    const int first_col = col_tile * kTile;
+    const int first_row = (tile - col_tile * (col_tile + 1) / 2) * kTile;
+    for (int token = 0; token < n_tokens; token += kTokens)
+      add_outer_products(x + static_cast<std::size_t>(token) * static_cast<std::size_t>(dim_), dim_,
+                         std::min(kTokens, n_tokens - token), first_row,
+                         std::min(kTile, dim_ - first_row), first_col,
+                         std::min(kTile, dim_ - first_col), upper_.data());
+  };
+  pool.parallel_for(n_tiles * (n_tiles + 1) / 2, add_tile);
+  n_samples_ += n_tokens;
+}
+
+std::vector<double> Hessian::diagonal() const {
+  std::vector<double> result(static_cast<std::size_t>(dim_));
+  for (int i = 0; i < dim_; ++i) result[static_cast<std::size_t>(i)] = at(i, i);
+  return result;
+}
+
+Result<Hessian> shrink(const Hessian& expert, const Hessian& layer, double strength) {
+  if (expert.dim_ != layer.dim_)
+    return fail("shrink: the expert's Hessian has dimension {}, its layer's {}", expert.dim_,
+                layer.dim_);
+  if (strength < 0 || !std::isfinite(strength))
+    return fail("shrink: strength {} samples, expected 0 or more", strength);
+  if (layer.n_samples_ <= 0 && (strength > 0 || expert.n_samples_ <= 0))
+    return fail("shrink: the layer's Hessian has no samples: run the calibration first");
+  if (expert.n_samples_ <= 0 && strength <= 0)
+    return fail("shrink: the expert has no samples and strength 0 asks for nothing else");
+  const double weight = expert.n_samples_ / (expert.n_samples_ + strength);
+  const double of_expert = expert.n_samples_ > 0 ? weight / expert.n_samples_ : 0;
+  const double of_layer = layer.n_samples_ > 0 ? (1 - weight) / layer.n_samples_ : 0;
+  Hessian result(expert.dim_);
+  result.n_samples_ = 1;
+  for (std::size_t i = 0; i < result.upper_.size(); ++i)
+    result.upper_[i] = of_expert * expert.upper_[i] + of_layer * layer.upper_[i];
+  return result;
+}
+
+Result<HessianFactor> factor(const Hessian& h, double damping_share, std::string_view name) {
+  ASSAY_TRY(const Damped damped, factor_reversed(h, damping_share, name));
+  HessianFactor result;
+  const int dim = result.dim_ = h.dim();
+  result.damping_ = damped.damping;
+  result.damping_share_ = damped.share;
+  result.panels_.assign(HessianFactor::panel_offset(result.n_panels()), 0.0f);
+  constexpr int kCols = HessianFactor::kPanelCols;
+  const std::size_t n = static_cast<std::size_t>(dim);
+  for (int p = 0; p < result.n_panels(); ++p) {
+    float* panel = result.panels_.data() + HessianFactor::panel_offset(p);
+    const int first_col = p * kCols, end_col = std::min(dim, first_col + kCols);
+    for (int row = 0; row < end_col; ++row)
+      for (int col = std::max(row, first_col); col < end_col; ++col)
+        panel[row * kCols + col % kCols] =
+            static_cast<float>(damped.reversed[static_cast<std::size_t>(dim - 1 - row) * n +
+                                               static_cast<std::size_t>(dim - 1 - col)]);
+  }
+  return result;
+}
+
+Result<InverseCholesky> inverse_cholesky_upper(const Hessian& h, double damping_share,
+                                               std::string_view name) {
+  ASSAY_TRY(Damped damped, factor_reversed(h, damping_share, name));
+  // U = R⁻¹ = J L⁻¹ J.
+  const std::vector<double> inverse = invert_lower(damped.reversed.data(), h.dim());
+  const std::size_t n = static_cast<std::size_t>(h.dim());
+  InverseCholesky result{std::vector<double>(n * n), damped.damping};
+  for (std::size_t row = 0; row < n; ++row)
+    for (std::size_t col = row; col < n; ++col)
+      result.upper[row * n + col] = inverse[(n - 1 - row) * n + n - 1 - col];
+  return result;
+}
+
+}  // namespace assay::engine

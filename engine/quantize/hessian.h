@@ -1,0 +1,95 @@
+// The Hessian of a linear layer's output error: H = Σ x xᵀ over the calibration tokens x that the
+// layer sees (GPTQ, Frantar 2022, arXiv:2210.17323, without its factor 2, which changes no choice).
+// For weights W and their quantised form Q the summed squared output error is
+// tr((W − Q) H (W − Q)ᵀ).
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "base/thread_pool.h"
+
+namespace assay::engine {
+
+class Hessian {
+ public:
+  explicit Hessian(int dim);
+
+  // Adds Σ x xᵀ of x (n_tokens, dim). Tiles of the matrix are shared out to the pool; within a tile
+  // blocks of 512 tokens are added one after the other in double precision, so the bits depend on
+  // the tokens of each call, never on the threads.
+  void add(const float* x, int n_tokens, ThreadPool& pool);
+
+  int dim() const { return dim_; }
+  double n_samples() const { return n_samples_; }
+  double at(int row, int col) const {
+    return row <= col ? upper_[index(row, col)] : upper_[index(col, row)];
+  }
+  std::vector<double> diagonal() const;
+
+ private:
+  friend Result<Hessian> shrink(const Hessian&, const Hessian&, double);
+  std::size_t index(int row, int col) const {
+    return static_cast<std::size_t>(row) * static_cast<std::size_t>(dim_) +
+           static_cast<std::size_t>(col);
+  }
+  int dim_;
+  double n_samples_ = 0;
+  std::vector<double> upper_;  // (dim, dim), row <= col
+};
+
+// The Hessian of an average token (n_samples 1) of an expert that saw few: its own mean weighted by
+// n / (n + strength), the rest its layer's mean. `strength` is in samples: an expert with that many
+// tokens is believed by half, one with none is its layer. An error if neither saw a token or the
+// dimensions differ.
+Result<Hessian> shrink(const Hessian& expert, const Hessian& layer, double strength);
+
+// H + damping I = R Rᵀ with R upper triangular, in float32. With the error e of the columns to the
+// left, column j of e R is what they do to the output along j, and the squared norm of (W − Q) R is
+// the error itself. GPTQ's U (H⁻¹ = Uᵀ U) is R⁻¹, so no inverse is ever formed; the sweep over R is
+// the same as GPTQ's over U (QuIP, Chee 2023, arXiv:2307.13304, theorem 6).
+class HessianFactor {
+ public:
+  static constexpr int kPanelCols = 128;
+
+  int dim() const { return dim_; }
+  int n_panels() const { return (dim_ + kPanelCols - 1) / kPanelCols; }
+  // (rows 0 … the last row of the panel's diagonal block, kPanelCols): columns from kPanelCols * p.
+  // Zero below the diagonal and beyond dim.
+  const float* panel(int p) const { return panels_.data() + panel_offset(p); }
+  float at(int row, int col) const {
+    return panel(col / kPanelCols)[row * kPanelCols + col % kPanelCols];
+  }
+  double damping() const { return damping_; }              // what was added to the diagonal
+  double damping_share() const { return damping_share_; }  // of the mean diagonal
+
+ private:
+  friend Result<HessianFactor> factor(const Hessian&, double, std::string_view);
+  static std::size_t panel_offset(int p) {
+    return static_cast<std::size_t>(kPanelCols) * kPanelCols * static_cast<std::size_t>(p) *
+           static_cast<std::size_t>(p + 1) / 2;
+  }
+  int dim_ = 0;
+  double damping_ = 0, damping_share_ = 0;
+  std::vector<float> panels_;
+};
+
+// Damps by `damping_share` (GPTQ: 0.01) of the mean of the diagonal's non-zero elements; where
+// rounding or few samples leave the matrix indefinite, the share is raised tenfold, three times at
+// most. A dead column (an input that was always zero) has the damping for its diagonal: it couples
+// to nothing and is rounded to its nearest. A Hessian of zeros is damped by 1: plain nearest.
+// Errors name the matrix `name`.
+Result<HessianFactor> factor(const Hessian& h, double damping_share, std::string_view name);
+
+// GPTQ's matrix as its papers write it: upper triangular U (dim, dim) with
+// (H + damping I)⁻¹ = Uᵀ U.
+struct InverseCholesky {
+  std::vector<double> upper;  // row-major
+  double damping = 0;
+};
+Result<InverseCholesky> inverse_cholesky_upper(const Hessian& h, double damping_share,
+                                               std::string_view name);
+
+}  // namespace assay::engine

@@ -1,0 +1,51 @@
+// Before anything is encoded: codebooks from all experts' weights, and a tier for every projection
+// of every expert.
+#pragma once
+
+#include <array>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "base/result.h"
+#include "engine/quantize/codebook.h"
+#include "engine/quantize/expert_stats.h"
+#include "engine/quantize/recipe.h"
+
+namespace assay::engine {
+
+inline constexpr std::array<const char*, 3> kProjections = {"gate_proj", "up_proj", "down_proj"};
+
+struct Plan {
+  std::vector<Codebook> codebooks;  // one a tier
+  // tier[layer][expert][projection]: index into the recipe's tiers; dense layers are empty.
+  std::vector<std::vector<std::array<int, 3>>> tier;
+  double code_bits = 0;        // of the choice, per weight
+  double predicted_error = 0;  // Σ of relative output errors …
+  double lower_bound = 0;      // … and the least that any choice within the budget could have
+};
+
+// Statistics of all layers' experts (an empty vector for a dense layer).
+using ModelStats = std::vector<std::vector<ExpertStats>>;
+
+struct PlanHooks {
+  std::function<void(std::string_view what, int done, int total)> on_progress;
+};
+Result<Plan> make_plan(const ModelWeights& weights, const ModelStats& stats, const Recipe& recipe,
+                       ThreadPool& pool, const PlanHooks& hooks);
+
+// plan.json and codebooks.safetensors in a folder; an error if they are damaged.
+Result<void> write_plan(const std::filesystem::path& folder, const Plan& plan,
+                        const Recipe& recipe);
+Result<Plan> read_plan(const std::filesystem::path& folder, const Recipe& recipe);
+
+// One tensor a tier, binary16 [K, d]: cb1, cb1.5, …
+Result<void> write_codebooks(const std::filesystem::path& file,
+                             const std::vector<Codebook>& codebooks,
+                             const std::vector<Tier>& tiers);
+Result<std::vector<Codebook>> read_codebooks(const std::filesystem::path& file,
+                                             const std::vector<Tier>& tiers);
+
+}  // namespace assay::engine

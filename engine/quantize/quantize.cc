@@ -1,0 +1,368 @@
+#include "engine/quantize/quantize.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/file.h"
+#include "base/hash.h"
+#include "engine/backend/matrix_view.h"
+#include "engine/checkpoint/checkpoint.h"
+#include "engine/quantize/encode_layer.h"
+#include "engine/quantize/state.h"
+
+namespace assay::engine {
+namespace {
+
+std::vector<int> lengths_of(const std::vector<CalibrationText>& texts) {
+  std::vector<int> out;
+  for (const CalibrationText& t : texts) out.push_back(static_cast<int>(t.ids.size()));
+  return out;
+}
+
+Result<void> check_texts(const std::vector<CalibrationText>& texts, const ModelConfig& c) {
+  if (texts.empty()) return fail("the calibration set is empty");
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    const auto n = static_cast<int>(texts[i].ids.size());
+    if (n == 0 || n > c.max_positions)
+      return fail("calibration text {} has {} tokens, expected 1 to {} (the model's positions)",
+                  i + 1, n, c.max_positions);
+    for (const int id : texts[i].ids)
+      if (id < 0 || id >= c.vocab)
+        return fail("calibration text {} has token {}, expected 0 to {}", i + 1, id, c.vocab - 1);
+  }
+  return {};
+}
+
+Json identity_of(const QuantizeInput& in, const std::string& fingerprint) {
+  std::string ids;
+  for (const CalibrationText& t : in.texts)
+    for (const int id : t.ids) ids += fmt::format("{},", id);
+  return {{"model", fingerprint}, {"calibration", hash_hex(ids)}, {"recipe", in.recipe.to_json()}};
+}
+
+class Job {
+ public:
+  Job(const QuantizeInput& in, const Checkpoint& checkpoint, const ModelWeights& weights,
+      State state)
+      : in_(in),
+        checkpoint_(checkpoint),
+        config_(checkpoint.config()),
+        weights_(weights),
+        state_(std::move(state)),
+        pool_(in.n_threads),
+        pass_(config_, lengths_of(in.texts), in.n_threads) {}
+
+  Result<QuantizeReport> run() {
+    ASSAY_TRY_VOID(gather_stats());
+    ASSAY_TRY_VOID(plan());
+    for (int round = 0; round < in_.recipe.n_rounds; ++round) {
+      if (round > 0) ASSAY_TRY_VOID(refit_codebooks(round));
+      ASSAY_TRY_VOID(encode(round));
+    }
+    return finish(in_.recipe.n_rounds - 1);
+  }
+
+ private:
+  int n_layers() const { return config_.n_layers; }
+  void progress(std::string_view stage, int done, int total) const {
+    if (in_.on_progress) in_.on_progress(stage, done, total);
+  }
+  Rows embedded() const {
+    std::vector<std::vector<int>> ids;
+    for (const CalibrationText& t : in_.texts) ids.push_back(t.ids);
+    return pass_.embed(weights_.embed, ids);
+  }
+
+  // The bf16 model over the calibration set: what every expert sees, and what its errors weigh.
+  Result<void> gather_stats() {
+    int n_done = 0;
+    while (n_done < n_layers() && (config_.is_dense_layer(n_done) || state_.has_stats(n_done)))
+      ++n_done;
+    Rows residual;
+    if (n_done < n_layers()) residual = embedded();
+    for (int l = 0; l < n_layers(); ++l) {
+      if (n_done < n_layers()) {
+        progress("statistics", l, n_layers());
+        const LayerWeights& w = weights_.layers[static_cast<std::size_t>(l)];
+        ASSAY_TRY_VOID(pass_.attention(l, w, residual, {}));
+        std::optional<MoeInputs> inputs;
+        if (!config_.is_dense_layer(l) && !state_.has_stats(l)) {
+          ASSAY_TRY(inputs, pass_.moe_inputs(l, w, residual));
+        }
+        ASSAY_TRY_VOID(pass_.mlp(l, w, residual));
+        if (inputs) {
+          ASSAY_TRY_VOID(state_.save_stats(l, expert_stats(config_, w, *inputs, pool_)));
+        }
+      }
+    }
+    for (int l = 0; l < n_layers(); ++l) {
+      stats_.emplace_back();
+      if (!config_.is_dense_layer(l)) {
+        ASSAY_TRY(stats_.back(), state_.load_stats(l));
+      }
+    }
+    return {};
+  }
+
+  Result<void> plan() {
+    if (!state_.has_plan()) {
+      ASSAY_TRY(const Plan made, make_plan(weights_, stats_, in_.recipe, pool_, {in_.on_progress}));
+      ASSAY_TRY_VOID(write_plan(state_.folder(), made, in_.recipe));
+    }
+    ASSAY_TRY(plan_, read_plan(state_.folder(), in_.recipe));
+    return {};
+  }
+
+  // Codebooks by least squares from the codes and scales of the round before.
+  Result<void> refit_codebooks(int round) {
+    ASSAY_TRY_VOID(state_.begin_round(round));
+    std::error_code ignored;
+    if (fs::exists(state_.codebooks_file(round), ignored)) return {};
+    ASSAY_TRY(const std::vector<Codebook> before,
+              read_codebooks(state_.codebooks_file(round - 1), in_.recipe.tiers));
+    std::vector<CodebookRefit> refits;
+    for (const Codebook& book : before) refits.emplace_back(book);
+    for (int l = 0; l < n_layers(); ++l) {
+      if (config_.is_dense_layer(l)) continue;
+      const LayerWeights& original = weights_.layers[static_cast<std::size_t>(l)];
+      ASSAY_TRY(const SafetensorsFile file, SafetensorsFile::open(state_.layer_file(round - 1, l)));
+      ASSAY_TRY(const LayerWeights coded,
+                coded_layer(l, original, file, plan_, before, in_.recipe));
+      for (std::size_t e = 0; e < coded.experts.size(); ++e)
+        add_to_refits(l, e, original.experts[e], coded.experts[e], refits);
+    }
+    std::vector<Codebook> after;
+    for (const CodebookRefit& refit : refits) after.push_back(refit.codebook());
+    return write_codebooks(state_.codebooks_file(round), after, in_.recipe.tiers);
+  }
+
+  void add_to_refits(int layer, std::size_t expert, const MlpWeights& original,
+                     const MlpWeights& coded, std::vector<CodebookRefit>& refits) const {
+    const ExpertStats& s = stats_[static_cast<std::size_t>(layer)][expert];
+    const std::array<std::tuple<const Matrix*, const Matrix*, const ProjectionStats*>, 3>
+        projections = {{{&original.gate, &coded.gate, &s.gate},
+                        {&original.up, &coded.up, &s.up},
+                        {&original.down, &coded.down, &s.down}}};
+    for (std::size_t p = 0; p < projections.size(); ++p) {
+      const auto& [dense, code, stats] = projections[p];
+      const auto& vq = std::get<kernels::VqMatrix>(code->codes);
+      std::vector<std::uint16_t> indices,
+          scales(static_cast<std::size_t>(vq.n_rows) * static_cast<std::size_t>(vq.n_groups()));
+      for (int r = 0; r < vq.n_rows; ++r)
+        for (int j = 0; j < vq.n_subvectors(); ++j)
+          indices.push_back(static_cast<std::uint16_t>(kernels::vq_index(vq, r, j)));
+      std::memcpy(scales.data(), vq.scales, scales.size() * 2);
+      // What an error in a column costs: its energy, times what an average row weighs.
+      const double row =
+          std::accumulate(stats->row_weight.begin(), stats->row_weight.end(), 0.0) / vq.n_rows;
+      std::vector<double> diagonal;
+      for (const float energy : stats->col_energy)
+        diagonal.push_back(row * static_cast<double>(energy));
+      const std::vector<float> w = to_floats(*dense);
+      const auto tier =
+          static_cast<std::size_t>(plan_.tier[static_cast<std::size_t>(layer)][expert][p]);
+      refits[tier].add(w.data(), vq.n_rows, vq.n_cols, indices.data(), scales.data(), vq.group,
+                       diagonal.data());
+    }
+  }
+
+  Result<void> encode(int round) {
+    ASSAY_TRY_VOID(state_.begin_round(round));
+    // A later round's codebooks exist only when this one is finished.
+    if (round + 1 < in_.recipe.n_rounds && fs::exists(state_.codebooks_file(round + 1))) return {};
+    ASSAY_TRY(codebooks_, read_codebooks(state_.codebooks_file(round), in_.recipe.tiers));
+    LayerEncoder encoder(config_, in_.recipe, plan_, codebooks_, pass_, pool_);
+    const int total = in_.recipe.n_rounds * (n_layers() + 1);
+    Rows residual = embedded();
+    for (int l = 0; l < n_layers(); ++l) {
+      progress("encoding", round * (n_layers() + 1) + l, total);
+      const LayerWeights& w = weights_.layers[static_cast<std::size_t>(l)];
+      if (state_.has_layer(round, l)) {
+        ASSAY_TRY(const SafetensorsFile file, SafetensorsFile::open(state_.layer_file(round, l)));
+        ASSAY_TRY(const LayerWeights coded, coded_layer(l, w, file, plan_, codebooks_, in_.recipe));
+        ASSAY_TRY_VOID(pass_.attention(l, coded, residual, {}));
+        ASSAY_TRY_VOID(pass_.mlp(l, coded, residual));
+        continue;
+      }
+      ASSAY_TRY(const EncodedLayer layer, encoder.encode(l, w, residual));
+      ASSAY_TRY_VOID(save(round, l, layer));
+    }
+    if (!state_.has_layer(round, n_layers())) {
+      progress("encoding", round * (n_layers() + 1) + n_layers(), total);
+      ASSAY_TRY(const EncodedLayer ends, encoder.encode_ends(weights_, residual));
+      ASSAY_TRY_VOID(save(round, n_layers(), ends));
+    }
+    progress("encoding", (round + 1) * (n_layers() + 1), total);
+    return {};
+  }
+
+  Result<void> save(int round, int layer, const EncodedLayer& encoded) const {
+    ASSAY_TRY_VOID(write_tensors(state_.layer_file(round, layer), encoded.tensors));
+    return write_file_atomic(state_.report_file(round, layer), encoded.report.dump() + "\n");
+  }
+
+  bool is_used(int tier) const {
+    for (const auto& layer : plan_.tier)
+      for (const auto& expert : layer)
+        if (std::find(expert.begin(), expert.end(), tier) != expert.end()) return true;
+    return false;
+  }
+
+  Json quantization_config() const {
+    Json extra = Json::object();
+    for (std::size_t l = 0; l < plan_.tier.size(); ++l)
+      for (std::size_t e = 0; e < plan_.tier[l].size(); ++e)
+        for (std::size_t p = 0; p < 3; ++p) {
+          const Tier& tier = in_.recipe.tiers[static_cast<std::size_t>(plan_.tier[l][e][p])];
+          extra[expert_module(static_cast<int>(l), e, p)] = {
+              {"bits", tier.bits()}, {"format", "vq"}, {"d", tier.dim}};
+        }
+    for (const auto& [module, entry] : modules_.items())
+      if (const std::string format = entry.at("format"); format.starts_with("gptq"))
+        extra[module] = {{"bits", format == "gptq 4 bit" ? 4 : 8},
+                         {"group_size", in_.recipe.spine_group}};
+    return {{"quant_method", "auto-round"},
+            {"bits", 16},
+            {"group_size", in_.recipe.group},
+            {"sym", false},
+            {"codebooks_file", "vq_codebooks.safetensors"},
+            {"extra_config", extra}};
+  }
+
+  Result<Json> read_original_config() const { return read_json(checkpoint_.dir() / "config.json"); }
+
+  Result<QuantizeReport> finish(int round) {
+    QuantizeReport report;
+    const fs::path& out = in_.out;
+    for (int l = 0; l <= n_layers(); ++l) {
+      ASSAY_TRY(const Json modules, read_json(state_.report_file(round, l)));
+      modules_.update(modules);
+    }
+    Json weight_map = Json::object();
+    for (int l = 0; l <= n_layers(); ++l) {
+      const std::string shard =
+          fmt::format("model-{:05}-of-{:05}.safetensors", l + 1, n_layers() + 1);
+      ASSAY_TRY(const SafetensorsFile file, SafetensorsFile::open(state_.layer_file(round, l)));
+      for (const TensorView& t : file.tensors()) weight_map[t.name] = shard;
+      // A second name for the same bytes, so that a run that is killed here can go on.
+      std::error_code error;
+      fs::remove(out / shard, error);
+      fs::create_hard_link(state_.layer_file(round, l), out / shard, error);
+      if (error)
+        fs::copy_file(state_.layer_file(round, l), out / shard,
+                      fs::copy_options::overwrite_existing, error);
+      if (error) return fail("cannot write {}: {}", (out / shard).string(), error.message());
+      report.n_bytes += static_cast<std::int64_t>(fs::file_size(out / shard));
+    }
+    ASSAY_TRY(codebooks_, read_codebooks(state_.codebooks_file(round), in_.recipe.tiers));
+    std::vector<Tier> tiers;
+    std::vector<Codebook> books;
+    for (std::size_t t = 0; t < codebooks_.size(); ++t)
+      if (is_used(static_cast<int>(t))) {
+        tiers.push_back(in_.recipe.tiers[t]);
+        books.push_back(codebooks_[t]);
+      }
+    codebooks_ = std::move(books);
+    ASSAY_TRY_VOID(write_codebooks(out / "vq_codebooks.safetensors", codebooks_, tiers));
+    report.n_bytes += static_cast<std::int64_t>(fs::file_size(out / "vq_codebooks.safetensors"));
+    ASSAY_TRY_VOID(write_file_atomic(
+        out / "model.safetensors.index.json",
+        Json{{"metadata", {{"total_size", report.n_bytes}}}, {"weight_map", weight_map}}.dump(1) +
+            "\n"));
+    for (const char* name : {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+                             "generation_config.json"}) {
+      std::error_code error;
+      if (!fs::exists(checkpoint_.dir() / name, error)) continue;
+      ASSAY_TRY(const std::string bytes, read_file(checkpoint_.dir() / name));
+      ASSAY_TRY_VOID(write_file_atomic(out / name, bytes));
+    }
+    fill(report);
+    ASSAY_TRY_VOID(write_file_atomic(out / "quantisation.json", report.json.dump(1) + "\n"));
+    ASSAY_TRY(Json config, read_original_config());
+    config["quantization_config"] = quantization_config();
+    ASSAY_TRY_VOID(write_file_atomic(out / "config.json", config.dump(1) + "\n"));
+    state_.remove();
+    return report;
+  }
+
+  void fill(QuantizeReport& report) const {
+    double n_weights = 0, code_bits = 0, scale_bits = 0, book_bits = 0;
+    for (std::size_t l = 0; l < plan_.tier.size(); ++l)
+      for (std::size_t e = 0; e < plan_.tier[l].size(); ++e) {
+        const MlpWeights& w = weights_.layers[l].experts[e];
+        const std::array<const Matrix*, 3> projections = {&w.gate, &w.up, &w.down};
+        for (std::size_t p = 0; p < 3; ++p) {
+          const Matrix& m = *projections[p];
+          const double n = static_cast<double>(m.n_rows) * m.n_cols;
+          n_weights += n;
+          code_bits += n * in_.recipe.tiers[static_cast<std::size_t>(plan_.tier[l][e][p])].bits();
+          scale_bits += 16.0 * m.n_rows * ((m.n_cols + in_.recipe.group - 1) / in_.recipe.group);
+        }
+      }
+    for (const Codebook& book : codebooks_)
+      book_bits += 16.0 * static_cast<double>(book.values.size());
+    report.code_bits = code_bits / n_weights;
+    report.total_bits = (code_bits + scale_bits + book_bits) / n_weights;
+    report.predicted_error = plan_.predicted_error;
+    report.lower_bound = plan_.lower_bound;
+    Json per_lang = Json::object();
+    std::int64_t n_tokens = 0;
+    for (const CalibrationText& t : in_.texts) {
+      per_lang[t.lang] =
+          per_lang.value(t.lang, std::int64_t{0}) + static_cast<std::int64_t>(t.ids.size());
+      n_tokens += static_cast<std::int64_t>(t.ids.size());
+    }
+    Json samples = Json::array();
+    for (const auto& layer : stats_) {
+      Json of_layer = Json::array();
+      for (const ExpertStats& e : layer) of_layer.push_back(e.n_tokens);
+      samples.push_back(of_layer);
+    }
+    report.json = {
+        {"recipe", in_.recipe.to_json()},
+        {"calibration",
+         {{"set", in_.calibration},
+          {"n_texts", in_.texts.size()},
+          {"n_tokens", n_tokens},
+          {"tokens_by_language", per_lang}}},
+        {"expert_bits",
+         {{"code", report.code_bits},
+          {"scales", scale_bits / n_weights},
+          {"codebooks", book_bits / n_weights},
+          {"total", report.total_bits}}},
+        {"allocation",
+         {{"predicted_error", plan_.predicted_error}, {"lower_bound", plan_.lower_bound}}},
+        {"samples_per_expert", samples},
+        {"modules", modules_}};
+  }
+
+  const QuantizeInput& in_;
+  const Checkpoint& checkpoint_;
+  const ModelConfig& config_;
+  const ModelWeights& weights_;
+  State state_;
+  ThreadPool pool_;
+  LayerPass pass_;
+  ModelStats stats_;
+  Plan plan_;
+  std::vector<Codebook> codebooks_;
+  Json modules_ = Json::object();
+};
+
+}  // namespace
+
+Result<QuantizeReport> quantize(const QuantizeInput& in) {
+  ASSAY_TRY_VOID(in.recipe.check());
+  ASSAY_TRY(const Checkpoint checkpoint, Checkpoint::open(in.model));
+  const ModelConfig& config = checkpoint.config();
+  if (!config.quantisation.method().empty())
+    return fail("{} is quantised already ({}): quantise the original", in.model.string(),
+                config.quantisation.method());
+  ASSAY_TRY(const ModelWeights weights, bind_weights(checkpoint));
+  ASSAY_TRY_VOID(check_texts(in.texts, config));
+  ASSAY_TRY(const std::string fingerprint, checkpoint.fingerprint());
+  ASSAY_TRY(State state, State::open(in.out, identity_of(in, fingerprint)));
+  return Job(in, checkpoint, weights, std::move(state)).run();
+}
+
+}  // namespace assay::engine

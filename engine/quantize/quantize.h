@@ -1,0 +1,44 @@
+// A bf16 checkpoint to a quantised one (docs/formats/vq.md), a layer at a time: peak memory is one
+// layer's weights, its Hessians, and the activations of the calibration tokens. The result depends
+// on model, calibration and recipe only: neither on threads, nor on how often the run was killed
+// and went on.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/quantize/recipe.h"
+
+namespace assay::engine {
+
+struct CalibrationText {
+  std::string lang;
+  std::vector<int> ids;
+};
+
+struct QuantizeInput {
+  std::filesystem::path model, out;
+  std::vector<CalibrationText> texts;
+  std::string calibration;  // what the texts are: for the record
+  Recipe recipe;
+  int n_threads = 0;  // 0: every usable core
+  // stage: "statistics", "codebooks", "tiers", "encoding"; done of total in units of it.
+  std::function<void(std::string_view stage, int done, int total)> on_progress;
+};
+
+struct QuantizeReport {
+  Json json;  // as quantisation.json: recipe, calibration, samples per expert, errors per module
+  double code_bits = 0, total_bits = 0;  // per expert weight; total with scales and codebooks
+  double predicted_error = 0, lower_bound = 0;
+  std::int64_t n_bytes = 0;  // of all files written
+};
+
+// Writes `out`: shards with their index, vq_codebooks.safetensors, config.json (last, so that a
+// folder without it is unfinished), tokenizer and template as they were, quantisation.json. Goes on
+// with what an interrupted run of the same input left there.
+Result<QuantizeReport> quantize(const QuantizeInput& input);
+
+}  // namespace assay::engine

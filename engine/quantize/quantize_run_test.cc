@@ -1,0 +1,194 @@
+// Whole runs of the quantiser on a tiny checkpoint: what it writes loads, does not depend on
+// threads or interruptions, and is refused where the input is bad.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/rng.h"
+#include "engine/checkpoint/checkpoint.h"
+#include "engine/checkpoint/inspect.h"
+#include "engine/checkpoint/tiny_checkpoint.h"
+#include "engine/checkpoint/weights.h"
+#include "engine/quantize/quantize.h"
+
+namespace assay::engine {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+class QuantizeRun : public ::testing::Test {
+ protected:
+  QuantizeRun() {
+    tiny.write_single(tiny_tensors());
+    tiny.write("tokenizer.json", "{}");
+  }
+
+  QuantizeInput input(const std::string& out) const {
+    QuantizeInput in;
+    in.model = tiny.dir;
+    in.out = tiny.dir / out;
+    for (int t = 0; t < 6; ++t) {
+      CalibrationText text{.lang = t % 2 == 0 ? "ja" : "en", .ids = {}};
+      for (int i = 0; i < 20 + t; ++i)
+        text.ids.push_back(static_cast<int>(
+            40 * uniform_at(3, static_cast<std::uint64_t>(t), static_cast<std::uint64_t>(i))));
+      in.texts.push_back(text);
+    }
+    in.calibration = "test";
+    Recipe& r = in.recipe;
+    r.name = "test";
+    r.tiers = {{"one", 2, 4}, {"two", 2, 16}, {"three", 1, 8}};
+    r.bits = 1.7;
+    r.n_rounds = 2;
+    r.group = 4;
+    r.spine_group = 8;
+    r.attention_bits = r.kv_a_bits = r.shared_expert_bits = 16;  // sizes that fill no words
+    r.dense_mlp_bits = 8;
+    r.lm_head_bits = 4;
+    in.n_threads = 1;
+    return in;
+  }
+
+  // Every file of a folder, by name.
+  static std::map<std::string, std::string> files_of(const fs::path& folder) {
+    std::map<std::string, std::string> out;
+    for (const auto& entry : fs::recursive_directory_iterator(folder))
+      if (entry.is_regular_file()) out[entry.path().filename().string()] = *read_file(entry.path());
+    return out;
+  }
+
+  static std::string error_of(const QuantizeInput& in) {
+    const auto done = quantize(in);
+    return done ? "" : done.error().message;
+  }
+
+  TinyCheckpoint tiny;
+};
+
+TEST_F(QuantizeRun, WritesACheckpointThatLoadsAndStaysWithinItsBits) {
+  const auto report = quantize(input("out"));
+  ASSERT_TRUE(report) << report.error().message;
+  EXPECT_LE(report->code_bits, 1.7);
+  EXPECT_GT(report->code_bits, 1.3);
+  EXPECT_FALSE(fs::exists(tiny.dir / "out" / "quantize-state"));
+  const auto checkpoint = Checkpoint::open(tiny.dir / "out");
+  ASSERT_TRUE(checkpoint) << checkpoint.error().message;
+  const auto weights = bind_weights(*checkpoint);
+  ASSERT_TRUE(weights) << weights.error().message;
+  for (int l = 1; l < 3; ++l)
+    for (const MlpWeights& e : weights->layers[static_cast<std::size_t>(l)].experts)
+      for (const Matrix* m : {&e.gate, &e.up, &e.down})
+        EXPECT_TRUE(std::holds_alternative<kernels::VqMatrix>(m->codes)) << m->name;
+  EXPECT_TRUE(std::holds_alternative<kernels::ScaledMatrix>(weights->lm_head.codes));
+  EXPECT_TRUE(weights->layers[0].o.is_dense());
+  const auto summary = inspect(*checkpoint);
+  ASSERT_TRUE(summary) << summary.error().message;
+  EXPECT_NEAR(summary->routed_code_bits, report->code_bits, 1e-9);
+  EXPECT_EQ(summary->n_parameters, inspect(*Checkpoint::open(tiny.dir))->n_parameters);
+  // Each of 131 + 15 tokens goes to two of three experts in both sparse layers.
+  int n_samples = 0;
+  for (const Json& layer : report->json["samples_per_expert"])
+    for (const Json& n : layer) n_samples += n.get<int>();
+  EXPECT_EQ(n_samples, 2 * 2 * (6 * 20 + 15));
+  EXPECT_EQ(report->json["calibration"]["tokens_by_language"]["ja"], 20 + 22 + 24);
+}
+
+TEST_F(QuantizeRun, SameBytesForAnyThreads) {
+  QuantizeInput two = input("two");
+  two.n_threads = 2;
+  ASSERT_EQ(error_of(input("one")), "");
+  ASSERT_EQ(error_of(two), "");
+  EXPECT_EQ(files_of(tiny.dir / "one"), files_of(tiny.dir / "two"));
+}
+
+TEST_F(QuantizeRun, KilledAnywhereItGoesOnToTheSameBytes) {
+  ASSERT_EQ(error_of(input("whole")), "");
+  int n_calls = 0;
+  QuantizeInput counting = input("count");
+  counting.on_progress = [&](std::string_view, int, int) { ++n_calls; };
+  ASSERT_EQ(error_of(counting), "");
+  ASSERT_GT(n_calls, 8);
+  for (int kill_at = 1; kill_at <= n_calls; ++kill_at) {
+    const std::string out = fmt::format("killed-{}", kill_at);
+    const pid_t child = fork();
+    if (child == 0) {
+      int n = 0;
+      QuantizeInput in = input(out);
+      in.on_progress = [&](std::string_view, int, int) {
+        if (++n == kill_at) _exit(9);
+      };
+      static_cast<void>(quantize(in));
+      _exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ASSERT_EQ(WEXITSTATUS(status), 9) << "at call " << kill_at;
+    EXPECT_FALSE(fs::exists(tiny.dir / out / "config.json")) << "unfinished, so no checkpoint";
+    ASSERT_EQ(error_of(input(out)), "") << "at call " << kill_at;
+    EXPECT_EQ(files_of(tiny.dir / out), files_of(tiny.dir / "whole")) << "at call " << kill_at;
+  }
+}
+
+TEST_F(QuantizeRun, WorkOfOtherSettingsIsNotMixed) {
+  const pid_t child = fork();
+  if (child == 0) {
+    QuantizeInput in = input("out");
+    in.on_progress = [](std::string_view stage, int, int) {
+      if (stage == "encoding") _exit(9);
+    };
+    static_cast<void>(quantize(in));
+    _exit(0);
+  }
+  waitpid(child, nullptr, 0);
+  QuantizeInput other = input("out");
+  other.recipe.bits = 1.6;
+  EXPECT_THAT(error_of(other),
+              AllOf(HasSubstr("unfinished work of other settings"), HasSubstr("recipe")));
+  EXPECT_EQ(error_of(input("out")), "");
+  EXPECT_THAT(error_of(input("out")), HasSubstr("nothing is overwritten"));
+}
+
+TEST_F(QuantizeRun, BadInputIsNamed) {
+  QuantizeInput none = input("out");
+  none.texts.clear();
+  EXPECT_THAT(error_of(none), HasSubstr("the calibration set is empty"));
+  QuantizeInput foreign = input("out");
+  foreign.texts[2].ids[1] = 40;
+  EXPECT_THAT(error_of(foreign), HasSubstr("calibration text 3 has token 40, expected 0 to 39"));
+  QuantizeInput wide = input("out");
+  wide.recipe.tiers = {{"half", 8, 16}, {"two", 2, 16}};
+  EXPECT_THAT(error_of(wide), HasSubstr("setting group: got 4, expected a multiple of d = 8"));
+  wide.recipe.group = 8;
+  EXPECT_THAT(error_of(wide), AllOf(HasSubstr("down_proj"), HasSubstr("d = 8")));
+  fs::remove_all(tiny.dir / "out");
+  QuantizeInput few = input("out");
+  few.recipe.bits = 0.5;
+  EXPECT_THAT(error_of(few), HasSubstr("0.5 code bits a weight are asked for"));
+  fs::remove_all(tiny.dir / "out");
+  ASSERT_EQ(error_of(input("out")), "");
+  QuantizeInput again = input("twice");
+  again.model = tiny.dir / "out";
+  EXPECT_THAT(error_of(again), HasSubstr("is quantised already (auto-round)"));
+}
+
+TEST_F(QuantizeRun, DamagedStateIsAnErrorNotGarbage) {
+  const pid_t child = fork();
+  if (child == 0) {
+    QuantizeInput in = input("out");
+    in.on_progress = [](std::string_view stage, int done, int) {
+      if (stage == "encoding" && done == 2) _exit(9);
+    };
+    static_cast<void>(quantize(in));
+    _exit(0);
+  }
+  waitpid(child, nullptr, 0);
+  const fs::path file = tiny.dir / "out" / "quantize-state" / "round-0" / "layer-00000.safetensors";
+  ASSERT_TRUE(fs::exists(file));
+  fs::resize_file(file, fs::file_size(file) - 7);
+  EXPECT_THAT(error_of(input("out")), HasSubstr("layer-00000.safetensors"));
+}
+
+}  // namespace
+}  // namespace assay::engine

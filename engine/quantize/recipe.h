@@ -1,0 +1,59 @@
+// What to quantise and how: the settings of `assay quantize`.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+#include "base/result.h"
+
+namespace assay::engine {
+
+// A form that an expert's projection may take: n_codes codewords of dim values.
+struct Tier {
+  std::string name;  // its code bits: "1", "1.5", …; scalar tiers "s1", …
+  int dim, n_codes;
+  int index_bits() const;
+  double bits() const { return static_cast<double>(index_bits()) / dim; }  // of code per weight
+};
+
+struct Recipe {
+  std::string name = "ja-1.71";
+  double bits = 1.71;       // code bits per expert weight, on average
+  std::vector<Tier> tiers;  // to choose from
+  int group = 128;          // columns that share a scale
+  bool compensate_gate_up = true, compensate_down = true;  // error feedback; else nearest codeword
+  int spine_group = 32;                                    // the same of the spine's matrices
+  // Bits of the spine's matrices by role: 4 or 8 (GPTQ), 16 (as they are).
+  // kv_a makes what the cache keeps.
+  int attention_bits = 4, kv_a_bits = 8, dense_mlp_bits = 4, shared_expert_bits = 4,
+      lm_head_bits = 4;
+  // How the choice of tiers weighs a module's error: as it is (0: an expert that the calibration
+  // set hardly uses gets few bits), relative to what the module adds (1: all the same), or in
+  // between.
+  double temper = 0.75;
+  double damping = 0.01;      // of the mean diagonal of a Hessian
+  double shrinkage = 512;     // tokens with which an expert's Hessian is believed by half
+  int n_refits = 1;           // rounds of scale refits in a sweep
+  int n_descents = 2;         // passes of coordinate descent after the sweeps
+  int n_rounds = 1;           // of encoding every layer; codebooks are refitted in between
+  int points_per_code = 128;  // sub-vectors sampled for the codebooks, per codeword
+  int n_down_tokens = 2048;   // tokens of the layer that a rare expert's down borrows
+  std::uint64_t seed = 0;
+
+  Json to_json() const;
+  // A setting by its name above, "damping=0.003"; tiers and seed have options of their own.
+  Result<void> set(std::string_view assignment);
+  // That the settings fit each other: tiers and group, bits and tiers.
+  Result<void> check() const;
+};
+
+// "ja-1.71" (the release) or "arith-1.86" (its predecessor: down without feedback).
+Result<Recipe> named_recipe(std::string_view name);
+std::vector<Tier> vq_tiers();
+std::vector<Tier> scalar_tiers();
+// Tiers by name; an unknown one is an error that lists the known.
+Result<std::vector<Tier>> tiers_named(const std::vector<std::string>& names);
+
+}  // namespace assay::engine
