@@ -142,6 +142,40 @@ std::string gate_table(const Json& gates, bool colour) {
   return table_text(rows, colour);
 }
 
+std::string comparison_table(const Json& comparison, bool colour) {
+  const auto soft = [](const char* text, bool right = false) {
+    return Cell{text, right, Ink::kSoft};
+  };
+  std::vector<std::vector<Cell>> rows = {
+      {soft("against the baseline"), soft("n", true), soft("base", true), soft("now", true),
+       soft("difference [95 %]"), soft("regressed / fixed", true), soft("p (Holm)", true),
+       soft("would show", true)}};
+  for (const Json& r : comparison.at("rows")) {
+    const std::string language = text_of(r, "language");
+    const auto share = [&](const char* key) {
+      return percent(r.at(key).get<double>() / r.at("n").get<double>());
+    };
+    const auto points = [&](const char* key) { return 100 * r.at(key).get<double>(); };
+    const bool bad = r.at("regressed").get<bool>();
+    rows.push_back(
+        {{fmt::format("{} · {}{}{}", text_of(r, "suite"), text_of(r, "arm"),
+                      language.empty() ? "" : " · " + language,
+                      text_of(r, "metric") == "closed" ? " · closed" : "")},
+         {fmt::format("{}", r.at("n").get<int>()), true},
+         {share("n_base"), true},
+         {share("n_candidate"), true},
+         {fmt::format("{:+.1f} [{:+.1f}, {:+.1f}]", points("difference"), points("lo"),
+                      points("hi")),
+          false, bad ? Ink::kBad : Ink::kPlain},
+         {fmt::format("{} / {}", r.at("n_regressed").get<int>(), r.at("n_fixed").get<int>()), true},
+         {fmt::format("{:.2g}", r.at("p_holm").get<double>()), true, bad ? Ink::kBad : Ink::kPlain},
+         {fmt::format("−{}", r.at("detectable").get<int>()), true}});
+  }
+  return table_text(rows, colour) + fmt::format("  {} of {} replies have the same tokens\n",
+                                                comparison.at("n_same_tokens").get<int>(),
+                                                comparison.at("n_pairs").get<int>());
+}
+
 }  // namespace
 
 int display_width(std::string_view utf8) {
@@ -175,6 +209,8 @@ std::string render_console(const Json& run, const ConsoleStyle& style) {
   std::string out = "\n" + accuracy_table(run.at("metrics"), style.colour) + "\n" +
                     outcome_lines(run.at("metrics"), style.colour) + "\n" +
                     gate_table(verdict.at("gates"), style.colour) + "\n";
+  if (run.contains("comparison"))
+    out += comparison_table(run.at("comparison"), style.colour) + "\n";
   out += fmt::format("  {}  {} (exit code {})\n", painted(upper, ink, style.colour),
                      text_of(verdict, "summary"), verdict.at("exit_code").get<int>());
   for (const Json& problem : verdict.at("problems"))

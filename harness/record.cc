@@ -187,7 +187,7 @@ Result<void> RunRecord::append(const Sample& sample) {
 }
 
 Result<Json> RunRecord::finish(const std::vector<Sample>& samples, Json verdict, Json metrics,
-                               Json timings) {
+                               Json timings, Json comparison) {
   Json json = head_;
   json["format"] = kRecordFormat;
   json["status"] = "complete";
@@ -195,6 +195,7 @@ Result<Json> RunRecord::finish(const std::vector<Sample>& samples, Json verdict,
   json["metrics"] = std::move(metrics);
   json["samples"] = {{"file", kSamplesFile}, {"n", samples.size()}, {"hash", hash_of(samples)}};
   json["timings"] = std::move(timings);
+  if (!comparison.is_null()) json["comparison"] = std::move(comparison);
   ASSAY_TRY_VOID(write_file_atomic(folder_ / kRunFile, json.dump(1) + "\n"));
   return json;
 }

@@ -37,7 +37,9 @@ class RunRecord {
   Result<void> append(const Sample& sample);
 
   // Writes the complete run.json: head plus "verdict", "metrics", "samples" and "timings".
-  Result<Json> finish(const std::vector<Sample>& samples, Json verdict, Json metrics, Json timings);
+  // With a baseline, "comparison" too.
+  Result<Json> finish(const std::vector<Sample>& samples, Json verdict, Json metrics, Json timings,
+                      Json comparison = {});
 
  private:
   RunRecord(fs::path folder, Json head) : folder_(std::move(folder)), head_(std::move(head)) {}

@@ -168,6 +168,36 @@ Verdict judge(const Plan& plan, std::span<const Sample> samples) {
   return verdict;
 }
 
+void add_comparison(Verdict& verdict, const Comparison& comparison, const std::string& reason) {
+  if (!reason.empty()) {
+    verdict.problems.push_back("not comparable with the baseline: " + reason);
+    if (verdict.state != VerdictState::kRegression) {
+      verdict.state = VerdictState::kInvalid;
+      verdict.summary = "The run cannot be compared with its baseline.";
+    }
+    return;
+  }
+  const auto n_regressed = std::count_if(comparison.flips.begin(), comparison.flips.end(),
+                                         [](const Flip& flip) { return flip.regressed; });
+  const auto n_fixed = static_cast<std::ptrdiff_t>(comparison.flips.size()) - n_regressed;
+  verdict.summary +=
+      fmt::format(" Against the baseline {} of {} samples regressed and {} were fixed", n_regressed,
+                  comparison.n_pairs, n_fixed);
+  if (comparison.regressions.empty()) {
+    int least = comparison.rows.empty() ? 0 : comparison.rows.front().n;
+    for (const PairedRow& row : comparison.rows)
+      if (row.language.empty() && row.metric == "accuracy") least = std::min(least, row.detectable);
+    verdict.summary += fmt::format(
+        ", which chance explains; {} more regressed in one arm would have been a regression.",
+        least);
+    return;
+  }
+  verdict.summary += ".";
+  for (const std::string& regression : comparison.regressions)
+    verdict.problems.push_back(regression);
+  if (verdict.state == VerdictState::kPass) verdict.state = VerdictState::kRegression;
+}
+
 Json to_json(const Verdict& verdict) {
   Json json = {{"state", name_of(verdict.state)},
                {"exit_code", exit_code_of(verdict.state)},

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "harness/compare.h"
 #include "harness/metrics.h"
 #include "harness/plan.h"
 #include "harness/sample.h"
@@ -42,6 +43,10 @@ struct Verdict {
 // suite's own `error` gate replaces the limit of none), and no reply met NaN or Inf (else
 // regression: the model ran, and what it computed is broken).
 Verdict judge(const Plan& plan, std::span<const Sample> samples);
+
+// The verdict of a run that has a baseline: a regression against it is one, and what cannot be
+// compared (`reason`, see not_comparable) is not valid.
+void add_comparison(Verdict& verdict, const Comparison& comparison, const std::string& reason);
 
 Json to_json(const Verdict& verdict);
 

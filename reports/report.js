@@ -14,14 +14,15 @@ function el(tag, attributes = {}, ...children) {
   node.append(...children.filter(child => child !== null && child !== undefined));
   return node;
 }
-const percent = share => (100 * share).toFixed(1) + ' %';
+const tight = text => text.replaceAll(' %', '\u00a0%');  // no line ends between a number and its sign
+const percent = share => tight((100 * share).toFixed(1) + ' %');
 const number = value => Number(value).toLocaleString('en-US');
 const words = name => name.replaceAll('_', ' ');
 const languageName = {ja: 'Japanese', en: 'English', zh: 'Chinese'};
 const tone = name => name === 'correct' ? 'good' : ['truncated_answer', 'unextractable', 'error', 'timeout'].includes(name) ? 'meh' : 'bad';
 const badge = (text, kind) => el('span', {class: 'badge ' + kind}, text);
 function interval(rate) {
-  return el('span', {class: 'interval', title: '95 % interval over ' + rate.n_clusters + ' clusters'},
+  return el('span', {class: 'interval', title: tight('95 % interval over ') + rate.n_clusters + ' clusters'},
     '[' + (100 * rate.lo).toFixed(1) + ', ' + (100 * rate.hi).toFixed(1) + ']');
 }
 function rateCell(rate) {
@@ -61,10 +62,10 @@ function drawVerdict() {
   header.append(...[
     el('div', {class: 'tools'}, theme),
     el('h1', {}, el('span', {class: 'word'}, verdict.state), el('span', {class: 'soft'}, 'exit code ' + verdict.exit_code)),
-    el('p', {}, verdict.summary),
+    el('p', {}, tight(verdict.summary)),
     el('p', {}, 'Accuracy: ', ...run.metrics.filter(g => !g.language && !g.kind && g.gated && g.accuracy.n).flatMap((g, i) => [
       i ? ', ' : '', armTitle(g.suite, g.arm) + ' ', el('b', {}, percent(g.accuracy.estimate)), interval(g.accuracy)])),
-    verdict.problems.length ? el('ul', {}, ...verdict.problems.map(p => el('li', {}, p))) : null,
+    verdict.problems.length ? el('ul', {}, ...verdict.problems.map(p => el('li', {}, tight(p)))) : null,
     el('div', {class: 'facts'},
       fact('Suite', suites), fact('Profile', run.plan.profile), fact('Samples', number(run.samples.n)),
       fact('Model', String(who.target.model_dir ?? who.target.kind ?? '').split('/').slice(-2).join('/')),
@@ -87,12 +88,40 @@ function drawGates() {
     num(gate.min !== null ? '≥ ' + percent(gate.min) : '≤ ' + percent(gate.max)),
     gate.state === 'not_run' ? el('td', {class: 'soft'}, '–') : el('td', {class: 'num'}, percent(gate.rate.estimate), interval(gate.rate)),
     num(number(gate.rate.n)),
-    el('td', {class: 'wrap'}, gate.detail)));
-  at('gates').append(table(['', 'Gate', 'Looks at', {text: 'Limit', num: true}, {text: 'Measured [95 %]', num: true}, {text: 'n', num: true}, 'How far from failing'], rows));
+    el('td', {class: 'wrap'}, tight(gate.detail))));
+  at('gates').append(table(['', 'Gate', 'Looks at', {text: 'Limit', num: true}, {text: tight('Measured [95 %]'), num: true}, {text: 'n', num: true}, 'How far from failing'], rows));
+}
+function drawComparison() {
+  const comparison = run.comparison;
+  if (!comparison) return;
+  at('comparison').hidden = false;
+  const points = share => (share >= 0 ? '+' : '−') + Math.abs(100 * share).toFixed(1);
+  const rows = comparison.rows.map(r => el('tr', {class: r.language ? null : 'total'},
+    el('td', {}, badge(r.regressed ? '✗ regressed' : '✓ holds', r.regressed ? 'bad' : 'good')),
+    el('th', {scope: 'row'}, armTitle(r.suite, r.arm) + (r.language ? ' · ' + (languageName[r.language] ?? r.language) : '') + (r.metric === 'closed' ? ' · thinking closed' : '')),
+    num(number(r.n)), num(percent(r.n_base / r.n)), num(percent(r.n_candidate / r.n)),
+    el('td', {class: 'num'}, points(r.difference), el('span', {class: 'interval'}, '[' + points(r.lo) + ', ' + points(r.hi) + ']')),
+    num(r.n_regressed + ' / ' + r.n_fixed), num(r.p_holm.toPrecision(2)), num('−' + r.detectable)));
+  const flip = f => {
+    const [suite, arm, id] = f.key.split('/');
+    return el('tr', {},
+      el('td', {}, badge(f.regressed ? 'regressed' : 'fixed', f.regressed ? 'bad' : 'good')),
+      el('th', {scope: 'row'}, link(id, {suite, arm, language: f.language, text: id})), el('td', {}, arm),
+      el('td', {class: 'wrap'}, f.question), num(f.expected),
+      el('td', {class: 'wrap'}, f.base_answer || words(f.base_class)), el('td', {class: 'wrap'}, f.candidate_answer || words(f.candidate_class)), num(f.first_difference));
+  };
+  at('comparison').append(...[
+    el('p', {class: 'soft'}, 'Baseline: ' + comparison.baseline.folder + '. ' + number(comparison.n_same_tokens) + ' of ' + number(comparison.n_pairs) +
+      ' replies have the same tokens, ' + number(comparison.n_both_wrong) + ' are wrong in both.'),
+    table(['', '', {text: 'n', num: true}, {text: 'base', num: true}, {text: 'now', num: true}, {text: tight('difference [95 %], points'), num: true},
+      {text: 'regressed / fixed', num: true}, {text: 'p (Holm)', num: true, title: 'Exact sign-flip permutation over clusters, adjusted over all rows'},
+      {text: 'would show', num: true, title: 'So many more regressed samples would have made the row a regression'}], rows),
+    comparison.flips.length ? el('h3', {}, 'Samples that changed') : null,
+    comparison.flips.length ? table(['', 'Sample', 'Arm', 'Question', {text: 'Expected', num: true}, 'Baseline', 'Now', {text: 'parts at token', num: true}], comparison.flips.map(flip)) : null].filter(Boolean));
 }
 function drawAccuracy() {
   const heads = ['', {text: 'n', num: true},
-    {text: 'Accuracy [95 % interval, by cluster]', title: 'Correct finished answers among all samples that ran'},
+    {text: tight('Accuracy [95 % interval, by cluster]'), title: 'Correct finished answers among all samples that ran'},
     {text: 'of answered', num: true, title: 'Correct among finished answers: what truncation does not touch'},
     {text: 'closed', num: true, title: '</think> came exactly once'}, {text: 'stopped', num: true, title: 'The model ended the reply itself'},
     {text: 'thinking tokens p50 / p90 / max', num: true, title: 'Of samples that closed their thinking'}];
@@ -119,7 +148,7 @@ function drawKinds() {
     };
     const rows = kinds.map(g => el('tr', {}, el('th', {scope: 'row'}, words(g.kind)), rateCell(g.accuracy), ...languages.map(l => cell(g.kind, l))));
     at('kinds').append(el('h3', {}, armTitle(total.suite, total.arm)),
-      table(['', 'Accuracy [95 %]', ...languages.map(l => ({text: languageName[l] ?? l, num: true}))], rows));
+      table(['', tight('Accuracy [95 %]'), ...languages.map(l => ({text: languageName[l] ?? l, num: true}))], rows));
   }
 }
 const classOrder = ['correct', 'wrong', 'unextractable', 'truncated_answer', 'closed_empty', 'eos_in_think', 'no_close', 'loop_exact', 'degenerate_token', 'timeout', 'error'];
@@ -273,4 +302,4 @@ addEventListener('beforeprint', () => {  // on paper, what failed is shown in fu
   for (const item of at('list').children) if (item.sample.outcome.class !== 'correct') toggle(item, true);
 });
 
-drawVerdict(); drawGates(); drawAccuracy(); drawKinds(); drawOutcomes(); drawFilters(); drawProvenance(); fromAddress(false);
+drawVerdict(); drawGates(); drawComparison(); drawAccuracy(); drawKinds(); drawOutcomes(); drawFilters(); drawProvenance(); fromAddress(false);

@@ -1,0 +1,37 @@
+// Divergence of engines over texts.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "engine/engine.h"
+#include "engine/text/corpus.h"
+#include "harness/divergence_base.h"
+
+namespace assay::harness {
+
+// Tokenised as `engine` does. Texts longer than its context, or without a reply, are errors.
+Result<std::vector<DivergenceBase::Text>> tokenize_texts(const std::vector<text::CorpusLine>& lines,
+                                                         const engine::Engine& engine);
+
+// One call for each text, from one thread at a time; false stops.
+using TextHook = std::function<void(int n_done, int n_total)>;
+
+// Fills `texts[i].positions` with what the engine says of every reply token. n_threads 0: every
+// usable core; texts are shared out to them. NaN or infinity in the logits is an error.
+Result<void> capture(const engine::Engine& base, std::vector<DivergenceBase::Text>& texts,
+                     int n_threads, const TextHook& on_text);
+
+// Base and candidate side by side, over the whole vocabulary …
+Result<std::vector<ScoredPosition>> diverge_texts(const engine::Engine& base,
+                                                  const engine::Engine& candidate,
+                                                  const std::vector<DivergenceBase::Text>& texts,
+                                                  int n_threads, const TextHook& on_text);
+// … or a candidate against captured positions.
+Result<std::vector<ScoredPosition>> diverge_texts(const DivergenceBase& base,
+                                                  const engine::Engine& candidate, int n_threads,
+                                                  const TextHook& on_text);
+
+}  // namespace assay::harness
