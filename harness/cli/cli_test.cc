@@ -1,24 +1,14 @@
 // The program as a user meets it: exit codes, messages, and nothing lost when things go wrong.
-#include <fcntl.h>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <sys/mount.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <csignal>
-#include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <iostream>
 #include <map>
 #include <regex>
 #include <thread>
 
-#include "base/check.h"
-#include "base/file.h"
 #include "base/json.h"
+#include "harness/cli/cli_testing.h"
 
 namespace assay {
 namespace {
@@ -26,91 +16,6 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
-
-const std::string kModel = std::string(ASSAY_SOURCE_DIR) + "/golden/micro-glm/model";
-
-struct Outcome {
-  int code;
-  std::string out, err;
-  double peak_bytes;  // resident memory
-};
-
-// Runs the built program; a negative code is the signal that ended it.
-class Program {
- public:
-  explicit Program(std::vector<std::string> arguments) {
-    dir_ = fs::temp_directory_path() / ("assay-cli-XXXXXX");
-    std::string pattern = dir_.string();
-    CHECK(mkdtemp(pattern.data()) != nullptr);
-    dir_ = pattern;
-    pid_ = fork();
-    CHECK(pid_ >= 0);
-    if (pid_ != 0) return;
-    for (const auto& [fd, name] : {std::pair{1, "out"}, {2, "err"}})
-      dup2(open((dir_ / name).c_str(), O_WRONLY | O_CREAT, 0600), fd);
-    dup2(open("/dev/null", O_RDONLY), 0);
-    arguments.insert(arguments.begin(), ASSAY_PROGRAM);
-    std::vector<char*> argv;
-    for (std::string& a : arguments) argv.push_back(a.data());
-    argv.push_back(nullptr);
-    execv(argv[0], argv.data());
-    _exit(127);
-  }
-  ~Program() { fs::remove_all(dir_); }
-
-  void kill_now() const { kill(pid_, SIGKILL); }
-
-  Outcome wait() {
-    int status = 0;
-    rusage usage{};
-    wait4(pid_, &status, 0, &usage);
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status), *read_file(dir_ / "out"),
-            *read_file(dir_ / "err"), 1024.0 * static_cast<double>(usage.ru_maxrss)};
-  }
-
- private:
-  fs::path dir_;
-  pid_t pid_;
-};
-
-Outcome assay(std::vector<std::string> arguments) { return Program(std::move(arguments)).wait(); }
-
-class Cli : public ::testing::Test {
- protected:
-  Cli() {
-    std::string pattern = (fs::temp_directory_path() / "assay-test-XXXXXX").string();
-    CHECK(mkdtemp(pattern.data()) != nullptr);
-    dir_ = pattern;
-  }
-  ~Cli() override { fs::remove_all(dir_); }
-
-  // A copy of the model that a test may damage.
-  fs::path copy_model() {
-    fs::path copy = dir_ / "model";
-    fs::copy(kModel, copy, fs::copy_options::recursive);
-    return copy;
-  }
-  void write(const fs::path& path, std::string_view text) {
-    fs::create_directories(path.parent_path());
-    std::ofstream(path, std::ios::binary) << text;
-  }
-  void patch(const fs::path& path, std::streamoff at, std::string_view bytes) {
-    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
-    file.seekp(at);
-    file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  }
-
-  fs::path dir_;
-};
-
-// One error: exit code 2, one line that says what is wrong, and no answer that pretends otherwise.
-void expect_error(const Outcome& o, const ::testing::Matcher<const std::string&>& message) {
-  EXPECT_EQ(o.code, 2) << o.out << o.err;
-  EXPECT_THAT(o.err, AllOf(HasSubstr("assay: error: "), message));
-  const auto first = o.err.find("assay: error: ");
-  EXPECT_EQ(o.err.find("assay: error: ", first + 1), std::string::npos) << "more than one error:\n"
-                                                                        << o.err;
-}
 
 TEST_F(Cli, EveryVerbExplainsItselfByExample) {
   const Outcome help = assay({"--help"});

@@ -18,6 +18,10 @@ void add_engine_flags(CLI::App& app, EngineFlags& flags) {
   app.add_option("-m,--model", flags.model,
                  "Checkpoint folder (config.json, safetensors, tokenizer.json, chat template)")
       ->required();
+  add_compute_flags(app, flags);
+}
+
+void add_compute_flags(CLI::App& app, EngineFlags& flags) {
   app.add_option("--backend", flags.backend,
                  "cpu, or reference (scalar, the definition of correct, slow)")
       ->capture_default_str();

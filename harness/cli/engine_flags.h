@@ -18,7 +18,8 @@ struct EngineFlags {
 // nowhere.
 std::filesystem::path cache_dir();
 
-void add_engine_flags(CLI::App& app, EngineFlags& flags);
+void add_engine_flags(CLI::App& app, EngineFlags& flags);   // --model and the rest
+void add_compute_flags(CLI::App& app, EngineFlags& flags);  // all but --model
 Result<engine::EngineOptions> engine_options(const EngineFlags& flags);
 Result<engine::Engine> load_engine(const EngineFlags& flags);
 

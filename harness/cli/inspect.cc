@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <map>
 #include <memory>
 
 #include "engine/checkpoint/checkpoint.h"
@@ -55,6 +56,38 @@ void print_architecture(const engine::ModelConfig& c) {
              c.index_topk, c.index_n_heads, c.index_head_dim, full);
 }
 
+// "5 × vq d8 K256, 11 × vq d4 K256".
+std::string histogram(const std::map<std::string, int>& n_by_format) {
+  std::string out;
+  for (const auto& [format, n] : n_by_format)
+    out += fmt::format("{}{} × {}", out.empty() ? "" : ", ", n, format);
+  return out;
+}
+
+void print_quantisation(const CheckpointSummary& s) {
+  std::map<std::pair<int, std::string>, std::map<std::string, int>> routed;
+  std::map<std::string, std::map<std::string, int>> by_projection, spine;
+  for (const engine::TierSummary& t : s.tiers) {
+    if (t.routed) routed[{t.layer, t.projection}][t.format] += t.n_modules;
+    (t.routed ? by_projection : spine)[t.projection][t.format] += t.n_modules;
+  }
+  fmt::print(
+      "\n  quantised by {}: routed experts {:.3f} code bits, {:.3f} bits with scales; whole file "
+      "{:.3f} bits a parameter\n",
+      s.quantisation, s.routed_code_bits, s.routed_total_bits,
+      8.0 * static_cast<double>(s.n_bytes) / static_cast<double>(s.n_parameters));
+  if (!s.vq_suffixes.empty())
+    fmt::print("  vq tensors are named {}\n", fmt::join(s.vq_suffixes, " and "));
+  fmt::print("\n  {:<26} {}\n", "routed experts", "modules and their form");
+  for (const auto& [projection, n] : by_projection)
+    fmt::print("  all layers, {:<14} {}\n", projection, histogram(n));
+  for (const auto& [place, n] : routed)
+    fmt::print("  layer {:<3} {:<16} {}\n", place.first, place.second, histogram(n));
+  fmt::print("\n  {:<26}\n", "all else");
+  for (const auto& [projection, n] : spine) fmt::print("  {:<26} {}\n", projection, histogram(n));
+  fmt::print("\n");
+}
+
 void print_tensors(const Checkpoint& checkpoint, const std::string& match) {
   for (const auto& [name, t] : checkpoint.tensors())
     if (name.find(match) != std::string::npos)
@@ -99,6 +132,7 @@ Result<int> run(const Options& o) {
              grouped(summary.n_parameters), size_text(summary.n_bytes));
   fmt::print("  {:<18} {:>8}  {:<14} {:>18} {:>12}\n\n", "per decoded token", "", "",
              grouped(summary.n_active_parameters), size_text(summary.n_active_bytes));
+  if (!summary.quantisation.empty()) print_quantisation(summary);
   fmt::print("  fingerprint {}\n", summary.fingerprint);
   return kPass;
 }

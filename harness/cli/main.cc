@@ -1,6 +1,7 @@
 // The only main(): parses the command line, runs one verb, turns its result into an exit code.
 #include <fmt/format.h>
 
+#include <csignal>
 #include <exception>
 #include <string>
 #include <vector>
@@ -108,6 +109,8 @@ int run(int argc, char** argv) {
 }  // namespace assay::cli
 
 int main(int argc, char** argv) {
+  // A file beyond `ulimit -f` is then an error like a full disk: named, with what is finished kept.
+  std::signal(SIGXFSZ, SIG_IGN);
   try {
     return assay::cli::run(argc, argv);
   } catch (const std::exception& error) {  // memory ran out, or a library broke its word

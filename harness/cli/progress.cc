@@ -28,7 +28,7 @@ std::string progress_text(const harness::Progress& p, int width) {
   }
   out += fmt::format("{}/{} samples", p.n_done, p.n_total);
   if (p.n_earlier > 0) out += fmt::format(" ({} from before)", p.n_earlier);
-  if (p.elapsed_s > 0)
+  if (p.elapsed_s > 0 && p.n_tokens > 0)  // some count samples only
     out += fmt::format("  {:.0f} tok/s", static_cast<double>(p.n_tokens) / p.elapsed_s);
   const int n_new = p.n_done - p.n_earlier;
   if (p.finished) {

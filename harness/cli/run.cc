@@ -42,13 +42,54 @@ std::string default_out(const std::vector<Suite>& suites) {
   return fmt::format("out/{}-{}", suites.size() == 1 ? suites[0].name : "all", utc_now_for_path());
 }
 
-Result<int> conclude(const Plan& plan, RunRecord& record, const RunResult& result, bool as_json) {
-  const Verdict verdict = judge(plan, result.samples);
+// An earlier run to compare with.
+struct Baseline {
+  std::string folder;
+  Json run;
+  std::vector<Sample> samples;
+};
+
+Result<std::optional<Baseline>> read_baseline(const std::string& folder) {
+  if (folder.empty()) return std::nullopt;
+  Baseline out{folder, {}, {}};
+  ASSAY_TRY(out.run, read_run_json(folder));
+  const fs::path file = fs::path(folder) / "samples.jsonl";
+  ASSAY_TRY(const std::string text, read_file(file));
+  ASSAY_TRY(SampleLines lines, parse_sample_lines(text, file.string()));
+  out.samples = std::move(lines.samples);
+  return out;
+}
+
+Json describe(const Baseline& baseline) {
+  const Json& run = baseline.run;
+  return {{"folder", baseline.folder},
+          {"identity", run.at("identity")},
+          {"commit", run.at("provenance").at("commit")},
+          {"samples", run.at("samples").at("hash")}};
+}
+
+Result<int> conclude(const Plan& plan, RunRecord& record, const RunResult& result,
+                     const std::optional<Baseline>& baseline, bool as_json) {
+  Verdict verdict = judge(plan, result.samples);
+  Json comparison;
+  if (baseline) {
+    const Json own = {{"plan", plan.to_json()}};
+    const std::string reason =
+        not_comparable(baseline->run, own, baseline->samples, result.samples);
+    const Comparison compared =
+        reason.empty() ? compare(baseline->samples, result.samples) : Comparison{};
+    add_comparison(verdict, compared, reason);
+    if (reason.empty()) {
+      comparison = to_json(compared);
+      comparison["baseline"] = describe(*baseline);
+    }
+  }
   Json metrics = Json::array();
   for (const Group& group : summarise(result.samples)) metrics.push_back(to_json(group));
   ASSAY_TRY(const Json run,
             record.finish(result.samples, to_json(verdict), std::move(metrics),
-                          {{"wall_s", result.wall_s}, {"n_tokens", result.n_tokens}}));
+                          {{"wall_s", result.wall_s}, {"n_tokens", result.n_tokens}},
+                          std::move(comparison)));
   const fs::path report = record.folder() / "report.html";
   ASSAY_TRY_VOID(write_file_atomic(report, render_report(run, result.samples)));
   if (as_json) {
@@ -69,6 +110,14 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
   ASSAY_TRY(auto suites, find_suites(options.suites, options.suites_folder));
   ASSAY_TRY(const PlanOptions plan_options, to_plan_options(options));
   ASSAY_TRY(const Plan plan, make_plan(std::move(suites), plan_options));
+  ASSAY_TRY(const std::optional<Baseline> baseline, read_baseline(options.baseline));
+  if (baseline) {
+    const std::string reason = not_comparable(baseline->run, {{"plan", plan.to_json()}}, {}, {});
+    if (!reason.empty()) {
+      fmt::print(stderr, "assay run: not comparable with {}: {}\n", baseline->folder, reason);
+      return kInvalid;
+    }
+  }
   if (options.model.empty()) return fail("which model? Name its folder with --model DIR.");
   ASSAY_TRY(auto engine, load_engine(engine_flags(options)));
   EngineTarget target(std::move(engine), options.threads);
@@ -100,7 +149,7 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
     return kInterrupted;
   }
   // Every sample is on disk by now: what failed is only the writing of the summary.
-  Result<int> code = conclude(plan, record, result, as_json);
+  Result<int> code = conclude(plan, record, result, baseline, as_json);
   if (!code)
     return fail("{} All {} samples are kept; continue with --resume {}.", code.error().message,
                 result.samples.size(), shell_quoted(folder.string()));
@@ -129,6 +178,7 @@ const Verb run_verb = {
     "  assay run arithmetic --model golden/micro-glm/model\n"
     "  assay run all --model DIR --profile nightly --out out/tonight\n"
     "  assay run arithmetic --model DIR --languages ja,zh --arms thinking --limit 20\n"
+    "  assay run arithmetic --model VQ --baseline out/bf16    case by case against that run\n"
     "  assay run --resume out/tonight            continue after Ctrl-C, kill -9 or a full disk\n"
     "  assay run arithmetic --model DIR --json | jq .verdict\n\n"
     "Writes run.json, samples.jsonl and report.html into the output folder.\n"

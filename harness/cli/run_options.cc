@@ -23,6 +23,7 @@ Json to_json(const RunOptions& o) {
   return {{"suites", o.suites},
           {"suites_folder", o.suites_folder},
           {"model", o.model},
+          {"baseline", o.baseline},
           {"out", o.out},
           {"profile", o.profile},
           {"languages", o.languages},
@@ -51,6 +52,7 @@ Result<RunOptions> merge_options(const Json& recorded, const Json& given) {
     merged["suites"].get_to(o.suites);
     merged["suites_folder"].get_to(o.suites_folder);
     merged["model"].get_to(o.model);
+    merged["baseline"].get_to(o.baseline);
     merged["out"].get_to(o.out);
     merged["profile"].get_to(o.profile);
     merged["languages"].get_to(o.languages);
@@ -100,6 +102,10 @@ void RunFlags::add_to(CLI::App& app) {
   option("suites", app.add_option("suite", v.suites, "Suites by name, 'all', or paths"), "SUITE");
   option("model", app.add_option("--model", v.model, "Folder of the checkpoint"), "DIR");
   option("out", app.add_option("--out", v.out, "Folder to write (default: out/<suite>-<UTC>)"),
+         "DIR");
+  option("baseline",
+         app.add_option("--baseline", v.baseline,
+                        "Folder of an earlier run with the same options: compare case by case"),
          "DIR");
   option("profile", app.add_option("--profile", v.profile, "quick, ci, nightly or full"), "NAME")
       ->group(kWhat);

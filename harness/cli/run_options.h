@@ -14,7 +14,7 @@ namespace assay::cli {
 
 struct RunOptions {
   std::vector<std::string> suites;
-  std::string suites_folder, model, out, profile = "quick";
+  std::string suites_folder, model, baseline, out, profile = "quick";
   std::vector<std::string> languages, arms;
   int limit = 0, threads = 0;
   std::uint64_t seed = 0;

@@ -13,6 +13,7 @@ namespace assay::cli {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 
 Json given_by(std::vector<std::string> arguments) {
   CLI::App app;
@@ -67,6 +68,8 @@ TEST(ProgressText, ShowsRateAndTimeLeft) {
   p.n_done = p.n_total;
   p.finished = true;
   EXPECT_THAT(progress_text(p, 0), HasSubstr("in 0:20"));
+  p.n_tokens = 0;
+  EXPECT_THAT(progress_text(p, 0), Not(HasSubstr("tok/s"))) << "nothing was counted";
 }
 
 TEST(Verbs, EveryVerbTeachesByExample) {

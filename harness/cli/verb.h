@@ -36,6 +36,9 @@ extern const Verb tokenize_verb;
 extern const Verb score_verb;
 extern const Verb bench_verb;
 extern const Verb trace_verb;
+extern const Verb calibrate_verb;
+extern const Verb quantize_verb;
+extern const Verb diverge_verb;
 
 // Those that this build links, in the order in which --help lists them.
 std::span<const Verb* const> all_verbs();

@@ -1,0 +1,352 @@
+// assay diverge: how far a candidate's distributions are from a base's, on the same texts.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+
+#include "base/file.h"
+#include "harness/cli/engine_flags.h"
+#include "harness/cli/progress.h"
+#include "harness/cli/verb.h"
+#include "harness/console.h"
+#include "harness/divergence_run.h"
+
+namespace assay::cli {
+namespace {
+
+using harness::DivergenceBase;
+using harness::DivergenceSummary;
+using harness::Estimate;
+using harness::ScoredPosition;
+
+struct Options {
+  EngineFlags engine;  // model is the base or the candidate in turn
+  std::vector<std::string> models;
+  std::string texts, base, save_base, out;
+  int limit = 0, n_noise_texts = 12;
+  bool json = false;
+};
+
+class Progress {
+ public:
+  explicit Progress(const char* what) { fmt::print(stderr, "{}\n", what); }
+  harness::TextHook hook() {
+    return [this](int n_done, int n_total) {
+      progress_.n_done = n_done;
+      progress_.n_total = n_total;
+      progress_.elapsed_s =
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+      progress_.finished = n_done == n_total;
+      printer_.show(progress_);
+    };
+  }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  harness::Progress progress_;
+  ProgressPrinter printer_;
+};
+
+Result<engine::Engine> load(const EngineFlags& flags, const std::string& model) {
+  EngineFlags of = flags;
+  of.model = model;
+  return load_engine(of);
+}
+
+Json identity(const engine::Engine& e) {
+  const engine::EngineInfo& i = e.info();
+  return {{"dir", i.model_dir},
+          {"fingerprint", i.fingerprint},
+          {"tokenizer", e.tokenizer().fingerprint()},
+          {"backend", i.backend},
+          {"kernel", i.kernel},
+          {"attention", i.attention}};
+}
+
+// The base against itself in another arithmetic: what is below this is no news.
+Result<Json> noise_floor(const Options& o, const engine::Engine& base, const std::string& model,
+                         const std::vector<DivergenceBase::Text>& texts) {
+  if (o.n_noise_texts == 0) return Json();
+  EngineFlags other = o.engine;
+  other.backend = o.engine.backend == "reference" ? "cpu" : "reference";
+  other.kernel = "";
+  ASSAY_TRY(const engine::Engine again, load(other, model));
+  std::vector<DivergenceBase::Text> some;
+  const auto n = std::min<std::size_t>(texts.size(), static_cast<std::size_t>(o.n_noise_texts));
+  for (std::size_t i = 0; i < n; ++i) some.push_back(texts[i * texts.size() / n]);
+  Progress progress("noise floor: the base against itself on another backend");
+  ASSAY_TRY(const auto positions,
+            harness::diverge_texts(base, again, some, o.engine.n_threads, progress.hook()));
+  for (const DivergenceSummary& s : harness::summarise(positions))
+    if (s.lang == "all" && s.part == "all") {
+      Json out = to_json(s);
+      out["between"] = {base.info().backend, again.info().backend};
+      return out;
+    }
+  return Json();
+}
+
+std::string shown(const Estimate& e) { return fmt::format("{:.4g} ± {:.2g}", e.value, e.error); }
+
+void print_table(const std::vector<DivergenceSummary>& summaries) {
+  fmt::print("\n  {:<5} {:<9} {:>6} {:>9}  {:<20} {:<20} {:<18} {:<20} {}\n", "lang", "part",
+             "texts", "positions", "KLD mean (nats)", "KLD 99 %", "same top-1 (%)", "RMS Δp (%)",
+             "perplexity ratio");
+  for (const DivergenceSummary& s : summaries) {
+    const Estimate top1{s.top1_agreement.value * 100, s.top1_agreement.error * 100};
+    const Estimate rms{s.delta_p_rms.value * 100, s.delta_p_rms.error * 100};
+    fmt::print("  {:<5} {:<9} {:>6} {:>9}  {:<20} {:<20} {:<18} {:<20} {}\n", s.lang, s.part,
+               s.n_texts, s.n_positions, shown(s.kld_mean), shown(s.kld_p99),
+               fmt::format("{:.2f} ± {:.2g}", top1.value, top1.error), shown(rms),
+               shown(s.perplexity_ratio));
+  }
+  const DivergenceSummary& all = summaries.front();
+  fmt::print("\n  all positions: KLD median {}, 90 % {}, 95 % {}, 99.9 % {}, max {:.4g}\n",
+             shown(all.kld_median), shown(all.kld_p90), shown(all.kld_p95), shown(all.kld_p999),
+             all.kld_max.value);
+  fmt::print("                 mean Δp {} %, perplexity {:.4f} → {:.4f}\n",
+             shown({all.delta_p_mean.value * 100, all.delta_p_mean.error * 100}),
+             all.perplexity_base.value, all.perplexity_candidate.value);
+}
+
+struct Inputs {
+  DivergenceBase base;
+  std::vector<ScoredPosition> positions;
+  Json candidate;
+};
+
+constexpr std::size_t kWorst = 20;
+constexpr std::size_t kContextTokens = 12;
+
+// Where the distributions are furthest apart, and what was being said there.
+Result<Json> worst_positions(const Options& o, const Inputs& in) {
+  std::vector<const ScoredPosition*> worst;
+  for (const ScoredPosition& p : in.positions) worst.push_back(&p);
+  const auto n = std::min(kWorst, worst.size());
+  std::partial_sort(worst.begin(), worst.begin() + static_cast<std::ptrdiff_t>(n), worst.end(),
+                    [](const auto* a, const auto* b) {
+                      return std::pair(-a->d.kld, std::pair(a->text, a->token)) <
+                             std::pair(-b->d.kld, std::pair(b->text, b->token));
+                    });
+  ASSAY_TRY(const text::Tokenizer tokenizer,
+            text::Tokenizer::load(fs::path(o.models.back()) / "tokenizer.json"));
+  Json out = Json::array();
+  for (std::size_t i = 0; i < n; ++i) {
+    const ScoredPosition& p = *worst[i];
+    const DivergenceBase::Text& text = in.base.texts[static_cast<std::size_t>(p.text)];
+    const std::span<const int> ids = text.ids;
+    const auto at = static_cast<std::size_t>(p.token);
+    const std::size_t n_before = std::min(at, kContextTokens);
+    ASSAY_TRY(std::string before, tokenizer.decode(ids.subspan(at - n_before, n_before)));
+    ASSAY_TRY(std::string next, tokenizer.decode(ids.subspan(at, 1)));
+    out.push_back({{"text", text.id},
+                   {"lang", p.lang},
+                   {"part", p.part == harness::TextPart::kThinking ? "thinking" : "answer"},
+                   {"token", p.token},
+                   {"kld", p.d.kld},
+                   {"nll_base", p.d.nll_base},
+                   {"nll_candidate", p.d.nll_candidate},
+                   {"before", std::move(before)},
+                   {"next", std::move(next)}});
+  }
+  return out;
+}
+
+Result<DivergenceBase> new_base(const Options& o, const engine::Engine& base,
+                                const std::string& model) {
+  ASSAY_TRY(std::vector<text::CorpusLine> lines, text::read_corpus(o.texts));
+  if (o.limit > 0 &&
+      static_cast<std::size_t>(o.limit) < lines.size()) {  // evenly, for every language
+    std::vector<text::CorpusLine> some;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(o.limit); ++i)
+      some.push_back(lines[i * lines.size() / static_cast<std::size_t>(o.limit)]);
+    lines = std::move(some);
+  }
+  DivergenceBase out;
+  out.vocab = base.info().vocab;
+  out.model = identity(base);
+  auto texts = harness::tokenize_texts(lines, base);
+  if (!texts) return fail("{}: {}", o.texts, texts.error().message);
+  out.texts = std::move(*texts);
+  ASSAY_TRY(out.noise_floor, noise_floor(o, base, model, out.texts));
+  return out;
+}
+
+// A candidate whose tokenizer differs would be judged on other texts.
+Result<void> check_comparable(const Json& base, const engine::Engine& candidate) {
+  const std::string of_base = base.value("tokenizer", ""),
+                    here = candidate.tokenizer().fingerprint();
+  if (of_base != here)
+    return fail(
+        "the candidate's tokenizer ({}) is not the base's ({}): their tokens cannot be compared",
+        here, of_base);
+  return {};
+}
+
+Result<int> save_base(const Options& o) {
+  ASSAY_TRY(const engine::Engine base, load(o.engine, o.models[0]));
+  ASSAY_TRY(DivergenceBase out, new_base(o, base, o.models[0]));
+  Progress progress("capturing the base");
+  ASSAY_TRY_VOID(harness::capture(base, out.texts, o.engine.n_threads, progress.hook()));
+  ASSAY_TRY_VOID(harness::write_base(o.save_base, out));
+  std::size_t n = 0;
+  for (const auto& t : out.texts) n += t.positions.size();
+  fmt::print("{}: {} positions of {} texts, {:.2f} MiB\nnow: assay diverge --base {} CANDIDATE\n",
+             o.save_base, n, out.texts.size(),
+             static_cast<double>(fs::file_size(o.save_base)) / 0x1p20, o.save_base);
+  return kPass;
+}
+
+Result<Inputs> compare(const Options& o) {
+  Inputs in;
+  if (!o.base.empty()) {
+    ASSAY_TRY(in.base, harness::read_base(o.base));
+    ASSAY_TRY(const engine::Engine candidate, load(o.engine, o.models[0]));
+    ASSAY_TRY_VOID(check_comparable(in.base.model, candidate));
+    in.candidate = identity(candidate);
+    Progress progress("candidate");
+    ASSAY_TRY(in.positions,
+              harness::diverge_texts(in.base, candidate, o.engine.n_threads, progress.hook()));
+    return in;
+  }
+  ASSAY_TRY(const engine::Engine base, load(o.engine, o.models[0]));
+  ASSAY_TRY(const engine::Engine candidate, load(o.engine, o.models[1]));
+  ASSAY_TRY(in.base, new_base(o, base, o.models[0]));
+  ASSAY_TRY_VOID(check_comparable(in.base.model, candidate));
+  in.candidate = identity(candidate);
+  Progress progress("base and candidate");
+  ASSAY_TRY(in.positions, harness::diverge_texts(base, candidate, in.base.texts, o.engine.n_threads,
+                                                 progress.hook()));
+  return in;
+}
+
+// Newlines made visible, and cut to `width` cells of a terminal: at its end, or at its beginning.
+std::string one_line(std::string_view utf8, int width, bool keep_end) {
+  std::vector<std::string> characters;
+  for (std::size_t at = 0; at < utf8.size();) {
+    std::size_t end = at + 1;
+    while (end < utf8.size() && (static_cast<unsigned char>(utf8[end]) & 0xC0) == 0x80) ++end;
+    const std::string_view c = utf8.substr(at, end - at);
+    characters.emplace_back(c == "\n"                                                ? "⏎"
+                            : c.size() == 1 && static_cast<unsigned char>(c[0]) < 32 ? " "
+                                                                                     : c);
+    at = end;
+  }
+  if (keep_end) std::reverse(characters.begin(), characters.end());
+  std::size_t n = 0;
+  for (int used = 0; n < characters.size(); ++n) {
+    used += harness::display_width(characters[n]);
+    if (used > width) break;
+  }
+  const bool is_cut = n < characters.size();
+  characters.resize(n);
+  if (is_cut) characters.emplace_back("…");
+  if (keep_end) std::reverse(characters.begin(), characters.end());
+  return fmt::format("{}", fmt::join(characters, ""));
+}
+
+void print_worst(const Json& worst) {
+  constexpr std::size_t kShown = 5;
+  constexpr int kBeforeWidth = 40, kNextWidth = 16;
+  fmt::print("\n  furthest apart (KLD, where, text before → the token that follows there):\n");
+  for (std::size_t i = 0; i < std::min(kShown, worst.size()); ++i) {
+    const Json& w = worst[i];
+    fmt::print("  {:>8.3g}  {:<10} {:<3} {:<8}  {} → {}\n", w["kld"].get<double>(),
+               w["text"].get<std::string>(), w["lang"].get<std::string>(),
+               w["part"].get<std::string>(),
+               one_line(w["before"].get<std::string>(), kBeforeWidth, true),
+               one_line(w["next"].get<std::string>(), kNextWidth, false));
+  }
+}
+
+Result<int> run(const Options& o) {
+  if (!o.base.empty() && !o.save_base.empty())
+    return fail(
+        "--base and --save-base exclude each other: one reads a captured base, one makes it");
+  const std::size_t n_models = o.base.empty() && o.save_base.empty() ? 2 : 1;
+  if (o.models.size() != n_models)
+    return fail(
+        "{} model folders given, expected {}: assay diverge BASE CANDIDATE, assay diverge BASE "
+        "--save-base "
+        "FILE, or assay diverge --base FILE CANDIDATE",
+        o.models.size(), n_models);
+  for (const std::string& file : {o.save_base, o.out})
+    if (!file.empty()) ASSAY_TRY_VOID(check_writable(file));
+  if (!o.save_base.empty()) return save_base(o);
+
+  ASSAY_TRY(const Inputs in, compare(o));
+  const std::vector<DivergenceSummary> summaries = harness::summarise(in.positions);
+  Json out = {{"base", in.base.model},
+              {"candidate", in.candidate},
+              {"noise_floor", in.base.noise_floor},
+              {"groups", Json::array()}};
+  for (const DivergenceSummary& s : summaries) out["groups"].push_back(to_json(s));
+  ASSAY_TRY(out["worst"], worst_positions(o, in));
+  if (!o.out.empty()) ASSAY_TRY_VOID(write_file_atomic(o.out, out.dump(2) + "\n"));
+  if (o.json) {
+    std::puts(out.dump(2).c_str());
+    return kPass;
+  }
+  fmt::print(
+      "\n  KL(base ‖ candidate), teacher-forced on the reply tokens; ± is one standard error over "
+      "texts\n");
+  fmt::print("  base       {}\n  candidate  {}\n", in.base.model.value("dir", ""),
+             in.candidate.value("dir", ""));
+  print_table(summaries);
+  print_worst(out["worst"]);
+  fmt::print("\n");
+  if (!o.base.empty())
+    fmt::print(
+        "  the base is captured: its {} likeliest tokens and the rest as one, so KLD is a lower "
+        "bound\n",
+        harness::BasePosition::kTop);
+  else
+    fmt::print("  from a captured base (--save-base) mean KLD would read {:.3g} less\n",
+               summaries.front().coarsening);
+  if (!in.base.noise_floor.is_null())
+    fmt::print("  noise floor of the base ({} against {}): KLD mean {:.2g}, same top-1 {:.2f} %\n",
+               in.base.noise_floor["between"][0].get<std::string>(),
+               in.base.noise_floor["between"][1].get<std::string>(),
+               in.base.noise_floor["kld"]["mean"]["value"].get<double>(),
+               100 * in.base.noise_floor["top1_agreement"]["value"].get<double>());
+  if (in.candidate.value("backend", "") == "cpu")
+    fmt::print(
+        "  decode against prefill: the same bits on this backend, so it has no noise of its own\n");
+  return kPass;
+}
+
+}  // namespace
+
+const Verb diverge_verb{
+    .name = "diverge",
+    .summary = "KL divergence, top-1 agreement and perplexity of a candidate against its base",
+    .examples =
+        "  assay diverge golden/micro-glm/model golden/micro-glm/vq-1.71\n"
+        "      per language, in thinking and in answers, with the base's noise floor\n"
+        "  assay diverge BASE --save-base base.div      capture once what a large base says …\n"
+        "  assay diverge --base base.div CANDIDATE      … and compare without it\n"
+        "  assay diverge BASE CANDIDATE --texts mine.jsonl --json   (docs/formats/corpus.md)\n",
+    .setup = [](CLI::App& app) -> Action {
+      auto o = std::make_shared<Options>();
+      o->texts = std::string(ASSAY_SUITES_DIR) + "/divergence/texts.jsonl";
+      app.add_option("models", o->models, "Base and candidate folders")->required()->expected(1, 2);
+      app.add_option("--texts", o->texts,
+                     "Chats with their replies, or texts, one JSON object a line")
+          ->capture_default_str();
+      app.add_option("--save-base", o->save_base,
+                     "Capture the base's distributions into this file");
+      app.add_option("--base", o->base, "A captured base, instead of its folder");
+      app.add_option("--limit", o->limit, "Only so many of the texts (0: all)")
+          ->check(CLI::NonNegativeNumber);
+      app.add_option("--noise-texts", o->n_noise_texts,
+                     "Texts for the noise floor, on the other backend (0: none)")
+          ->check(CLI::NonNegativeNumber)
+          ->capture_default_str();
+      app.add_option("--out", o->out, "Write the JSON to this file too");
+      add_compute_flags(app, o->engine);
+      app.add_flag("--json", o->json, "Print JSON");
+      return [o] { return run(*o); };
+    }};
+
+}  // namespace assay::cli

@@ -1,0 +1,136 @@
+// assay diverge as a user meets it.
+#include "harness/cli/cli_testing.h"
+#include "harness/cli/tiny_model.h"
+
+namespace assay {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr std::string_view kTexts =
+    R"({"id":"tea","lang":"en","messages":[{"role":"user","content":"Name a point about tea."}],"reply":"It is warm.\nSo it is.</think>Tea is warm."}
+{"id":"sum","lang":"ja","messages":[{"role":"user","content":"127×8は？"}],"reply":"127×8=1016。</think>1016です。"}
+{"id":"box","lang":"zh","text":"箱子里有783个饼干，张敏拿走了91个。"}
+)";
+
+class DivergeCli : public Cli {
+ protected:
+  DivergeCli() {
+    make_tiny_model(base_);
+    make_tiny_model(candidate_, 3072, 6);
+    write(texts_, kTexts);
+  }
+  Outcome diverge(std::vector<std::string> more) {
+    more.insert(more.begin(), "diverge");
+    more.insert(more.end(), {"--texts", texts_, "--threads", "1", "--noise-texts", "1"});
+    return assay(more);
+  }
+  fs::path base_ = dir_ / "base", candidate_ = dir_ / "candidate", texts_ = dir_ / "texts.jsonl",
+           captured_ = dir_ / "base.div";
+};
+
+TEST_F(DivergeCli, SaysWhereAndCountsNoTokensItDidNotMake) {
+  const Outcome o = diverge({base_, candidate_});
+  ASSERT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.err, Not(HasSubstr("tok/s")));
+  for (const char* what : {"thinking", "noise floor", "furthest apart", "⏎"})
+    EXPECT_THAT(o.out, HasSubstr(what));
+  const Json same = Json::parse(diverge({base_, base_, "--json"}).out);
+  EXPECT_EQ(same["groups"][0]["kld"]["max"]["value"], 0.0);
+  EXPECT_EQ(same["groups"][0]["top1_agreement"]["value"], 1.0);
+}
+
+TEST_F(DivergeCli, ACapturedBaseSaysTheSameWithItsModelGone) {
+  const Json whole = Json::parse(diverge({base_, candidate_, "--json"}).out);
+  ASSERT_EQ(diverge({base_, "--save-base", captured_}).code, 0);
+  fs::remove_all(base_);
+  fs::remove(texts_);
+  const Outcome o = diverge({"--base", captured_, candidate_, "--json"});
+  ASSERT_EQ(o.code, 0) << o.err;
+  const Json captured = Json::parse(o.out);
+  ASSERT_EQ(captured["groups"].size(), whole["groups"].size());
+  for (std::size_t g = 0; g < whole["groups"].size(); ++g) {
+    const Json &a = whole["groups"][g], &b = captured["groups"][g];
+    const double kld = a["kld"]["mean"]["value"], lower = b["kld"]["mean"]["value"];
+    EXPECT_LE(lower, kld);
+    EXPECT_NEAR(lower, kld - a["kld_coarsening"].get<double>(), 1e-5);
+    EXPECT_EQ(a["top1_agreement"], b["top1_agreement"]);
+  }
+}
+
+TEST_F(DivergeCli, ADamagedBaseIsRefused) {
+  ASSERT_EQ(diverge({base_, "--save-base", captured_}).code, 0);
+  const std::string good = *read_file(captured_);
+  const auto with = [&](const std::string& bytes) {
+    write(captured_, bytes);
+    return diverge({"--base", captured_, candidate_});
+  };
+  expect_error(with(""), HasSubstr("not a captured base"));
+  expect_error(with("{}"), AllOf(HasSubstr("base.div"), HasSubstr("--save-base")));
+  expect_error(with(good.substr(0, good.size() / 2)), HasSubstr("truncated or damaged"));
+  std::string flipped = good;
+  flipped[good.size() - 1000] ^= 4;
+  expect_error(with(flipped), AllOf(HasSubstr("base.div"), HasSubstr("Capture the base again")));
+  expect_error(diverge({"--base", dir_ / "none.div", candidate_}), HasSubstr("none.div"));
+}
+
+TEST_F(DivergeCli, WhatCannotBeComparedIsRefused) {
+  ASSERT_EQ(diverge({base_, "--save-base", captured_}).code, 0);
+  const fs::path file = candidate_ / "tokenizer.json";
+  const std::string tokenizer = *read_file(file);
+  write(file, tokenizer + "\n");
+  expect_error(diverge({base_, candidate_}), HasSubstr("tokenizer"));
+  expect_error(diverge({"--base", captured_, candidate_}), HasSubstr("tokenizer"));
+  write(file, tokenizer);
+  make_tiny_model(dir_ / "wide", 3080);
+  expect_error(diverge({base_, dir_ / "wide"}), AllOf(HasSubstr("3072"), HasSubstr("3080")));
+  expect_error(diverge({"--base", captured_, dir_ / "wide"}),
+               AllOf(HasSubstr("3072"), HasSubstr("3080")));
+  expect_error(diverge({base_, dir_ / "nowhere"}), HasSubstr("nowhere"));
+}
+
+TEST_F(DivergeCli, TextsThatCannotBeJudgedAreNamed) {
+  const auto with = [&](std::string_view text) {
+    write(texts_, text);
+    return diverge({base_, candidate_});
+  };
+  expect_error(with("not JSON\n"), HasSubstr("texts.jsonl:1"));
+  expect_error(with(""), HasSubstr("no text in it"));
+  expect_error(with("{\"id\":\"a\",\"text\":\"" + std::string(4000, '7') + "\"}\n"),
+               AllOf(HasSubstr("texts.jsonl"), HasSubstr("text a"), HasSubstr("512 positions")));
+  expect_error(with("{\"id\":\"b\",\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}\n"),
+               AllOf(HasSubstr("text b"), HasSubstr("expected a reply")));
+  expect_error(with("{\"id\":\"c\",\"messages\":[{\"content\":{}}],\"reply\":\"x\"}\n"),
+               AllOf(HasSubstr("texts.jsonl"), HasSubstr("text c")));
+}
+
+TEST_F(DivergeCli, FlagsThatContradictEachOtherAreRefused) {
+  const auto message = HasSubstr("--base and --save-base exclude each other");
+  expect_error(diverge({base_, "--base", captured_, "--save-base", dir_ / "new.div"}), message);
+  expect_error(diverge({base_, candidate_, "--base", captured_, "--save-base", captured_}),
+               message);
+  expect_error(diverge({base_}), HasSubstr("expected 2"));
+  expect_error(diverge({base_, candidate_, "--save-base", captured_}), HasSubstr("expected 1"));
+  EXPECT_FALSE(fs::exists(captured_));
+}
+
+TEST_F(DivergeCli, AnOutputThatCannotBeWrittenIsAnError) {
+  const auto early = AllOf(HasSubstr("nowhere"), HasSubstr("there is no folder"));
+  const Outcome capture = diverge({base_, "--save-base", dir_ / "nowhere" / "base.div"});
+  expect_error(capture, early);
+  EXPECT_THAT(capture.err, Not(HasSubstr("capturing"))) << "before the work, not after it";
+  expect_error(diverge({base_, candidate_, "--out", dir_ / "nowhere" / "d.json"}), early);
+  expect_error(diverge({base_, candidate_, "--out", dir_}), HasSubstr("is a folder"));
+  write(captured_, "the one before");
+  Program full({"diverge", base_, "--save-base", captured_, "--texts", texts_, "--noise-texts", "0",
+                "--threads", "1"},
+               2000);
+  expect_error(full.wait(), AllOf(HasSubstr("base.div"), HasSubstr("File too large")));
+  EXPECT_EQ(*read_file(captured_), "the one before");
+  EXPECT_FALSE(fs::exists(dir_ / "base.div.tmp"));
+}
+
+}  // namespace
+}  // namespace assay

@@ -1,0 +1,225 @@
+// assay quantize: a bf16 checkpoint to a mixed-bit VQ checkpoint.
+#include "engine/quantize/quantize.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <set>
+
+#include "engine/text/corpus.h"
+#include "harness/cli/verb.h"
+
+namespace assay::cli {
+namespace {
+
+struct Options {
+  std::string model, out, recipe = "ja-1.71", calibration, compensate;
+  double bits = 0;
+  std::vector<std::string> tiers, settings;
+  std::string uniform;
+  bool naive = false, naive_down = false, scalar = false, json = false;
+  int spine_bits = 0, n_threads = 0, limit = 0;
+  std::uint64_t seed = 0;
+};
+
+// The bundled set that a recipe means.
+std::string default_calibration(const std::string& recipe) {
+  return std::string(ASSAY_GOLDEN_DIR) + "/micro-glm/calibration/" +
+         (recipe == "arith-1.86" ? "arith" : "ja") + ".jsonl.gz";
+}
+
+Result<engine::Recipe> recipe_of(const Options& o) {
+  ASSAY_TRY(engine::Recipe r, engine::named_recipe(o.recipe));
+  if (o.bits > 0) r.bits = o.bits;
+  if (o.scalar) r.tiers = engine::scalar_tiers();
+  if (!o.tiers.empty()) {
+    ASSAY_TRY(r.tiers, engine::tiers_named(o.tiers));
+  }
+  if (!o.uniform.empty()) {
+    ASSAY_TRY(r.tiers, engine::tiers_named({o.uniform}));
+    r.bits = r.tiers.front().bits();
+  }
+  if (o.naive) r.compensate_gate_up = r.compensate_down = false;
+  if (o.naive_down) r.compensate_down = false;
+  if (o.spine_bits != 0) {
+    if (o.spine_bits != 4 && o.spine_bits != 8 && o.spine_bits != 16)
+      return fail("--spine-bits is {}, expected 4, 8 or 16", o.spine_bits);
+    r.attention_bits = r.kv_a_bits = r.dense_mlp_bits = r.shared_expert_bits = r.lm_head_bits =
+        o.spine_bits;
+  }
+  for (const std::string& assignment : o.settings) ASSAY_TRY_VOID(r.set(assignment));
+  r.seed = o.seed;
+  return r;
+}
+
+// Token ids of the calibration set, in the model's own words.
+Result<std::vector<engine::CalibrationText>> read_texts(const Options& o, const std::string& file) {
+  ASSAY_TRY(const std::vector<text::CorpusLine> lines, text::read_corpus(file));
+  const fs::path model = o.model;
+  ASSAY_TRY(const text::Tokenizer tokenizer, text::Tokenizer::load(model / "tokenizer.json"));
+  ASSAY_TRY(const text::ChatTemplate chat_template, text::ChatTemplate::load(model));
+  std::vector<engine::CalibrationText> out;
+  for (const text::CorpusLine& line : lines) {
+    if (o.limit > 0 && static_cast<int>(out.size()) == o.limit) break;
+    auto t = text::tokenize(line, tokenizer, chat_template);
+    if (!t) return fail("{}: text {}: {}", file, line.id, t.error().message);
+    out.push_back({line.lang.empty() ? "?" : line.lang, std::move(t->ids)});
+  }
+  return out;
+}
+
+// One line that redraws itself on a terminal, and a line a few seconds elsewhere.
+class StagePrinter {
+ public:
+  void show(std::string_view stage, int done, int total) {
+    const double now = seconds();
+    if (stage != stage_) {
+      stage_ = stage;
+      begun_ = now;
+      first_ = done;
+      shown_ = -1;
+    }
+    if (now - shown_ < 2 && shown_ >= 0 && done < total) return;
+    shown_ = now;
+    std::string eta;
+    if (done > first_ && done < total) {
+      const auto left = static_cast<long>((now - begun_) / (done - first_) * (total - done) + 0.5);
+      eta = fmt::format("  eta {}:{:02}", left / 60, left % 60);
+    }
+    fmt::print(stderr, "{:<12} {}/{}  {:.0f} s{}\n", stage, done, total, now, eta);
+    std::fflush(stderr);
+  }
+
+ private:
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  std::string stage_;
+  double begun_ = 0, shown_ = -1;
+  int first_ = 0;
+};
+
+void print_samples(const Json& report) {
+  int least = std::numeric_limits<int>::max(), n_experts = 0, n_rare = 0;
+  const int shrinkage = report["recipe"]["shrinkage"].get<int>();
+  for (const Json& layer : report["samples_per_expert"])
+    for (const Json& n : layer) {
+      least = std::min(least, n.get<int>());
+      n_rare += n.get<int>() < shrinkage;
+      ++n_experts;
+    }
+  fmt::print(
+      "  calibration {} tokens; the rarest of {} experts saw {}; {} saw fewer than {} and lean on "
+      "their layer\n",
+      report["calibration"]["n_tokens"].get<long>(), n_experts, least, n_rare, shrinkage);
+}
+
+void print_errors(const Json& report) {
+  struct Sum {
+    double error = 0;
+    int n = 0;
+  };
+  std::map<std::string, Sum> by_kind;
+  for (const auto& [module, entry] : report["modules"].items()) {
+    const std::string format = entry["format"];
+    const std::string kind =
+        format == "vq" ? fmt::format("experts' {}, tier {}", module.substr(module.rfind('.') + 1),
+                                     entry["tier"].get<std::string>())
+                       : "spine, " + format;
+    by_kind[kind].error += entry["relative_error"].get<double>();
+    ++by_kind[kind].n;
+  }
+  fmt::print("\n  {:<32} {:>8}  {}\n", "form", "modules", "output error ‖(W−Q)X‖² / ‖WX‖², mean");
+  for (const auto& [kind, sum] : by_kind)
+    fmt::print("  {:<32} {:>8}  {:.4f}\n", kind, sum.n, sum.error / sum.n);
+}
+
+Result<int> run(const Options& o) {
+  engine::QuantizeInput in;
+  in.model = o.model;
+  in.out = o.out;
+  ASSAY_TRY(in.recipe, recipe_of(o));
+  if (const auto fits = in.recipe.check(); !fits)
+    return fail("{}. Choose others with --bits, --tiers or --set", fits.error().message);
+  in.calibration = o.calibration.empty() ? default_calibration(o.recipe) : o.calibration;
+  ASSAY_TRY(in.texts, read_texts(o, in.calibration));
+  in.calibration = fs::path(in.calibration).filename().string();
+  in.n_threads = o.n_threads;
+  StagePrinter printer;
+  bool has_begun = false;
+  in.on_progress = [&](std::string_view stage, int done, int total) {
+    has_begun = true;
+    if (!o.json) printer.show(stage, done, total);
+  };
+  const auto made = engine::quantize(in);
+  if (!made && has_begun)
+    return fail("{} What is finished is kept in {}: the same command goes on from there.",
+                made.error().message, o.out);
+  if (!made) return tl::unexpected(made.error());
+  const engine::QuantizeReport& report = *made;
+  if (o.json) {
+    std::puts(report.json.dump(2).c_str());
+    return kPass;
+  }
+  const Json& bits = report.json["expert_bits"];
+  fmt::print("\n{}: {:.2f} MiB\n", o.out, static_cast<double>(report.n_bytes) / 0x1p20);
+  fmt::print(
+      "  expert weights: {:.3f} bits of code + {:.3f} of scales + {:.3f} of codebooks = {:.3f}\n",
+      bits["code"].get<double>(), bits["scales"].get<double>(), bits["codebooks"].get<double>(),
+      bits["total"].get<double>());
+  print_samples(report.json);
+  print_errors(report.json);
+  fmt::print("\nnow: assay inspect {}\n     assay diverge {} {}\n", o.out, o.model, o.out);
+  return kPass;
+}
+
+}  // namespace
+
+const Verb quantize_verb{
+    .name = "quantize",
+    .summary = "A bf16 checkpoint to a ~1.7-bit vector-quantised one, with error compensation",
+    .examples =
+        "  assay quantize golden/micro-glm/model out/vq --bits 1.71\n"
+        "      the recipe ja-1.71: tiers of 1, 1.5, 2 and 3 bits by sensitivity, GPTQ feedback\n"
+        "  assay quantize M OUT --recipe arith-1.86        its predecessor: down_proj without "
+        "feedback\n"
+        "  assay quantize M OUT --calibration mine.jsonl   your own texts "
+        "(docs/formats/corpus.md)\n"
+        "  assay quantize M OUT --naive                    ablation: nearest codewords\n"
+        "  assay quantize M OUT --scalar --bits 1.8        ablation: scalar quantisation, same "
+        "feedback\n"
+        "  assay quantize M OUT --set temper=0 --set damping=0.05   other settings of the recipe\n"
+        "      killed? The same command goes on after the last finished layer.\n",
+    .setup = [](CLI::App& app) -> Action {
+      auto o = std::make_shared<Options>();
+      app.add_option("model", o->model, "bf16 checkpoint folder")->required();
+      app.add_option("out", o->out, "Folder to make")->required();
+      app.add_option("--recipe", o->recipe, "ja-1.71 or arith-1.86: settings and calibration set")
+          ->capture_default_str();
+      app.add_option("--bits", o->bits, "Code bits per expert weight (default: the recipe's)")
+          ->check(CLI::Range(0.5, 16.0));
+      app.add_option("--calibration", o->calibration,
+                     "Texts for the Hessians (default: the recipe's bundled set)");
+      app.add_option("--limit", o->limit, "Only the first so many texts (0: all)")
+          ->check(CLI::NonNegativeNumber);
+      app.add_option("--tiers", o->tiers, "Tiers to choose from: 1, 1.5, 2, 3, s1, s2, s3")
+          ->delimiter(',');
+      app.add_option("--uniform", o->uniform, "Ablation: one tier for every expert projection");
+      app.add_flag("--naive", o->naive, "Ablation: no error feedback");
+      app.add_flag("--naive-down", o->naive_down, "Ablation: no error feedback in down_proj");
+      app.add_flag("--scalar", o->scalar, "Ablation: scalar tiers of 1, 2 and 3 bits");
+      app.add_option("--spine-bits", o->spine_bits,
+                     "All of the spine in 4, 8 or 16 bits (default: the recipe's mix)");
+      app.add_option("--set", o->settings,
+                     "NAME=VALUE: any other setting of the recipe, such as group, spine_group, "
+                     "damping, temper, attention_bits (engine/quantize/recipe.h)");
+      app.add_option("--seed", o->seed, "Of the codebooks")->capture_default_str();
+      app.add_option("-t,--threads", o->n_threads, "Threads (0: every usable core)");
+      app.add_flag("--json", o->json, "Print the report as JSON");
+      return [o] { return run(*o); };
+    }};
+
+}  // namespace assay::cli

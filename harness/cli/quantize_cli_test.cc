@@ -1,0 +1,310 @@
+// assay quantize and calibrate as a user meets them, and what generate and inspect say of the
+// quantised checkpoints that were damaged afterwards.
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
+#include "harness/cli/cli_testing.h"
+#include "harness/cli/tiny_model.h"
+
+namespace assay {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr std::string_view kTexts =
+    R"({"lang":"ja","messages":[{"role":"user","content":"127×8は？"}],"reply":"127×8=1016。</think>1016です。"}
+{"lang":"en","messages":[{"role":"user","content":"Name two points about tea."}],"reply":"It is warm.</think>1. It is warm."}
+{"lang":"zh","text":"箱子里有783个饼干，张敏拿走了91个。还剩多少个？"}
+)";
+
+class QuantizeCli : public Cli {
+ protected:
+  static void SetUpTestSuite() {
+    std::string pattern = (fs::temp_directory_path() / "assay-quantize-XXXXXX").string();
+    CHECK(mkdtemp(pattern.data()) != nullptr);
+    shared_ = pattern;
+    make_tiny_model(shared_ / "tiny");
+    CHECK(write_file_atomic(shared_ / "texts.jsonl", kTexts));
+    const Outcome o = assay(arguments(shared_ / "vq"));
+    ASSERT_EQ(o.code, 0) << o.err;
+  }
+  static void TearDownTestSuite() { fs::remove_all(shared_); }
+
+  static std::vector<std::string> arguments(const fs::path& out,
+                                            std::vector<std::string> more = {}) {
+    std::vector<std::string> all = {"quantize", shared_ / "tiny", out};
+    const std::pair<std::string, std::string> usual[] = {{"--tiers", "1,2"},
+                                                         {"--bits", "1.5"},
+                                                         {"--calibration", shared_ / "texts.jsonl"},
+                                                         {"--threads", "1"}};
+    for (const auto& [flag, value] : usual)
+      if (std::find(more.begin(), more.end(), flag) == more.end())
+        all.insert(all.end(), {flag, value});
+    all.insert(all.end(), {"--set", "n_rounds=2"});
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }
+  fs::path out() const { return dir_ / "out"; }
+  void expect_refused(const Outcome& o, const ::testing::Matcher<const std::string&>& message) {
+    expect_error(o, message);
+    EXPECT_FALSE(fs::exists(out())) << "nothing is left where nothing was made";
+  }
+  fs::path copy_quantised() {
+    fs::remove_all(dir_ / "copy");
+    fs::copy(shared_ / "vq", dir_ / "copy", fs::copy_options::recursive);
+    return dir_ / "copy";
+  }
+  // Every file of a folder, by name.
+  static std::map<std::string, std::string> files_of(const fs::path& folder) {
+    std::map<std::string, std::string> files;
+    for (const auto& entry : fs::recursive_directory_iterator(folder))
+      if (entry.is_regular_file())
+        files[fs::relative(entry.path(), folder).string()] = *read_file(entry.path());
+    return files;
+  }
+
+  static fs::path shared_;
+};
+fs::path QuantizeCli::shared_;
+
+TEST_F(QuantizeCli, WritesWhatInspectAndGenerateRead) {
+  const Outcome o = assay({"inspect", shared_ / "vq"});
+  ASSERT_EQ(o.code, 0) << o.err;
+  for (const char* what : {"quantised by auto-round", "code bits", "layer 1", "vq_codes", "gptq"})
+    EXPECT_THAT(o.out, HasSubstr(what));
+  const Json json = Json::parse(assay({"inspect", shared_ / "vq", "--json"}).out);
+  EXPECT_EQ(json["n_parameters"],
+            Json::parse(assay({"inspect", shared_ / "tiny", "--json"}).out)["n_parameters"]);
+  const Outcome reply = assay({"generate", "--model", shared_ / "vq", "--max-tokens", "3", "hi"});
+  EXPECT_EQ(reply.code, 0) << reply.err;
+  const Json report = *read_json(shared_ / "vq" / "quantisation.json");
+  EXPECT_LE(report["expert_bits"]["code"].get<double>(), 1.5);
+  EXPECT_EQ(report["calibration"]["set"], "texts.jsonl");
+}
+
+TEST_F(QuantizeCli, ABadCalibrationFileIsNamedWithItsLine) {
+  const fs::path file = dir_ / "set.jsonl";
+  const auto with = [&](std::string_view text) {
+    write(file, text);
+    return assay(arguments(out(), {"--calibration", file}));
+  };
+  const std::string good = R"({"text":"abc"})"
+                           "\n";
+  expect_refused(assay(arguments(out(), {"--calibration", dir_ / "none.jsonl"})),
+                 HasSubstr("none.jsonl"));
+  expect_refused(with("not JSON\n"), HasSubstr("set.jsonl:1"));
+  expect_refused(with(good + "{\"text\":\n"), HasSubstr("set.jsonl:2"));
+  expect_refused(with(""), AllOf(HasSubstr("set.jsonl"), HasSubstr("no text in it")));
+  expect_refused(with("\n \n"), HasSubstr("no text in it"));
+  expect_refused(with(good + "{\"lang\":\"ja\"}\n"),
+                 AllOf(HasSubstr("set.jsonl:2"), HasSubstr("messages")));
+  expect_refused(with("[1]\n"), HasSubstr("expected a JSON object"));
+  expect_refused(with("{\"text\":7}\n"), HasSubstr("text is not a string"));
+  expect_refused(with("{\"messages\":\"hi\"}\n"), HasSubstr("not a list"));
+  expect_refused(with("{\"messages\":[\"hi\"]}\n"), HasSubstr("set.jsonl"));
+  expect_refused(with("{\"messages\":[{\"role\":\"user\",\"content\":{}}]}\n"),
+                 AllOf(HasSubstr("set.jsonl"), HasSubstr("content")));
+  expect_refused(with("{\"text\":\"a\",\"thinking\":1}\n"), HasSubstr("thinking"));
+  expect_refused(with("{\"text\":\"\xff\"}\n"), HasSubstr("set.jsonl:1"));
+  expect_refused(with(good + "{\"text\":\"" + std::string(4000, '7') + "\"}\n"),
+                 AllOf(HasSubstr("calibration text 2"), HasSubstr("expected 1 to 512")));
+}
+
+TEST_F(QuantizeCli, SettingsThatDoNotExistAreNamedWithThoseThatDo) {
+  const auto with = [&](std::vector<std::string> more) { return assay(arguments(out(), more)); };
+  expect_refused(with({"--recipe", "ja-1.17"}), HasSubstr("ja-1.71 or arith-1.86"));
+  expect_refused(with({"--tiers", "1,4"}), AllOf(HasSubstr("'4'"), HasSubstr("1, 1.5, 2, 3")));
+  expect_refused(with({"--uniform", "9"}), HasSubstr("1, 1.5, 2, 3"));
+  expect_refused(with({"--spine-bits", "5"}), HasSubstr("expected 4, 8 or 16"));
+  expect_refused(with({"--bits", "0.9"}),
+                 AllOf(HasSubstr("0.9 code bits"), HasSubstr("1 (tier 1)")));
+  expect_refused(with({"--bits", "2.5"}),
+                 AllOf(HasSubstr("2.5 code bits"), HasSubstr("2 (tier 2)")));
+  expect_refused(with({"--bits", "many"}), HasSubstr("--bits"));
+  expect_refused(with({"--set", "group=0"}), HasSubstr("setting group: got '0'"));
+  expect_refused(with({"--set", "group=12"}), HasSubstr("a multiple of d = 8"));
+  expect_refused(with({"--set", "group=1.5"}), HasSubstr("an integer from 1"));
+  expect_refused(with({"--set", "kv_a_bits=5"}), HasSubstr("expected 4, 8 or 16"));
+  expect_refused(with({"--set", "damping"}), HasSubstr("setting damping: got ''"));
+  expect_refused(with({"--set", "groups=12"}), AllOf(HasSubstr("'groups'"), HasSubstr("damping")));
+  expect_refused(with({"--tiers", "1,1"}), HasSubstr("tier '1' is named twice"));
+  expect_refused(with({"--set", "damping=-1"}), HasSubstr("a number from 1e-06 to 10"));
+}
+
+TEST_F(QuantizeCli, AnOutputFolderIsNeverOverwritten) {
+  write(dir_ / "file", "mine");
+  expect_error(assay(arguments(dir_ / "file")), AllOf(HasSubstr("file"), HasSubstr("overwritten")));
+  expect_error(assay(arguments(dir_ / "file" / "below")), HasSubstr("file/below"));
+  EXPECT_EQ(*read_file(dir_ / "file"), "mine");
+  write(dir_ / "full" / "notes.txt", "mine");
+  expect_error(assay(arguments(dir_ / "full")), HasSubstr("overwritten"));
+  EXPECT_EQ(files_of(dir_ / "full"), (std::map<std::string, std::string>{{"notes.txt", "mine"}}));
+  const fs::path finished = copy_quantised();
+  expect_error(assay(arguments(finished)), HasSubstr("overwritten"));
+  EXPECT_EQ(files_of(finished), files_of(shared_ / "vq"));
+  const auto tiny = files_of(shared_ / "tiny");
+  expect_error(assay(arguments(shared_ / "tiny")), HasSubstr("overwritten"));
+  EXPECT_EQ(files_of(shared_ / "tiny"), tiny);
+}
+
+TEST_F(QuantizeCli, AModelThatCannotBeQuantisedIsNamed) {
+  auto with = arguments(out());
+  with[1] = shared_ / "vq";
+  expect_refused(assay(with), AllOf(HasSubstr("quantised already"), HasSubstr("original")));
+  with[1] = dir_ / "nowhere";
+  expect_refused(assay(with), HasSubstr("nowhere"));
+  fs::copy(shared_ / "tiny", dir_ / "damaged", fs::copy_options::recursive);
+  with[1] = dir_ / "damaged";
+  const fs::path weights = dir_ / "damaged" / "model.safetensors";
+  StoredTensors tensors = read_tensors(weights);
+  tensors["lm_head.weight"].bytes.replace(40, 2, "\xc0\x7f");
+  write_tensors(weights, tensors);
+  expect_refused(assay(with), AllOf(HasSubstr("lm_head.weight"), HasSubstr("NaN")));
+  tensors.erase("lm_head.weight");
+  write_tensors(weights, tensors);
+  expect_refused(assay(with), HasSubstr("lm_head.weight"));
+}
+
+TEST_F(QuantizeCli, KilledAtAnyStageTheSameCommandGoesOnToTheSameBytes) {
+  const auto whole = files_of(shared_ / "vq");
+  const std::string state = "quantize-state/";
+  for (const std::string& seen :
+       {state + "identity.json", state + "stats-00001.safetensors", state + "plan.json",
+        state + "round-0/layer-00000.safetensors", state + "round-0/layer-00002.safetensors",
+        state + "round-1/codebooks.safetensors", state + "round-1/layer-00001.safetensors"}) {
+    fs::remove_all(out());
+    Program run(arguments(out()));
+    std::error_code ignored;
+    for (int i = 0; i < 100000 && !fs::exists(out() / seen, ignored); ++i)
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+    run.kill_now();
+    ASSERT_EQ(run.wait().code, -SIGKILL) << "it finished before it could be killed: " << seen;
+    EXPECT_FALSE(fs::exists(out() / "config.json")) << "unfinished, so no checkpoint: " << seen;
+    const Outcome other = assay(arguments(out(), {"--bits", "1.6"}));
+    expect_error(other, AllOf(HasSubstr("unfinished work of other settings"), HasSubstr("recipe")));
+    const Outcome resumed = assay(arguments(out()));
+    ASSERT_EQ(resumed.code, 0) << seen << resumed.err;
+    EXPECT_EQ(files_of(out()), whole) << seen;
+  }
+}
+
+TEST_F(QuantizeCli, AFullDiskLosesNothingThatWasFinished) {
+  const auto whole = files_of(shared_ / "vq");
+  for (const rlim_t n_bytes : {1000, 5000, 20000, 100000}) {  // … a file
+    Program run(arguments(out()), n_bytes);
+    expect_error(run.wait(), AllOf(HasSubstr("cannot write"), HasSubstr("File too large")));
+    EXPECT_FALSE(fs::exists(out() / "config.json"));
+    for (const auto& [name, bytes] : files_of(out()))
+      EXPECT_THAT(name, Not(HasSubstr(".tmp"))) << "a half-written file stays behind";
+  }
+  const Outcome resumed = assay(arguments(out()));
+  ASSERT_EQ(resumed.code, 0) << resumed.err;
+  EXPECT_EQ(files_of(out()), whole);
+}
+
+TEST_F(QuantizeCli, ADamagedQuantisedCheckpointIsNamedNotRead) {
+  const std::string expert = "model.layers.1.mlp.experts.2.up_proj";
+  const auto shard_of = [&](const fs::path& folder, const std::string& tensor) {
+    return folder / (*read_json(folder / "model.safetensors.index.json"))["weight_map"]
+                        .at(tensor)
+                        .get<std::string>();
+  };
+  const auto after = [&](const std::string& tensor, const auto& change) {
+    const fs::path folder = copy_quantised();
+    const fs::path shard = shard_of(folder, tensor);
+    StoredTensors tensors = read_tensors(shard);
+    change(tensors);
+    write_tensors(shard, tensors);
+    return folder;
+  };
+  const auto expect_both = [&](const fs::path& folder,
+                               const ::testing::Matcher<const std::string&>& message) {
+    expect_error(assay({"inspect", folder}), message);
+    expect_error(assay({"generate", "--model", folder, "hi"}), message);
+  };
+
+  expect_both(
+      after(expert + ".vq_codes",
+            [&](StoredTensors& t) {  // a word too few in every row
+              StoredTensor& codes = t.at(expert + ".vq_codes");
+              codes.shape[1] -= 1;
+              codes.bytes.resize(static_cast<std::size_t>(codes.shape[0] * codes.shape[1] * 4));
+            }),
+      HasSubstr(expert + ".vq_codes"));
+  expect_both(
+      after(expert + ".vq_scales", [&](StoredTensors& t) { t.erase(expert + ".vq_scales"); }),
+      HasSubstr(expert));
+  expect_error(assay({"generate", "--model",
+                      after(expert + ".vq_scales",
+                            [&](StoredTensors& t) {
+                              t.at(expert + ".vq_scales").bytes.replace(4, 2, "\x01\x7e");
+                            }),
+                      "hi"}),
+               AllOf(HasSubstr(expert + ".vq_scales"), HasSubstr("NaN")));
+
+  fs::path folder = copy_quantised();
+  const fs::path books = folder / "vq_codebooks.safetensors";
+  StoredTensors codebooks = read_tensors(books);
+  codebooks.at("cb1").shape[0] -= 1;
+  codebooks.at("cb1").bytes.resize(255 * 8 * 2);
+  write_tensors(books, codebooks);
+  expect_both(folder, AllOf(HasSubstr("vq_codebooks.safetensors"), HasSubstr("256")));
+  fs::remove(books);
+  expect_both(folder, HasSubstr("vq_codebooks.safetensors"));
+
+  folder = copy_quantised();
+  fs::resize_file(shard_of(folder, expert + ".vq_codes"), 5000);
+  expect_both(folder, HasSubstr("model-00002-of-00004.safetensors"));
+  fs::remove(shard_of(folder, expert + ".vq_codes"));
+  expect_both(folder, HasSubstr("model-00002-of-00004.safetensors"));
+  Json index = *read_json(folder / "model.safetensors.index.json");
+  const Json weight_map = index["weight_map"];
+  for (const auto& [name, shard] : weight_map.items())
+    if (shard == "model-00002-of-00004.safetensors") index["weight_map"].erase(name);
+  write(folder / "model.safetensors.index.json", index.dump());
+  expect_both(folder, HasSubstr("model.layers.1."));
+
+  folder = copy_quantised();
+  Json config = *read_json(folder / "config.json");
+  config["quantization_config"]["extra_config"][expert]["bits"] = 3;
+  write(folder / "config.json", config.dump());
+  expect_both(folder, HasSubstr(expert));
+  config["quantization_config"]["quant_method"] = "awq";
+  write(folder / "config.json", config.dump());
+  expect_both(folder, HasSubstr("awq"));
+}
+
+TEST_F(QuantizeCli, CalibrateRefusesBeforeItGenerates) {
+  const fs::path prompts = dir_ / "prompts.jsonl", set = dir_ / "set.jsonl";
+  const auto with = [&](std::string_view text, const fs::path& to) {
+    write(prompts, text);
+    return assay({"calibrate", "--model", shared_ / "tiny", "--prompts", prompts, "--out", to,
+                  "--max-tokens", "4"});
+  };
+  const auto expect_nothing = [&](const Outcome& o,
+                                  const ::testing::Matcher<const std::string&>& message) {
+    expect_error(o, message);
+    EXPECT_FALSE(fs::exists(set));
+  };
+  const std::string ask = R"({"messages":[{"role":"user","content":"hi"}]})"
+                          "\n";
+  expect_nothing(with("not JSON\n", set), HasSubstr("prompts.jsonl:1"));
+  expect_nothing(with("", set), HasSubstr("no text in it"));
+  expect_nothing(with(ask + "{\"text\":\"abc\"}\n", set),
+                 AllOf(HasSubstr("prompts.jsonl"), HasSubstr("text 2"), HasSubstr("messages")));
+  expect_nothing(with(ask + "{\"messages\":[{\"content\":{}}]}\n", set),
+                 AllOf(HasSubstr("prompts.jsonl"), HasSubstr("text 2")));
+  expect_nothing(
+      with("{\"messages\":[{\"role\":\"user\",\"content\":\"" + std::string(4000, '7') + "\"}]}\n",
+           set),
+      AllOf(HasSubstr("text 1"), HasSubstr("512 positions")));
+  expect_nothing(with(ask, dir_ / "nowhere" / "set.jsonl"), HasSubstr("there is no folder"));
+  expect_nothing(with(ask, dir_), HasSubstr("is a folder"));
+  expect_nothing(with(ask, set), AllOf(HasSubstr("nothing is written"), HasSubstr("--max-tokens")));
+}
+
+}  // namespace
+}  // namespace assay
