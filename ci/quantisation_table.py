@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""Quantises the bundled model in every way that docs/quantisation.md compares, judges each build, and prints the table.
+
+    ci/quantisation_table.py --out out/quantisation [--seeds 3] [--jobs 1] [--threads 0]
+
+What is finished in --out is kept, so an interrupted call goes on. Needs a release build (ci/build release).
+"""
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MODEL = ROOT / "golden/micro-glm/model"
+CALIBRATION = ROOT / "golden/micro-glm/calibration"
+ARMS = {  # name: what it is, arguments of assay quantize
+    "ja-1.71": ("this release", []),
+    "arith-1.86": ("its predecessor: mathematics-heavy calibration, down_proj without feedback", ["--recipe", "arith-1.86"]),
+    "naive": ("nearest codewords, no feedback", ["--naive"]),
+    "naive-down": ("down_proj without feedback", ["--naive-down"]),
+    "uniform-2": ("one tier of 2 bits", ["--uniform", "2"]),
+    "arith-set": ("the mathematics-heavy calibration set at 1.71", ["--calibration", str(CALIBRATION / "arith.jsonl.gz")]),
+    "by-error": ("tiers by errors alone (temper=0)", ["--set", "temper=0"]),
+    "scalar": ("scalar, same Hessians, feedback and knapsack, equal total bytes", ["--scalar", "--bits", "1.8"]),
+    "scalar-0.25": ("the same with the best temper for it", ["--scalar", "--bits", "1.8", "--set", "temper=0.25"]),
+}
+
+
+def call(command, log):
+    with open(log, "w") as out:
+        code = subprocess.run([str(c) for c in command], stdout=out, stderr=subprocess.STDOUT).returncode
+    if code not in (0, 1):  # 1: a verdict of regression, which is a result
+        sys.exit(f"{' '.join(map(str, command))} ended with {code}; see {log}")
+
+
+def judge(args, model, out, threads):
+    """Divergence from bf16, and the arithmetic suite beside bf16's run."""
+    if not (out / "diverge.json").exists():
+        call([args.assay, "diverge", MODEL, model, "--texts", args.out / "texts.jsonl", "--noise-texts", 0,
+              *threads, "--out", out / "diverge.json"], out / "diverge.log")
+    if not (out / "run" / "run.json").exists():
+        call([args.assay, "run", "arithmetic", "--profile", "full", "--model", model, "--out", out / "run",
+              "--baseline", args.out / "bf16", *(["--threads", threads[1]] if threads else [])], out / "run.log")
+
+
+def build(args, arm, seed):
+    out = args.out / f"{arm}-seed{seed}"
+    out.mkdir(exist_ok=True)
+    threads = ["--threads", str(args.threads)] if args.threads else []
+    if not (out / "model" / "config.json").exists():  # written last
+        call([args.assay, "quantize", MODEL, out / "model", *ARMS[arm][1], "--seed", seed, *threads], out / "quantize.log")
+    judge(args, out / "model", out, threads)
+    files = [f for f in (out / "model").iterdir() if f.suffix == ".safetensors"]
+    (out / "size.json").write_text(json.dumps(sum(f.stat().st_size for f in files)))
+    print(f"{arm} seed {seed} done", file=sys.stderr, flush=True)
+
+
+def prepare(args):
+    args.out.mkdir(parents=True, exist_ok=True)
+    if not (args.out / "texts.jsonl").exists():
+        subprocess.run([sys.executable, str(CALIBRATION / "make_prompts.py"), str(args.out), "--eval", str(args.texts)], check=True)
+        call([args.assay, "calibrate", "--model", MODEL, "--prompts", args.out / "prompts-eval.jsonl", "--out", args.out / "texts.jsonl"], args.out / "texts.log")
+    if not (args.out / "bf16" / "run.json").exists():
+        call([args.assay, "run", "arithmetic", "--profile", "full", "--model", MODEL, "--out", args.out / "bf16"], args.out / "bf16.log")
+
+
+def group(diverge, lang):
+    return next(g for g in diverge["groups"] if g["lang"] == lang and g["part"] == "all")
+
+
+def mean_sd(values, digits=2):
+    scaled = [1e3 * v for v in values]
+    spread = f" ± {statistics.stdev(scaled):.{digits}f}" if len(scaled) > 1 else ""
+    return f"{statistics.mean(scaled):.{digits}f}{spread}"
+
+
+def row_of(run, metric):
+    return next(r for r in run["comparison"]["rows"] if r["arm"] == "thinking" and r["language"] == "" and r["metric"] == metric)
+
+
+def table(args):
+    print("| build | seeds | code bits | total bits | MiB | KLD ·10³ | ja | en | zh | same top-1 | "
+          "arithmetic, thinking | difference to bf16, points | thinking closes |")
+    print("|" + "---|" * 13)
+    base = json.loads((args.out / "bf16" / "run.json").read_text())
+    total = next(g for g in base["metrics"] if g["arm"] == "thinking" and not g["language"] and not g["kind"] and g["gated"])
+    a, c = total["accuracy"], total["closed"]
+    print(f"| bf16 | | 16 | 16 | {(MODEL / 'model.safetensors').stat().st_size / 2**20:.1f} | 0 | 0 | 0 | 0 | 100 % | "
+          f"{100 * a['estimate']:.1f} % [{100 * a['lo']:.1f}, {100 * a['hi']:.1f}] | | {c['n_true']} of {c['n']} |")
+    for arm in ARMS:
+        folders = [f for f in sorted(args.out.glob(f"{arm}-seed?")) if (f / "size.json").exists()]
+        if not folders:
+            continue
+        diverges = [json.loads((f / "diverge.json").read_text()) for f in folders]
+        runs = [json.loads((f / "run" / "run.json").read_text()) for f in folders]
+        bits = json.loads((folders[0] / "model" / "quantisation.json").read_text())["expert_bits"]
+        rows, closed = [row_of(r, "accuracy") for r in runs], [row_of(r, "closed") for r in runs]
+        klds = [mean_sd([group(d, lang)["kld"]["mean"]["value"] for d in diverges]) for lang in ("all", "ja", "en", "zh")]
+        top1 = statistics.mean(group(d, "all")["top1_agreement"]["value"] for d in diverges)
+        accuracy = statistics.mean(r["n_candidate"] / r["n"] for r in rows)
+        difference = statistics.mean(r["difference"] for r in rows)
+        lowest, highest = min(r["lo"] for r in rows), max(r["hi"] for r in rows)
+        size = statistics.mean(json.loads((f / "size.json").read_text()) for f in folders)
+        print(f"| {arm} | {len(folders)} | {bits['code']:.2f} | {bits['total']:.2f} | {size / 2**20:.2f} | " + " | ".join(klds) +
+              f" | {100 * top1:.2f} % | {100 * accuracy:.1f} % | {100 * difference:+.1f} [{100 * lowest:+.1f}, {100 * highest:+.1f}] | "
+              f"{sum(r['n_candidate'] for r in closed)} of {sum(r['n'] for r in closed)} |")
+    print()
+    for arm, (what, flags) in ARMS.items():
+        shown = " ".join(f.replace(str(ROOT) + "/", "") for f in flags)
+        print(f"- {arm}: {what}; `assay quantize MODEL OUT{' ' + shown if shown else ''}`")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--assay", type=Path, default=ROOT / "build/release/assay")
+    parser.add_argument("--out", type=Path, default=ROOT / "out/quantisation")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1, help="builds at a time")
+    parser.add_argument("--threads", type=int, default=0, help="of each (0: every core)")
+    parser.add_argument("--texts", type=int, default=450, help="chats to diverge over")
+    parser.add_argument("--table", action="store_true", help="only print what is there")
+    args = parser.parse_args()
+    args.assay, args.out = args.assay.resolve(), args.out.resolve()
+    if not args.table:
+        prepare(args)
+        with ThreadPoolExecutor(args.jobs) as pool:
+            for done in [pool.submit(build, args, arm, seed) for seed in range(args.seeds) for arm in ARMS]:
+                done.result()
+    table(args)
+
+
+if __name__ == "__main__":
+    main()
