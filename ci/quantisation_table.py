@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Quantises the bundled model in every way that docs/quantisation.md compares, judges each build, and prints the table.
 
-    ci/quantisation_table.py --out out/quantisation [--seeds 3] [--jobs 1] [--threads 0]
+    ci/quantisation_table.py --out out/quantisation [--arms ja-1.71,scalar] [--seeds 3] [--jobs 1] [--threads 0]
 
 What is finished in --out is kept, so an interrupted call goes on. Needs a release build (ci/build release).
 """
@@ -23,9 +23,11 @@ ARMS = {  # name: what it is, arguments of assay quantize
     "naive-down": ("down_proj without feedback", ["--naive-down"]),
     "uniform-2": ("one tier of 2 bits", ["--uniform", "2"]),
     "arith-set": ("the mathematics-heavy calibration set at 1.71", ["--calibration", str(CALIBRATION / "arith.jsonl.gz")]),
-    "by-error": ("tiers by errors alone (temper=0)", ["--set", "temper=0"]),
     "scalar": ("scalar, same Hessians, feedback and knapsack, equal total bytes", ["--scalar", "--bits", "1.8"]),
-    "scalar-0.25": ("the same with the best temper for it", ["--scalar", "--bits", "1.8", "--set", "temper=0.25"]),
+    "no-focus": ("every calibration token weighs the same", ["--set", "focus=0"]),
+    "by-error": ("tiers by errors alone (temper=0)", ["--set", "temper=0"]),
+    "bf16-spine": ("this release's experts, everything else in bf16", ["--spine-bits", "16"]),
+    "scalar-bf16-spine": ("the scalar experts likewise", ["--scalar", "--bits", "1.8", "--spine-bits", "16"]),
 }
 
 
@@ -77,21 +79,36 @@ def mean_sd(values, digits=2):
     return f"{statistics.mean(scaled):.{digits}f}{spread}"
 
 
+def folders_of(args, arm):
+    return [f for f in sorted(args.out.glob(f"{arm}-seed?")) if (f / "size.json").exists()]
+
+
+def aim(args, what, arm, other, lang, most):
+    """Mean KLD of one arm over another's, over all seeds, and the least and greatest of one seed."""
+    def klds(name):
+        return {f.name[-1]: group(json.loads((f / "diverge.json").read_text()), lang)["kld"]["mean"]["value"] for f in folders_of(args, name)}
+    ours, theirs = klds(arm), klds(other)
+    each = [ours[s] / theirs[s] for s in ours if s in theirs]
+    if each:
+        ratio = statistics.mean(ours.values()) / statistics.mean(theirs.values())
+        print(f"| {what} | {ratio:.2f} | {min(each):.2f} … {max(each):.2f} | ≤ {most} |")
+
+
 def row_of(run, metric):
     return next(r for r in run["comparison"]["rows"] if r["arm"] == "thinking" and r["language"] == "" and r["metric"] == metric)
 
 
 def table(args):
-    print("| build | seeds | code bits | total bits | MiB | KLD ·10³ | ja | en | zh | same top-1 | "
+    print("| build | seeds | code bits | total bits | MiB | KLD ·10³ | ja | en | zh | 99 % ·10³ | same top-1 | "
           "arithmetic, thinking | difference to bf16, points | thinking closes |")
-    print("|" + "---|" * 13)
+    print("|" + "---|" * 14)
     base = json.loads((args.out / "bf16" / "run.json").read_text())
     total = next(g for g in base["metrics"] if g["arm"] == "thinking" and not g["language"] and not g["kind"] and g["gated"])
     a, c = total["accuracy"], total["closed"]
-    print(f"| bf16 | | 16 | 16 | {(MODEL / 'model.safetensors').stat().st_size / 2**20:.1f} | 0 | 0 | 0 | 0 | 100 % | "
+    print(f"| bf16 | | 16 | 16 | {(MODEL / 'model.safetensors').stat().st_size / 2**20:.1f} | 0 | 0 | 0 | 0 | 0 | 100 % | "
           f"{100 * a['estimate']:.1f} % [{100 * a['lo']:.1f}, {100 * a['hi']:.1f}] | | {c['n_true']} of {c['n']} |")
     for arm in ARMS:
-        folders = [f for f in sorted(args.out.glob(f"{arm}-seed?")) if (f / "size.json").exists()]
+        folders = folders_of(args, arm)
         if not folders:
             continue
         diverges = [json.loads((f / "diverge.json").read_text()) for f in folders]
@@ -99,14 +116,20 @@ def table(args):
         bits = json.loads((folders[0] / "model" / "quantisation.json").read_text())["expert_bits"]
         rows, closed = [row_of(r, "accuracy") for r in runs], [row_of(r, "closed") for r in runs]
         klds = [mean_sd([group(d, lang)["kld"]["mean"]["value"] for d in diverges]) for lang in ("all", "ja", "en", "zh")]
+        p99 = mean_sd([group(d, "all")["kld"]["p99"]["value"] for d in diverges], 1)
         top1 = statistics.mean(group(d, "all")["top1_agreement"]["value"] for d in diverges)
         accuracy = statistics.mean(r["n_candidate"] / r["n"] for r in rows)
         difference = statistics.mean(r["difference"] for r in rows)
         lowest, highest = min(r["lo"] for r in rows), max(r["hi"] for r in rows)
         size = statistics.mean(json.loads((f / "size.json").read_text()) for f in folders)
         print(f"| {arm} | {len(folders)} | {bits['code']:.2f} | {bits['total']:.2f} | {size / 2**20:.2f} | " + " | ".join(klds) +
-              f" | {100 * top1:.2f} % | {100 * accuracy:.1f} % | {100 * difference:+.1f} [{100 * lowest:+.1f}, {100 * highest:+.1f}] | "
+              f" | {p99} | {100 * top1:.2f} % | {100 * accuracy:.1f} % | {100 * difference:+.1f} [{100 * lowest:+.1f}, {100 * highest:+.1f}] | "
               f"{sum(r['n_candidate'] for r in closed)} of {sum(r['n'] for r in closed)} |")
+    print("\n| mean KLD, ratio | of all seeds | of one seed | aim |\n|---|---|---|---|")
+    aim(args, "GPTQ-VQ over scalar at equal size", "ja-1.71", "scalar", "all", 0.53)
+    aim(args, "the same, with the spine in bf16", "bf16-spine", "scalar-bf16-spine", "all", 0.53)
+    aim(args, "GPTQ-VQ over naive VQ", "ja-1.71", "naive", "all", 0.7)
+    aim(args, "Japanese text: Japanese-strong over mathematics-heavy calibration", "ja-1.71", "arith-set", "ja", 1)
     print()
     for arm, (what, flags) in ARMS.items():
         shown = " ".join(f.replace(str(ROOT) + "/", "") for f in flags)
@@ -117,17 +140,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--assay", type=Path, default=ROOT / "build/release/assay")
     parser.add_argument("--out", type=Path, default=ROOT / "out/quantisation")
+    parser.add_argument("--arms", default=",".join(ARMS), help="those to build (default: all)")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="builds at a time")
     parser.add_argument("--threads", type=int, default=0, help="of each (0: every core)")
-    parser.add_argument("--texts", type=int, default=450, help="chats to diverge over")
+    parser.add_argument("--texts", type=int, default=1000, help="chats to diverge over")
     parser.add_argument("--table", action="store_true", help="only print what is there")
     args = parser.parse_args()
     args.assay, args.out = args.assay.resolve(), args.out.resolve()
     if not args.table:
         prepare(args)
         with ThreadPoolExecutor(args.jobs) as pool:
-            for done in [pool.submit(build, args, arm, seed) for seed in range(args.seeds) for arm in ARMS]:
+            for done in [pool.submit(build, args, arm, seed) for seed in range(args.seeds) for arm in args.arms.split(",")]:
                 done.result()
     table(args)
 

@@ -30,7 +30,9 @@ std::optional<std::string> first_near_tie(Engine& engine, std::span<const int> i
 
 }  // namespace
 
-std::string micro_glm_dir() { return std::string(ASSAY_SOURCE_DIR) + "/golden/micro-glm/model"; }
+std::string micro_glm_dir(const char* build) {
+  return std::string(ASSAY_SOURCE_DIR) + "/golden/micro-glm/" + build;
+}
 
 Json oracle(const char* file) {
   auto json = read_json(std::string(ASSAY_SOURCE_DIR) + "/golden/micro-glm/oracle/" + file);

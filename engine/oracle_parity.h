@@ -11,8 +11,8 @@
 
 namespace assay::engine {
 
-std::string micro_glm_dir();    // golden/micro-glm/model
-Json oracle(const char* file);  // golden/micro-glm/oracle/<file>
+std::string micro_glm_dir(const char* build = "model");  // golden/micro-glm/<build>
+Json oracle(const char* file);                           // golden/micro-glm/oracle/<file>
 
 // Near-ties that may turn a path: where the best left-out candidate is this close, float32 itself
 // decides.
@@ -28,7 +28,8 @@ struct RecordParity {
   std::optional<std::string> fork, failure;
 };
 
-// Record `index` of logits.json; `engine` must run the record's kind of attention.
+// Record `index` of logits.json, or of a file like it for another build; `engine` must run the
+// record's kind of attention.
 RecordParity check_logits(Engine& engine, const Json& records, std::size_t index, double bound);
 
 // One record of continuations.json: greedy decoding must give the same ids.

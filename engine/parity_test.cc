@@ -10,20 +10,22 @@ namespace assay::engine {
 namespace {
 
 // What one executable checks: unit tests take the short records, the slow tests the long ones (or
-// all on the reference backend, which is some hundred times slower).
+// all on the reference backend, which is some hundred times slower). `build` is the bf16 model or a
+// quantised one, which transformers was given expanded by decode_vq.py; `logits` what it said.
 struct Part {
-  const char* backend;
+  const char *build, *logits, *backend;
   double bound;
   int min_tokens, max_tokens;
 };
 
 Part part() {
-  return {ASSAY_PARITY_BACKEND, ASSAY_PARITY_BOUND, ASSAY_PARITY_MIN_TOKENS,
-          ASSAY_PARITY_MAX_TOKENS};
+  return {ASSAY_PARITY_BUILD, ASSAY_PARITY_LOGITS,     ASSAY_PARITY_BACKEND,
+          ASSAY_PARITY_BOUND, ASSAY_PARITY_MIN_TOKENS, ASSAY_PARITY_MAX_TOKENS};
 }
 
 Engine load(Attention attention) {
-  auto engine = Engine::load(micro_glm_dir(), {.backend = part().backend, .attention = attention});
+  auto engine = Engine::load(micro_glm_dir(part().build),
+                             {.backend = part().backend, .attention = attention});
   CHECK(engine.has_value()) << engine.error().message;
   return *std::move(engine);
 }
@@ -41,7 +43,7 @@ void expect_parity(const std::vector<RecordParity>& rows) {
 }
 
 TEST(OracleParity, LogitsAgreeAtEveryListedPosition) {
-  const Json records = oracle("logits.json")["records"];
+  const Json records = oracle(part().logits)["records"];
   std::vector<RecordParity> rows;
   for (const auto attention : {Attention::kDense, Attention::kSparse}) {
     Engine engine = load(attention);

@@ -54,7 +54,7 @@ CpuLayer pack_layer(kernels::WeightArena& a, const ModelConfig& c, const LayerWe
     l.index_norm_weight = to_floats(w.indexer.k_norm_weight);
     l.index_norm_bias = to_floats(w.indexer.k_norm_bias);
   }
-  l.mlp = pack_mlp(a, w.mlp);
+  if (!w.mlp.gate.empty()) l.mlp = pack_mlp(a, w.mlp);
   if (!w.router.empty()) {
     l.router = CpuMatrix::pack(a, w.router);
     l.router_bias = to_floats(w.router_bias);

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -40,5 +41,13 @@ class Checkpoint {
   std::vector<SafetensorsFile> shards_;
   std::map<std::string, const TensorView*, std::less<>> by_name_;
 };
+
+// Of these files' tensors, as Checkpoint::fingerprint.
+Result<std::string> fingerprint_of(std::span<const SafetensorsFile> shards,
+                                   const std::filesystem::path& cache_dir = {});
+
+// Where `assay quantize` left a quantisation.json, the fingerprint that it wrote there must be this
+// one: a changed code is another valid code, and nothing else would notice.
+Result<void> check_as_written(const Checkpoint& checkpoint, const std::string& fingerprint);
 
 }  // namespace assay::engine

@@ -80,8 +80,28 @@ std::optional<Hashes> load_cached(const std::filesystem::path& path, const std::
 }  // namespace
 
 Result<std::string> Checkpoint::fingerprint(const std::filesystem::path& cache_dir) const {
+  return fingerprint_of(shards_, cache_dir);
+}
+
+Result<void> check_as_written(const Checkpoint& checkpoint, const std::string& fingerprint) {
+  const auto path = checkpoint.dir() / "quantisation.json";
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) return {};
+  ASSAY_TRY(const Json json, read_json(path));
+  const Json written = json.is_object() ? json.value("fingerprint", Json()) : Json();
+  if (written.is_null() || written == fingerprint) return {};
+  return fail(
+      "{}: the tensors have the fingerprint {}, expected {} as quantisation.json says that they "
+      "were "
+      "written: a file is damaged or was changed. Copy or quantise the model again, or delete "
+      "quantisation.json if the change was meant",
+      checkpoint.dir().string(), fingerprint, written.dump());
+}
+
+Result<std::string> fingerprint_of(std::span<const SafetensorsFile> shards,
+                                   const std::filesystem::path& cache_dir) {
   Hashes all;
-  for (const SafetensorsFile& shard : shards_) {
+  for (const SafetensorsFile& shard : shards) {
     const auto id = cache_dir.empty() ? std::nullopt : identity(shard);
     if (id) {
       if (auto known = load_cached(cache_file(cache_dir, *id), *id, shard)) {

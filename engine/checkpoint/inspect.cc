@@ -167,6 +167,7 @@ Result<CheckpointSummary> inspect(const Checkpoint& checkpoint,
     s.n_active_bytes += active_share(role, it->second.n_bytes, c);
     if (role == kRoles[0]) s.n_routed_bytes = it->second.n_bytes;
   }
+  ASSAY_TRY_VOID(check_as_written(checkpoint, s.fingerprint));
   return s;
 }
 

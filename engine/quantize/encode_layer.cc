@@ -58,21 +58,6 @@ Matrix coded_gptq(const Matrix& m, int bits, int group, const std::byte* values,
                                          .group = group}};
 }
 
-// The first `width` of every `stride` values, RMS-normed and weighted.
-Rows rms_normed(const std::vector<float>& x, int stride, int width, const Matrix& weight,
-                float eps) {
-  const std::vector<float> by = to_floats(weight);
-  Rows out;
-  for (std::size_t first = 0; first < x.size(); first += static_cast<std::size_t>(stride)) {
-    const std::span<const float> row = std::span(x).subspan(first, static_cast<std::size_t>(width));
-    double square = 0;
-    for (const float v : row) square += static_cast<double>(v) * static_cast<double>(v);
-    const auto scale = static_cast<float>(1 / std::sqrt(square / width + static_cast<double>(eps)));
-    for (std::size_t i = 0; i < row.size(); ++i) out.push_back(row[i] * scale * by[i]);
-  }
-  return out;
-}
-
 int n_rows_of(const Rows& x, int width) {
   return static_cast<int>(x.size() / static_cast<std::size_t>(width));
 }
@@ -133,13 +118,13 @@ Result<void> LayerEncoder::encode_spine(Matrix& m, int bits, const Hessian& h, E
   return {};
 }
 
-Result<void> LayerEncoder::encode_vq(Matrix& m, int tier_index, const Hessian& h, bool compensate,
-                                     int n_samples, EncodedLayer& out) {
+Result<void> LayerEncoder::encode_vq(Matrix& m, int tier_index, const Hessian& h,
+                                     const HessianFactor& factored, bool compensate, int n_samples,
+                                     EncodedLayer& out) {
   const Tier& tier = recipe_.tiers[static_cast<std::size_t>(tier_index)];
   const Codebook& book = codebooks_[static_cast<std::size_t>(tier_index)];
   const std::string module = m.name;
   const std::vector<float> w = to_floats(m);
-  ASSAY_TRY(const HessianFactor factored, factor(h, recipe_.damping, module));
   GptqVqOptions options;
   options.group = recipe_.group;
   options.compensate = compensate;
@@ -243,10 +228,10 @@ Result<void> LayerEncoder::encode_experts(int layer, const MoeInputs& inputs, La
     const Rows x = gather(inputs.x, hidden, rows[e], true);
     of_x.add(x.data(), rows[e].n(), pool_);
     ASSAY_TRY(const Hessian shrunk, shrink(of_x, of_layer, recipe_.shrinkage));
-    ASSAY_TRY_VOID(
-        encode_vq(expert.gate, tier[0], shrunk, recipe_.compensate_gate_up, rows[e].n(), out));
-    ASSAY_TRY_VOID(
-        encode_vq(expert.up, tier[1], shrunk, recipe_.compensate_gate_up, rows[e].n(), out));
+    ASSAY_TRY(const HessianFactor of_both, factor(shrunk, recipe_.damping, expert.gate.name));
+    for (const auto& [matrix, which] : {std::pair{&expert.gate, 0}, {&expert.up, 1}})
+      ASSAY_TRY_VOID(encode_vq(*matrix, tier[static_cast<std::size_t>(which)], shrunk, of_both,
+                               recipe_.compensate_gate_up, rows[e].n(), out));
 
     // Down reads what the encoded gate and up make of the tokens; its own hidden values have no
     // counterpart in other experts, so what it borrows is what it would make of theirs.
@@ -259,8 +244,9 @@ Result<void> LayerEncoder::encode_experts(int layer, const MoeInputs& inputs, La
     of_own.add(own.data(), rows[e].n(), pool_);
     of_borrowed.add(borrowed.data(), n_rows_of(borrowed, width), pool_);
     ASSAY_TRY(const Hessian of_hidden, shrink(of_own, of_borrowed, recipe_.shrinkage));
-    ASSAY_TRY_VOID(
-        encode_vq(expert.down, tier[2], of_hidden, recipe_.compensate_down, rows[e].n(), out));
+    ASSAY_TRY(const HessianFactor of_down, factor(of_hidden, recipe_.damping, expert.down.name));
+    ASSAY_TRY_VOID(encode_vq(expert.down, tier[2], of_hidden, of_down, recipe_.compensate_down,
+                             rows[e].n(), out));
   }
   return {};
 }

@@ -42,8 +42,9 @@ class LayerEncoder {
                               EncodedLayer& out);
   // Replaces `m` by its codes, which `out` holds; with 16 bits it stays.
   Result<void> encode_spine(Matrix& m, int bits, const Hessian& h, EncodedLayer& out);
-  Result<void> encode_vq(Matrix& m, int tier, const Hessian& h, bool compensate, int n_samples,
-                         EncodedLayer& out);
+  // `factored` is h's.
+  Result<void> encode_vq(Matrix& m, int tier, const Hessian& h, const HessianFactor& factored,
+                         bool compensate, int n_samples, EncodedLayer& out);
 
   const ModelConfig& config_;
   const Recipe& recipe_;

@@ -66,6 +66,20 @@ Rows mlp_hidden(const MlpWeights& mlp, const Rows& x, ThreadPool& pool) {
   return hidden;
 }
 
+Rows rms_normed(const std::vector<float>& x, int stride, int width, const Matrix& weight,
+                float eps) {
+  const std::vector<float> by = to_floats(weight);
+  Rows out;
+  for (std::size_t first = 0; first < x.size(); first += static_cast<std::size_t>(stride)) {
+    const std::span<const float> row = std::span(x).subspan(first, static_cast<std::size_t>(width));
+    double square = 0;
+    for (const float v : row) square += static_cast<double>(v) * static_cast<double>(v);
+    const auto scale = static_cast<float>(1 / std::sqrt(square / width + static_cast<double>(eps)));
+    for (std::size_t i = 0; i < row.size(); ++i) out.push_back(row[i] * scale * by[i]);
+  }
+  return out;
+}
+
 std::vector<ExpertRows> rows_by_expert(const MoeInputs& inputs, int n_experts, int top_k) {
   std::vector<ExpertRows> out(static_cast<std::size_t>(n_experts));
   for (std::size_t i = 0; i < inputs.expert.size(); ++i) {

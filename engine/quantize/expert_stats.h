@@ -27,6 +27,10 @@ class RowProduct {
 // silu(gate x) · up x, for rows x.
 Rows mlp_hidden(const MlpWeights& mlp, const Rows& x, ThreadPool& pool);
 
+// The first `width` of every `stride` values, RMS-normed and weighted.
+Rows rms_normed(const std::vector<float>& x, int stride, int width, const Matrix& weight,
+                float eps);
+
 // The rows of a layer's inputs that one expert is given.
 struct ExpertRows {
   std::vector<int> row;

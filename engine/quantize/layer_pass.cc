@@ -22,6 +22,14 @@ ModelConfig alone(const ModelConfig& config, int layer) {
   return c;
 }
 
+// Without what only the second half of a layer needs: experts are nearly all of its bytes.
+LayerWeights without_mlp(const LayerWeights& weights) {
+  LayerWeights w = weights;
+  w.mlp = {};
+  w.experts.clear();
+  return w;
+}
+
 class SeeObserver final : public Observer {
  public:
   explicit SeeObserver(const LayerPass::See& see) : see_(see) {}
@@ -96,7 +104,7 @@ Result<void> LayerPass::attention(int layer, const LayerWeights& weights, Rows& 
                                   const See& see) {
   SeeObserver observer(see);
   return for_each_chunk(
-      layer, weights, residual, [&](Backend& b, const ModelConfig& c, int first, int) {
+      layer, without_mlp(weights), residual, [&](Backend& b, const ModelConfig& c, int first, int) {
         attention_block(b, c, 0, false, see ? &observer : nullptr);
         const std::vector<float> out = b.read(Act::kResidual);
         std::copy(out.begin(), out.end(),
@@ -117,20 +125,20 @@ Result<void> LayerPass::mlp(int layer, const LayerWeights& weights, Rows& residu
 Result<Rows> LayerPass::mlp_inputs(int layer, const LayerWeights& weights, const Rows& residual) {
   Rows out;
   out.reserve(residual.size());
-  ASSAY_TRY_VOID(
-      for_each_chunk(layer, weights, residual, [&](Backend& b, const ModelConfig&, int, int) {
-        b.rms_norm(0, Norm::kPostAttention, Act::kResidual, Act::kNormed);
-        const std::vector<float> x = b.read(Act::kNormed);
-        out.insert(out.end(), x.begin(), x.end());
-      }));
+  ASSAY_TRY_VOID(for_each_chunk(layer, without_mlp(weights), residual,
+                                [&](Backend& b, const ModelConfig&, int, int) {
+                                  b.rms_norm(0, Norm::kPostAttention, Act::kResidual, Act::kNormed);
+                                  const std::vector<float> x = b.read(Act::kNormed);
+                                  out.insert(out.end(), x.begin(), x.end());
+                                }));
   return out;
 }
 
 Result<MoeInputs> LayerPass::moe_inputs(int layer, const LayerWeights& weights,
                                         const Rows& residual) {
   MoeInputs out;
-  ASSAY_TRY_VOID(
-      for_each_chunk(layer, weights, residual, [&](Backend& b, const ModelConfig&, int, int) {
+  ASSAY_TRY_VOID(for_each_chunk(
+      layer, without_mlp(weights), residual, [&](Backend& b, const ModelConfig&, int first, int) {
         b.rms_norm(0, Norm::kPostAttention, Act::kResidual, Act::kNormed);
         b.route(0);
         const std::vector<float> x = b.read(Act::kNormed);
@@ -144,7 +152,11 @@ Result<MoeInputs> LayerPass::moe_inputs(int layer, const LayerWeights& weights,
           double square = 0;
           for (std::size_t c = 0; c < width; ++c)
             square += static_cast<double>(r[t * width + c]) * static_cast<double>(r[t * width + c]);
-          const auto by = static_cast<float>(1 / std::sqrt(square));
+          const double weight =
+              token_weight_.empty()
+                  ? 1.0
+                  : static_cast<double>(token_weight_[static_cast<std::size_t>(first) + t]);
+          const auto by = static_cast<float>(std::sqrt(weight / square));
           for (std::size_t k = 0; k < top_k; ++k)
             out.weight.push_back(routing.weight[t * top_k + k] * by);
         }

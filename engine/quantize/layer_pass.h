@@ -31,6 +31,9 @@ class LayerPass {
 
   int n_tokens() const { return n_tokens_; }
 
+  // What an error in each token's experts weighs besides (n_tokens); all 1 until it is said.
+  void weigh_tokens(std::vector<float> weight) { token_weight_ = std::move(weight); }
+
   // (n_tokens, hidden) of the embedding.
   Rows embed(const Matrix& embedding, const std::vector<std::vector<int>>& texts) const;
 
@@ -51,6 +54,7 @@ class LayerPass {
 
   ModelConfig config_;
   std::vector<int> lengths_;
+  std::vector<float> token_weight_;
   int n_threads_, n_tokens_ = 0;
 };
 

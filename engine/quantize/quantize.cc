@@ -9,6 +9,7 @@
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/quantize/encode_layer.h"
 #include "engine/quantize/state.h"
+#include "engine/quantize/token_focus.h"
 
 namespace assay::engine {
 namespace {
@@ -19,24 +20,32 @@ std::vector<int> lengths_of(const std::vector<CalibrationText>& texts) {
   return out;
 }
 
-Result<void> check_texts(const std::vector<CalibrationText>& texts, const ModelConfig& c) {
-  if (texts.empty()) return fail("the calibration set is empty");
+Result<void> check_texts(const std::vector<CalibrationText>& texts, const ModelConfig& c,
+                         const std::string& set) {
+  if (texts.empty()) return fail("{}: the calibration set is empty", set);
   for (std::size_t i = 0; i < texts.size(); ++i) {
     const auto n = static_cast<int>(texts[i].ids.size());
     if (n == 0 || n > c.max_positions)
-      return fail("calibration text {} has {} tokens, expected 1 to {} (the model's positions)",
-                  i + 1, n, c.max_positions);
+      return fail(
+          "{}: calibration text {} has {} tokens, expected 1 to {} (the model's positions): "
+          "shorten "
+          "it or leave it out",
+          set, i + 1, n, c.max_positions);
     for (const int id : texts[i].ids)
       if (id < 0 || id >= c.vocab)
-        return fail("calibration text {} has token {}, expected 0 to {}", i + 1, id, c.vocab - 1);
+        return fail(
+            "{}: calibration text {} has token {}, expected 0 to {}: use this model's tokenizer",
+            set, i + 1, id, c.vocab - 1);
   }
   return {};
 }
 
 Json identity_of(const QuantizeInput& in, const std::string& fingerprint) {
   std::string ids;
-  for (const CalibrationText& t : in.texts)
+  for (const CalibrationText& t : in.texts) {
+    ids += fmt::format("{}:", t.reply);
     for (const int id : t.ids) ids += fmt::format("{},", id);
+  }
   return {{"model", fingerprint}, {"calibration", hash_hex(ids)}, {"recipe", in.recipe.to_json()}};
 }
 
@@ -53,6 +62,7 @@ class Job {
         pass_(config_, lengths_of(in.texts), in.n_threads) {}
 
   Result<QuantizeReport> run() {
+    ASSAY_TRY_VOID(weigh_tokens());
     ASSAY_TRY_VOID(gather_stats());
     ASSAY_TRY_VOID(plan());
     for (int round = 0; round < in_.recipe.n_rounds; ++round) {
@@ -71,6 +81,30 @@ class Job {
     std::vector<std::vector<int>> ids;
     for (const CalibrationText& t : in_.texts) ids.push_back(t.ids);
     return pass_.embed(weights_.embed, ids);
+  }
+
+  // Where the bf16 model is unsure of what follows.
+  Result<void> weigh_tokens() {
+    if (in_.recipe.focus == 0) return {};
+    if (!state_.has_uncertainty()) {
+      Rows residual = embedded();
+      for (int l = 0; l < n_layers(); ++l) {
+        progress("uncertainty", l, n_layers());
+        const LayerWeights& w = weights_.layers[static_cast<std::size_t>(l)];
+        ASSAY_TRY_VOID(pass_.attention(l, w, residual, {}));
+        ASSAY_TRY_VOID(pass_.mlp(l, w, residual));
+      }
+      std::vector<int> reply;
+      for (const CalibrationText& t : in_.texts) reply.push_back(t.reply);
+      ASSAY_TRY_VOID(state_.save_uncertainty(
+          token_uncertainty(config_, weights_, residual, lengths_of(in_.texts), reply, pool_)));
+    }
+    ASSAY_TRY(const std::vector<float> uncertainty, state_.load_uncertainty());
+    if (static_cast<int>(uncertainty.size()) != pass_.n_tokens())
+      return fail("{}: {} tokens, expected {}. Delete the folder and begin again",
+                  state_.folder().string(), uncertainty.size(), pass_.n_tokens());
+    pass_.weigh_tokens(token_weights(uncertainty, in_.recipe.focus));
+    return {};
   }
 
   // The bf16 model over the calibration set: what every expert sees, and what its errors weigh.
@@ -208,6 +242,12 @@ class Job {
     return false;
   }
 
+  // A whole number as the release writes it: readers multiply it by d.
+  static Json bits_of(const Tier& tier) {
+    if (tier.index_bits() % tier.dim == 0) return tier.index_bits() / tier.dim;
+    return tier.bits();
+  }
+
   Json quantization_config() const {
     Json extra = Json::object();
     for (std::size_t l = 0; l < plan_.tier.size(); ++l)
@@ -215,7 +255,7 @@ class Job {
         for (std::size_t p = 0; p < 3; ++p) {
           const Tier& tier = in_.recipe.tiers[static_cast<std::size_t>(plan_.tier[l][e][p])];
           extra[expert_module(static_cast<int>(l), e, p)] = {
-              {"bits", tier.bits()}, {"format", "vq"}, {"d", tier.dim}};
+              {"bits", bits_of(tier)}, {"format", "vq"}, {"d", tier.dim}};
         }
     for (const auto& [module, entry] : modules_.items())
       if (const std::string format = entry.at("format"); format.starts_with("gptq"))
@@ -267,7 +307,7 @@ class Job {
     report.n_bytes += static_cast<std::int64_t>(fs::file_size(out / "vq_codebooks.safetensors"));
     ASSAY_TRY_VOID(write_file_atomic(
         out / "model.safetensors.index.json",
-        Json{{"metadata", {{"total_size", report.n_bytes}}}, {"weight_map", weight_map}}.dump(1) +
+        Json{{"metadata", {{"total_size", report.n_bytes}}}, {"weight_map", weight_map}}.dump(0) +
             "\n"));
     for (const char* name : {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
                              "generation_config.json"}) {
@@ -276,11 +316,21 @@ class Job {
       ASSAY_TRY(const std::string bytes, read_file(checkpoint_.dir() / name));
       ASSAY_TRY_VOID(write_file_atomic(out / name, bytes));
     }
+    std::vector<SafetensorsFile> files;
+    for (int l = 0; l <= n_layers(); ++l) {
+      ASSAY_TRY(SafetensorsFile file, SafetensorsFile::open(state_.layer_file(round, l)));
+      files.push_back(std::move(file));
+    }
+    ASSAY_TRY(SafetensorsFile books_file, SafetensorsFile::open(out / "vq_codebooks.safetensors"));
+    files.push_back(std::move(books_file));
     fill(report);
-    ASSAY_TRY_VOID(write_file_atomic(out / "quantisation.json", report.json.dump(1) + "\n"));
+    ASSAY_TRY(report.json["fingerprint"], fingerprint_of(files));
+    ASSAY_TRY_VOID(write_file_atomic(out / "quantisation.json", report.json.dump(0) + "\n"));
     ASSAY_TRY(Json config, read_original_config());
     config["quantization_config"] = quantization_config();
-    ASSAY_TRY_VOID(write_file_atomic(out / "config.json", config.dump(1) + "\n"));
+    // Multi-token-prediction layers are not quantised, so the new checkpoint has none.
+    if (config.contains("num_nextn_predict_layers")) config["num_nextn_predict_layers"] = 0;
+    ASSAY_TRY_VOID(write_file_atomic(out / "config.json", config.dump(0) + "\n"));
     state_.remove();
     return report;
   }
@@ -332,6 +382,7 @@ class Job {
           {"total", report.total_bits}}},
         {"allocation",
          {{"predicted_error", plan_.predicted_error}, {"lower_bound", plan_.lower_bound}}},
+        {"n_mtp_layers_left_out", config_.n_mtp_layers},
         {"samples_per_expert", samples},
         {"modules", modules_}};
   }
@@ -359,7 +410,7 @@ Result<QuantizeReport> quantize(const QuantizeInput& in) {
     return fail("{} is quantised already ({}): quantise the original", in.model.string(),
                 config.quantisation.method());
   ASSAY_TRY(const ModelWeights weights, bind_weights(checkpoint));
-  ASSAY_TRY_VOID(check_texts(in.texts, config));
+  ASSAY_TRY_VOID(check_texts(in.texts, config, in.calibration));
   ASSAY_TRY(const std::string fingerprint, checkpoint.fingerprint());
   ASSAY_TRY(State state, State::open(in.out, identity_of(in, fingerprint)));
   return Job(in, checkpoint, weights, std::move(state)).run();

@@ -17,6 +17,7 @@ namespace assay::engine {
 struct CalibrationText {
   std::string lang;
   std::vector<int> ids;
+  int reply = 0;  // the first token that is to be predicted
 };
 
 struct QuantizeInput {

@@ -33,6 +33,9 @@ struct Recipe {
   // set hardly uses gets few bits), relative to what the module adds (1: all the same), or in
   // between.
   double temper = 0.75;
+  // How much of a calibration token's weight goes by how unsure the model is of what follows it:
+  // 0, all tokens weigh the same; 1, only where something is in doubt (token_focus.h).
+  double focus = 0.5;
   double damping = 0.01;      // of the mean diagonal of a Hessian
   double shrinkage = 512;     // tokens with which an expert's Hessian is believed by half
   int n_refits = 1;           // rounds of scale refits in a sweep

@@ -112,6 +112,23 @@ Result<std::vector<ExpertStats>> State::load_stats(int layer) const {
   return out;
 }
 
+Result<void> State::save_uncertainty(const std::vector<float>& uncertainty) const {
+  return write_tensors(uncertainty_file(),
+                       {new_tensor("uncertainty", DType::kF32,
+                                   {static_cast<std::int64_t>(uncertainty.size())}, uncertainty)});
+}
+
+Result<std::vector<float>> State::load_uncertainty() const {
+  ASSAY_TRY(const SafetensorsFile file, SafetensorsFile::open(uncertainty_file()));
+  if (file.tensors().size() != 1 || file.tensors()[0].dtype != DType::kF32)
+    return fail("{}: expected one F32 tensor. Delete the folder and begin again",
+                uncertainty_file().string());
+  const TensorView& t = file.tensors()[0];
+  std::vector<float> out(static_cast<std::size_t>(t.n_elements()));
+  std::memcpy(out.data(), t.bytes.data(), t.bytes.size());
+  return out;
+}
+
 fs::path State::codebooks_file(int round) const {
   return round == 0 ? folder_ / "codebooks.safetensors"
                     : folder_ / fmt::format("round-{}", round) / "codebooks.safetensors";

@@ -37,6 +37,10 @@ class State {
   Result<void> save_stats(int layer, const std::vector<ExpertStats>& stats) const;
   Result<std::vector<ExpertStats>> load_stats(int layer) const;
 
+  bool has_uncertainty() const { return is_there(uncertainty_file()); }
+  Result<void> save_uncertainty(const std::vector<float>& uncertainty) const;
+  Result<std::vector<float>> load_uncertainty() const;
+
   bool has_plan() const { return is_there(folder_ / "plan.json"); }
   const std::filesystem::path& folder() const { return folder_; }
 
@@ -53,6 +57,7 @@ class State {
 
  private:
   std::filesystem::path stats_file(int layer) const;
+  std::filesystem::path uncertainty_file() const { return folder_ / "uncertainty.safetensors"; }
   static bool is_there(const std::filesystem::path& path);
 
   std::filesystem::path folder_;

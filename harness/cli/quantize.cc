@@ -65,12 +65,12 @@ Result<std::vector<engine::CalibrationText>> read_texts(const Options& o, const 
     if (o.limit > 0 && static_cast<int>(out.size()) == o.limit) break;
     auto t = text::tokenize(line, tokenizer, chat_template);
     if (!t) return fail("{}: text {}: {}", file, line.id, t.error().message);
-    out.push_back({line.lang.empty() ? "?" : line.lang, std::move(t->ids)});
+    out.push_back({line.lang.empty() ? "?" : line.lang, std::move(t->ids), t->reply});
   }
   return out;
 }
 
-// One line that redraws itself on a terminal, and a line a few seconds elsewhere.
+// A line every other second, and one for each stage.
 class StagePrinter {
  public:
   void show(std::string_view stage, int done, int total) {
@@ -170,6 +170,8 @@ Result<int> run(const Options& o) {
       "  expert weights: {:.3f} bits of code + {:.3f} of scales + {:.3f} of codebooks = {:.3f}\n",
       bits["code"].get<double>(), bits["scales"].get<double>(), bits["codebooks"].get<double>(),
       bits["total"].get<double>());
+  if (const int n = report.json["n_mtp_layers_left_out"].get<int>(); n > 0)
+    fmt::print("  {} multi-token-prediction layer(s) of the original are left out\n", n);
   print_samples(report.json);
   print_errors(report.json);
   fmt::print("\nnow: assay inspect {}\n     assay diverge {} {}\n", o.out, o.model, o.out);
@@ -192,7 +194,7 @@ const Verb quantize_verb{
         "  assay quantize M OUT --scalar --bits 1.8        ablation: scalar quantisation, same "
         "feedback\n"
         "  assay quantize M OUT --set temper=0 --set damping=0.05   other settings of the recipe\n"
-        "      killed? The same command goes on after the last finished layer.\n",
+        "      killed? The same command goes on after the last finished layer\n",
     .setup = [](CLI::App& app) -> Action {
       auto o = std::make_shared<Options>();
       app.add_option("model", o->model, "bf16 checkpoint folder")->required();

@@ -245,6 +245,11 @@ TEST_F(QuantizeCli, ADamagedQuantisedCheckpointIsNamedNotRead) {
                       "hi"}),
                AllOf(HasSubstr(expert + ".vq_scales"), HasSubstr("NaN")));
 
+  // Another code is as valid as the one that was written: only the fingerprint tells.
+  expect_both(after(expert + ".vq_codes",
+                    [&](StoredTensors& t) { t.at(expert + ".vq_codes").bytes[5] ^= 4; }),
+              AllOf(HasSubstr("fingerprint"), HasSubstr("quantisation.json")));
+
   fs::path folder = copy_quantised();
   const fs::path books = folder / "vq_codebooks.safetensors";
   StoredTensors codebooks = read_tensors(books);

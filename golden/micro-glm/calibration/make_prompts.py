@@ -22,7 +22,7 @@ LISTS = {  # seed, prompts, language weights, family weights, share with thinkin
     "eval": (103, 180, {"ja": 1, "en": 1, "zh": 1},
              {"arithmetic": 40, "fact": 18, "open": 18, "lists": 10, "multi": 7, "needle": 7}, 0.8),
 }
-MOST_EVAL = 1000  # no calibration prompt is among the first so many prompts for judging
+MOST_EVAL = 1000  # no calibration question is among the first so many prompts for judging
 
 
 def draw(rng, weights):
@@ -66,8 +66,13 @@ def dumped(value):
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
+def questions(line):
+    """What the user says: two prompts with it are the same, whatever system prompt stands before it."""
+    return tuple(m["content"] for m in line["messages"] if m["role"] == "user")
+
+
 def make(name, folder, n, avoid):
-    lines = [dumped(line) for line in prompts(name, n) if dumped(line["messages"]) not in avoid]
+    lines = [dumped(line) for line in prompts(name, n) if questions(line) not in avoid]
     (folder / f"prompts-{name}.jsonl").write_text("\n".join(lines) + "\n")
 
 
@@ -76,7 +81,7 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--eval", type=int, default=LISTS["eval"][1], help="prompts for judging; the first are the same")
     args = parser.parse_args()
-    judging = {dumped(line["messages"]) for line in prompts("eval", max(args.eval, MOST_EVAL))}
+    judging = {questions(line) for line in prompts("eval", max(args.eval, MOST_EVAL))}
     for list_name, (_, n_prompts, *_) in LISTS.items():
         is_eval = list_name == "eval"
         make(list_name, args.folder, args.eval if is_eval else n_prompts, set() if is_eval else judging)
