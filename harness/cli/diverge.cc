@@ -153,8 +153,8 @@ Result<Json> worst_positions(const Options& o, const Inputs& in) {
   return out;
 }
 
-Result<DivergenceBase> new_base(const Options& o, const engine::Engine& base,
-                                const std::string& model) {
+// Its noise floor is not measured yet.
+Result<DivergenceBase> new_base(const Options& o, const engine::Engine& base) {
   ASSAY_TRY(std::vector<text::CorpusLine> lines, text::read_corpus(o.texts));
   if (o.limit > 0 &&
       static_cast<std::size_t>(o.limit) < lines.size()) {  // evenly, for every language
@@ -169,24 +169,24 @@ Result<DivergenceBase> new_base(const Options& o, const engine::Engine& base,
   auto texts = harness::tokenize_texts(lines, base);
   if (!texts) return fail("{}: {}", o.texts, texts.error().message);
   out.texts = std::move(*texts);
-  ASSAY_TRY(out.noise_floor, noise_floor(o, base, model, out.texts));
   return out;
 }
 
-// A candidate whose tokenizer differs would be judged on other texts.
-Result<void> check_comparable(const Json& base, const engine::Engine& candidate) {
-  const std::string of_base = base.value("tokenizer", ""),
+// A candidate with another tokenizer would be judged on other texts. Asked before the work begins.
+Result<void> check_comparable(const DivergenceBase& base, const engine::Engine& candidate) {
+  const std::string of_base = base.model.value("tokenizer", ""),
                     here = candidate.tokenizer().fingerprint();
   if (of_base != here)
     return fail(
         "the candidate's tokenizer ({}) is not the base's ({}): their tokens cannot be compared",
         here, of_base);
-  return {};
+  return harness::check_lengths(base.texts, candidate);
 }
 
 Result<int> save_base(const Options& o) {
   ASSAY_TRY(const engine::Engine base, load(o.engine, o.models[0]));
-  ASSAY_TRY(DivergenceBase out, new_base(o, base, o.models[0]));
+  ASSAY_TRY(DivergenceBase out, new_base(o, base));
+  ASSAY_TRY(out.noise_floor, noise_floor(o, base, o.models[0], out.texts));
   Progress progress("capturing the base");
   ASSAY_TRY_VOID(harness::capture(base, out.texts, o.engine.n_threads, progress.hook()));
   ASSAY_TRY_VOID(harness::write_base(o.save_base, out));
@@ -203,7 +203,7 @@ Result<Inputs> compare(const Options& o) {
   if (!o.base.empty()) {
     ASSAY_TRY(in.base, harness::read_base(o.base));
     ASSAY_TRY(const engine::Engine candidate, load(o.engine, o.models[0]));
-    ASSAY_TRY_VOID(check_comparable(in.base.model, candidate));
+    ASSAY_TRY_VOID(check_comparable(in.base, candidate));
     in.candidate = identity(candidate);
     Progress progress("candidate");
     ASSAY_TRY(in.positions,
@@ -212,8 +212,9 @@ Result<Inputs> compare(const Options& o) {
   }
   ASSAY_TRY(const engine::Engine base, load(o.engine, o.models[0]));
   ASSAY_TRY(const engine::Engine candidate, load(o.engine, o.models[1]));
-  ASSAY_TRY(in.base, new_base(o, base, o.models[0]));
-  ASSAY_TRY_VOID(check_comparable(in.base.model, candidate));
+  ASSAY_TRY(in.base, new_base(o, base));
+  ASSAY_TRY_VOID(check_comparable(in.base, candidate));
+  ASSAY_TRY(in.base.noise_floor, noise_floor(o, base, o.models[0], in.base.texts));
   in.candidate = identity(candidate);
   Progress progress("base and candidate");
   ASSAY_TRY(in.positions, harness::diverge_texts(base, candidate, in.base.texts, o.engine.n_threads,

@@ -60,6 +60,53 @@ TEST_F(DivergeCli, ACapturedBaseSaysTheSameWithItsModelGone) {
   }
 }
 
+TEST_F(DivergeCli, ACandidateWithTooFewPositionsIsRefusedBeforeTheWork) {
+  ASSERT_EQ(diverge({base_, "--save-base", captured_}).code, 0);
+  const fs::path file = candidate_ / "config.json";
+  Json config = *read_json(file);
+  config["max_position_embeddings"] = 16;
+  write(file, config.dump());
+  const auto message = AllOf(HasSubstr("text tea"), HasSubstr("candidate has 16 positions"),
+                             HasSubstr("leave it out"));
+  for (const Outcome& o :
+       {diverge({base_, candidate_}), diverge({"--base", captured_, candidate_})}) {
+    expect_error(o, message);
+    EXPECT_THAT(o.err, Not(HasSubstr("noise floor")));
+  }
+}
+
+TEST_F(DivergeCli, ChunksDoNotMoveAFigure) {
+  const Json whole = Json::parse(diverge({base_, candidate_, "--json"}).out);
+  for (const char* chunk : {"1", "7"}) {
+    const Outcome o = diverge({base_, candidate_, "--json", "--prefill-chunk", chunk});
+    ASSERT_EQ(o.code, 0) << o.err;
+    EXPECT_EQ(Json::parse(o.out), whole) << chunk;
+  }
+}
+
+TEST_F(DivergeCli, ALongReplyTakesTheMemoryOfAChunk) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "a sanitizer keeps what was freed, and shadows of it";
+#endif
+  constexpr int kVocab = 20000;
+  make_tiny_model(dir_ / "wide", kVocab);
+  const auto peak_bytes = [&](std::size_t n_characters) {
+    write(texts_, "{\"id\":\"a\",\"text\":\"" + std::string(n_characters, '7') + "\"}\n");
+    const Outcome o =
+        assay({"diverge", dir_ / "wide", dir_ / "wide", "--texts", texts_, "--threads", "1",
+               "--noise-texts", "0", "--prefill-chunk", "16", "--json", "--out", dir_ / "d.json"});
+    EXPECT_EQ(o.code, 0) << o.err;
+    return o.peak_bytes;
+  };
+  const double before = peak_bytes(20);
+  const double after = peak_bytes(400);
+  const int n = (*read_json(dir_ / "d.json"))["groups"][0]["n_positions"];
+  ASSERT_GE(n, 300);
+  // All of one engine's logits would be 4 n kVocab bytes, and there are two.
+  std::cout << n << " positions take " << (after - before) / 1e6 << " MB more\n";
+  EXPECT_LT(after - before, 4.0 * n * kVocab / 2);
+}
+
 TEST_F(DivergeCli, ADamagedBaseIsRefused) {
   ASSERT_EQ(diverge({base_, "--save-base", captured_}).code, 0);
   const std::string good = *read_file(captured_);
