@@ -55,7 +55,32 @@ TEST(Diverge, ACapturedBaseNeverSeesMoreAndAgreesWithTheDefinition) {
     EXPECT_EQ(captured.kld, captured.kld_top);
     EXPECT_NEAR(captured.kld_top, exact.kld_top, 1e-9);
     EXPECT_NEAR(captured.delta_p, exact.delta_p, 1e-6);
+    EXPECT_TRUE(captured.is_lower_bound);
+    EXPECT_FALSE(exact.is_lower_bound);
+    EXPECT_EQ(exact.kld_at_most, exact.kld);
+    EXPECT_GE(captured.kld_at_most, exact.kld - 1e-9);
   }
+}
+
+// One token of the tail has all of it, and the candidate thinks least of that one: then the most
+// that a captured base can have missed is what it has missed.
+TEST(Diverge, TheMostThatACapturedBaseCanMissIsReached) {
+  constexpr int kTop = BasePosition::kTop;
+  std::vector<float> p(kTop + 3, 0.0f), q(kTop + 3, 0.0f);
+  p[kTop] = -1;                     // the tail's mass …
+  p[kTop + 1] = p[kTop + 2] = -40;  // … and none of it here
+  q[kTop] = -8, q[kTop + 1] = q[kTop + 2] = 2;
+  const double exact = diverge(p, q, 0).kld;
+  const PositionDivergence captured = diverge(summarise_base(p, 0), q);
+  EXPECT_NEAR(captured.tail, std::exp(-1) / (kTop + std::exp(-1)), 1e-6);
+  EXPECT_LT(captured.kld, exact - 0.1);
+  EXPECT_NEAR(captured.kld_at_most, exact, 1e-6);
+}
+
+TEST(Diverge, ABaseWithoutATailMissesNothing) {
+  const PositionDivergence d = diverge(summarise_base(kP, 0), kQ);
+  EXPECT_EQ(d.tail, 0);
+  EXPECT_EQ(d.kld_at_most, d.kld);
 }
 
 TEST(SummariseBase, TopTokensAndTheRest) {
@@ -115,7 +140,94 @@ TEST(Summarise, ErrorsAreOverTexts) {
   }
   const double expected = std::sqrt((square - mean * mean) / 40);
   const auto s = summarise(all, 1000);
-  EXPECT_NEAR(s[0].kld_mean.error, expected, 0.1 * expected);
+  ASSERT_TRUE(s[0].kld_mean.error);
+  EXPECT_NEAR(*s[0].kld_mean.error, expected, 0.1 * expected);
+}
+
+// Positions of two texts, in turn, with these KLDs.
+std::vector<ScoredPosition> with_klds(const std::vector<double>& klds) {
+  std::vector<ScoredPosition> out;
+  for (const double kld : klds) {
+    PositionDivergence d;
+    d.kld = d.kld_top = d.kld_at_most = kld;
+    const int n = static_cast<int>(out.size());
+    out.push_back({n % 2, "ja", TextPart::kAnswer, n, d});
+  }
+  return out;
+}
+
+// i / n for i = 0 … n: the quantile q is q itself.
+TEST(Summarise, QuantilesAreThoseOfTheGrid) {
+  constexpr int kN = 1000;
+  std::vector<double> klds;
+  for (int i = 0; i <= kN; ++i)  // in another order: 8 and 1001 have no common divisor
+    klds.push_back(static_cast<double>(8 * i % (kN + 1)) / kN);
+  const auto all = with_klds(klds);
+  const DivergenceSummary s = summarise(all).front();
+  EXPECT_EQ(s.n_positions, kN + 1);
+  EXPECT_NEAR(s.kld_mean.value, 0.5, 1e-12);
+  EXPECT_NEAR(s.kld_median.value, 0.5, 1e-12);
+  EXPECT_NEAR(s.kld_p90.value, 0.9, 1e-12);
+  EXPECT_NEAR(s.kld_p95.value, 0.95, 1e-12);
+  EXPECT_NEAR(s.kld_p99.value, 0.99, 1e-12);
+  EXPECT_NEAR(s.kld_p999.value, 0.999, 1e-12);
+  EXPECT_EQ(s.kld_max.value, 1);
+  const Json json = to_json(s);
+  EXPECT_EQ(json["kld"]["p99.9"]["value"], s.kld_p999.value);
+  EXPECT_EQ(json["kld"]["median"]["value"], s.kld_median.value);
+}
+
+TEST(Summarise, QuantilesBetweenTwoPositionsAreInterpolated) {
+  const auto all = with_klds({0.75, 0, 0.5, 0.25});
+  const DivergenceSummary s = summarise(all).front();
+  EXPECT_NEAR(s.kld_median.value, 0.375, 1e-12);
+  EXPECT_NEAR(s.kld_p90.value, 0.9 * 0.75, 1e-12);
+  EXPECT_NEAR(s.kld_p999.value, 0.999 * 0.75, 1e-12);
+  EXPECT_EQ(s.kld_max.value, 0.75);
+}
+
+TEST(Summarise, DeltaPKeepsItsSignInTheMeanAndNotInTheRms) {
+  auto all = with_klds({0, 0, 0, 0});
+  const double delta_p[] = {0.3, -0.1, -0.1, 0.1};
+  for (std::size_t i = 0; i < all.size(); ++i) all[i].d.delta_p = delta_p[i];
+  const DivergenceSummary s = summarise(all).front();
+  EXPECT_NEAR(s.delta_p_mean.value, 0.05, 1e-12);
+  EXPECT_NEAR(s.delta_p_rms.value, std::sqrt(0.12 / 4), 1e-12);
+}
+
+TEST(Summarise, AnErrorThatIsNotKnownIsNotZero) {
+  auto of_two = with_klds({0.1, 0.2, 0.3, 0.5});
+  const DivergenceSummary two = summarise(of_two).front();
+  ASSERT_TRUE(two.kld_mean.error);
+  EXPECT_GT(*two.kld_mean.error, 0);
+  EXPECT_FALSE(two.kld_max.error) << "a maximum has none";
+  for (ScoredPosition& p : of_two) p.text = 0;
+  const DivergenceSummary one = summarise(of_two).front();
+  EXPECT_FALSE(one.kld_mean.error);
+  EXPECT_FALSE(one.top1_agreement.error);
+  const Json json = to_json(one);
+  EXPECT_TRUE(json["kld"]["mean"]["error"].is_null());
+  EXPECT_NEAR(json["kld"]["mean"]["value"].get<double>(), 0.275, 1e-12);
+  EXPECT_TRUE(to_json(two)["kld"]["max"]["error"].is_null());
+}
+
+TEST(Summarise, WhatACapturedBaseMissesIsBoundedNotZero) {
+  auto all = with_klds({0.1, 0.2});
+  for (ScoredPosition& p : all) p.d.kld_top = p.d.kld - 0.05, p.d.tail = 0.01;
+  const DivergenceSummary whole = summarise(all).front();
+  ASSERT_TRUE(whole.coarsening);
+  EXPECT_NEAR(*whole.coarsening, 0.05, 1e-12);
+  EXPECT_FALSE(whole.kld_mean_at_most);
+  for (ScoredPosition& p : all)
+    p.d.kld = p.d.kld_top, p.d.kld_at_most = p.d.kld + 0.3, p.d.is_lower_bound = true;
+  const DivergenceSummary captured = summarise(all).front();
+  EXPECT_FALSE(captured.coarsening);
+  ASSERT_TRUE(captured.kld_mean_at_most);
+  EXPECT_NEAR(*captured.kld_mean_at_most, captured.kld_mean.value + 0.3, 1e-12);
+  EXPECT_NEAR(captured.tail_mass, 0.01, 1e-12);
+  const Json json = to_json(captured);
+  EXPECT_TRUE(json["kld_coarsening"].is_null());
+  EXPECT_EQ(json["tail_mass"], captured.tail_mass);
 }
 
 DivergenceBase small_base() {

@@ -87,27 +87,35 @@ Result<Json> noise_floor(const Options& o, const engine::Engine& base, const std
   return Json();
 }
 
-std::string shown(const Estimate& e) { return fmt::format("{:.4g} ± {:.2g}", e.value, e.error); }
+// "± ?" where the error is not known, which is not an error of 0.
+std::string error_of(const Estimate& e) { return e.error ? fmt::format("{:.2g}", *e.error) : "?"; }
+std::string shown(const Estimate& e) { return fmt::format("{:.4g} ± {}", e.value, error_of(e)); }
+
+Estimate percent(Estimate e) {
+  e.value *= 100;
+  if (e.error) *e.error *= 100;
+  return e;
+}
 
 void print_table(const std::vector<DivergenceSummary>& summaries) {
   fmt::print("\n  {:<5} {:<9} {:>6} {:>9}  {:<20} {:<20} {:<18} {:<20} {}\n", "lang", "part",
              "texts", "positions", "KLD mean (nats)", "KLD 99 %", "same top-1 (%)", "RMS Δp (%)",
              "perplexity ratio");
   for (const DivergenceSummary& s : summaries) {
-    const Estimate top1{s.top1_agreement.value * 100, s.top1_agreement.error * 100};
-    const Estimate rms{s.delta_p_rms.value * 100, s.delta_p_rms.error * 100};
+    const Estimate top1 = percent(s.top1_agreement);
     fmt::print("  {:<5} {:<9} {:>6} {:>9}  {:<20} {:<20} {:<18} {:<20} {}\n", s.lang, s.part,
                s.n_texts, s.n_positions, shown(s.kld_mean), shown(s.kld_p99),
-               fmt::format("{:.2f} ± {:.2g}", top1.value, top1.error), shown(rms),
-               shown(s.perplexity_ratio));
+               fmt::format("{:.2f} ± {}", top1.value, error_of(top1)),
+               shown(percent(s.delta_p_rms)), shown(s.perplexity_ratio));
   }
   const DivergenceSummary& all = summaries.front();
-  fmt::print("\n  all positions: KLD median {}, 90 % {}, 95 % {}, 99.9 % {}, max {:.4g}\n",
-             shown(all.kld_median), shown(all.kld_p90), shown(all.kld_p95), shown(all.kld_p999),
-             all.kld_max.value);
+  fmt::print(
+      "\n  all positions: KLD median {}, 90 % {}, 95 % {}, 99.9 % {}, largest of {} {:.4g}\n",
+      shown(all.kld_median), shown(all.kld_p90), shown(all.kld_p95), shown(all.kld_p999),
+      all.n_positions, all.kld_max.value);
   fmt::print("                 mean Δp {} %, perplexity {:.4f} → {:.4f}\n",
-             shown({all.delta_p_mean.value * 100, all.delta_p_mean.error * 100}),
-             all.perplexity_base.value, all.perplexity_candidate.value);
+             shown(percent(all.delta_p_mean)), all.perplexity_base.value,
+             all.perplexity_candidate.value);
 }
 
 struct Inputs {
@@ -261,6 +269,18 @@ void print_worst(const Json& worst) {
   }
 }
 
+// What capturing the base costs, or may have cost.
+void print_capture(const DivergenceSummary& all) {
+  if (all.coarsening)
+    fmt::print("  from a captured base (--save-base) mean KLD would read {:.3g} less\n",
+               *all.coarsening);
+  else
+    fmt::print(
+        "  the base is captured, its {} likeliest tokens and the rest as one, so KLD is a lower "
+        "bound;\n  the part lumped together has mean mass {:.3g}, and mean KLD is at most {:.3g}\n",
+        harness::BasePosition::kTop, all.tail_mass, all.kld_mean_at_most.value_or(0));
+}
+
 Result<int> run(const Options& o) {
   if (!o.base.empty() && !o.save_base.empty())
     return fail(
@@ -291,20 +311,13 @@ Result<int> run(const Options& o) {
   }
   fmt::print(
       "\n  KL(base ‖ candidate), teacher-forced on the reply tokens; ± is one standard error over "
-      "texts\n");
+      "texts (± ?: of one text, unknown)\n");
   fmt::print("  base       {}\n  candidate  {}\n", in.base.model.value("dir", ""),
              in.candidate.value("dir", ""));
   print_table(summaries);
   print_worst(out["worst"]);
   fmt::print("\n");
-  if (!o.base.empty())
-    fmt::print(
-        "  the base is captured: its {} likeliest tokens and the rest as one, so KLD is a lower "
-        "bound\n",
-        harness::BasePosition::kTop);
-  else
-    fmt::print("  from a captured base (--save-base) mean KLD would read {:.3g} less\n",
-               summaries.front().coarsening);
+  print_capture(summaries.front());
   if (!in.base.noise_floor.is_null())
     fmt::print("  noise floor of the base ({} against {}): KLD mean {:.2g}, same top-1 {:.2f} %\n",
                in.base.noise_floor["between"][0].get<std::string>(),

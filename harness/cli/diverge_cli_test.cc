@@ -56,8 +56,18 @@ TEST_F(DivergeCli, ACapturedBaseSaysTheSameWithItsModelGone) {
     const double kld = a["kld"]["mean"]["value"], lower = b["kld"]["mean"]["value"];
     EXPECT_LE(lower, kld);
     EXPECT_NEAR(lower, kld - a["kld_coarsening"].get<double>(), 1e-5);
+    EXPECT_TRUE(b["kld_coarsening"].is_null()) << "not known, so not 0";
+    EXPECT_GE(b["kld_mean_at_most"].get<double>(), kld - 1e-5);
+    EXPECT_NEAR(b["tail_mass"].get<double>(), a["tail_mass"].get<double>(), 1e-5);
+    EXPECT_GT(b["tail_mass"], 0.0);
     EXPECT_EQ(a["top1_agreement"], b["top1_agreement"]);
   }
+}
+
+TEST_F(DivergeCli, ACapturedBaseIsSaidToBeALowerBound) {
+  ASSERT_EQ(diverge({base_, "--save-base", captured_}).code, 0);
+  EXPECT_THAT(diverge({"--base", captured_, candidate_}).out,
+              AllOf(HasSubstr("lower bound"), HasSubstr("mean mass"), HasSubstr("at most")));
 }
 
 TEST_F(DivergeCli, ACandidateWithTooFewPositionsIsRefusedBeforeTheWork) {
@@ -105,6 +115,11 @@ TEST_F(DivergeCli, ALongReplyTakesTheMemoryOfAChunk) {
   // All of one engine's logits would be 4 n kVocab bytes, and there are two.
   std::cout << n << " positions take " << (after - before) / 1e6 << " MB more\n";
   EXPECT_LT(after - before, 4.0 * n * kVocab / 2);
+}
+
+TEST_F(DivergeCli, AnErrorOfOneTextIsAQuestionMark) {
+  EXPECT_THAT(diverge({base_, candidate_, "--limit", "1"}).out,
+              AllOf(HasSubstr("± ?"), Not(HasSubstr("± 0"))));
 }
 
 TEST_F(DivergeCli, ADamagedBaseIsRefused) {
