@@ -23,7 +23,7 @@ using harness::ScoredPosition;
 struct Options {
   EngineFlags engine;  // model is the base or the candidate in turn
   std::vector<std::string> models;
-  std::string texts, base, save_base, out;
+  std::string texts, base, save_base, out, noise_backend, noise_kernel;
   int limit = 0, n_noise_texts = 12;
   bool json = false;
 };
@@ -64,27 +64,42 @@ Json identity(const engine::Engine& e) {
           {"attention", i.attention}};
 }
 
-// The base against itself in another arithmetic: what is below this is no news.
+// The base against itself in another arithmetic: what is below this is no news. The figures of all
+// positions, and every group's in "groups"; null if it is not asked for.
 Result<Json> noise_floor(const Options& o, const engine::Engine& base, const std::string& model,
                          const std::vector<DivergenceBase::Text>& texts) {
   if (o.n_noise_texts == 0) return Json();
   EngineFlags other = o.engine;
-  other.backend = o.engine.backend == "reference" ? "cpu" : "reference";
-  other.kernel = "";
-  ASSAY_TRY(const engine::Engine again, load(other, model));
+  other.backend = !o.noise_backend.empty()          ? o.noise_backend
+                  : o.engine.backend == "reference" ? "cpu"
+                                                    : "reference";
+  other.kernel = o.noise_kernel;
+  auto loaded = load(other, model);
+  if (!loaded) return fail("noise floor: {}", loaded.error().message);
+  const engine::Engine again = std::move(*loaded);
+  const engine::EngineInfo &a = base.info(), &b = again.info();
+  if (a.backend == b.backend && a.kernel == b.kernel)
+    return fail(
+        "noise floor: the base would be compared with itself on the same backend {} and kernel {}: "
+        "name others with --noise-backend and --noise-kernel, or measure none with --noise-texts 0",
+        a.backend, a.kernel);
   std::vector<DivergenceBase::Text> some;
   const auto n = std::min<std::size_t>(texts.size(), static_cast<std::size_t>(o.n_noise_texts));
   for (std::size_t i = 0; i < n; ++i) some.push_back(texts[i * texts.size() / n]);
-  Progress progress("noise floor: the base against itself on another backend");
+  const bool is_other_kernel = a.backend == b.backend;
+  Progress progress(is_other_kernel ? "noise floor: the base against itself with another kernel"
+                                    : "noise floor: the base against itself on another backend");
   ASSAY_TRY(const auto positions,
             harness::diverge_texts(base, again, some, o.engine.n_threads, progress.hook()));
-  for (const DivergenceSummary& s : harness::summarise(positions))
-    if (s.lang == "all" && s.part == "all") {
-      Json out = to_json(s);
-      out["between"] = {base.info().backend, again.info().backend};
-      return out;
-    }
-  return Json();
+  const std::vector<DivergenceSummary> summaries = harness::summarise(positions);
+  Json out = to_json(summaries.front());  // all × all
+  const auto name = [&](const engine::EngineInfo& i) {
+    return is_other_kernel ? i.backend + " " + i.kernel : i.backend;
+  };
+  out["between"] = {name(a), name(b)};
+  out["groups"] = Json::array();
+  for (const DivergenceSummary& s : summaries) out["groups"].push_back(to_json(s));
+  return out;
 }
 
 // "± ?" where the error is not known, which is not an error of 0.
@@ -285,6 +300,11 @@ Result<int> run(const Options& o) {
   if (!o.base.empty() && !o.save_base.empty())
     return fail(
         "--base and --save-base exclude each other: one reads a captured base, one makes it");
+  if (!o.base.empty() && !(o.noise_backend + o.noise_kernel).empty())
+    return fail(
+        "--noise-backend and --noise-kernel are for measuring the noise floor, and --base {} holds "
+        "the one that was measured when it was captured: leave them out",
+        o.base);
   const std::size_t n_models = o.base.empty() && o.save_base.empty() ? 2 : 1;
   if (o.models.size() != n_models)
     return fail(
@@ -354,9 +374,16 @@ const Verb diverge_verb{
       app.add_option("--limit", o->limit, "Only so many of the texts (0: all)")
           ->check(CLI::NonNegativeNumber);
       app.add_option("--noise-texts", o->n_noise_texts,
-                     "Texts for the noise floor, on the other backend (0: none)")
+                     "Texts for the noise floor, the base against itself in another arithmetic (0: "
+                     "none)")
           ->check(CLI::NonNegativeNumber)
           ->capture_default_str();
+      app.add_option("--noise-backend", o->noise_backend,
+                     "Backend of the noise floor (default: reference, and cpu where the base runs "
+                     "on reference); reference is scalar, too slow for a large base");
+      app.add_option("--noise-kernel", o->noise_kernel,
+                     "Kernel of the noise floor. Those of cpu promise the same bits, so cpu avx512 "
+                     "against cpu avx2 checks that promise and should say 0");
       app.add_option("--out", o->out, "Write the JSON to this file too");
       add_compute_flags(app, o->engine);
       app.add_flag("--json", o->json, "Print JSON");

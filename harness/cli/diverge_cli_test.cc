@@ -117,6 +117,46 @@ TEST_F(DivergeCli, ALongReplyTakesTheMemoryOfAChunk) {
   EXPECT_LT(after - before, 4.0 * n * kVocab / 2);
 }
 
+TEST_F(DivergeCli, TheNoiseFloorHasEveryGroupAndItsBackendCanBeChosen) {
+  const auto floor = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = {base_, candidate_, "--json"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Outcome o = diverge(arguments);
+    EXPECT_EQ(o.code, 0) << o.err;
+    return Json::parse(o.out)["noise_floor"];
+  };
+  const Json usual = floor({});
+  EXPECT_EQ(usual["between"], Json({"cpu", "reference"}));
+  ASSERT_EQ(usual["groups"].size(), 6u)
+      << "(all, the one text's language) × (all, answer, thinking)";
+  EXPECT_EQ(usual["groups"][0]["kld"], usual["kld"]) << "the first is all × all";
+  EXPECT_GT(usual["kld"]["max"]["value"], 0.0);
+  EXPECT_EQ(floor({"--noise-backend", "reference"}), usual);
+  EXPECT_EQ(floor({"--backend", "reference"})["between"], Json({"reference", "cpu"}));
+}
+
+// Kernels of cpu promise the same bits (docs/design/determinism.md).
+TEST_F(DivergeCli, TheNoiseFloorOfAnotherKernelIsNamedByIt) {
+  if (!__builtin_cpu_supports("avx512f")) GTEST_SKIP() << "needs two kernels: no AVX-512 here";
+  const Outcome o =
+      diverge({base_, candidate_, "--json", "--noise-backend", "cpu", "--noise-kernel", "avx2"});
+  ASSERT_EQ(o.code, 0) << o.err;
+  const Json floor = Json::parse(o.out)["noise_floor"];
+  EXPECT_EQ(floor["between"], Json({"cpu avx512", "cpu avx2"}));
+  EXPECT_EQ(floor["kld"]["max"]["value"], 0.0);
+}
+
+TEST_F(DivergeCli, ANoiseFloorThatSaysNothingIsRefused) {
+  expect_error(diverge({base_, candidate_, "--noise-backend", "cpu"}),
+               AllOf(HasSubstr("noise floor"), HasSubstr("same backend cpu")));
+  expect_error(diverge({base_, candidate_, "--noise-backend", "abacus"}),
+               AllOf(HasSubstr("noise floor"), HasSubstr("abacus")));
+  expect_error(diverge({base_, candidate_, "--noise-kernel", "avx2"}),
+               AllOf(HasSubstr("noise floor"), HasSubstr("no kernel 'avx2'")));
+  expect_error(diverge({"--base", captured_, candidate_, "--noise-backend", "reference"}),
+               HasSubstr("when it was captured"));
+}
+
 TEST_F(DivergeCli, AnErrorOfOneTextIsAQuestionMark) {
   EXPECT_THAT(diverge({base_, candidate_, "--limit", "1"}).out,
               AllOf(HasSubstr("± ?"), Not(HasSubstr("± 0"))));
