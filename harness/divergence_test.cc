@@ -233,7 +233,7 @@ TEST(Summarise, WhatACapturedBaseMissesIsBoundedNotZero) {
 DivergenceBase small_base() {
   DivergenceBase base;
   base.vocab = 100;
-  base.model = {{"tokenizer", "abc"}};
+  base.model = {{"tokenizer", "abc"}, {"dir", "xyz"}};
   for (int t = 0; t < 3; ++t) {
     DivergenceBase::Text text{.id = fmt::format("t{}", t),
                               .lang = "ja",
@@ -323,7 +323,16 @@ TEST_F(BaseFile, WhatHasADigestIsCheckedAllTheSame) {
   EXPECT_THAT(with("\"n_top\":24", "\"n_top\":[]"), HasSubstr("its header is not that"));
   EXPECT_THAT(with("\"reply\":1", "\"reply\":9"), HasSubstr("reply begins at 9"));
   EXPECT_THAT(with("\"tokenizer\"", "\"tokeniser\""), HasSubstr("its header is not that"));
+  EXPECT_THAT(with("\"dir\":\"xyz\"", "\"dir\":12345"), HasSubstr("its header is not that"));
   EXPECT_THAT(with("\"vocab\":100", "\"vocab\":  6"), HasSubstr("expected 0 to 5"));
+}
+
+TEST_F(BaseFile, AVocabularyBeyondItsIdsIsRefused) {
+  DivergenceBase base = small_base();
+  base.vocab = (1 << 24) + 1;
+  const auto written = write_base(path, base);
+  ASSERT_FALSE(written);
+  EXPECT_THAT(written.error().message, HasSubstr("16777216 at most"));
 }
 
 TEST(Summaries, AllIsFirstWhateverTheLanguagesAreCalled) {
