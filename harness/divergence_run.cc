@@ -119,6 +119,10 @@ Result<void> for_each_text(std::span<const engine::Engine* const> engines,
   return {};
 }
 
+int predicted_token(const Text& text, int row) {
+  return text.ids[static_cast<std::size_t>(text.reply) + static_cast<std::size_t>(row)];
+}
+
 TextPart part_of(const Text& text, int row) {
   return text.reply + row < text.answer ? TextPart::kThinking : TextPart::kAnswer;
 }
@@ -168,8 +172,7 @@ Result<void> capture(const engine::Engine& base, std::vector<Text>& texts, int n
         Text& text = texts[i];
         text.positions.clear();
         return read_reply(own, text, [&](int r, std::span<const Logits> logits) {
-          text.positions.push_back(
-              summarise_base(logits[0], text.ids[static_cast<std::size_t>(text.reply + r)]));
+          text.positions.push_back(summarise_base(logits[0], predicted_token(text, r)));
         });
       });
 }
@@ -187,9 +190,8 @@ Result<std::vector<ScoredPosition>> diverge_texts(const engine::Engine& base,
       engines, texts, n_threads, on_text, [&](std::size_t i, Engines& own) -> Result<void> {
         const Text& text = texts[i];
         return read_reply(own, text, [&](int r, std::span<const Logits> logits) {
-          const int next = text.ids[static_cast<std::size_t>(text.reply + r)];
           out[i].push_back({static_cast<int>(i), text.lang, part_of(text, r), text.reply + r,
-                            diverge(logits[0], logits[1], next)});
+                            diverge(logits[0], logits[1], predicted_token(text, r))});
         });
       });
   if (!done) return tl::unexpected(done.error());

@@ -242,9 +242,9 @@ DivergenceBase small_base() {
                               .answer = 2,
                               .positions = {}};
     for (int i = 1; i < 4; ++i)
-      text.positions.push_back(
-          summarise_base(random_logits(100, static_cast<std::uint64_t>(10 * t + i)),
-                         text.ids[static_cast<std::size_t>(i)]));
+      text.positions.push_back(summarise_base(
+          random_logits(100, 10 * static_cast<std::uint64_t>(t) + static_cast<std::uint64_t>(i)),
+          text.ids[static_cast<std::size_t>(i)]));
     base.texts.push_back(text);
   }
   return base;
@@ -252,15 +252,15 @@ DivergenceBase small_base() {
 
 class BaseFile : public ::testing::Test {
  protected:
-  BaseFile() : path(fs::temp_directory_path() / fmt::format("assay-base-{}.div", ::getpid())) {}
-  ~BaseFile() override { fs::remove(path); }
-  fs::path path;
+  BaseFile() : path_(fs::temp_directory_path() / fmt::format("assay-base-{}.div", ::getpid())) {}
+  ~BaseFile() override { fs::remove(path_); }
+  fs::path path_;
 };
 
 TEST_F(BaseFile, RoundTripsInLessThan200BytesAPosition) {
   const DivergenceBase base = small_base();
-  ASSERT_TRUE(write_base(path, base));
-  const auto again = read_base(path);
+  ASSERT_TRUE(write_base(path_, base));
+  const auto again = read_base(path_);
   ASSERT_TRUE(again) << again.error().message;
   ASSERT_EQ(again->texts.size(), 3u);
   for (std::size_t t = 0; t < 3; ++t)
@@ -274,17 +274,17 @@ TEST_F(BaseFile, RoundTripsInLessThan200BytesAPosition) {
     text.ids.insert(text.ids.end(), text.ids.begin() + 1, text.ids.end());
     text.positions.insert(text.positions.end(), text.positions.begin(), text.positions.end());
   }
-  const auto before = fs::file_size(path);
-  ASSERT_TRUE(write_base(path, twice));
-  EXPECT_LE((fs::file_size(path) - before) / 9.0, 200);
+  const auto before = fs::file_size(path_);
+  ASSERT_TRUE(write_base(path_, twice));
+  EXPECT_LE((fs::file_size(path_) - before) / 9.0, 200);
 }
 
 TEST_F(BaseFile, DamageIsNamed) {
-  ASSERT_TRUE(write_base(path, small_base()));
-  const std::string good = *read_file(path);
+  ASSERT_TRUE(write_base(path_, small_base()));
+  const std::string good = *read_file(path_);
   const auto error_of = [&](const std::string& bytes) {
-    EXPECT_TRUE(write_file_atomic(path, bytes));
-    const auto base = read_base(path);
+    EXPECT_TRUE(write_file_atomic(path_, bytes));
+    const auto base = read_base(path_);
     return base ? std::string() : base.error().message;
   };
   EXPECT_THAT(error_of("hello"), HasSubstr("not a captured base"));
@@ -299,12 +299,12 @@ TEST_F(BaseFile, DamageIsNamed) {
 }
 
 TEST_F(BaseFile, WhatHasADigestIsCheckedAllTheSame) {
-  ASSERT_TRUE(write_base(path, small_base()));
-  const std::string good = *read_file(path);
+  ASSERT_TRUE(write_base(path_, small_base()));
+  const std::string good = *read_file(path_);
   const std::string body = good.substr(0, good.size() - 32);
   const auto error_of = [&](const std::string& bytes) {
-    EXPECT_TRUE(write_file_atomic(path, bytes + hash_hex(bytes)));
-    const auto base = read_base(path);
+    EXPECT_TRUE(write_file_atomic(path_, bytes + hash_hex(bytes)));
+    const auto base = read_base(path_);
     return base ? std::string() : base.error().message;
   };
   const auto with = [&](std::string_view from, std::string_view to) {
@@ -330,7 +330,7 @@ TEST_F(BaseFile, WhatHasADigestIsCheckedAllTheSame) {
 TEST_F(BaseFile, AVocabularyBeyondItsIdsIsRefused) {
   DivergenceBase base = small_base();
   base.vocab = (1 << 24) + 1;
-  const auto written = write_base(path, base);
+  const auto written = write_base(path_, base);
   ASSERT_FALSE(written);
   EXPECT_THAT(written.error().message, HasSubstr("16777216 at most"));
 }
