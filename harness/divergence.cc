@@ -85,8 +85,18 @@ DivergenceSummary summarise_group(std::string lang, std::string part,
     all.insert(all.end(), positions.begin(), positions.end());
   }
   out.n_texts = static_cast<int>(texts.size());
-  for (const PositionDivergence* d : all) out.coarsening += d->kld - d->kld_top;
-  out.coarsening /= static_cast<double>(all.size());
+  double coarsening = 0, at_most = 0;
+  bool is_lower_bound = false;
+  for (const PositionDivergence* d : all) {
+    coarsening += d->kld - d->kld_top;
+    at_most += d->kld_at_most;
+    out.tail_mass += d->tail;
+    is_lower_bound = is_lower_bound || d->is_lower_bound;
+  }
+  const auto n = static_cast<double>(all.size());
+  out.tail_mass /= n;
+  (is_lower_bound ? out.kld_mean_at_most : out.coarsening) =
+      (is_lower_bound ? at_most : coarsening) / n;
 
   std::vector<Statistics> resampled;
   for (int b = 0; b < n_resamples && texts.size() > 1; ++b) {
@@ -100,14 +110,13 @@ DivergenceSummary summarise_group(std::string lang, std::string part,
   }
   const Statistics whole = statistics(all);
   const auto estimate = [&](const auto& of) {
-    Estimate e{.value = of(whole), .error = 0};
-    if (resampled.empty()) return e;
+    Estimate e{.value = of(whole), .error = std::nullopt};
+    if (resampled.size() < 2) return e;
     double mean = 0, square = 0;
     for (const Statistics& s : resampled) mean += of(s);
     mean /= static_cast<double>(resampled.size());
     for (const Statistics& s : resampled) square += (of(s) - mean) * (of(s) - mean);
-    e.error =
-        std::sqrt(square / static_cast<double>(std::max<std::size_t>(1, resampled.size() - 1)));
+    e.error = std::sqrt(square / static_cast<double>(resampled.size() - 1));
     return e;
   };
   out.kld_mean = estimate([](const Statistics& s) { return s.kld_mean; });
@@ -116,7 +125,7 @@ DivergenceSummary summarise_group(std::string lang, std::string part,
   out.kld_p95 = estimate([](const Statistics& s) { return s.p95; });
   out.kld_p99 = estimate([](const Statistics& s) { return s.p99; });
   out.kld_p999 = estimate([](const Statistics& s) { return s.p999; });
-  out.kld_max = estimate([](const Statistics& s) { return s.max; });
+  out.kld_max.value = whole.max;
   out.delta_p_mean = estimate([](const Statistics& s) { return s.dp_mean; });
   out.delta_p_rms = estimate([](const Statistics& s) { return s.dp_rms; });
   out.top1_agreement = estimate([](const Statistics& s) { return s.top1; });
@@ -153,14 +162,24 @@ BasePosition summarise_base(std::span<const float> logits, int next) {
 PositionDivergence diverge(const BasePosition& base, std::span<const float> candidate) {
   const double lse = log_sum_exp(candidate);
   PositionDivergence d;
-  double q_mass = 0;
+  double q_mass = 0, of_top = 0;
   for (const auto& [id, logprob] : base.top) {
     const double log_q = candidate[id] - lse;
-    d.kld_top += term(logprob, log_q);
+    of_top += term(logprob, log_q);
     q_mass += std::exp(log_q);
   }
-  if (base.tail > 0) d.kld_top += term(std::log(base.tail), std::log(rest(q_mass)));
-  d.kld = d.kld_top = std::max(0.0, d.kld_top);
+  double of_tail = 0, of_tail_at_most = 0;
+  if (base.tail > 0) {
+    const double log_tail = std::log(base.tail);
+    const double log_most = std::min<double>(log_tail, base.top.back().second);
+    const double log_least = *std::min_element(candidate.begin(), candidate.end()) - lse;
+    of_tail = term(log_tail, std::log(rest(q_mass)));
+    of_tail_at_most = base.tail * (log_most - log_least);
+  }
+  d.kld = d.kld_top = std::max(0.0, of_top + of_tail);
+  d.kld_at_most = std::max(d.kld_top, of_top + of_tail_at_most);
+  d.tail = base.tail;
+  d.is_lower_bound = true;
   const double log_q = candidate[base.next] - lse;
   d.nll_base = -static_cast<double>(base.next_logprob);
   d.nll_candidate = -log_q;
@@ -181,7 +200,8 @@ PositionDivergence diverge(std::span<const float> base, std::span<const float> c
   double kld = 0;
   for (std::size_t i = 0; i < base.size(); ++i)
     kld += term(base[i] - base_lse, candidate[i] - candidate_lse);
-  d.kld = std::max(0.0, kld);
+  d.kld = d.kld_at_most = std::max(0.0, kld);
+  d.is_lower_bound = false;
   return d;
 }
 
@@ -201,7 +221,10 @@ std::vector<DivergenceSummary> summarise(std::span<const ScoredPosition> positio
 }
 
 Json to_json(const DivergenceSummary& s) {
-  const auto pair = [](const Estimate& e) { return Json{{"value", e.value}, {"error", e.error}}; };
+  const auto or_null = [](const std::optional<double>& x) { return x ? Json(*x) : Json(); };
+  const auto pair = [&](const Estimate& e) {
+    return Json{{"value", e.value}, {"error", or_null(e.error)}};
+  };
   return {{"lang", s.lang},
           {"part", s.part},
           {"n_positions", s.n_positions},
@@ -214,7 +237,9 @@ Json to_json(const DivergenceSummary& s) {
             {"p99", pair(s.kld_p99)},
             {"p99.9", pair(s.kld_p999)},
             {"max", pair(s.kld_max)}}},
-          {"kld_coarsening", s.coarsening},
+          {"kld_coarsening", or_null(s.coarsening)},
+          {"kld_mean_at_most", or_null(s.kld_mean_at_most)},
+          {"tail_mass", s.tail_mass},
           {"delta_p", {{"mean", pair(s.delta_p_mean)}, {"rms", pair(s.delta_p_rms)}}},
           {"top1_agreement", pair(s.top1_agreement)},
           {"perplexity",

@@ -93,7 +93,9 @@ Result<DivergenceBase> base_of(const Json& header, const std::string& where) {
     base.model = header.at("model");
     base.noise_floor = header.at("noise_floor");
     static_cast<void>(base.model.at("tokenizer").get<std::string>());
+    static_cast<void>(base.model.value("dir", ""));
     if (!base.noise_floor.is_null()) {
+      static_cast<void>(base.noise_floor.at("between").at(0).get<std::string>());
       static_cast<void>(base.noise_floor.at("between").at(1).get<std::string>());
       static_cast<void>(base.noise_floor.at("kld").at("mean").at("value").get<double>());
       static_cast<void>(base.noise_floor.at("top1_agreement").at("value").get<double>());
@@ -112,6 +114,10 @@ Result<DivergenceBase> base_of(const Json& header, const std::string& where) {
 }  // namespace
 
 Result<void> write_base(const std::filesystem::path& path, const DivergenceBase& base) {
+  if (base.vocab > 1 << (8 * kIdBytes))
+    return fail(
+        "{}: a vocabulary of {} tokens, but a captured base holds ids of {} bytes: {} at most",
+        path.string(), base.vocab, kIdBytes, 1 << (8 * kIdBytes));
   Json header = {{"vocab", base.vocab},
                  {"model", base.model},
                  {"noise_floor", base.noise_floor},

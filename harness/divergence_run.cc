@@ -7,6 +7,7 @@
 #include <optional>
 #include <thread>
 
+#include "base/check.h"
 #include "base/thread_pool.h"
 
 namespace assay::harness {
@@ -14,55 +15,85 @@ namespace {
 
 using Text = DivergenceBase::Text;
 
-// Logits that predict the reply's tokens: row i is of ids[reply + i].
-class ReplyLogits {
- public:
-  ReplyLogits(engine::Engine& engine, const Text& text)
-      : engine_(engine), vocab_(engine.info().vocab) {
-    engine::Sequence s = engine_.new_sequence();
-    const std::span<const int> ids = text.ids;
-    const auto reply = static_cast<std::size_t>(text.reply);
-    s.feed(ids.first(reply));
-    run(s);
-    if (reply == ids.size()) return;
-    s.keep_all_logits(true);
-    s.feed(ids.subspan(reply, ids.size() - reply - 1));
-    run(s);
-  }
-  int n_rows() const { return static_cast<int>(values_.size()) / vocab_; }
-  std::span<const float> row(int i) const {
-    return std::span(values_).subspan(
-        static_cast<std::size_t>(i) * static_cast<std::size_t>(vocab_),
-        static_cast<std::size_t>(vocab_));
-  }
-  Result<void> check_finite(const Text& text) const {
-    for (std::size_t i = 0; i < values_.size(); ++i)
-      if (!std::isfinite(values_[i]))
-        return fail(
-            "text {}: NaN or infinity in the logits of token {}: nothing can be said of this model",
-            text.id, text.reply + static_cast<int>(i) / vocab_);
-    return {};
-  }
+using Engines = std::vector<engine::Engine>;
+using Logits = std::span<const float>;
 
- private:
-  void run(engine::Sequence& s) {
-    while (s.n_pending() > 0) {
-      engine::Sequence* batch[] = {&s};
-      engine_.step(batch);
-      const auto logits = s.logits();
-      values_.insert(values_.end(), logits.begin(), logits.end());
+// row is that of ids[reply + row]; one Logits of each engine.
+using RowHook = std::function<void(int row, std::span<const Logits> of_engines)>;
+
+// The logits of a step are (n, vocab), and n * vocab may pass 2^31.
+Logits logits_row(const engine::Sequence& s, std::size_t row, int vocab) {
+  const auto n = static_cast<std::size_t>(vocab);
+  return s.logits().subspan(row * n, n);
+}
+
+// Every row of the reply in order, all engines in step with each other, so that no more than one
+// prefill chunk's logits of each are held: those of a whole reply would be 1.24 GB for 2,000 tokens
+// of GLM-5.2's vocabulary.
+Result<void> read_reply(Engines& engines, const Text& text, const RowHook& on_row) {
+  const std::span<const int> ids = text.ids;
+  const auto reply = static_cast<std::size_t>(text.reply);
+  CHECK(reply >= 1 && reply < ids.size()) << text.id << ": " << reply << " of " << ids.size();
+  std::vector<engine::Sequence> sequences;
+  for (const engine::Engine& e : engines) sequences.push_back(e.new_sequence());
+  const auto step = [&](std::size_t i) {
+    engine::Sequence* batch[] = {&sequences[i]};
+    engines[i].step(batch);
+  };
+  int row = 0;
+  std::vector<Logits> of_engines(engines.size());
+  const auto give_rows = [&](std::size_t n) -> Result<void> {
+    for (std::size_t r = 0; r < n; ++r, ++row) {
+      for (std::size_t i = 0; i < engines.size(); ++i) {
+        of_engines[i] = logits_row(sequences[i], r, engines[i].info().vocab);
+        if (!std::ranges::all_of(of_engines[i], [](float x) { return std::isfinite(x); }))
+          return fail(
+              "text {}: NaN or infinity in the logits of token {} by {}: nothing can be said of "
+              "this model",
+              text.id, text.reply + row, engines[i].info().model_dir);
+      }
+      on_row(row, of_engines);
     }
+    return {};
+  };
+
+  for (std::size_t i = 0; i < engines.size(); ++i) {
+    sequences[i].feed(ids.first(reply));
+    while (sequences[i].n_pending() > 0) step(i);
+    sequences[i].keep_all_logits(true);
   }
-  engine::Engine& engine_;
-  int vocab_;
-  std::vector<float> values_;
-};
+  ASSAY_TRY_VOID(give_rows(1));
+  for (std::size_t at = reply, n; at + 1 < ids.size(); at += n) {
+    n = ids.size() - 1 - at;
+    for (const engine::Engine& e : engines) {  // up to the next end of a chunk of any of them
+      const auto chunk = static_cast<std::size_t>(e.info().prefill_chunk);
+      n = std::min(n, chunk - at % chunk);
+    }
+    for (std::size_t i = 0; i < engines.size(); ++i) {
+      sequences[i].feed(ids.subspan(at, n));
+      step(i);
+      CHECK(sequences[i].n_pending() == 0) << n << " at " << at;
+    }
+    ASSAY_TRY_VOID(give_rows(n));
+  }
+  return {};
+}
+
+Result<void> check_length(const std::string& id, std::size_t n_tokens, const engine::Engine& e) {
+  if (n_tokens > static_cast<std::size_t>(e.info().max_positions))
+    return fail(
+        "text {}: {} tokens, but {} has {} positions (max_position_embeddings): shorten the text "
+        "or "
+        "leave it out; of a captured base, by capturing it again",
+        id, n_tokens, e.info().model_dir, e.info().max_positions);
+  return {};
+}
 
 // work(i, engines) for every text, on threads that have engines of their own.
-using Engines = std::vector<engine::Engine>;
-Result<void> for_each_text(std::span<const engine::Engine* const> engines, std::size_t n_texts,
-                           int n_threads, const TextHook& on_text,
+Result<void> for_each_text(std::span<const engine::Engine* const> engines,
+                           std::span<const Text> texts, int n_threads, const TextHook& on_text,
                            const std::function<Result<void>(std::size_t, Engines&)>& work) {
+  for (const engine::Engine* e : engines) ASSAY_TRY_VOID(check_lengths(texts, *e));
   std::atomic<std::size_t> next{0};
   std::mutex mutex;
   std::optional<Error> failed;
@@ -70,21 +101,26 @@ Result<void> for_each_text(std::span<const engine::Engine* const> engines, std::
   const auto run = [&] {
     Engines own;
     for (const engine::Engine* e : engines) own.push_back(e->share(1));
-    for (std::size_t i; (i = next.fetch_add(1)) < n_texts;) {
+    for (std::size_t i; (i = next.fetch_add(1)) < texts.size();) {
       const Result<void> done = work(i, own);
       const std::lock_guard lock(mutex);
       if (!done && !failed) failed = done.error();
       if (failed) return;
-      if (on_text) on_text(++n_done, static_cast<int>(n_texts));
+      if (on_text) on_text(++n_done, static_cast<int>(texts.size()));
     }
   };
   {
     std::vector<std::jthread> threads;
     const int n = n_threads > 0 ? n_threads : n_usable_cores();
-    for (int t = 0; t < std::min<int>(n, static_cast<int>(n_texts)); ++t) threads.emplace_back(run);
+    for (int t = 0; t < std::min<int>(n, static_cast<int>(texts.size())); ++t)
+      threads.emplace_back(run);
   }
   if (failed) return tl::unexpected(*failed);
   return {};
+}
+
+int predicted_token(const Text& text, int row) {
+  return text.ids[static_cast<std::size_t>(text.reply) + static_cast<std::size_t>(row)];
 }
 
 TextPart part_of(const Text& text, int row) {
@@ -107,9 +143,7 @@ Result<std::vector<Text>> tokenize_texts(const std::vector<text::CorpusLine>& li
     if (!tokenized) return fail("text {}: {}", line.id, tokenized.error().message);
     text::CorpusText& t = *tokenized;
     const int n = static_cast<int>(t.ids.size());
-    if (n > engine.info().max_positions)
-      return fail("text {}: {} tokens, the model has {} positions", t.id, n,
-                  engine.info().max_positions);
+    ASSAY_TRY_VOID(check_length(t.id, t.ids.size(), engine));
     if (t.reply >= n || t.reply < 1)
       return fail(
           "text {}: nothing to predict in it: expected a reply after the messages, or a text of "
@@ -125,19 +159,21 @@ Result<std::vector<Text>> tokenize_texts(const std::vector<text::CorpusLine>& li
   return out;
 }
 
+Result<void> check_lengths(std::span<const Text> texts, const engine::Engine& engine) {
+  for (const Text& t : texts) ASSAY_TRY_VOID(check_length(t.id, t.ids.size(), engine));
+  return {};
+}
+
 Result<void> capture(const engine::Engine& base, std::vector<Text>& texts, int n_threads,
                      const TextHook& on_text) {
   const engine::Engine* engines[] = {&base};
   return for_each_text(
-      engines, texts.size(), n_threads, on_text, [&](std::size_t i, Engines& own) -> Result<void> {
+      engines, texts, n_threads, on_text, [&](std::size_t i, Engines& own) -> Result<void> {
         Text& text = texts[i];
-        const ReplyLogits logits(own[0], text);
-        ASSAY_TRY_VOID(logits.check_finite(text));
         text.positions.clear();
-        for (int r = 0; r < logits.n_rows(); ++r)
-          text.positions.push_back(
-              summarise_base(logits.row(r), text.ids[static_cast<std::size_t>(text.reply + r)]));
-        return {};
+        return read_reply(own, text, [&](int r, std::span<const Logits> logits) {
+          text.positions.push_back(summarise_base(logits[0], predicted_token(text, r)));
+        });
       });
 }
 
@@ -151,16 +187,12 @@ Result<std::vector<ScoredPosition>> diverge_texts(const engine::Engine& base,
   std::vector<std::vector<ScoredPosition>> out(texts.size());
   const engine::Engine* engines[] = {&base, &candidate};
   const Result<void> done = for_each_text(
-      engines, texts.size(), n_threads, on_text, [&](std::size_t i, Engines& own) -> Result<void> {
+      engines, texts, n_threads, on_text, [&](std::size_t i, Engines& own) -> Result<void> {
         const Text& text = texts[i];
-        const ReplyLogits b(own[0], text), c(own[1], text);
-        ASSAY_TRY_VOID(b.check_finite(text));
-        ASSAY_TRY_VOID(c.check_finite(text));
-        for (int r = 0; r < b.n_rows(); ++r)
-          out[i].push_back(
-              {static_cast<int>(i), text.lang, part_of(text, r), text.reply + r,
-               diverge(b.row(r), c.row(r), text.ids[static_cast<std::size_t>(text.reply + r)])});
-        return {};
+        return read_reply(own, text, [&](int r, std::span<const Logits> logits) {
+          out[i].push_back({static_cast<int>(i), text.lang, part_of(text, r), text.reply + r,
+                            diverge(logits[0], logits[1], predicted_token(text, r))});
+        });
       });
   if (!done) return tl::unexpected(done.error());
   return flatten(std::move(out));
@@ -175,15 +207,12 @@ Result<std::vector<ScoredPosition>> diverge_texts(const DivergenceBase& base,
   std::vector<std::vector<ScoredPosition>> out(base.texts.size());
   const engine::Engine* engines[] = {&candidate};
   const Result<void> done = for_each_text(
-      engines, base.texts.size(), n_threads, on_text,
-      [&](std::size_t i, Engines& own) -> Result<void> {
+      engines, base.texts, n_threads, on_text, [&](std::size_t i, Engines& own) -> Result<void> {
         const Text& text = base.texts[i];
-        const ReplyLogits c(own[0], text);
-        ASSAY_TRY_VOID(c.check_finite(text));
-        for (int r = 0; r < c.n_rows(); ++r)
+        return read_reply(own, text, [&](int r, std::span<const Logits> logits) {
           out[i].push_back({static_cast<int>(i), text.lang, part_of(text, r), text.reply + r,
-                            diverge(text.positions[static_cast<std::size_t>(r)], c.row(r))});
-        return {};
+                            diverge(text.positions[static_cast<std::size_t>(r)], logits[0])});
+        });
       });
   if (!done) return tl::unexpected(done.error());
   return flatten(std::move(out));

@@ -1,7 +1,9 @@
-// Divergence of engines over texts.
+// Divergence of engines over texts. Memory: a thread holds one prefill chunk's logits per engine,
+// (prefill_chunk, vocab) floats, and of what it has read only the figures of every position.
 #pragma once
 
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -16,7 +18,12 @@ namespace assay::harness {
 Result<std::vector<DivergenceBase::Text>> tokenize_texts(const std::vector<text::CorpusLine>& lines,
                                                          const engine::Engine& engine);
 
-// One call for each text, from one thread at a time; false stops.
+// Longer than the engine's context: an error that names the text. A base's texts may be too long
+// for a candidate; every function below that reads texts checks this first.
+Result<void> check_lengths(std::span<const DivergenceBase::Text> texts,
+                           const engine::Engine& engine);
+
+// One call for each finished text, from one thread at a time.
 using TextHook = std::function<void(int n_done, int n_total)>;
 
 // Fills `texts[i].positions` with what the engine says of every reply token. n_threads 0: every

@@ -55,7 +55,32 @@ TEST(Diverge, ACapturedBaseNeverSeesMoreAndAgreesWithTheDefinition) {
     EXPECT_EQ(captured.kld, captured.kld_top);
     EXPECT_NEAR(captured.kld_top, exact.kld_top, 1e-9);
     EXPECT_NEAR(captured.delta_p, exact.delta_p, 1e-6);
+    EXPECT_TRUE(captured.is_lower_bound);
+    EXPECT_FALSE(exact.is_lower_bound);
+    EXPECT_EQ(exact.kld_at_most, exact.kld);
+    EXPECT_GE(captured.kld_at_most, exact.kld - 1e-9);
   }
+}
+
+// One token of the tail has all of it, and the candidate thinks least of that one: then the most
+// that a captured base can have missed is what it has missed.
+TEST(Diverge, TheMostThatACapturedBaseCanMissIsReached) {
+  constexpr int kTop = BasePosition::kTop;
+  std::vector<float> p(kTop + 3, 0.0f), q(kTop + 3, 0.0f);
+  p[kTop] = -1;                     // the tail's mass …
+  p[kTop + 1] = p[kTop + 2] = -40;  // … and none of it here
+  q[kTop] = -8, q[kTop + 1] = q[kTop + 2] = 2;
+  const double exact = diverge(p, q, 0).kld;
+  const PositionDivergence captured = diverge(summarise_base(p, 0), q);
+  EXPECT_NEAR(captured.tail, std::exp(-1) / (kTop + std::exp(-1)), 1e-6);
+  EXPECT_LT(captured.kld, exact - 0.1);
+  EXPECT_NEAR(captured.kld_at_most, exact, 1e-6);
+}
+
+TEST(Diverge, ABaseWithoutATailMissesNothing) {
+  const PositionDivergence d = diverge(summarise_base(kP, 0), kQ);
+  EXPECT_EQ(d.tail, 0);
+  EXPECT_EQ(d.kld_at_most, d.kld);
 }
 
 TEST(SummariseBase, TopTokensAndTheRest) {
@@ -115,13 +140,100 @@ TEST(Summarise, ErrorsAreOverTexts) {
   }
   const double expected = std::sqrt((square - mean * mean) / 40);
   const auto s = summarise(all, 1000);
-  EXPECT_NEAR(s[0].kld_mean.error, expected, 0.1 * expected);
+  ASSERT_TRUE(s[0].kld_mean.error);
+  EXPECT_NEAR(*s[0].kld_mean.error, expected, 0.1 * expected);
+}
+
+// Positions of two texts, in turn, with these KLDs.
+std::vector<ScoredPosition> with_klds(const std::vector<double>& klds) {
+  std::vector<ScoredPosition> out;
+  for (const double kld : klds) {
+    PositionDivergence d;
+    d.kld = d.kld_top = d.kld_at_most = kld;
+    const int n = static_cast<int>(out.size());
+    out.push_back({n % 2, "ja", TextPart::kAnswer, n, d});
+  }
+  return out;
+}
+
+// i / n for i = 0 … n: the quantile q is q itself.
+TEST(Summarise, QuantilesAreThoseOfTheGrid) {
+  constexpr int kN = 1000;
+  std::vector<double> klds;
+  for (int i = 0; i <= kN; ++i)  // in another order: 8 and 1001 have no common divisor
+    klds.push_back(static_cast<double>(8 * i % (kN + 1)) / kN);
+  const auto all = with_klds(klds);
+  const DivergenceSummary s = summarise(all).front();
+  EXPECT_EQ(s.n_positions, kN + 1);
+  EXPECT_NEAR(s.kld_mean.value, 0.5, 1e-12);
+  EXPECT_NEAR(s.kld_median.value, 0.5, 1e-12);
+  EXPECT_NEAR(s.kld_p90.value, 0.9, 1e-12);
+  EXPECT_NEAR(s.kld_p95.value, 0.95, 1e-12);
+  EXPECT_NEAR(s.kld_p99.value, 0.99, 1e-12);
+  EXPECT_NEAR(s.kld_p999.value, 0.999, 1e-12);
+  EXPECT_EQ(s.kld_max.value, 1);
+  const Json json = to_json(s);
+  EXPECT_EQ(json["kld"]["p99.9"]["value"], s.kld_p999.value);
+  EXPECT_EQ(json["kld"]["median"]["value"], s.kld_median.value);
+}
+
+TEST(Summarise, QuantilesBetweenTwoPositionsAreInterpolated) {
+  const auto all = with_klds({0.75, 0, 0.5, 0.25});
+  const DivergenceSummary s = summarise(all).front();
+  EXPECT_NEAR(s.kld_median.value, 0.375, 1e-12);
+  EXPECT_NEAR(s.kld_p90.value, 0.9 * 0.75, 1e-12);
+  EXPECT_NEAR(s.kld_p999.value, 0.999 * 0.75, 1e-12);
+  EXPECT_EQ(s.kld_max.value, 0.75);
+}
+
+TEST(Summarise, DeltaPKeepsItsSignInTheMeanAndNotInTheRms) {
+  auto all = with_klds({0, 0, 0, 0});
+  const double delta_p[] = {0.3, -0.1, -0.1, 0.1};
+  for (std::size_t i = 0; i < all.size(); ++i) all[i].d.delta_p = delta_p[i];
+  const DivergenceSummary s = summarise(all).front();
+  EXPECT_NEAR(s.delta_p_mean.value, 0.05, 1e-12);
+  EXPECT_NEAR(s.delta_p_rms.value, std::sqrt(0.12 / 4), 1e-12);
+}
+
+TEST(Summarise, AnErrorThatIsNotKnownIsNotZero) {
+  auto of_two = with_klds({0.1, 0.2, 0.3, 0.5});
+  const DivergenceSummary two = summarise(of_two).front();
+  ASSERT_TRUE(two.kld_mean.error);
+  EXPECT_GT(*two.kld_mean.error, 0);
+  EXPECT_FALSE(two.kld_max.error) << "a maximum has none";
+  for (ScoredPosition& p : of_two) p.text = 0;
+  const DivergenceSummary one = summarise(of_two).front();
+  EXPECT_FALSE(one.kld_mean.error);
+  EXPECT_FALSE(one.top1_agreement.error);
+  const Json json = to_json(one);
+  EXPECT_TRUE(json["kld"]["mean"]["error"].is_null());
+  EXPECT_NEAR(json["kld"]["mean"]["value"].get<double>(), 0.275, 1e-12);
+  EXPECT_TRUE(to_json(two)["kld"]["max"]["error"].is_null());
+}
+
+TEST(Summarise, WhatACapturedBaseMissesIsBoundedNotZero) {
+  auto all = with_klds({0.1, 0.2});
+  for (ScoredPosition& p : all) p.d.kld_top = p.d.kld - 0.05, p.d.tail = 0.01;
+  const DivergenceSummary whole = summarise(all).front();
+  ASSERT_TRUE(whole.coarsening);
+  EXPECT_NEAR(*whole.coarsening, 0.05, 1e-12);
+  EXPECT_FALSE(whole.kld_mean_at_most);
+  for (ScoredPosition& p : all)
+    p.d.kld = p.d.kld_top, p.d.kld_at_most = p.d.kld + 0.3, p.d.is_lower_bound = true;
+  const DivergenceSummary captured = summarise(all).front();
+  EXPECT_FALSE(captured.coarsening);
+  ASSERT_TRUE(captured.kld_mean_at_most);
+  EXPECT_NEAR(*captured.kld_mean_at_most, captured.kld_mean.value + 0.3, 1e-12);
+  EXPECT_NEAR(captured.tail_mass, 0.01, 1e-12);
+  const Json json = to_json(captured);
+  EXPECT_TRUE(json["kld_coarsening"].is_null());
+  EXPECT_EQ(json["tail_mass"], captured.tail_mass);
 }
 
 DivergenceBase small_base() {
   DivergenceBase base;
   base.vocab = 100;
-  base.model = {{"tokenizer", "abc"}};
+  base.model = {{"tokenizer", "abc"}, {"dir", "xyz"}};
   for (int t = 0; t < 3; ++t) {
     DivergenceBase::Text text{.id = fmt::format("t{}", t),
                               .lang = "ja",
@@ -130,9 +242,9 @@ DivergenceBase small_base() {
                               .answer = 2,
                               .positions = {}};
     for (int i = 1; i < 4; ++i)
-      text.positions.push_back(
-          summarise_base(random_logits(100, static_cast<std::uint64_t>(10 * t + i)),
-                         text.ids[static_cast<std::size_t>(i)]));
+      text.positions.push_back(summarise_base(
+          random_logits(100, 10 * static_cast<std::uint64_t>(t) + static_cast<std::uint64_t>(i)),
+          text.ids[static_cast<std::size_t>(i)]));
     base.texts.push_back(text);
   }
   return base;
@@ -140,15 +252,15 @@ DivergenceBase small_base() {
 
 class BaseFile : public ::testing::Test {
  protected:
-  BaseFile() : path(fs::temp_directory_path() / fmt::format("assay-base-{}.div", ::getpid())) {}
-  ~BaseFile() override { fs::remove(path); }
-  fs::path path;
+  BaseFile() : path_(fs::temp_directory_path() / fmt::format("assay-base-{}.div", ::getpid())) {}
+  ~BaseFile() override { fs::remove(path_); }
+  fs::path path_;
 };
 
 TEST_F(BaseFile, RoundTripsInLessThan200BytesAPosition) {
   const DivergenceBase base = small_base();
-  ASSERT_TRUE(write_base(path, base));
-  const auto again = read_base(path);
+  ASSERT_TRUE(write_base(path_, base));
+  const auto again = read_base(path_);
   ASSERT_TRUE(again) << again.error().message;
   ASSERT_EQ(again->texts.size(), 3u);
   for (std::size_t t = 0; t < 3; ++t)
@@ -162,17 +274,17 @@ TEST_F(BaseFile, RoundTripsInLessThan200BytesAPosition) {
     text.ids.insert(text.ids.end(), text.ids.begin() + 1, text.ids.end());
     text.positions.insert(text.positions.end(), text.positions.begin(), text.positions.end());
   }
-  const auto before = fs::file_size(path);
-  ASSERT_TRUE(write_base(path, twice));
-  EXPECT_LE((fs::file_size(path) - before) / 9.0, 200);
+  const auto before = fs::file_size(path_);
+  ASSERT_TRUE(write_base(path_, twice));
+  EXPECT_LE((fs::file_size(path_) - before) / 9.0, 200);
 }
 
 TEST_F(BaseFile, DamageIsNamed) {
-  ASSERT_TRUE(write_base(path, small_base()));
-  const std::string good = *read_file(path);
+  ASSERT_TRUE(write_base(path_, small_base()));
+  const std::string good = *read_file(path_);
   const auto error_of = [&](const std::string& bytes) {
-    EXPECT_TRUE(write_file_atomic(path, bytes));
-    const auto base = read_base(path);
+    EXPECT_TRUE(write_file_atomic(path_, bytes));
+    const auto base = read_base(path_);
     return base ? std::string() : base.error().message;
   };
   EXPECT_THAT(error_of("hello"), HasSubstr("not a captured base"));
@@ -187,12 +299,12 @@ TEST_F(BaseFile, DamageIsNamed) {
 }
 
 TEST_F(BaseFile, WhatHasADigestIsCheckedAllTheSame) {
-  ASSERT_TRUE(write_base(path, small_base()));
-  const std::string good = *read_file(path);
+  ASSERT_TRUE(write_base(path_, small_base()));
+  const std::string good = *read_file(path_);
   const std::string body = good.substr(0, good.size() - 32);
   const auto error_of = [&](const std::string& bytes) {
-    EXPECT_TRUE(write_file_atomic(path, bytes + hash_hex(bytes)));
-    const auto base = read_base(path);
+    EXPECT_TRUE(write_file_atomic(path_, bytes + hash_hex(bytes)));
+    const auto base = read_base(path_);
     return base ? std::string() : base.error().message;
   };
   const auto with = [&](std::string_view from, std::string_view to) {
@@ -211,7 +323,16 @@ TEST_F(BaseFile, WhatHasADigestIsCheckedAllTheSame) {
   EXPECT_THAT(with("\"n_top\":24", "\"n_top\":[]"), HasSubstr("its header is not that"));
   EXPECT_THAT(with("\"reply\":1", "\"reply\":9"), HasSubstr("reply begins at 9"));
   EXPECT_THAT(with("\"tokenizer\"", "\"tokeniser\""), HasSubstr("its header is not that"));
+  EXPECT_THAT(with("\"dir\":\"xyz\"", "\"dir\":12345"), HasSubstr("its header is not that"));
   EXPECT_THAT(with("\"vocab\":100", "\"vocab\":  6"), HasSubstr("expected 0 to 5"));
+}
+
+TEST_F(BaseFile, AVocabularyBeyondItsIdsIsRefused) {
+  DivergenceBase base = small_base();
+  base.vocab = (1 << 24) + 1;
+  const auto written = write_base(path_, base);
+  ASSERT_FALSE(written);
+  EXPECT_THAT(written.error().message, HasSubstr("16777216 at most"));
 }
 
 TEST(Summaries, AllIsFirstWhateverTheLanguagesAreCalled) {

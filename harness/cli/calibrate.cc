@@ -147,8 +147,9 @@ const Verb calibrate_verb{
     .name = "calibrate",
     .summary = "A calibration set: the model's own completions of a prompt list",
     .examples =
-        "  assay calibrate --model golden/micro-glm/model --out ja.jsonl \\\n"
-        "      --prompts golden/micro-glm/calibration/prompts-ja.jsonl\n"
+        "  python3 golden/micro-glm/calibration/make_prompts.py /tmp\n"
+        "  assay calibrate --model golden/micro-glm/model --prompts /tmp/prompts-ja.jsonl \\\n"
+        "      --out ja.jsonl\n"
         "      how the bundled set was made; completions that do not end, or whose thinking does\n"
         "      not close, are left out. Format: docs/formats/corpus.md\n",
     .setup = [](CLI::App& app) -> Action {

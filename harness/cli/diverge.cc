@@ -23,7 +23,7 @@ using harness::ScoredPosition;
 struct Options {
   EngineFlags engine;  // model is the base or the candidate in turn
   std::vector<std::string> models;
-  std::string texts, base, save_base, out;
+  std::string texts, base, save_base, out, noise_backend, noise_kernel;
   int limit = 0, n_noise_texts = 12;
   bool json = false;
 };
@@ -64,50 +64,73 @@ Json identity(const engine::Engine& e) {
           {"attention", i.attention}};
 }
 
-// The base against itself in another arithmetic: what is below this is no news.
+// The base against itself in another arithmetic: what is below this is no news. The figures of all
+// positions, and every group's in "groups"; null if it is not asked for.
 Result<Json> noise_floor(const Options& o, const engine::Engine& base, const std::string& model,
                          const std::vector<DivergenceBase::Text>& texts) {
   if (o.n_noise_texts == 0) return Json();
   EngineFlags other = o.engine;
-  other.backend = o.engine.backend == "reference" ? "cpu" : "reference";
-  other.kernel = "";
-  ASSAY_TRY(const engine::Engine again, load(other, model));
+  other.backend = !o.noise_backend.empty()          ? o.noise_backend
+                  : o.engine.backend == "reference" ? "cpu"
+                                                    : "reference";
+  other.kernel = o.noise_kernel;
+  auto loaded = load(other, model);
+  if (!loaded) return fail("noise floor: {}", loaded.error().message);
+  const engine::Engine again = std::move(*loaded);
+  const engine::EngineInfo &a = base.info(), &b = again.info();
+  if (a.backend == b.backend && a.kernel == b.kernel)
+    return fail(
+        "noise floor: the base would be compared with itself on the same backend {} and kernel {}: "
+        "name others with --noise-backend and --noise-kernel, or measure none with --noise-texts 0",
+        a.backend, a.kernel);
   std::vector<DivergenceBase::Text> some;
   const auto n = std::min<std::size_t>(texts.size(), static_cast<std::size_t>(o.n_noise_texts));
   for (std::size_t i = 0; i < n; ++i) some.push_back(texts[i * texts.size() / n]);
-  Progress progress("noise floor: the base against itself on another backend");
+  const bool is_other_kernel = a.backend == b.backend;
+  Progress progress(is_other_kernel ? "noise floor: the base against itself with another kernel"
+                                    : "noise floor: the base against itself on another backend");
   ASSAY_TRY(const auto positions,
             harness::diverge_texts(base, again, some, o.engine.n_threads, progress.hook()));
-  for (const DivergenceSummary& s : harness::summarise(positions))
-    if (s.lang == "all" && s.part == "all") {
-      Json out = to_json(s);
-      out["between"] = {base.info().backend, again.info().backend};
-      return out;
-    }
-  return Json();
+  const std::vector<DivergenceSummary> summaries = harness::summarise(positions);
+  Json out = to_json(summaries.front());  // all × all
+  const auto name = [&](const engine::EngineInfo& i) {
+    return is_other_kernel ? i.backend + " " + i.kernel : i.backend;
+  };
+  out["between"] = {name(a), name(b)};
+  out["groups"] = Json::array();
+  for (const DivergenceSummary& s : summaries) out["groups"].push_back(to_json(s));
+  return out;
 }
 
-std::string shown(const Estimate& e) { return fmt::format("{:.4g} ± {:.2g}", e.value, e.error); }
+// "± ?" where the error is not known, which is not an error of 0.
+std::string error_of(const Estimate& e) { return e.error ? fmt::format("{:.2g}", *e.error) : "?"; }
+std::string shown(const Estimate& e) { return fmt::format("{:.4g} ± {}", e.value, error_of(e)); }
+
+Estimate percent(Estimate e) {
+  e.value *= 100;
+  if (e.error) *e.error *= 100;
+  return e;
+}
 
 void print_table(const std::vector<DivergenceSummary>& summaries) {
   fmt::print("\n  {:<5} {:<9} {:>6} {:>9}  {:<20} {:<20} {:<18} {:<20} {}\n", "lang", "part",
              "texts", "positions", "KLD mean (nats)", "KLD 99 %", "same top-1 (%)", "RMS Δp (%)",
              "perplexity ratio");
   for (const DivergenceSummary& s : summaries) {
-    const Estimate top1{s.top1_agreement.value * 100, s.top1_agreement.error * 100};
-    const Estimate rms{s.delta_p_rms.value * 100, s.delta_p_rms.error * 100};
+    const Estimate top1 = percent(s.top1_agreement);
     fmt::print("  {:<5} {:<9} {:>6} {:>9}  {:<20} {:<20} {:<18} {:<20} {}\n", s.lang, s.part,
                s.n_texts, s.n_positions, shown(s.kld_mean), shown(s.kld_p99),
-               fmt::format("{:.2f} ± {:.2g}", top1.value, top1.error), shown(rms),
-               shown(s.perplexity_ratio));
+               fmt::format("{:.2f} ± {}", top1.value, error_of(top1)),
+               shown(percent(s.delta_p_rms)), shown(s.perplexity_ratio));
   }
   const DivergenceSummary& all = summaries.front();
-  fmt::print("\n  all positions: KLD median {}, 90 % {}, 95 % {}, 99.9 % {}, max {:.4g}\n",
-             shown(all.kld_median), shown(all.kld_p90), shown(all.kld_p95), shown(all.kld_p999),
-             all.kld_max.value);
+  fmt::print(
+      "\n  all positions: KLD median {}, 90 % {}, 95 % {}, 99.9 % {}, largest of {} {:.4g}\n",
+      shown(all.kld_median), shown(all.kld_p90), shown(all.kld_p95), shown(all.kld_p999),
+      all.n_positions, all.kld_max.value);
   fmt::print("                 mean Δp {} %, perplexity {:.4f} → {:.4f}\n",
-             shown({all.delta_p_mean.value * 100, all.delta_p_mean.error * 100}),
-             all.perplexity_base.value, all.perplexity_candidate.value);
+             shown(percent(all.delta_p_mean)), all.perplexity_base.value,
+             all.perplexity_candidate.value);
 }
 
 struct Inputs {
@@ -153,8 +176,8 @@ Result<Json> worst_positions(const Options& o, const Inputs& in) {
   return out;
 }
 
-Result<DivergenceBase> new_base(const Options& o, const engine::Engine& base,
-                                const std::string& model) {
+// Its noise floor is not measured yet.
+Result<DivergenceBase> new_base(const Options& o, const engine::Engine& base) {
   ASSAY_TRY(std::vector<text::CorpusLine> lines, text::read_corpus(o.texts));
   if (o.limit > 0 &&
       static_cast<std::size_t>(o.limit) < lines.size()) {  // evenly, for every language
@@ -169,24 +192,24 @@ Result<DivergenceBase> new_base(const Options& o, const engine::Engine& base,
   auto texts = harness::tokenize_texts(lines, base);
   if (!texts) return fail("{}: {}", o.texts, texts.error().message);
   out.texts = std::move(*texts);
-  ASSAY_TRY(out.noise_floor, noise_floor(o, base, model, out.texts));
   return out;
 }
 
-// A candidate whose tokenizer differs would be judged on other texts.
-Result<void> check_comparable(const Json& base, const engine::Engine& candidate) {
-  const std::string of_base = base.value("tokenizer", ""),
+// A candidate with another tokenizer would be judged on other texts. Asked before the work begins.
+Result<void> check_comparable(const DivergenceBase& base, const engine::Engine& candidate) {
+  const std::string of_base = base.model.value("tokenizer", ""),
                     here = candidate.tokenizer().fingerprint();
   if (of_base != here)
     return fail(
         "the candidate's tokenizer ({}) is not the base's ({}): their tokens cannot be compared",
         here, of_base);
-  return {};
+  return harness::check_lengths(base.texts, candidate);
 }
 
 Result<int> save_base(const Options& o) {
   ASSAY_TRY(const engine::Engine base, load(o.engine, o.models[0]));
-  ASSAY_TRY(DivergenceBase out, new_base(o, base, o.models[0]));
+  ASSAY_TRY(DivergenceBase out, new_base(o, base));
+  ASSAY_TRY(out.noise_floor, noise_floor(o, base, o.models[0], out.texts));
   Progress progress("capturing the base");
   ASSAY_TRY_VOID(harness::capture(base, out.texts, o.engine.n_threads, progress.hook()));
   ASSAY_TRY_VOID(harness::write_base(o.save_base, out));
@@ -203,7 +226,7 @@ Result<Inputs> compare(const Options& o) {
   if (!o.base.empty()) {
     ASSAY_TRY(in.base, harness::read_base(o.base));
     ASSAY_TRY(const engine::Engine candidate, load(o.engine, o.models[0]));
-    ASSAY_TRY_VOID(check_comparable(in.base.model, candidate));
+    ASSAY_TRY_VOID(check_comparable(in.base, candidate));
     in.candidate = identity(candidate);
     Progress progress("candidate");
     ASSAY_TRY(in.positions,
@@ -212,8 +235,9 @@ Result<Inputs> compare(const Options& o) {
   }
   ASSAY_TRY(const engine::Engine base, load(o.engine, o.models[0]));
   ASSAY_TRY(const engine::Engine candidate, load(o.engine, o.models[1]));
-  ASSAY_TRY(in.base, new_base(o, base, o.models[0]));
-  ASSAY_TRY_VOID(check_comparable(in.base.model, candidate));
+  ASSAY_TRY(in.base, new_base(o, base));
+  ASSAY_TRY_VOID(check_comparable(in.base, candidate));
+  ASSAY_TRY(in.base.noise_floor, noise_floor(o, base, o.models[0], in.base.texts));
   in.candidate = identity(candidate);
   Progress progress("base and candidate");
   ASSAY_TRY(in.positions, harness::diverge_texts(base, candidate, in.base.texts, o.engine.n_threads,
@@ -260,10 +284,27 @@ void print_worst(const Json& worst) {
   }
 }
 
+// What capturing the base costs, or may have cost.
+void print_capture(const DivergenceSummary& all) {
+  if (all.coarsening)
+    fmt::print("  from a captured base (--save-base) mean KLD would read {:.3g} less\n",
+               *all.coarsening);
+  else
+    fmt::print(
+        "  the base is captured, its {} likeliest tokens and the rest as one, so KLD is a lower "
+        "bound;\n  the part lumped together has mean mass {:.3g}, and mean KLD is at most {:.3g}\n",
+        harness::BasePosition::kTop, all.tail_mass, all.kld_mean_at_most.value_or(0));
+}
+
 Result<int> run(const Options& o) {
   if (!o.base.empty() && !o.save_base.empty())
     return fail(
         "--base and --save-base exclude each other: one reads a captured base, one makes it");
+  if (!o.base.empty() && !(o.noise_backend + o.noise_kernel).empty())
+    return fail(
+        "--noise-backend and --noise-kernel are for measuring the noise floor, and --base {} holds "
+        "the one that was measured when it was captured: leave them out",
+        o.base);
   const std::size_t n_models = o.base.empty() && o.save_base.empty() ? 2 : 1;
   if (o.models.size() != n_models)
     return fail(
@@ -290,20 +331,13 @@ Result<int> run(const Options& o) {
   }
   fmt::print(
       "\n  KL(base ‖ candidate), teacher-forced on the reply tokens; ± is one standard error over "
-      "texts\n");
+      "texts (± ?: of one text, unknown)\n");
   fmt::print("  base       {}\n  candidate  {}\n", in.base.model.value("dir", ""),
              in.candidate.value("dir", ""));
   print_table(summaries);
   print_worst(out["worst"]);
   fmt::print("\n");
-  if (!o.base.empty())
-    fmt::print(
-        "  the base is captured: its {} likeliest tokens and the rest as one, so KLD is a lower "
-        "bound\n",
-        harness::BasePosition::kTop);
-  else
-    fmt::print("  from a captured base (--save-base) mean KLD would read {:.3g} less\n",
-               summaries.front().coarsening);
+  print_capture(summaries.front());
   if (!in.base.noise_floor.is_null())
     fmt::print("  noise floor of the base ({} against {}): KLD mean {:.2g}, same top-1 {:.2f} %\n",
                in.base.noise_floor["between"][0].get<std::string>(),
@@ -340,9 +374,16 @@ const Verb diverge_verb{
       app.add_option("--limit", o->limit, "Only so many of the texts (0: all)")
           ->check(CLI::NonNegativeNumber);
       app.add_option("--noise-texts", o->n_noise_texts,
-                     "Texts for the noise floor, on the other backend (0: none)")
+                     "Texts for the noise floor, the base against itself in another arithmetic (0: "
+                     "none)")
           ->check(CLI::NonNegativeNumber)
           ->capture_default_str();
+      app.add_option("--noise-backend", o->noise_backend,
+                     "Backend of the noise floor (default: reference, and cpu where the base runs "
+                     "on reference); reference is scalar, too slow for a large base");
+      app.add_option("--noise-kernel", o->noise_kernel,
+                     "Kernel of the noise floor. Those of cpu promise the same bits, so cpu avx512 "
+                     "against cpu avx2 checks that promise and should say 0");
       app.add_option("--out", o->out, "Write the JSON to this file too");
       add_compute_flags(app, o->engine);
       app.add_flag("--json", o->json, "Print JSON");

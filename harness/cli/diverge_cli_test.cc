@@ -56,8 +56,110 @@ TEST_F(DivergeCli, ACapturedBaseSaysTheSameWithItsModelGone) {
     const double kld = a["kld"]["mean"]["value"], lower = b["kld"]["mean"]["value"];
     EXPECT_LE(lower, kld);
     EXPECT_NEAR(lower, kld - a["kld_coarsening"].get<double>(), 1e-5);
+    EXPECT_TRUE(b["kld_coarsening"].is_null()) << "not known, so not 0";
+    EXPECT_GE(b["kld_mean_at_most"].get<double>(), kld - 1e-5);
+    EXPECT_NEAR(b["tail_mass"].get<double>(), a["tail_mass"].get<double>(), 1e-5);
+    EXPECT_GT(b["tail_mass"], 0.0);
     EXPECT_EQ(a["top1_agreement"], b["top1_agreement"]);
   }
+}
+
+TEST_F(DivergeCli, ACapturedBaseIsSaidToBeALowerBound) {
+  ASSERT_EQ(diverge({base_, "--save-base", captured_}).code, 0);
+  EXPECT_THAT(diverge({"--base", captured_, candidate_}).out,
+              AllOf(HasSubstr("lower bound"), HasSubstr("mean mass"), HasSubstr("at most")));
+}
+
+TEST_F(DivergeCli, ACandidateWithTooFewPositionsIsRefusedBeforeTheWork) {
+  ASSERT_EQ(diverge({base_, "--save-base", captured_}).code, 0);
+  const fs::path file = candidate_ / "config.json";
+  Json config = *read_json(file);
+  config["max_position_embeddings"] = 16;
+  write(file, config.dump());
+  const auto message = AllOf(HasSubstr("text tea"), HasSubstr("candidate has 16 positions"),
+                             HasSubstr("leave it out"));
+  for (const Outcome& o :
+       {diverge({base_, candidate_}), diverge({"--base", captured_, candidate_})}) {
+    expect_error(o, message);
+    EXPECT_THAT(o.err, Not(HasSubstr("noise floor")));
+  }
+}
+
+TEST_F(DivergeCli, ChunksDoNotMoveAFigure) {
+  const Json whole = Json::parse(diverge({base_, candidate_, "--json"}).out);
+  for (const char* chunk : {"1", "7"}) {
+    const Outcome o = diverge({base_, candidate_, "--json", "--prefill-chunk", chunk});
+    ASSERT_EQ(o.code, 0) << o.err;
+    EXPECT_EQ(Json::parse(o.out), whole) << chunk;
+  }
+}
+
+TEST_F(DivergeCli, ALongReplyTakesTheMemoryOfAChunk) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "a sanitizer keeps what was freed, and shadows of it";
+#endif
+  constexpr int kVocab = 20000;
+  make_tiny_model(dir_ / "wide", kVocab);
+  const auto peak_bytes = [&](std::size_t n_characters) {
+    write(texts_, "{\"id\":\"a\",\"text\":\"" + std::string(n_characters, '7') + "\"}\n");
+    const Outcome o =
+        assay({"diverge", dir_ / "wide", dir_ / "wide", "--texts", texts_, "--threads", "1",
+               "--noise-texts", "0", "--prefill-chunk", "16", "--json", "--out", dir_ / "d.json"});
+    EXPECT_EQ(o.code, 0) << o.err;
+    return o.peak_bytes;
+  };
+  const double before = peak_bytes(20);
+  const double after = peak_bytes(400);
+  const int n = (*read_json(dir_ / "d.json"))["groups"][0]["n_positions"];
+  ASSERT_GE(n, 300);
+  // All of one engine's logits would be 4 n kVocab bytes, and there are two.
+  std::cout << n << " positions take " << (after - before) / 1e6 << " MB more\n";
+  EXPECT_LT(after - before, 4.0 * n * kVocab / 2);
+}
+
+TEST_F(DivergeCli, TheNoiseFloorHasEveryGroupAndItsBackendCanBeChosen) {
+  const auto floor = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = {base_, candidate_, "--json"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Outcome o = diverge(arguments);
+    EXPECT_EQ(o.code, 0) << o.err;
+    return Json::parse(o.out)["noise_floor"];
+  };
+  const Json usual = floor({});
+  EXPECT_EQ(usual["between"], Json({"cpu", "reference"}));
+  ASSERT_EQ(usual["groups"].size(), 6u)
+      << "(all, the one text's language) × (all, answer, thinking)";
+  EXPECT_EQ(usual["groups"][0]["kld"], usual["kld"]) << "the first is all × all";
+  EXPECT_GT(usual["kld"]["max"]["value"], 0.0);
+  EXPECT_EQ(floor({"--noise-backend", "reference"}), usual);
+  EXPECT_EQ(floor({"--backend", "reference"})["between"], Json({"reference", "cpu"}));
+}
+
+// Kernels of cpu promise the same bits (docs/design/determinism.md).
+TEST_F(DivergeCli, TheNoiseFloorOfAnotherKernelIsNamedByIt) {
+  if (!__builtin_cpu_supports("avx512f")) GTEST_SKIP() << "needs two kernels: no AVX-512 here";
+  const Outcome o =
+      diverge({base_, candidate_, "--json", "--noise-backend", "cpu", "--noise-kernel", "avx2"});
+  ASSERT_EQ(o.code, 0) << o.err;
+  const Json floor = Json::parse(o.out)["noise_floor"];
+  EXPECT_EQ(floor["between"], Json({"cpu avx512", "cpu avx2"}));
+  EXPECT_EQ(floor["kld"]["max"]["value"], 0.0);
+}
+
+TEST_F(DivergeCli, ANoiseFloorThatSaysNothingIsRefused) {
+  expect_error(diverge({base_, candidate_, "--noise-backend", "cpu"}),
+               AllOf(HasSubstr("noise floor"), HasSubstr("same backend cpu")));
+  expect_error(diverge({base_, candidate_, "--noise-backend", "abacus"}),
+               AllOf(HasSubstr("noise floor"), HasSubstr("abacus")));
+  expect_error(diverge({base_, candidate_, "--noise-kernel", "avx2"}),
+               AllOf(HasSubstr("noise floor"), HasSubstr("no kernel 'avx2'")));
+  expect_error(diverge({"--base", captured_, candidate_, "--noise-backend", "reference"}),
+               HasSubstr("when it was captured"));
+}
+
+TEST_F(DivergeCli, AnErrorOfOneTextIsAQuestionMark) {
+  EXPECT_THAT(diverge({base_, candidate_, "--limit", "1"}).out,
+              AllOf(HasSubstr("± ?"), Not(HasSubstr("± 0"))));
 }
 
 TEST_F(DivergeCli, ADamagedBaseIsRefused) {
