@@ -86,6 +86,7 @@ TEST_F(QuantizeRun, WritesACheckpointThatLoadsAndStaysWithinItsBits) {
   const auto summary = inspect(*checkpoint);
   ASSERT_TRUE(summary) << summary.error().message;
   EXPECT_NEAR(summary->routed_code_bits, report->code_bits, 1e-9);
+  EXPECT_NEAR(summary->routed_total_bits, report->json["expert_bits"]["total"].get<double>(), 1e-9);
   EXPECT_EQ(summary->n_parameters, inspect(*Checkpoint::open(tiny.dir))->n_parameters);
   // Each of 131 + 15 tokens goes to two of three experts in both sparse layers.
   int n_samples = 0;
