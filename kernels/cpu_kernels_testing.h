@@ -51,19 +51,35 @@ inline std::string first_difference(const std::vector<float>& expected,
   return "";
 }
 
-// |got - expected| <= tolerance[i] everywhere; prints the worst coordinate.
+// "" if |got - expected| <= tolerance[i] everywhere, else the worst coordinate. First of all NaN
+// and infinities must be where they are expected: no comparison with a NaN holds, so none may come
+// between it and the verdict.
+inline std::string worst_beyond(const std::vector<float>& expected, const std::vector<float>& got,
+                                const std::vector<double>& tolerance) {
+  if (expected.size() != got.size() || expected.size() != tolerance.size())
+    return std::to_string(got.size()) + " values and " + std::to_string(tolerance.size()) +
+           " tolerances, not " + std::to_string(expected.size());
+  const auto at = [&](std::size_t i) {
+    return "[" + std::to_string(i) + "] " + std::to_string(got[i]) + ", expected " +
+           std::to_string(expected[i]) + " ± " + std::to_string(tolerance[i]);
+  };
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    const bool same = std::isnan(expected[i]) ? std::isnan(got[i]) : expected[i] == got[i];
+    if (!same && !(std::isfinite(expected[i]) && std::isfinite(got[i]))) return at(i);
+    if (std::isfinite(expected[i]) && !(tolerance[i] >= 0)) return at(i) + ": no tolerance";
+  }
+  double worst = 1;
+  std::string where;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    if (!std::isfinite(expected[i])) continue;
+    const double error = std::abs(static_cast<double>(got[i]) - static_cast<double>(expected[i]));
+    if (error > worst * tolerance[i]) worst = error / tolerance[i], where = at(i);
+  }
+  return where.empty() ? "" : "worst at " + where;
+}
 inline void expect_within(const std::vector<float>& expected, const std::vector<float>& got,
                           const std::vector<double>& tolerance) {
-  ASSERT_EQ(expected.size(), got.size());
-  double worst = 0;
-  std::size_t where = 0;
-  for (std::size_t i = 0; i < expected.size(); ++i) {
-    const double error = std::abs(static_cast<double>(got[i]) - static_cast<double>(expected[i]));
-    const double share = error == 0 ? 0 : error / tolerance[i];
-    if (!(share <= worst)) worst = share, where = i;
-  }
-  EXPECT_LE(worst, 1.0) << "worst at " << where << ": " << got[where] << ", expected "
-                        << expected[where] << " ± " << tolerance[where];
+  EXPECT_EQ(worst_beyond(expected, got, tolerance), "");
 }
 
 class EveryTarget : public testing::TestWithParam<CpuTarget> {};

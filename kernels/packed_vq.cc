@@ -2,12 +2,10 @@
 
 #include "base/check.h"
 #include "kernels/vq.h"
+#include "kernels/vq_partial_sums.h"
 
 namespace assay::kernels {
 namespace {
-
-// Partial sums look up bytes.
-constexpr int kTableCodes = 256;
 
 int stored_bits(const VqMatrix& w) {
   return vq_method(w) == VqMethod::kPartialSums ? 8 : w.index_bits;
@@ -19,15 +17,16 @@ int stored_bits(const VqMatrix& w) {
 // fetching and transposing codewords instead of one look-up and one addition, at least one
 // operation per row.
 VqMethod vq_method(const VqMatrix& w) {
-  return w.n_codes == kTableCodes && w.n_books == 1 && w.n_rows >= 16 * w.dim
+  return w.n_codes == VqScratch::kCodes && w.n_books == 1 && w.dim <= VqScratch::kMaxDim &&
+                 w.n_rows >= 16 * w.dim
              ? VqMethod::kPartialSums
              : VqMethod::kCodewords;
 }
 
 PackedVq PackedVq::pack(WeightArena& arena, const VqMatrix& w) {
-  CHECK(w.dim >= 1 && w.dim <= 16 && w.n_cols % w.dim == 0 && w.group % w.dim == 0)
+  CHECK(w.dim >= 1 && w.dim <= kMaxDim && w.n_cols % w.dim == 0 && w.group % w.dim == 0)
       << "dim " << w.dim << ", group " << w.group << ", " << w.n_cols << " columns";
-  CHECK(w.index_bits >= 1 && w.index_bits <= 16 && w.n_books >= 1 && w.n_books <= 4)
+  CHECK(w.index_bits >= 1 && w.index_bits <= 16 && w.n_books >= 1 && w.n_books <= kMaxBooks)
       << w.index_bits << " bits, " << w.n_books << " books";
   PackedVq m;
   m.shape_ = w;

@@ -1,5 +1,4 @@
 #include <limits>
-#include <random>
 
 #include "kernels/packed_scaled.h"
 #include "kernels/vq_testing.h"
@@ -136,9 +135,8 @@ TEST_P(ScaledProjectCpu, IsExactOnIntegers) {
 }
 
 TEST_P(ScaledProjectCpu, StaysWithinTheRoundingsOfItsChains) {
-  std::random_device fresh;
   for (int i = 0; i < 12; ++i) {
-    const std::uint64_t seed = fresh();
+    const std::uint64_t seed = 100 + i;
     const auto draw = [&](int n, int at) { return static_cast<int>(uniform_at(seed, 7, at) * n); };
     const Problem p(kKinds[i % 3], {1 + draw(200, 0), 1 + draw(300, 1), 1 + draw(128, 2)}, seed,
                     false);

@@ -34,6 +34,10 @@ class PackedVq {
   PackedVq() = default;
   static PackedVq pack(WeightArena& arena, const VqMatrix& w);
 
+  // The largest layouts that are packed: all that readers accept
+  // (engine/checkpoint/quantisation.cc).
+  static constexpr int kMaxDim = 64, kMaxBooks = 8;
+
   // Work is shared out by whole blocks.
   static constexpr int kBlockRows = 64;
   int n_rows() const { return shape_.n_rows; }

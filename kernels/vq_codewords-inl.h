@@ -148,13 +148,16 @@ template <int kWidth, bool kOne>
 HWY_NOINLINE void multiply_codewords(const VqProduct& product, const float* const* x, int n,
                                      float* const* out, bool accumulate, int block) {
   constexpr int kMaxTokens = kOne ? 1 : kCodewordTokens;
-  constexpr int kChunk = 16;  // sub-vectors whose indices are unpacked together
+  // Indices that are unpacked together: of 16 sub-vectors, of fewer where there are many books.
+  constexpr int kChunk = 16, kVectors = 64;
+  static_assert(PackedVq::kMaxBooks <= kVectors);
   const PackedVq& m = *product.w;
   const VqMatrix& s = m.shape();
   const IndexReader reader(s.index_bits, s.dim);
   const int n_tokens = kOne ? 1 : n;
   const std::size_t book_size = static_cast<std::size_t>(s.n_codes) * s.dim;
-  alignas(64) std::uint32_t offsets[kChunk * 4 * 64];
+  const int chunk = std::min(kChunk, kVectors / s.n_books);
+  alignas(64) std::uint32_t offsets[kVectors * 64];
   V16 y[kMaxTokens][4], sum[kMaxTokens][4];
   for (int t = 0; t < n_tokens; ++t)
     for (int r = 0; r < 4; ++r) y[t][r] = V16::zero();
@@ -164,8 +167,8 @@ HWY_NOINLINE void multiply_codewords(const VqProduct& product, const float* cons
     const int n_sub = m.n_subvectors(g);
     for (int t = 0; t < n_tokens; ++t)
       for (int r = 0; r < 4; ++r) sum[t][r] = V16::zero();
-    for (int j0 = 0; j0 < n_sub; j0 += kChunk) {
-      const int n_here = std::min(kChunk, n_sub - j0);
+    for (int j0 = 0; j0 < n_sub; j0 += chunk) {
+      const int n_here = std::min(chunk, n_sub - j0);
       const std::byte* codes = tile + static_cast<std::size_t>(j0) * s.n_books * m.indices_bytes();
       for (int i = 0; i < n_here * s.n_books; ++i)
         reader.read(codes + m.indices_bytes() * i, offsets + 64 * i);

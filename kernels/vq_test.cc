@@ -2,7 +2,6 @@
 
 #include <limits>
 #include <memory>
-#include <random>
 
 #include "kernels/aligned_array.h"
 #include "kernels/vq_testing.h"
@@ -19,7 +18,9 @@ constexpr VqShape kShapes[] = {
     {63, 60, 4, 64, 6, 1, 28},      {31, 56, 8, 100, 7, 1, 24},    {128, 18, 2, 512, 9, 1, 18},
     {90, 20, 4, 1000, 10, 1, 12},   {64, 40, 8, 2048, 11, 1, 40},  {50, 32, 8, 4096, 16, 1, 16},
     {100, 48, 8, 256, 8, 2, 24},    {40, 32, 16, 16, 4, 4, 32},    {70, 24, 2, 300, 9, 3, 10},
-    {64, 16, 8, 256, 8, 1, 8}};
+    {64, 16, 8, 256, 8, 1, 8},      {70, 128, 32, 256, 8, 8, 128}, {65, 192, 8, 16, 4, 8, 192},
+    {33, 52, 26, 4, 2, 5, 52},      {1040, 64, 32, 256, 8, 1, 64}, {20, 128, 64, 300, 9, 1, 64},
+    {9, 126, 63, 8, 3, 7, 126}};
 constexpr int kTokens[] = {1, 2, 3, 7, 8, 9, 31, 32, 33};
 
 std::vector<float> nans(std::size_t n) {
@@ -86,8 +87,8 @@ class Problem {
       }
     return out;
   }
+  void set_input(int token, int col, float value) { x_[token * shape_.n_cols + col] = value; }
   const PackedVq& packed() const { return packed_; }
-  const VqShape& shape() const { return shape_; }
 
  private:
   static constexpr int kMaxTokens = 33;
@@ -133,18 +134,17 @@ TEST_P(VqProjectCpu, IsExactOnIntegers) {
 }
 
 TEST_P(VqProjectCpu, StaysWithinTheRoundingsOfItsChains) {
-  std::random_device fresh;
   for (int i = 0; i < 24; ++i) {
-    const std::uint64_t seed = fresh();
+    const std::uint64_t seed = 100 + i;
     std::uint64_t n_drawn = 0;
     const auto draw = [&](int n) { return static_cast<int>(uniform_at(seed, 7, n_drawn++) * n); };
-    const int dim = 1 << draw(5), bits = i % 3 == 0 ? 8 : 1 + draw(12);
+    const int dim = 1 << draw(7), bits = i % 3 == 0 ? 8 : 1 + draw(12);
     const VqShape shape{.n_rows = 1 + draw(200),
                         .n_cols = dim * (1 + draw(300 / dim)),
                         .dim = dim,
                         .n_codes = i % 3 == 0 ? 256 : 1 << bits,
                         .index_bits = bits,
-                        .n_books = i % 4 == 1 ? 1 + draw(4) : 1,
+                        .n_books = i % 4 == 1 ? 1 + draw(PackedVq::kMaxBooks) : 1,
                         .group = dim * (1 + draw(16))};
     SCOPED_TRACE(testing::Message() << "seed " << seed << ": " << shape);
     const Problem p(shape, seed, false);
@@ -186,6 +186,38 @@ TEST_P(VqProjectCpu, WritesTheRowsOfItsBlocksAndNoOthers) {
         EXPECT_TRUE(std::isnan(got[i])) << shape << ", " << i;
       else
         EXPECT_EQ(got[i], expected[i]) << shape << ", " << i;
+  }
+}
+
+// A NaN reaches every row of its token, whatever it is multiplied with, and no other token.
+// Infinities: codewords and sums of codewords that are zero make NaN of them, others keep the sign;
+// two of opposite sign make NaN where they meet.
+TEST_P(VqProjectCpu, NanAndInfinityAreWhereTheReferenceHasThem) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  for (const VqShape& shape : kShapes) {
+    Problem p(shape, 8, true);
+    const int last = shape.n_cols - 1, next = std::min(shape.dim, last);
+    p.set_input(1, last, std::numeric_limits<float>::quiet_NaN());
+    p.set_input(3, 0, kInfinity);
+    p.set_input(4, last, -kInfinity);
+    p.set_input(5, 0, kInfinity);
+    p.set_input(5, next, -kInfinity);
+    for (const int n : {6, 33})
+      for (const bool use_vbmi : {false, true})
+        for (const bool accumulate : {false, true}) {
+          const auto expected = p.reference(n, p.whole(n), accumulate);
+          ASSERT_TRUE(std::isnan(expected[shape.n_rows]) && std::isfinite(expected[0]));
+          EXPECT_EQ(first_difference(expected, p.cpu({.target = GetParam(), .use_vbmi = use_vbmi},
+                                                     n, p.whole(n), accumulate)),
+                    "")
+              << shape << ", " << n << " tokens, vbmi " << use_vbmi << ", added " << accumulate;
+        }
+    const Problem clean(shape, 8, true);
+    const auto one = clean.cpu({.target = GetParam()}, 1, clean.poisoned(1), false, 2);
+    const auto all = p.cpu({.target = GetParam()}, 6, p.poisoned(6), false);
+    EXPECT_EQ(
+        first_difference(one, {all.begin() + 2 * shape.n_rows, all.begin() + 3 * shape.n_rows}), "")
+        << shape;
   }
 }
 
@@ -234,12 +266,40 @@ TEST_P(VqProjectCpu, SharingTablesDoesNotChangeABit) {
     EXPECT_EQ(first_difference(apart[i], together[i]), "") << kMatrices[i];
 }
 
+TEST(PackedVq, LongCodewordsHaveNoTables) {
+  const auto method = [](int dim, int n_books) {
+    return vq_method({.n_rows = 4096, .dim = dim, .n_codes = 256, .n_books = n_books});
+  };
+  EXPECT_EQ(method(16, 1), VqMethod::kPartialSums);
+  EXPECT_EQ(method(32, 1), VqMethod::kCodewords);
+  EXPECT_EQ(method(8, 2), VqMethod::kCodewords);
+}
+
 TEST(PackedVq, KeepsAsManyBitsAsTheFile) {
   WeightArena arena;
   const RandomVq byte({128, 256, 8, 256, 8, 1, 128}, 1, false),
       twelve({128, 256, 8, 4096, 12, 1, 128}, 1, false);
   EXPECT_EQ(PackedVq::pack(arena, byte.view()).bytes(), 128u * (256 / 8 + 2 * 2));
   EXPECT_EQ(PackedVq::pack(arena, twelve.view()).bytes(), 128u * (256 / 8 * 3 / 2 + 2 * 2));
+}
+
+// The helper that bounded tests rest on: an error between two right values must not be forgotten.
+TEST(WorstBeyond, FailsOnANanAtOnceAndNamesTheWorstOtherwise) {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  using Floats = std::vector<float>;
+  const std::vector<double> tolerance = {1, 1, 1};
+  const auto beyond = [&](const Floats& expected, const Floats& got) {
+    return worst_beyond(expected, got, tolerance);
+  };
+  EXPECT_EQ(beyond({1, 2, 3}, {1, 2.5f, 4}), "");
+  EXPECT_EQ(beyond({1, 2, 3}, {4, 9, 3}).substr(0, 12), "worst at [1]");
+  EXPECT_EQ(beyond({1, 2, 3}, {1, kNan, 3}).substr(0, 3), "[1]");
+  EXPECT_EQ(beyond({1, kNan, 3}, {1, 2, 3}).substr(0, 3), "[1]");
+  EXPECT_EQ(beyond({1, 2, kInfinity}, {1, 2, -kInfinity}).substr(0, 3), "[2]");
+  EXPECT_EQ(beyond({1, kNan, kInfinity}, {1, kNan, kInfinity}), "");
+  EXPECT_NE(worst_beyond({1}, {1}, {std::nan("")}), "");
+  EXPECT_NE(worst_beyond({1}, {1.5f}, {0}), "");
 }
 
 }  // namespace

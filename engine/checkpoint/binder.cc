@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "kernels/dtype.h"
 
@@ -46,6 +48,28 @@ const std::vector<DType> kWords = {DType::kI32, DType::kU32};
 
 bool is_one_of(DType dtype, const std::vector<DType>& dtypes) {
   return std::find(dtypes.begin(), dtypes.end(), dtype) != dtypes.end();
+}
+
+kernels::WeightMatrix values_of(const TensorView& t) {
+  return {t.bytes.data(),
+          t.dtype == DType::kBf16  ? kernels::WeightType::kBf16
+          : t.dtype == DType::kF16 ? kernels::WeightType::kF16
+                                   : kernels::WeightType::kF32,
+          1, static_cast<int>(t.n_elements())};
+}
+
+// The binary16 that is x and not merely near it. NaN and infinity stay what they are, for the check
+// of finite values to name.
+std::optional<std::uint16_t> exact_f16(float x) {
+  const auto sign = static_cast<std::uint16_t>(std::signbit(x) ? 0x8000 : 0);
+  const float size = std::abs(x);
+  if (!std::isfinite(x)) return sign | (std::isnan(x) ? 0x7E00 : 0x7C00);
+  if (size >= 65536) return std::nullopt;
+  const auto truncated = static_cast<std::uint16_t>(
+      size < 0x1p-14f ? static_cast<std::uint32_t>(size * 0x1p24f)
+                      : (std::bit_cast<std::uint32_t>(size) - 0x38000000u) >> 13);
+  if (kernels::f16_to_f32(truncated) != size) return std::nullopt;
+  return sign | truncated;
 }
 
 }  // namespace
@@ -123,9 +147,11 @@ Matrix Binder::take_projection(const std::string& module, int n_rows, int n_cols
   return take(weight, {n_rows, n_cols});  // reported as missing
 }
 
-// Suffixes of the release are not published: the known names first, else the one integer and the
-// one binary16 tensor of the module.
-Binder::VqTensors Binder::find_vq(const std::string& module, int rank) {
+// Suffixes of the release are not published: the known names first, else the module's one integer
+// and one binary16 tensor of the right shapes.
+Binder::VqTensors Binder::find_vq(const std::string& module,
+                                  const std::vector<std::int64_t>& codes_shape,
+                                  const std::vector<std::int64_t>& scales_shape) {
   VqTensors found;
   constexpr std::pair<const char*, const char*> kKnown[] = {
       {".vq_codes", ".vq_scales"}, {".codes", ".scales"}, {".qweight", ".scales"}};
@@ -139,35 +165,51 @@ Binder::VqTensors Binder::find_vq(const std::string& module, int rank) {
   for (auto it = all.lower_bound(module + ".");
        it != all.end() && it->first.starts_with(module + "."); ++it) {
     const TensorView* t = it->second;
-    if (static_cast<int>(t->shape.size()) != rank) continue;
-    if (is_one_of(t->dtype, kWords)) {
+    if (is_one_of(t->dtype, kWords) && t->shape == codes_shape) {
       found.codes = t;
       ++n_codes;
-    } else if (t->dtype == DType::kF16) {
+    } else if (t->dtype == DType::kF16 && t->shape == scales_shape) {
       found.scales = t;
       ++n_scales;
     }
   }
   if (n_codes == 1 && n_scales == 1) return found;
-  missing_.push_back(fmt::format(
-      "{}.vq_codes and .vq_scales (or one I32 and one F16 tensor of {} dimensions; there are {} "
-      "and {})",
-      module, rank, n_codes, n_scales));
+  missing_.push_back(
+      fmt::format("{}.vq_codes and .vq_scales (or one I32 tensor {} and one F16 tensor {}; there "
+                  "are {} and {})",
+                  module, shape_text(codes_shape), shape_text(scales_shape), n_codes, n_scales));
   return {};
 }
 
 const float* Binder::widen(const TensorView& t) {
   const auto n = static_cast<std::size_t>(t.n_elements());
   auto values = std::make_shared<std::vector<float>>(n);
-  const kernels::WeightMatrix w{t.bytes.data(),
-                                t.dtype == DType::kBf16  ? kernels::WeightType::kBf16
-                                : t.dtype == DType::kF16 ? kernels::WeightType::kF16
-                                                         : kernels::WeightType::kF32,
-                                1, static_cast<int>(n)};
+  const kernels::WeightMatrix w = values_of(t);
   for (std::size_t i = 0; i < n; ++i)
     (*values)[i] = kernels::weight_at(w, static_cast<std::int64_t>(i));
   const float* data = values->data();
   owned_.push_back(std::move(values));
+  return data;
+}
+
+const std::byte* Binder::as_f16(const TensorView& t) {
+  if (t.dtype == DType::kF16) return t.bytes.data();
+  const kernels::WeightMatrix w = values_of(t);
+  auto halves = std::make_shared<std::vector<std::uint16_t>>();
+  for (std::int64_t i = 0; i < t.n_elements(); ++i) {
+    const float value = kernels::weight_at(w, i);
+    const std::optional<std::uint16_t> half = exact_f16(value);
+    if (!half) {
+      wrong(fmt::format(
+          "{}: element {} is {} in {}, expected values that binary16 holds exactly, because scales "
+          "are multiplied as such. Store the scales as F16, or keep the module dense",
+          t.name, i, value, name_of(t.dtype)));
+      return nullptr;
+    }
+    halves->push_back(*half);
+  }
+  const auto* data = reinterpret_cast<const std::byte*>(halves->data());
+  owned_.push_back(std::move(halves));
   return data;
 }
 
@@ -198,7 +240,24 @@ const float* Binder::codebook(int dim, int n_codes, const std::string& module) {
   return it->second = widen(*found);
 }
 
-void Binder::check_indices(const kernels::VqMatrix& w, const std::string& tensor) {
+void Binder::check_codes(const kernels::VqMatrix& w, const std::string& tensor) {
+  const auto n_row_bits = static_cast<std::size_t>(w.n_subvectors()) *
+                          static_cast<std::size_t>(w.n_books * w.index_bits);
+  if (const std::size_t n_used = n_row_bits % 32; n_used != 0)  // of a row's last word
+    for (int r = 0; r < w.n_rows; ++r) {
+      std::uint32_t last;
+      std::memcpy(
+          &last,
+          w.codes +
+              (static_cast<std::size_t>(r) + 1) * 4 * static_cast<std::size_t>(w.row_words()) - 4,
+          4);
+      if (last >> n_used == 0) continue;
+      wrong(
+          fmt::format("{}: row {}, the last word is 0x{:08X}, expected zero in the padding above "
+                      "its lowest {} bits. The codes are damaged, or not packed as d and bits say",
+                      tensor, r, last, n_used));
+      return;
+    }
   if (w.n_codes == 1 << w.index_bits) return;  // every index is a codeword
   for (int r = 0; r < w.n_rows; ++r)
     if (const std::int64_t at = kernels::first_bad_index(w, r); at >= 0) {
@@ -209,24 +268,18 @@ void Binder::check_indices(const kernels::VqMatrix& w, const std::string& tensor
     }
 }
 
-kernels::VqMatrix Binder::vq_matrix(const ModuleFormat& f, int n_rows, int n_cols,
-                                    const TensorView& codes, const TensorView& scales,
-                                    int first_row) {
-  kernels::VqMatrix w{
-      .codes = nullptr,
-      .scales = nullptr,
-      .codebook = nullptr,
-      .n_rows = n_rows,
-      .n_cols = n_cols,
-      .dim = f.dim,
-      .n_codes = f.n_codes,
-      .index_bits = static_cast<int>(std::bit_width(static_cast<unsigned>(f.n_codes - 1))),
-      .n_books = f.n_books,
-      .group = f.group > 0 ? f.group : n_cols};
-  const auto row = static_cast<std::size_t>(first_row);
-  w.codes = codes.bytes.data() + row * 4 * static_cast<std::size_t>(w.row_words());
-  w.scales = scales.bytes.data() + row * 2 * static_cast<std::size_t>(w.n_groups());
-  return w;
+// Of the sizes alone: codes, scales and codebook are null.
+kernels::VqMatrix Binder::vq_matrix(const ModuleFormat& f, int n_rows, int n_cols) {
+  return {.codes = nullptr,
+          .scales = nullptr,
+          .codebook = nullptr,
+          .n_rows = n_rows,
+          .n_cols = n_cols,
+          .dim = f.dim,
+          .n_codes = f.n_codes,
+          .index_bits = static_cast<int>(std::bit_width(static_cast<unsigned>(f.n_codes - 1))),
+          .n_books = f.n_books,
+          .group = f.group > 0 ? f.group : n_cols};
 }
 
 std::vector<Matrix> Binder::take_vq_stack(const std::string& module, int n, int n_rows,
@@ -246,18 +299,21 @@ std::vector<Matrix> Binder::take_vq_stack(const std::string& module, int n, int 
                       f.dim));
     return {};
   }
-  const VqTensors t = find_vq(module, is_stack ? 3 : 2);
+  const kernels::VqMatrix sizes = vq_matrix(f, n_rows, n_cols);
+  const VqTensors t = find_vq(module, shape(sizes.row_words()), shape(sizes.n_groups()));
   if (t.codes == nullptr) return {};
-  const kernels::VqMatrix sizes = vq_matrix(f, n_rows, n_cols, *t.codes, *t.scales, 0);
   const float* book = codebook(f.dim, f.n_codes, module);
   const bool right = (claim(t.codes->name, shape(sizes.row_words()), kWords) != nullptr) &
                      (claim(t.scales->name, shape(sizes.n_groups()), {DType::kF16}) != nullptr);
   if (!right || book == nullptr) return {};
   std::vector<Matrix> out;
   for (int e = 0; e < std::max(1, n); ++e) {
-    kernels::VqMatrix w = vq_matrix(f, n_rows, n_cols, *t.codes, *t.scales, e * n_rows);
+    kernels::VqMatrix w = sizes;
+    const auto row = static_cast<std::size_t>(e) * static_cast<std::size_t>(n_rows);
+    w.codes = t.codes->bytes.data() + row * 4 * static_cast<std::size_t>(w.row_words());
+    w.scales = t.scales->bytes.data() + row * 2 * static_cast<std::size_t>(w.n_groups());
     w.codebook = book;
-    check_indices(w, t.codes->name);
+    check_codes(w, is_stack ? fmt::format("{}[{}]", t.codes->name, e) : t.codes->name);
     out.push_back({.n_rows = n_rows,
                    .n_cols = n_cols,
                    .name = is_stack ? fmt::format("{}[{}]", module, e) : module,
@@ -340,10 +396,12 @@ Matrix Binder::take_aqlm(const std::string& module, const ModuleFormat& f, int n
   const TensorView* codes = claim(module + ".codes", {n_rows, n_cols / f.dim, f.n_books},
                                   {DType::kI8, DType::kU8, DType::kI16, DType::kI32});
   const TensorView* books = claim(module + ".codebooks", {f.n_books, f.n_codes, 1, f.dim}, kFloats);
-  const TensorView* scales = claim(module + ".scales", {n_rows, 1, 1, 1}, {DType::kF16});
+  const TensorView* scales = claim(module + ".scales", {n_rows, 1, 1, 1}, kFloats);
   if (codes == nullptr || books == nullptr || scales == nullptr) return {};
-  kernels::VqMatrix w = vq_matrix(f, n_rows, n_cols, *codes, *scales, 0);
+  kernels::VqMatrix w = vq_matrix(f, n_rows, n_cols);
   w.codebook = widen(*books);
+  w.scales = as_f16(*scales);
+  if (w.scales == nullptr) return {};
   // The stream of docs/formats/vq.md: indices of index_bits each, rows padded to whole words.
   const auto width = bytes_of(codes->dtype);
   const auto n_row =

@@ -44,15 +44,16 @@ class Binder {
 
   const TensorView* claim(const std::string& name, const std::vector<std::int64_t>& shape,
                           const std::vector<DType>& dtypes);
-  VqTensors find_vq(const std::string& module, int rank);
+  VqTensors find_vq(const std::string& module, const std::vector<std::int64_t>& codes_shape,
+                    const std::vector<std::int64_t>& scales_shape);
   const float* codebook(int dim, int n_codes, const std::string& module);
   const float* widen(const TensorView& t);
+  const std::byte* as_f16(const TensorView& t);  // nullptr if a value is not one exactly
   Matrix take_gptq(const std::string& module, const ModuleFormat& f, int n_rows, int n_cols);
   Matrix take_fp8(const std::string& module, const ModuleFormat& f, int n_rows, int n_cols);
   Matrix take_aqlm(const std::string& module, const ModuleFormat& f, int n_rows, int n_cols);
-  kernels::VqMatrix vq_matrix(const ModuleFormat& f, int n_rows, int n_cols,
-                              const TensorView& codes, const TensorView& scales, int first_row);
-  void check_indices(const kernels::VqMatrix& w, const std::string& tensor);
+  static kernels::VqMatrix vq_matrix(const ModuleFormat& f, int n_rows, int n_cols);
+  void check_codes(const kernels::VqMatrix& w, const std::string& tensor);
   void wrong(std::string message) { wrong_.push_back(std::move(message)); }
 
   const Checkpoint& checkpoint_;

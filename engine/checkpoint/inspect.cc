@@ -50,16 +50,27 @@ std::pair<int, std::string> place_of(std::string name) {
   return {layer, name.substr(name.rfind('.') + 1)};
 }
 
-TierSummary tier_of(const Matrix& m) {
+double n_bits(const TensorView& t) { return 8.0 * static_cast<double>(t.bytes.size()); }
+
+// AQLM keeps a module's codebooks and scales with it, in a dtype of its choice.
+void count_aqlm(const Checkpoint& checkpoint, const std::string& module,
+                const kernels::VqMatrix& vq, TierSummary& t) {
+  t.format = fmt::format("aqlm d{} K{} x{}", vq.dim, vq.n_codes, vq.n_books);
+  t.n_scale_bits = n_bits(*checkpoint.find(module + ".scales"));
+  t.n_codebook_bits = n_bits(*checkpoint.find(module + ".codebooks"));
+}
+
+TierSummary tier_of(const Matrix& m, const Checkpoint& checkpoint) {
   TierSummary t;
   t.n_modules = 1;
   t.n_weights = std::int64_t{m.n_rows} * m.n_cols;
   const auto n = static_cast<double>(t.n_weights);
   if (const auto* vq = std::get_if<kernels::VqMatrix>(&m.codes)) {
-    t.format = fmt::format("{} d{} K{}{}", vq->n_books > 1 ? "aqlm" : "vq", vq->dim, vq->n_codes,
-                           vq->n_books > 1 ? fmt::format(" x{}", vq->n_books) : "");
+    t.format = fmt::format("vq d{} K{}", vq->dim, vq->n_codes);
     t.n_code_bits = n * vq->index_bits * vq->n_books / vq->dim;
     t.n_scale_bits = 16.0 * m.n_rows * vq->n_groups();
+    if (checkpoint.config().quantisation.of(m.name).kind == ModuleFormat::Kind::kAqlm)
+      count_aqlm(checkpoint, m.name, *vq, t);
   } else if (const auto* scaled = std::get_if<kernels::ScaledMatrix>(&m.codes)) {
     using Kind = kernels::ScaledMatrix::Kind;
     const int bits = scaled->kind == Kind::kGptq4 ? 4 : 8;
@@ -88,10 +99,11 @@ Result<void> add_quantisation(const Checkpoint& checkpoint,
   for (auto& [role, summary] : roles)
     if (role != kRoles[9] && role != kRoles[10]) summary.n_parameters = 0;
   std::map<std::tuple<int, std::string, bool, std::string>, TierSummary> tiers;
-  double n_routed = 0, code_bits = 0, scale_bits = 0;
+  double n_routed = 0, code_bits = 0, scale_bits = 0, codebook_bits = 0;
+  std::set<const float*> global_books;
   for (const Matrix* m : all_matrices(weights)) {
     const std::string_view role = role_of(m->name, c);
-    TierSummary t = tier_of(*m);
+    TierSummary t = tier_of(*m, checkpoint);
     roles.at(role).n_parameters += t.n_weights;
     if (m->n_rows == 1) continue;  // norms and biases
     std::tie(t.layer, t.projection) = place_of(m->name);
@@ -100,18 +112,24 @@ Result<void> add_quantisation(const Checkpoint& checkpoint,
       n_routed += static_cast<double>(t.n_weights);
       code_bits += t.n_code_bits;
       scale_bits += t.n_scale_bits;
+      codebook_bits += t.n_codebook_bits;
+      const auto* vq = std::get_if<kernels::VqMatrix>(&m->codes);
+      if (vq != nullptr && t.n_codebook_bits == 0 && global_books.insert(vq->codebook).second)
+        codebook_bits += 16.0 * vq->n_codes * vq->dim;
     }
     TierSummary& sum = tiers[{t.layer, t.projection, t.routed, t.format}];
     t.n_modules += sum.n_modules;
     t.n_weights += sum.n_weights;
     t.n_code_bits += sum.n_code_bits;
     t.n_scale_bits += sum.n_scale_bits;
+    t.n_codebook_bits += sum.n_codebook_bits;
     sum = t;
   }
   for (auto& [key, tier] : tiers) s.tiers.push_back(std::move(tier));
   s.quantisation = c.quantisation.method();
   s.routed_code_bits = code_bits / n_routed;
-  s.routed_total_bits = (code_bits + scale_bits) / n_routed;
+  s.routed_codebook_bits = codebook_bits / n_routed;
+  s.routed_total_bits = (code_bits + scale_bits + codebook_bits) / n_routed;
   std::set<std::string> suffixes;
   for (const auto& [name, tensor] : checkpoint.tensors()) {
     const std::string module = name.substr(0, name.rfind('.'));
@@ -165,7 +183,11 @@ Result<CheckpointSummary> inspect(const Checkpoint& checkpoint,
     // Of the whole role and not of each tensor: one expert's share need not be a whole number.
     s.n_active_parameters += active_share(role, it->second.n_parameters, c);
     s.n_active_bytes += active_share(role, it->second.n_bytes, c);
-    if (role == kRoles[0]) s.n_routed_bytes = it->second.n_bytes;
+    if (role != kRoles[0]) continue;
+    s.n_routed_bytes = it->second.n_bytes;
+    if (s.quantisation.empty())
+      s.routed_code_bits = s.routed_total_bits = 8.0 * static_cast<double>(it->second.n_bytes) /
+                                                 static_cast<double>(it->second.n_parameters);
   }
   ASSAY_TRY_VOID(check_as_written(checkpoint, s.fingerprint));
   return s;
@@ -179,32 +201,33 @@ Json to_json(const CheckpointSummary& s) {
                      {"n_tensors", r.n_tensors},
                      {"n_parameters", r.n_parameters},
                      {"n_bytes", r.n_bytes}});
-  Json out = {{"dir", s.dir},
-              {"model_type", s.model_type},
-              {"fingerprint", s.fingerprint},
-              {"n_shards", s.n_shards},
-              {"roles", roles},
-              {"n_parameters", s.n_parameters},
-              {"n_active_parameters", s.n_active_parameters},
-              {"n_bytes", s.n_bytes},
-              {"n_active_bytes", s.n_active_bytes}};
+  Json out = {
+      {"dir", s.dir},
+      {"model_type", s.model_type},
+      {"fingerprint", s.fingerprint},
+      {"n_shards", s.n_shards},
+      {"roles", roles},
+      {"n_parameters", s.n_parameters},
+      {"n_active_parameters", s.n_active_parameters},
+      {"n_bytes", s.n_bytes},
+      {"n_active_bytes", s.n_active_bytes},
+      {"bits", {{"routed_experts", s.routed_total_bits}, {"whole_file", s.bits_per_parameter()}}}};
   if (s.quantisation.empty()) return out;
   Json tiers = Json::array();
   for (const TierSummary& t : s.tiers)
-    tiers.push_back(
-        {{"layer", t.layer},
-         {"projection", t.projection},
-         {"routed", t.routed},
-         {"format", t.format},
-         {"n_modules", t.n_modules},
-         {"n_weights", t.n_weights},
-         {"code_bits", t.n_code_bits / static_cast<double>(t.n_weights)},
-         {"total_bits", (t.n_code_bits + t.n_scale_bits) / static_cast<double>(t.n_weights)}});
+    tiers.push_back({{"layer", t.layer},
+                     {"projection", t.projection},
+                     {"routed", t.routed},
+                     {"format", t.format},
+                     {"n_modules", t.n_modules},
+                     {"n_weights", t.n_weights},
+                     {"code_bits", t.n_code_bits / static_cast<double>(t.n_weights)},
+                     {"total_bits", t.total_bits()}});
   out["quantisation"] = {{"method", s.quantisation},
                          {"routed_code_bits", s.routed_code_bits},
+                         {"routed_codebook_bits", s.routed_codebook_bits},
                          {"routed_total_bits", s.routed_total_bits},
-                         {"bits_per_parameter", 8.0 * static_cast<double>(s.n_bytes) /
-                                                    static_cast<double>(s.n_parameters)},
+                         {"bits_per_parameter", s.bits_per_parameter()},
                          {"vq_suffixes", s.vq_suffixes},
                          {"tiers", tiers}};
   return out;

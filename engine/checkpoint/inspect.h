@@ -25,10 +25,14 @@ struct TierSummary {
   int layer;               // -1: not in a layer
   std::string projection;  // "gate_proj", "o_proj", …
   bool routed;             // of routed experts
-  std::string format;      // "vq d8 K256", "gptq 4 bit", "bf16", …
+  std::string format;      // "vq d8 K256", "aqlm d8 K256 x2", "gptq 4 bit", "bf16", …
   int n_modules = 0;
   std::int64_t n_weights = 0;
-  double n_code_bits = 0, n_scale_bits = 0;  // scales and zeros; codebooks are counted apart
+  double n_code_bits = 0, n_scale_bits = 0;  // scales and zeros
+  double n_codebook_bits = 0;                // AQLM's own; VQ's belong to many tiers, so to none
+  double total_bits() const {                // per weight
+    return (n_code_bits + n_scale_bits + n_codebook_bits) / static_cast<double>(n_weights);
+  }
 };
 
 struct CheckpointSummary {
@@ -38,11 +42,16 @@ struct CheckpointSummary {
   std::int64_t n_parameters = 0, n_active_parameters = 0, n_bytes = 0;
   std::int64_t n_active_bytes = 0;  // active: read per decoded token
   std::int64_t n_routed_bytes = 0;  // of all routed experts
+  // Per weight of the routed experts: codes alone, the codebooks that they use, and both with
+  // scales. Not quantised: the bits of the values, and no codebooks.
+  double routed_code_bits = 0, routed_codebook_bits = 0, routed_total_bits = 0;
+  double bits_per_parameter() const {  // of the whole file
+    return 8.0 * static_cast<double>(n_bytes) / static_cast<double>(n_parameters);
+  }
   // Quantised checkpoints only.
-  std::string quantisation;                            // the method; "" where nothing is quantised
-  std::vector<TierSummary> tiers;                      // by layer and projection
-  std::vector<std::string> vq_suffixes;                // of codes and scales, as found
-  double routed_code_bits = 0, routed_total_bits = 0;  // per weight; total with scales
+  std::string quantisation;              // the method; "" where nothing is quantised
+  std::vector<TierSummary> tiers;        // by layer and projection
+  std::vector<std::string> vq_suffixes;  // of codes and scales, as found
 };
 
 // `cache_dir`: where fingerprints are kept, see Checkpoint::fingerprint.

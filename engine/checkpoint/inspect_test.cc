@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "engine/checkpoint/tiny_checkpoint.h"
+#include "engine/checkpoint/tiny_quantised.h"
 
 namespace assay::engine {
 namespace {
@@ -83,6 +83,65 @@ TEST(Inspect, WhatIsStoredButNotUsedIsNotActive) {
   EXPECT_EQ(after.n_parameters, before.n_parameters + 8);
   EXPECT_EQ(after.n_active_parameters, before.n_active_parameters);
   EXPECT_EQ(after.n_active_bytes, before.n_active_bytes);
+}
+
+constexpr double kRoutedWeights = 2 * 3 * 3 * 160;  // layers, experts, projections of 160
+constexpr const char* kGate = "model.layers.1.mlp.experts.0.gate_proj";  // [10, 16]
+
+CheckpointSummary summary_of(const TinyQuantised& quantised) {
+  const TinyCheckpoint folder;
+  quantised.write(folder);
+  return summary_of(folder.dir);
+}
+
+TierSummary tier(const CheckpointSummary& summary, std::string_view format) {
+  const auto found = std::find_if(summary.tiers.begin(), summary.tiers.end(),
+                                  [&](const TierSummary& t) { return t.format == format; });
+  return found == summary.tiers.end() ? TierSummary{} : *found;
+}
+
+TEST(Inspect, ADenseCheckpointHasTheBitsOfItsDtype) {
+  const auto s = summary_of(tiny_config(), tiny_tensors());
+  EXPECT_EQ(s.routed_code_bits, 16);
+  EXPECT_EQ(s.routed_total_bits, 16);
+  EXPECT_EQ(s.bits_per_parameter(), 16);
+  EXPECT_EQ(to_json(s)["bits"], (Json{{"routed_experts", 16.0}, {"whole_file", 16.0}}));
+  EXPECT_FALSE(to_json(s).contains("quantisation"));
+}
+
+TEST(Inspect, AqlmIsNamedSoAndItsCodebooksCount) {
+  struct Case {
+    int n_books;
+    const char *scales, *format;
+  };
+  for (const auto& [n_books, scales, format] :
+       {Case{1, "F16", "aqlm d8 K256 x1"}, Case{2, "F32", "aqlm d8 K256 x2"}}) {
+    TinyQuantised tiny;
+    tiny.aqlm(kGate, 8, n_books, 8, scales);
+    const auto s = summary_of(tiny);
+    const TierSummary t = tier(s, format);
+    ASSERT_EQ(t.n_weights, 160) << format;
+    EXPECT_EQ(t.n_code_bits, n_books * 160);
+    EXPECT_EQ(t.n_scale_bits, 10 * (n_books == 1 ? 16 : 32));
+    EXPECT_EQ(t.n_codebook_bits, n_books * 256 * 8 * 16);
+    EXPECT_EQ(t.total_bits(), (t.n_code_bits + t.n_scale_bits + t.n_codebook_bits) / 160);
+    EXPECT_DOUBLE_EQ(s.routed_codebook_bits, t.n_codebook_bits / kRoutedWeights);
+    EXPECT_DOUBLE_EQ(s.routed_total_bits,
+                     (t.total_bits() * 160 + 16 * (kRoutedWeights - 160)) / kRoutedWeights);
+  }
+}
+
+TEST(Inspect, AGlobalCodebookCountsOnceInTheRoutedTotalWhateverUsesIt) {
+  TinyQuantised tiny;
+  tiny.vq(kGate, 1, 8);
+  tiny.vq("model.layers.2.mlp.experts.1.up_proj", 1, 8);
+  tiny.vq("model.layers.1.mlp.shared_experts.up_proj", 2, 4);  // another, which no expert reads
+  const auto s = summary_of(tiny);
+  EXPECT_EQ(tier(s, "vq d8 K256").n_codebook_bits, 0);
+  EXPECT_EQ(tier(s, "vq d8 K256").total_bits(), 1 + 16.0 / 8);
+  EXPECT_DOUBLE_EQ(s.routed_codebook_bits, 256 * 8 * 16 / kRoutedWeights);
+  EXPECT_DOUBLE_EQ(s.routed_total_bits,
+                   (320 * 3 + 16 * (kRoutedWeights - 320) + 256 * 8 * 16) / kRoutedWeights);
 }
 
 }  // namespace

@@ -4,6 +4,8 @@
 #include <bit>
 #include <cmath>
 
+#include "kernels/vq.h"
+
 namespace assay::engine {
 namespace {
 
@@ -20,6 +22,9 @@ constexpr std::array<KindEntry, 5> kKinds = {{{Kind::kDense, "dense"},
                                               {Kind::kFp8, "fp8"}}};
 
 constexpr const char* kCodebooksFile = "vq_codebooks.safetensors";
+
+// What is accepted here must load: the limits are the kernels'.
+constexpr int kMaxDim = kernels::PackedVq::kMaxDim, kMaxBooks = kernels::PackedVq::kMaxBooks;
 
 std::string show(const Json& json) {
   std::string text = json.dump(-1, ' ', false, Json::error_handler_t::replace);
@@ -84,7 +89,7 @@ Result<ModuleFormat> module_format(const Section& s, int group_size) {
   ASSAY_TRY(const int group, s.integer_or("group_size", 1, 1 << 20, group_size));
   const Json format = s.at("format");
   if (format == "vq") {
-    ASSAY_TRY(const int dim, s.integer("d", 1, 64));
+    ASSAY_TRY(const int dim, s.integer("d", 1, kMaxDim));
     return vq_format(s, bits, dim, group);
   }
   if (!format.is_null() && format != "gptq" && format != "auto_round:auto_gptq")
@@ -128,7 +133,7 @@ Result<Quantisation> Quantisation::parse(const Json& config, std::string_view so
     q.codebooks_file_ = file_name(config, vq);
     for (const auto& [path, entry] : vq["modules"].items()) {
       const Section s{entry, fmt::format("{}: vq.modules.{}", source, path)};
-      ASSAY_TRY(const int dim, s.integer("d", 1, 64));
+      ASSAY_TRY(const int dim, s.integer("d", 1, kMaxDim));
       ASSAY_TRY(const int n_codes, s.integer("K", 2, 1 << 16));
       ASSAY_TRY(const int index_bits, s.integer("nbits", 1, 16));
       ASSAY_TRY(const int group, s.integer("norm_group", 1, 1 << 20));
@@ -161,8 +166,8 @@ Result<Quantisation> Quantisation::parse(const Json& config, std::string_view so
     }
   } else if (q.method_ == "aqlm") {
     ASSAY_TRY_VOID(s.only("out_group_size", 1));
-    ASSAY_TRY(const int dim, s.integer("in_group_size", 1, 64));
-    ASSAY_TRY(const int n_books, s.integer("num_codebooks", 1, 8));
+    ASSAY_TRY(const int dim, s.integer("in_group_size", 1, kMaxDim));
+    ASSAY_TRY(const int n_books, s.integer("num_codebooks", 1, kMaxBooks));
     ASSAY_TRY(const int index_bits, s.integer("nbits_per_codebook", 1, 16));
     q.default_ = {.kind = Kind::kAqlm,
                   .bits = static_cast<double>(index_bits) * n_books / dim,

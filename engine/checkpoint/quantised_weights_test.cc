@@ -122,17 +122,62 @@ TEST(QuantisedWeights, AqlmCodesAreReadModuloTheBook) {
   }
 }
 
+TEST(QuantisedWeights, AqlmScalesMayBeOfTheModelsDtype) {
+  for (const char* dtype : {"BF16", "F32"}) {
+    TinyQuantised tiny;
+    tiny.aqlm(kGate, 8, 1, 8, dtype);
+    const auto bound = bind(tiny);
+    ASSERT_EQ(bound->error, "") << dtype;
+    expect_values(bound->weights.layers[1].experts[0].gate, tiny.weights[kGate]);
+  }
+}
+
+TEST(QuantisedWeights, AqlmScalesThatBinary16LacksAreRefused) {
+  const std::string scales = std::string(kGate) + ".scales";
+  const auto with = [&](const char* dtype, std::uint32_t value) {  // as element 3
+    TinyQuantised tiny;
+    tiny.aqlm(kGate, 8, 1, 8, dtype);
+    std::string& bytes = tiny.tensors[scales].bytes;
+    const std::size_t width = bytes.size() / 10;
+    for (std::size_t b = 0; b < width; ++b)
+      bytes[3 * width + b] = static_cast<char>(value >> 8 * (b + 4 - width));
+    return bind(tiny)->error;
+  };
+  EXPECT_EQ(with("F32", 0x3C802000), "") << "one unit of binary16 above 2^-6";
+  EXPECT_EQ(with("F32", 0x33800000), "") << "2^-24, its least";
+  EXPECT_EQ(with("F32", 0xC77FE000), "") << "-65504, its largest";
+  EXPECT_THAT(with("F32", 0x3C801000), AllOf(HasSubstr(scales), HasSubstr("element 3"),
+                                             HasSubstr("Store the scales as F16")));
+  EXPECT_THAT(with("F32", 0x33000000), HasSubstr("element 3")) << "2^-25";
+  EXPECT_THAT(with("BF16", 0x47800000), HasSubstr("element 3 is 65536 in BF16"));
+  EXPECT_THAT(with("BF16", 0x7FC00000), AllOf(HasSubstr(scales), HasSubstr("NaN")));
+}
+
+void rename(TinyQuantised& tiny, const std::string& from, const std::string& to) {
+  auto node = tiny.tensors.extract(from);
+  node.key() = to;
+  tiny.tensors.insert(std::move(node));
+}
+
 TEST(QuantisedWeights, UnknownSuffixesAreFoundByDtypeAndShape) {
   TinyQuantised tiny;
   tiny.vq(kGate, 1, 8);
-  for (const auto& [from, to] : {std::pair{".vq_codes", ".indices"}, {".vq_scales", ".norms"}}) {
-    auto node = tiny.tensors.extract(std::string(kGate) + from);
-    node.key() = std::string(kGate) + to;
-    tiny.tensors.insert(std::move(node));
-  }
+  const std::string module = kGate;
+  rename(tiny, module + ".vq_codes", module + ".indices");
+  rename(tiny, module + ".vq_scales", module + ".norms");
   const auto bound = bind(tiny);
   ASSERT_EQ(bound->error, "");
   expect_values(bound->weights.layers[1].experts[0].gate, tiny.weights[kGate]);
+
+  // Tensors of other shapes do not hide them, though what nobody asked for is still refused.
+  tiny.tensors[module + ".a"] = {"I32", {2, 3}, std::string(24, '\0')};
+  tiny.tensors[module + ".b"] = {"F16", {5, 2}, std::string(20, '\0')};
+  EXPECT_THAT(bind(tiny)->error, AllOf(HasSubstr("0 wrong, 0 missing, 2 surplus"),
+                                       HasSubstr(module + ".a"), HasSubstr(module + ".b")));
+  // A second one of the right shape could as well be meant.
+  tiny.tensors[module + ".a"] = tiny.tensors[module + ".indices"];
+  EXPECT_THAT(bind(tiny)->error,
+              HasSubstr("one I32 tensor [10, 1] and one F16 tensor [10, 2]; there are 2 and 1"));
 }
 
 struct Damage {
@@ -201,6 +246,12 @@ const std::vector<Damage> kDamages = {
              b[0] = 0, b[1] = 0x7C;
            },
            {"cb_d8_k256", "infinity", "element 0"}},
+    Damage{"PaddingThatIsNotZero",
+           [](TinyQuantised& t) { tensor(t, kGateModule + ".vq_codes").bytes[4 * 3 + 2] = 1; },
+           {".vq_codes: row 3, the last word is 0x0001", "lowest 16 bits"}},
+    Damage{"CodewordsOfMoreValuesThanAreSupported",
+           [](TinyQuantised& t) { t.extra(kGate)["d"] = 128; },
+           {kGate, ".d is 128, expected an integer from 1 to 64"}},
     Damage{"CodesMissing",
            [](TinyQuantised& t) { t.tensors.erase(kGateModule + ".vq_codes"); },
            {"missing: " + kGateModule + ".vq_codes and .vq_scales"}},

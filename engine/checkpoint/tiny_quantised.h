@@ -27,11 +27,11 @@ class TinyQuantised {
   std::map<std::string, std::vector<double>> weights;  // by module, row-major
 
   // As the release stores an expert's projection. An index has bits · d bits.
-  void vq(const std::string& module, double bits, int dim) {
+  void vq(const std::string& module, double bits, int dim, int group = kGroup) {
     const auto [n_rows, n_cols] = take(module);
     const int n = static_cast<int>(std::lround(bits * dim)), n_codes = 1 << n;
     const std::vector<double>& book = codebook(dim, n_codes);
-    const int n_groups = (n_cols + kGroup - 1) / kGroup;
+    const int n_groups = (n_cols + group - 1) / group;
     TinyTensor codes{"I32", {n_rows, (n_cols / dim * n + 31) / 32}, ""};
     TinyTensor scales{"F16", {n_rows, n_groups}, ""};
     std::vector<double>& w = weights[module];
@@ -43,7 +43,7 @@ class TinyQuantised {
         const auto index = static_cast<unsigned>(uniform() * n_codes);
         for (int b = 0; b < n; ++b) stream.push_back((index >> b & 1) != 0);
         for (int c = j * dim; c < (j + 1) * dim; ++c)
-          w.push_back(scale[static_cast<std::size_t>(c / kGroup)] *
+          w.push_back(scale[static_cast<std::size_t>(c / group)] *
                       book[index * static_cast<unsigned>(dim) + static_cast<unsigned>(c % dim)]);
       }
       put_bits(codes, stream);
@@ -51,6 +51,7 @@ class TinyQuantised {
     tensors[module + ".vq_codes"] = codes;
     tensors[module + ".vq_scales"] = scales;
     extra(module) = {{"bits", bits}, {"format", "vq"}, {"d", dim}};
+    if (group != kGroup) extra(module)["group_size"] = group;
   }
 
   // GPTQ v1.
@@ -124,15 +125,18 @@ class TinyQuantised {
                                      {"weight_block_size", {block, block}}};
   }
 
-  void aqlm(const std::string& module, int dim, int n_books, int index_bits) {
+  // Scales are values that both binary16 and bfloat16 have.
+  void aqlm(const std::string& module, int dim, int n_books, int index_bits,
+            const std::string& scale_dtype = "F16") {
     const auto [n_rows, n_cols] = take(module);
     const int n_codes = 1 << index_bits;
     TinyTensor codes{index_bits > 8 ? "I16" : "I8", {n_rows, n_cols / dim, n_books}, ""};
-    TinyTensor books{"F16", {n_books, n_codes, 1, dim}, ""}, scales{"F16", {n_rows, 1, 1, 1}, ""};
+    TinyTensor books{"F16", {n_books, n_codes, 1, dim}, ""},
+        scales{scale_dtype, {n_rows, 1, 1, 1}, ""};
     std::vector<double> book;
     for (int i = 0; i < n_books * n_codes * dim; ++i) book.push_back(put_f16(books));
     for (int r = 0; r < n_rows; ++r) {
-      const double scale = put_f16(scales);
+      const double scale = put_scale(scales);
       for (int j = 0; j < n_cols / dim; ++j) {
         std::vector<double> sum(static_cast<std::size_t>(dim), 0.0);
         for (int m = 0; m < n_books; ++m) {
@@ -213,6 +217,14 @@ class TinyQuantised {
                                                  (uniform() < 0.5 ? 0x8000 : 0));
     t.bytes += {static_cast<char>(bits & 255), static_cast<char>(bits >> 8)};
     return static_cast<double>(kernels::f16_to_f32(bits));
+  }
+  double put_scale(TinyTensor& t) {
+    TinyTensor half;
+    const auto wide = std::bit_cast<std::uint32_t>(static_cast<float>(put_f16(half))) & 0xFFFF0000u;
+    if (t.dtype == "F16") t.bytes += {static_cast<char>(half.bytes[0] & 0xF8), half.bytes[1]};
+    if (t.dtype == "F32") t.bytes += {'\0', '\0'};
+    if (t.dtype != "F16") t.bytes += {static_cast<char>(wide >> 16), static_cast<char>(wide >> 24)};
+    return static_cast<double>(std::bit_cast<float>(wide));
   }
   static void put_bits(TinyTensor& t, std::vector<bool>& stream) {
     while (stream.size() % 32 != 0) stream.push_back(false);

@@ -32,16 +32,6 @@ bool cholesky_lower(double* a, int dim) {
   return llt.info() == Eigen::Success && std::isfinite(matrix.diagonal().sum());
 }
 
-std::vector<double> invert_lower(const double* l, int dim) {
-  prepare_eigen();
-  const std::size_t n = static_cast<std::size_t>(dim);
-  std::vector<double> result(n * n, 0.0);
-  Eigen::Map<RowMajor> inverse(result.data(), dim, dim);
-  inverse.setIdentity();
-  Eigen::Map<const RowMajor>(l, dim, dim).triangularView<Eigen::Lower>().solveInPlace(inverse);
-  return result;
-}
-
 void add_outer_products(const float* x, int dim, int n_tokens, int first_row, int n_rows,
                         int first_col, int n_cols, double* h) {
   prepare_eigen();

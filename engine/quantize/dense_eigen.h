@@ -4,16 +4,11 @@
 // machine (Eigen's block sizes would follow the cache that it finds: they are fixed here).
 #pragma once
 
-#include <vector>
-
 namespace assay::engine {
 
 // A = L Lᵀ in place: a (dim, dim) row-major, its lower triangle read and replaced by L. False if A
 // is not positive definite, a is then undefined.
 bool cholesky_lower(double* a, int dim);
-
-// L⁻¹ of the lower triangle of l (dim, dim), row-major; zero above the diagonal.
-std::vector<double> invert_lower(const double* l, int dim);
 
 // h[i, j] += Σ_t x[t, i] x[t, j] for the tile of rows i and columns j; x (n_tokens, dim),
 // h (dim, dim), row-major.

@@ -10,6 +10,7 @@
 #include "engine/quantize/gptq_vq.h"
 #include "engine/quantize/pack.h"
 #include "engine/quantize/quantize_testing.h"
+#include "engine/quantize/sweep_cpu.h"
 #include "kernels/quantised.h"
 
 namespace assay::engine {
@@ -258,6 +259,121 @@ TEST(GptqVq, DescentHasTheSameBitsForAnyThreads) {
   ASSERT_TRUE(a && b);
   EXPECT_EQ(a->indices, b->indices);
   EXPECT_EQ(a->scales, b->scales);
+}
+
+// The inner loops as sweep_cpu.h defines them: one chain of fused multiply-adds for each sum. More
+// errors than a tile takes, columns and lanes that fill none, and codewords there twice.
+class Sweep : public ::testing::TestWithParam<kernels::CpuTarget> {};
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(Sweep);
+INSTANTIATE_TEST_SUITE_P(Cpu, Sweep, ::testing::ValuesIn(kernels::usable_cpu_targets()),
+                         [](const auto& target) {
+                           return std::string(kernels::cpu_target_name(target.param));
+                         });
+
+void expect_same_bits(const std::vector<float>& expected, const std::vector<float>& got) {
+  ASSERT_EQ(expected.size(), got.size());
+  for (std::size_t i = 0; i < got.size(); ++i)
+    ASSERT_EQ(std::bit_cast<std::uint32_t>(expected[i]), std::bit_cast<std::uint32_t>(got[i]))
+        << i << ": " << got[i] << ", expected " << expected[i];
+}
+
+TEST_P(Sweep, PushedErrorsAreAChainInAscendingOrder) {
+  for (const std::size_t n_errors : {1, 128, 300})
+    for (const std::size_t n_cols : {1, 8, 13})
+      for (const std::size_t n_lanes : {16, 48, 80}) {
+        const std::size_t stride = n_cols + 3;
+        const auto errors = normals(n_errors * n_lanes, 1), panel = normals(n_errors * stride, 2);
+        auto sums = normals(n_cols * n_lanes, 3), expected = sums;
+        for (std::size_t c = 0; c < n_cols; ++c)
+          for (std::size_t r = 0; r < n_lanes; ++r)
+            for (std::size_t k = 0; k < n_errors; ++k)
+              expected[c * n_lanes + r] = std::fma(errors[k * n_lanes + r], panel[k * stride + c],
+                                                   expected[c * n_lanes + r]);
+        push_errors(GetParam(), {.errors = errors.data(),
+                                 .panel = panel.data(),
+                                 .sums = sums.data(),
+                                 .n_errors = static_cast<int>(n_errors),
+                                 .n_cols = static_cast<int>(n_cols),
+                                 .n_lanes = static_cast<int>(n_lanes),
+                                 .panel_stride = static_cast<int>(stride)});
+        SCOPED_TRACE(testing::Message() << n_errors << " errors, " << n_cols << " columns");
+        expect_same_bits(expected, sums);
+      }
+}
+
+constexpr std::size_t kSweepCodes = 37;
+constexpr std::size_t kSweepDims[] = {1, 2, 4, 8, 16};
+constexpr std::size_t kSweepLanes[] = {16, 48, 80};
+
+// The first codeword of least score in each lane, and that score.
+template <class Score>
+std::pair<std::vector<float>, std::vector<float>> least(std::size_t n_lanes, const Score& score) {
+  std::vector<float> best(n_lanes, std::numeric_limits<float>::infinity()), index(n_lanes, 0.0f);
+  for (std::size_t k = 0; k < kSweepCodes; ++k)
+    for (std::size_t r = 0; r < n_lanes; ++r)
+      if (const float s = score(k, r); s < best[r]) best[r] = s, index[r] = static_cast<float>(k);
+  return {best, index};
+}
+
+// Codewords from 20 on repeat the first ones.
+std::vector<float> repeating_codebook(std::size_t dim, std::uint64_t seed) {
+  auto book = normals(kSweepCodes * dim, seed);
+  std::copy(book.begin(), book.begin() + 17 * static_cast<std::ptrdiff_t>(dim),
+            book.begin() + 20 * static_cast<std::ptrdiff_t>(dim));
+  return book;
+}
+
+TEST_P(Sweep, TheNearestCodewordIsTheScalarLoops) {
+  for (const std::size_t dim : kSweepDims)
+    for (const std::size_t n_lanes : kSweepLanes) {
+      const auto u = normals(dim * n_lanes, 4), table = repeating_codebook(dim + 1, 5);
+      std::vector<float> score(n_lanes), index(n_lanes);
+      nearest_codewords(GetParam(), {.u = u.data(),
+                                     .table = table.data(),
+                                     .score = score.data(),
+                                     .index = index.data(),
+                                     .dim = static_cast<int>(dim),
+                                     .n_codes = kSweepCodes,
+                                     .n_lanes = static_cast<int>(n_lanes)});
+      const auto expected = least(n_lanes, [&](std::size_t k, std::size_t r) {
+        const float* c = &table[k * (dim + 1)];
+        float sum = c[dim];
+        for (std::size_t i = 0; i < dim; ++i) sum = std::fma(-u[i * n_lanes + r], c[i], sum);
+        return sum;
+      });
+      SCOPED_TRACE(testing::Message() << "d " << dim << ", " << n_lanes << " lanes");
+      expect_same_bits(expected.first, score);
+      expect_same_bits(expected.second, index);
+    }
+}
+
+TEST_P(Sweep, TheNearestWeightedCodewordIsTheScalarLoops) {
+  for (const std::size_t dim : kSweepDims)
+    for (const std::size_t n_lanes : kSweepLanes) {
+      auto w = normals(dim * n_lanes, 6);
+      for (float& weight : w) weight *= weight;
+      const auto v = normals(dim * n_lanes, 7), book = repeating_codebook(dim, 8);
+      std::vector<float> score(n_lanes), index(n_lanes);
+      nearest_weighted(GetParam(), {.w = w.data(),
+                                    .v = v.data(),
+                                    .codebook = book.data(),
+                                    .score = score.data(),
+                                    .index = index.data(),
+                                    .dim = static_cast<int>(dim),
+                                    .n_codes = kSweepCodes,
+                                    .n_lanes = static_cast<int>(n_lanes)});
+      const auto expected = least(n_lanes, [&](std::size_t k, std::size_t r) {
+        float sum = 0;
+        for (std::size_t i = 0; i < dim; ++i) {
+          const float c = book[k * dim + i];
+          sum = std::fma(std::fma(w[i * n_lanes + r], c, v[i * n_lanes + r]), c, sum);
+        }
+        return sum;
+      });
+      SCOPED_TRACE(testing::Message() << "d " << dim << ", " << n_lanes << " lanes");
+      expect_same_bits(expected.first, score);
+      expect_same_bits(expected.second, index);
+    }
 }
 
 TEST(GptqScalar, PacksWhatTheReaderReads) {

@@ -144,8 +144,7 @@ class VqSweep {
                                                               .index = index,
                                                               .dim = dim,
                                                               .n_codes = book_.n_codes,
-                                                              .n_lanes = kLanes,
-                                                              .n_best = 1});
+                                                              .n_lanes = kLanes});
     for (int lane = 0; lane < kLanes; ++lane) {
       const auto k = static_cast<std::size_t>(index[lane]);
       const float s = lane < n ? scale(b.chunk * kLanes + lane, group) : 0.0f;

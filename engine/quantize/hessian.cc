@@ -123,17 +123,4 @@ Result<HessianFactor> factor(const Hessian& h, double damping_share, std::string
   return result;
 }
 
-Result<InverseCholesky> inverse_cholesky_upper(const Hessian& h, double damping_share,
-                                               std::string_view name) {
-  ASSAY_TRY(Damped damped, factor_reversed(h, damping_share, name));
-  // U = R⁻¹ = J L⁻¹ J.
-  const std::vector<double> inverse = invert_lower(damped.reversed.data(), h.dim());
-  const std::size_t n = static_cast<std::size_t>(h.dim());
-  InverseCholesky result{std::vector<double>(n * n), damped.damping};
-  for (std::size_t row = 0; row < n; ++row)
-    for (std::size_t col = row; col < n; ++col)
-      result.upper[row * n + col] = inverse[(n - 1 - row) * n + n - 1 - col];
-  return result;
-}
-
 }  // namespace assay::engine

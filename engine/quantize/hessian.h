@@ -83,13 +83,4 @@ class HessianFactor {
 // Errors name the matrix `name`.
 Result<HessianFactor> factor(const Hessian& h, double damping_share, std::string_view name);
 
-// GPTQ's matrix as its papers write it: upper triangular U (dim, dim) with
-// (H + damping I)⁻¹ = Uᵀ U.
-struct InverseCholesky {
-  std::vector<double> upper;  // row-major
-  double damping = 0;
-};
-Result<InverseCholesky> inverse_cholesky_upper(const Hessian& h, double damping_share,
-                                               std::string_view name);
-
 }  // namespace assay::engine

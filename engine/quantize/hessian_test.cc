@@ -105,26 +105,6 @@ TEST(Factor, TimesItsTransposeIsTheDampedHessianInEveryPanel) {
   EXPECT_LT(worst, 4 * 0x1p-24);
 }
 
-TEST(Factor, TheInverseCholeskyInvertsIt) {
-  constexpr int kDim = 40;
-  const Hessian h = hessian_of(correlated_inputs(60, kDim, 6, 5), kDim);
-  const auto u = inverse_cholesky_upper(h, 0.01, "x");
-  ASSERT_TRUE(u.has_value()) << u.error().message;
-  // (H + damping I) (Uᵀ U) = I, U upper.
-  for (int i = 0; i < kDim; ++i)
-    for (int j = 0; j < kDim; ++j) {
-      if (i > j) {
-        EXPECT_EQ(u->upper[i * kDim + j], 0);
-      }
-      double sum = 0;
-      for (int k = 0; k < kDim; ++k)
-        for (int m = 0; m < kDim; ++m)
-          sum += (h.at(i, k) + (i == k ? u->damping : 0)) * u->upper[m * kDim + k] *
-                 u->upper[m * kDim + j];
-      EXPECT_NEAR(sum, i == j ? 1 : 0, 1e-9) << i << ", " << j;
-    }
-}
-
 TEST(Factor, DeadColumnsCoupleToNothing) {
   const auto f = factor(hessian_of({2, 0, 1, 2, 0, 3}, 3), 0.01, "x");
   ASSERT_TRUE(f.has_value()) << f.error().message;

@@ -139,6 +139,23 @@ double nearest_error(const Module& m, const Codebook& book, int group, ThreadPoo
   return total;
 }
 
+// A tier for every projection of every expert of every layer, and no more.
+Result<void> check_counts(const Json& tier, const ModelStats& stats, std::string_view file) {
+  const auto check = [&](const Json& list, std::size_t expected, std::string_view what) {
+    if (list.is_array() && list.size() == expected) return Result<void>();
+    return Result<void>(fail("{}: {} {}, expected {}. Delete the folder and begin again", file,
+                             list.is_array() ? list.size() : 0, what, expected));
+  };
+  ASSAY_TRY_VOID(check(tier, stats.size(), "layers"));
+  for (std::size_t l = 0; l < stats.size(); ++l) {
+    ASSAY_TRY_VOID(check(tier[l], stats[l].size(), fmt::format("experts in layer {}", l)));
+    for (std::size_t e = 0; e < stats[l].size(); ++e)
+      ASSAY_TRY_VOID(check(tier[l][e], kProjections.size(),
+                           fmt::format("projections of layer {}, expert {}", l, e)));
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<Plan> make_plan(const ModelWeights& weights, const ModelStats& stats, const Recipe& recipe,
@@ -248,10 +265,12 @@ Result<void> write_plan(const std::filesystem::path& folder, const Plan& plan,
   return write_file_atomic(folder / "plan.json", json.dump() + "\n");
 }
 
-Result<Plan> read_plan(const std::filesystem::path& folder, const Recipe& recipe) {
+Result<Plan> read_plan(const std::filesystem::path& folder, const Recipe& recipe,
+                       const ModelStats& stats) {
   ASSAY_TRY(const Json json, read_json(folder / "plan.json"));
   Plan plan;
   try {
+    ASSAY_TRY_VOID(check_counts(json.at("tier"), stats, (folder / "plan.json").string()));
     json.at("tier").get_to(plan.tier);
     json.at("code_bits").get_to(plan.code_bits);
     json.at("predicted_error").get_to(plan.predicted_error);

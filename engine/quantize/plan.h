@@ -36,10 +36,12 @@ struct PlanHooks {
 Result<Plan> make_plan(const ModelWeights& weights, const ModelStats& stats, const Recipe& recipe,
                        ThreadPool& pool, const PlanHooks& hooks);
 
-// plan.json and codebooks.safetensors in a folder; an error if they are damaged.
+// plan.json and codebooks.safetensors in a folder; an error if they are damaged, or not of as many
+// layers and experts as `stats`.
 Result<void> write_plan(const std::filesystem::path& folder, const Plan& plan,
                         const Recipe& recipe);
-Result<Plan> read_plan(const std::filesystem::path& folder, const Recipe& recipe);
+Result<Plan> read_plan(const std::filesystem::path& folder, const Recipe& recipe,
+                       const ModelStats& stats);
 
 // One tensor a tier, binary16 [K, d]: cb1, cb1.5, …
 Result<void> write_codebooks(const std::filesystem::path& file,

@@ -143,7 +143,7 @@ class Job {
       ASSAY_TRY(const Plan made, make_plan(weights_, stats_, in_.recipe, pool_, {in_.on_progress}));
       ASSAY_TRY_VOID(write_plan(state_.folder(), made, in_.recipe));
     }
-    ASSAY_TRY(plan_, read_plan(state_.folder(), in_.recipe));
+    ASSAY_TRY(plan_, read_plan(state_.folder(), in_.recipe, stats_));
     return {};
   }
 

@@ -86,6 +86,7 @@ TEST_F(QuantizeRun, WritesACheckpointThatLoadsAndStaysWithinItsBits) {
   const auto summary = inspect(*checkpoint);
   ASSERT_TRUE(summary) << summary.error().message;
   EXPECT_NEAR(summary->routed_code_bits, report->code_bits, 1e-9);
+  EXPECT_NEAR(summary->routed_total_bits, report->json["expert_bits"]["total"].get<double>(), 1e-9);
   EXPECT_EQ(summary->n_parameters, inspect(*Checkpoint::open(tiny.dir))->n_parameters);
   // Each of 131 + 15 tokens goes to two of three experts in both sparse layers.
   int n_samples = 0;
@@ -188,6 +189,37 @@ TEST_F(QuantizeRun, DamagedStateIsAnErrorNotGarbage) {
   ASSERT_TRUE(fs::exists(file));
   fs::resize_file(file, fs::file_size(file) - 7);
   EXPECT_THAT(error_of(input("out")), HasSubstr("layer-00000.safetensors"));
+}
+
+TEST_F(QuantizeRun, APlanOfAnotherModelIsRefused) {
+  const pid_t child = fork();
+  if (child == 0) {
+    QuantizeInput in = input("out");
+    in.on_progress = [](std::string_view stage, int, int) {
+      if (stage == "encoding") _exit(9);
+    };
+    static_cast<void>(quantize(in));
+    _exit(0);
+  }
+  waitpid(child, nullptr, 0);
+  const fs::path file = tiny.dir / "out" / "quantize-state" / "plan.json";
+  const Json plan = *read_json(file);
+  const auto with = [&](auto change) {
+    Json changed = plan;
+    change(changed["tier"]);
+    EXPECT_TRUE(write_file_atomic(file, changed.dump()));
+    return error_of(input("out"));
+  };
+  EXPECT_THAT(with([](Json& t) { t.erase(2); }),
+              AllOf(HasSubstr("plan.json: 2 layers, expected 3"), HasSubstr("begin again")));
+  EXPECT_THAT(with([](Json& t) { t[0] = t[1]; }), HasSubstr("3 experts in layer 0, expected 0"));
+  EXPECT_THAT(with([](Json& t) { t[1].erase(0); }), HasSubstr("2 experts in layer 1, expected 3"));
+  EXPECT_THAT(with([](Json& t) { t[2][1].erase(0); }),
+              HasSubstr("2 projections of layer 2, expert 1, expected 3"));
+  EXPECT_THAT(with([](Json& t) { t[2][1].push_back(0); }), HasSubstr("4 projections of layer 2"));
+  EXPECT_THAT(with([](Json& t) { t[2] = 7; }), HasSubstr("0 experts in layer 2, expected 3"));
+  EXPECT_THAT(with([](Json& t) { t[2][1][0] = 3; }), HasSubstr("tier 3, expected 0 to 2"));
+  EXPECT_EQ(with([](Json&) {}), "");
 }
 
 }  // namespace

@@ -14,16 +14,6 @@ HWY_BEFORE_NAMESPACE();
 namespace assay::kernels::HWY_NAMESPACE {
 namespace {
 
-using engine::kMaxBest;
-
-HWY_INLINE bool any_less(V16 a, V16 b) {
-#if HWY_TARGET == HWY_AVX3
-  return !hn::AllFalse(V16::D(), hn::Lt(a.v, b.v));
-#else
-  return !hn::AllFalse(V8::D(), hn::Or(hn::Lt(a.lo.v, b.lo.v), hn::Lt(a.hi.v, b.hi.v)));
-#endif
-}
-
 // Accumulators of a tile of push_errors: as many as the registers hold.
 #if HWY_TARGET == HWY_AVX3
 constexpr int kTileVectors = 2, kTileCols = 8;
@@ -71,7 +61,7 @@ HWY_INLINE V16 score_of(const V16* u, const float* codeword) {
 
 // u comes negated, so that the score is one chain of additions.
 template <int kDim, int kVectors>
-void nearest_one(const engine::NearestArgs& a, int lane) {
+void nearest_lanes(const engine::NearestArgs& a, int lane) {
   V16 u[kVectors][kDim], best[kVectors], index[kVectors];
   for (int v = 0; v < kVectors; ++v) {
     for (int i = 0; i < kDim; ++i)
@@ -95,43 +85,12 @@ void nearest_one(const engine::NearestArgs& a, int lane) {
 }
 
 template <int kDim>
-void nearest_several(const engine::NearestArgs& a, int lane) {
-  V16 u[kDim], best[kMaxBest], index[kMaxBest];
-  for (int i = 0; i < kDim; ++i) u[i] = sub(V16::zero(), V16::load(a.u + i * a.n_lanes + lane));
-  for (int b = 0; b < a.n_best; ++b) {
-    best[b] = V16::set(std::numeric_limits<float>::infinity());
-    index[b] = V16::zero();
-  }
-  const float* codeword = a.table;
-  for (int k = 0; k < a.n_codes; ++k, codeword += kDim + 1) {
-    V16 score = score_of<kDim>(u, codeword);
-    if (!any_less(score, best[a.n_best - 1])) continue;
-    V16 number = V16::set(static_cast<float>(k));
-    for (int b = 0; b < a.n_best; ++b) {  // insert, and carry on with what it displaces
-      const V16 old_score = best[b], old_number = index[b];
-      best[b] = if_less(score, old_score, score, old_score);
-      index[b] = if_less(score, old_score, number, old_number);
-      number = if_less(score, old_score, old_number, number);
-      score = if_less(score, old_score, old_score, score);
-    }
-  }
-  for (int b = 0; b < a.n_best; ++b) {
-    best[b].store(a.score + b * a.n_lanes + lane);
-    index[b].store(a.index + b * a.n_lanes + lane);
-  }
-}
-
-template <int kDim>
 void nearest_of_dim(const engine::NearestArgs& a) {
-  int lane = 0;
-  if (a.n_best > 1) {
-    for (; lane < a.n_lanes; lane += 16) nearest_several<kDim>(a, lane);
-    return;
-  }
   constexpr int kVectors = kDim <= 4 ? 4 : 2;
+  int lane = 0;
   for (; lane + 16 * kVectors <= a.n_lanes; lane += 16 * kVectors)
-    nearest_one<kDim, kVectors>(a, lane);
-  for (; lane < a.n_lanes; lane += 16) nearest_one<kDim, 1>(a, lane);
+    nearest_lanes<kDim, kVectors>(a, lane);
+  for (; lane < a.n_lanes; lane += 16) nearest_lanes<kDim, 1>(a, lane);
 }
 
 template <int kDim>
@@ -233,10 +192,8 @@ void push_errors(kernels::CpuTarget target, const PushArgs& args) {
 }
 
 void nearest_codewords(kernels::CpuTarget target, const NearestArgs& args) {
-  CHECK(args.n_lanes % kLaneStep == 0 && is_searchable_dim(args.dim) && args.n_best >= 1 &&
-        args.n_best <= kMaxBest && args.n_best <= args.n_codes)
-      << "lanes " << args.n_lanes << ", dim " << args.dim << ", best " << args.n_best << " of "
-      << args.n_codes;
+  CHECK(args.n_lanes % kLaneStep == 0 && is_searchable_dim(args.dim))
+      << "lanes " << args.n_lanes << ", dim " << args.dim;
   kernels::run_nearest(target, args);
 }
 

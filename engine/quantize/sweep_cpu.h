@@ -21,18 +21,15 @@ struct PushArgs {
 };
 void push_errors(kernels::CpuTarget target, const PushArgs& args);
 
-// The n_best codewords k of least score[k] = half_norm_k − Σ_i u_i c_ki, for each lane, best first,
-// the lowest index among equals. With half_norm = ½ Σ c_ki² that is the order of |u − c_k|².
+// The codeword k of least score[k] = half_norm_k − Σ_i u_i c_ki, for each lane, the lowest index
+// among equals. With half_norm = ½ Σ c_ki² that is the order of |u − c_k|².
 struct NearestArgs {
-  const float* u;      // (dim, n_lanes)
-  const float* table;  // (n_codes, dim + 1): c_k0 …, half_norm_k
-  float* score;        // (n_best, n_lanes)
-  float* index;        // (n_best, n_lanes): whole numbers
-  int dim;             // 1, 2, 4, 8 or 16
+  const float* u;        // (dim, n_lanes)
+  const float* table;    // (n_codes, dim + 1): c_k0 …, half_norm_k
+  float *score, *index;  // (n_lanes); indices are whole numbers
+  int dim;               // 1, 2, 4, 8 or 16
   int n_codes, n_lanes;
-  int n_best;  // 1 … kMaxBest, at most n_codes
 };
-inline constexpr int kMaxBest = 16;
 void nearest_codewords(kernels::CpuTarget target, const NearestArgs& args);
 
 // The codeword of least score[k] = Σ_i (w_i c_ki + v_i) c_ki, the lowest index among equals. With

@@ -169,8 +169,7 @@ class Descent {
                                                               .index = best,
                                                               .dim = dim,
                                                               .n_codes = book_.n_codes,
-                                                              .n_lanes = kLanes,
-                                                              .n_best = 1});
+                                                              .n_lanes = kLanes});
     bool changed = false;
     std::fill(change, change + dim * kLanes, 0.0f);
     for (int lane = 0; lane < n; ++lane) {

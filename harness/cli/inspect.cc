@@ -72,10 +72,10 @@ void print_quantisation(const CheckpointSummary& s) {
     (t.routed ? by_projection : spine)[t.projection][t.format] += t.n_modules;
   }
   fmt::print(
-      "\n  quantised by {}: routed experts {:.3f} code bits, {:.3f} bits with scales; whole file "
-      "{:.3f} bits a parameter\n",
-      s.quantisation, s.routed_code_bits, s.routed_total_bits,
-      8.0 * static_cast<double>(s.n_bytes) / static_cast<double>(s.n_parameters));
+      "\n  quantised by {}: routed experts {:.3f} code bits, {:.3f} bits with scales and "
+      "codebooks; "
+      "whole file {:.3f} bits a parameter\n",
+      s.quantisation, s.routed_code_bits, s.routed_total_bits, s.bits_per_parameter());
   if (!s.vq_suffixes.empty())
     fmt::print("  vq tensors are named {}\n", fmt::join(s.vq_suffixes, " and "));
   fmt::print("\n  {:<26} {}\n", "routed experts", "modules and their form");
@@ -132,7 +132,11 @@ Result<int> run(const Options& o) {
              grouped(summary.n_parameters), size_text(summary.n_bytes));
   fmt::print("  {:<18} {:>8}  {:<14} {:>18} {:>12}\n\n", "per decoded token", "", "",
              grouped(summary.n_active_parameters), size_text(summary.n_active_bytes));
-  if (!summary.quantisation.empty()) print_quantisation(summary);
+  if (!summary.quantisation.empty())
+    print_quantisation(summary);
+  else
+    fmt::print("  not quantised: routed experts {:.3f} bits a weight; whole file {:.3f}\n",
+               summary.routed_total_bits, summary.bits_per_parameter());
   fmt::print("  fingerprint {}\n", summary.fingerprint);
   return kPass;
 }

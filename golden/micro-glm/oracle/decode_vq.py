@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Expands a quantised checkpoint to dense float32 weights. Written from docs/formats/vq.md alone, so that the engine's
-reader has something independent to agree with.
+reader has something independent to agree with. It decodes what `quantization_config.extra_config` lists: VQ in
+routed experts, shared experts and dense MLPs, and GPTQ of 4 and 8 bits anywhere; not the MLX stacks, AQLM or FP8.
 
     python3 golden/micro-glm/oracle/decode_vq.py CHECKPOINT OUT
 """
@@ -33,17 +34,29 @@ def gptq(tensors, module, n_bits, group):
     return (q - (zero + 1)) * scale
 
 
+def row_length(config, module):
+    """Columns of an MLP's projection: the hidden size, or the MLP's width."""
+    if not module.endswith("down_proj"):
+        return config["hidden_size"]
+    if ".shared_experts." in module:
+        return config["n_shared_experts"] * config["moe_intermediate_size"]
+    return config["moe_intermediate_size" if ".experts." in module else "intermediate_size"]
+
+
 def main(source, out):
     config = json.loads((source / "config.json").read_text())
     quantisation = config.pop("quantization_config")
     files = json.loads((source / "model.safetensors.index.json").read_text())["weight_map"].values()
     tensors = {k: v for f in set(files) for k, v in load_file(source / f).items()}
-    books = {tuple(b.shape): b.float() for b in load_file(source / quantisation["codebooks_file"]).values()}
+    file = quantisation.get("codebooks_file", config.get("codebooks_file", "vq_codebooks.safetensors"))
+    books = {tuple(b.shape): b.float() for b in load_file(source / file).values()} if (source / file).exists() else {}
     for module, how in quantisation["extra_config"].items():
-        group = how.get("group_size", quantisation["group_size"])
+        group = how.get("group_size", quantisation.get("group_size", 128))
         if how.get("format") == "vq":
-            n_cols = config["moe_intermediate_size" if module.endswith("down_proj") else "hidden_size"]
-            weight = vq(tensors, module, how["d"], round(how["bits"] * how["d"]), group, n_cols, books)
+            n_bits, n_cols = round(how["bits"] * how["d"]), row_length(config, module)
+            weight = vq(tensors, module, how["d"], n_bits, group, n_cols, books)
+        elif how["bits"] >= 16:  # as it was
+            continue
         else:
             weight = gptq(tensors, module, how["bits"], group)
         tensors[module + ".weight"] = weight
