@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Quantises the bundled model in every way that docs/quantisation.md compares, judges each build, and prints the table.
 
-    ci/quantisation_table.py --out out/quantisation [--arms ja-1.71,scalar] [--seeds 3] [--jobs 1] [--threads 0]
+    ci/quantisation_table.py --out out/quantisation [--arms ja-1.71,scalar] [--seeds 0,1,2] [--jobs 1] [--threads 0]
 
 What is finished in --out is kept, so an interrupted call goes on. Needs a release build (ci/build release).
 """
@@ -25,6 +25,8 @@ ARMS = {  # name: what it is, arguments of assay quantize
     "arith-set": ("the mathematics-heavy calibration set at 1.71", ["--calibration", str(CALIBRATION / "arith.jsonl.gz")]),
     "scalar": ("scalar, same Hessians, feedback and knapsack, equal total bytes", ["--scalar", "--bits", "1.8"]),
     "no-focus": ("every calibration token weighs the same", ["--set", "focus=0"]),
+    "scalar-no-focus": ("the scalar arm likewise", ["--scalar", "--bits", "1.8", "--set", "focus=0"]),
+    "two-rounds": ("codebooks refitted by least squares, then encoded again", ["--set", "n_rounds=2"]),
     "by-error": ("tiers by errors alone (temper=0)", ["--set", "temper=0"]),
     "bf16-spine": ("this release's experts, everything else in bf16", ["--spine-bits", "16"]),
     "scalar-bf16-spine": ("the scalar experts likewise", ["--scalar", "--bits", "1.8", "--spine-bits", "16"]),
@@ -141,7 +143,7 @@ def main():
     parser.add_argument("--assay", type=Path, default=ROOT / "build/release/assay")
     parser.add_argument("--out", type=Path, default=ROOT / "out/quantisation")
     parser.add_argument("--arms", default=",".join(ARMS), help="those to build (default: all)")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--jobs", type=int, default=1, help="builds at a time")
     parser.add_argument("--threads", type=int, default=0, help="of each (0: every core)")
     parser.add_argument("--texts", type=int, default=1000, help="chats to diverge over")
@@ -151,7 +153,7 @@ def main():
     if not args.table:
         prepare(args)
         with ThreadPoolExecutor(args.jobs) as pool:
-            for done in [pool.submit(build, args, arm, seed) for seed in range(args.seeds) for arm in args.arms.split(",")]:
+            for done in [pool.submit(build, args, arm, seed) for seed in args.seeds.split(",") for arm in args.arms.split(",")]:
                 done.result()
     table(args)
 

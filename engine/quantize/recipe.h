@@ -24,7 +24,7 @@ struct Recipe {
   std::vector<Tier> tiers;  // to choose from
   int group = 128;          // columns that share a scale
   bool compensate_gate_up = true, compensate_down = true;  // error feedback; else nearest codeword
-  int spine_group = 32;                                    // the same of the spine's matrices
+  int spine_group = 64;                                    // the same of the spine's matrices
   // Bits of the spine's matrices by role: 4 or 8 (GPTQ), 16 (as they are).
   // kv_a makes what the cache keeps.
   int attention_bits = 4, kv_a_bits = 8, dense_mlp_bits = 4, shared_expert_bits = 4,

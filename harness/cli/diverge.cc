@@ -363,7 +363,7 @@ const Verb diverge_verb{
         "  assay diverge BASE CANDIDATE --texts mine.jsonl --json   (docs/formats/corpus.md)\n",
     .setup = [](CLI::App& app) -> Action {
       auto o = std::make_shared<Options>();
-      o->texts = std::string(ASSAY_SUITES_DIR) + "/divergence/texts.jsonl";
+      o->texts = std::string(ASSAY_SUITES_DIR) + "/divergence/texts.jsonl.gz";
       app.add_option("models", o->models, "Base and candidate folders")->required()->expected(1, 2);
       app.add_option("--texts", o->texts,
                      "Chats with their replies, or texts, one JSON object a line")
