@@ -95,29 +95,42 @@ function drawComparison() {
   const comparison = run.comparison;
   if (!comparison) return;
   at('comparison').hidden = false;
-  const points = share => (share >= 0 ? '+' : '−') + Math.abs(100 * share).toFixed(1);
-  const rows = comparison.rows.map(r => el('tr', {class: r.language ? null : 'total'},
-    el('td', {}, badge(r.regressed ? '✗ regressed' : '✓ holds', r.regressed ? 'bad' : 'good')),
-    el('th', {scope: 'row'}, armTitle(r.suite, r.arm) + (r.language ? ' · ' + (languageName[r.language] ?? r.language) : '') + (r.metric === 'closed' ? ' · thinking closed' : '')),
-    num(number(r.n)), num(percent(r.n_base / r.n)), num(percent(r.n_candidate / r.n)),
-    el('td', {class: 'num'}, points(r.difference), el('span', {class: 'interval'}, '[' + points(r.lo) + ', ' + points(r.hi) + ']')),
-    num(r.n_regressed + ' / ' + r.n_fixed), num(r.p_holm.toPrecision(2)), num('−' + r.detectable)));
-  const flip = f => {
-    const [suite, arm, id] = f.key.split('/');
-    return el('tr', {},
-      el('td', {}, badge(f.regressed ? 'regressed' : 'fixed', f.regressed ? 'bad' : 'good')),
-      el('th', {scope: 'row'}, link(id, {suite, arm, language: f.language, text: id})), el('td', {}, arm),
-      el('td', {class: 'wrap'}, f.question), num(f.expected),
-      el('td', {class: 'wrap'}, f.base_answer || words(f.base_class)), el('td', {class: 'wrap'}, f.candidate_answer || words(f.candidate_class)), num(f.first_difference));
+  const {baseline, alpha, floor, flips} = comparison;
+  const points = share => {
+    const size = Math.abs(100 * share).toFixed(1);
+    return (Number(size) === 0 ? '' : share < 0 ? '−' : '+') + size;
   };
+  const pValue = p => p < 0.0001 ? '< 0.0001' : p.toPrecision(2);
+  const blind = r => !r.regressed && r.detectable > r.n;  // not even the loss of every sample would have shown
+  const rows = comparison.rows.map(r => el('tr', {class: r.language ? null : 'total'},
+    el('td', {}, r.regressed ? badge('✗ regressed', 'bad') : blind(r) ? badge('– cannot tell', 'meh') : badge('✓ holds', 'good')),
+    el('th', {scope: 'row'}, armTitle(r.suite, r.arm) + (r.language ? ' · ' + (languageName[r.language] ?? r.language) : '') + (r.metric === 'closed' ? ' · closed' : '')),
+    num(number(r.n)), num(percent(r.n_base / r.n)), num(percent(r.n_candidate / r.n)),
+    el('td', {class: 'num'}, points(r.difference), el('span', {class: 'interval', title: tight('95 % interval over ') + r.n_clusters + ' clusters'}, '[' + points(r.lo) + ', ' + points(r.hi) + ']')),
+    num(r.n_regressed + ' / ' + r.n_fixed), num(pValue(r.p_holm)),
+    el('td', {class: 'soft'}, r.regressed ? '–' : blind(r) ? 'too few' : number(r.detectable) + ' more')));
+  const reply = (answer, outcome, language) => el('td', {class: 'reply'}, el('div', {lang: language}, answer, ' ',
+    ['correct', 'wrong'].includes(outcome) ? '' : badge(words(outcome), tone(outcome))));
+  const flip = f => {
+    const [suite, arm, ...rest] = f.key.split('/'), id = rest.join('/');
+    return el('tr', {},
+      el('td', {}, badge(f.regressed ? '✗ regressed' : '✓ fixed', f.regressed ? 'bad' : 'good')),
+      el('th', {scope: 'row'}, link(id, {suite, arm, language: f.language, text: id}), el('div', {class: 'soft'}, armTitle(suite, arm))),
+      el('td', {class: 'reply soft'}, el('div', {lang: f.language}, f.question)), num(f.expected),
+      reply(f.base_answer, f.base_class, f.language), reply(f.candidate_answer, f.candidate_class, f.language), num(number(f.first_difference)));
+  };
+  const differs = Object.keys(run.identity).filter(key => JSON.stringify(run.identity[key]) !== JSON.stringify(baseline.identity[key]));
+  if (baseline.commit !== run.provenance.commit) differs.push('commit');
+  const nRegressed = flips.filter(f => f.regressed).length;
   at('comparison').append(...[
-    el('p', {class: 'soft'}, 'Baseline: ' + comparison.baseline.folder + '. ' + number(comparison.n_same_tokens) + ' of ' + number(comparison.n_pairs) +
-      ' replies have the same tokens, ' + number(comparison.n_both_wrong) + ' are wrong in both.'),
-    table(['', '', {text: 'n', num: true}, {text: 'base', num: true}, {text: 'now', num: true}, {text: tight('difference [95 %], points'), num: true},
-      {text: 'regressed / fixed', num: true}, {text: 'p (Holm)', num: true, title: 'Exact sign-flip permutation over clusters, adjusted over all rows'},
-      {text: 'would show', num: true, title: 'So many more regressed samples would have made the row a regression'}], rows),
-    comparison.flips.length ? el('h3', {}, 'Samples that changed') : null,
-    comparison.flips.length ? table(['', 'Sample', 'Arm', 'Question', {text: 'Expected', num: true}, 'Baseline', 'Now', {text: 'parts at token', num: true}], comparison.flips.map(flip)) : null].filter(Boolean));
+    el('p', {class: 'soft'}, 'Baseline: ' + baseline.folder + (differs.length ? ', which differs in ' + differs.map(words).join(', ') : ', of the same identity') + '. ' +
+      number(comparison.n_same_tokens) + ' of ' + number(comparison.n_pairs) + ' replies have the same tokens, ' + number(comparison.n_both_wrong) + ' are correct in neither.'),
+    table(['', 'Accuracy, or share closed', {text: 'n', num: true}, {text: 'Baseline', num: true}, {text: 'Now', num: true}, {text: tight('Difference [95 %], points'), num: true},
+      {text: 'Regressed / fixed', num: true}, {text: 'p (Holm)', num: true, title: 'Exact sign-flip permutation over clusters, adjusted over all rows'},
+      {text: 'Would fail with', title: 'So many more regressed samples, each of a cluster of its own, would have made the row a regression'}], rows),
+    el('p', {class: 'soft'}, tight('A row regressed if its p is below ' + alpha + ' and at least ' + 100 * floor + ' % of its samples were lost, net. Samples of one cluster count as one observation.')),
+    flips.length ? el('h3', {}, 'Samples that changed: ' + number(nRegressed) + ' regressed, ' + number(flips.length - nRegressed) + ' fixed') : null,
+    flips.length ? table(['', 'Sample', 'Question', {text: 'Expected', num: true}, 'Baseline', 'Now', {text: 'Part at token', num: true, title: 'Position in the reply at which the two part'}], flips.map(flip)) : null].filter(Boolean));
 }
 function drawAccuracy() {
   const heads = ['', {text: 'n', num: true},
@@ -302,4 +315,4 @@ addEventListener('beforeprint', () => {  // on paper, what failed is shown in fu
   for (const item of at('list').children) if (item.sample.outcome.class !== 'correct') toggle(item, true);
 });
 
-drawVerdict(); drawGates(); drawComparison(); drawAccuracy(); drawKinds(); drawOutcomes(); drawFilters(); drawProvenance(); fromAddress(false);
+drawVerdict(); drawComparison(); drawGates(); drawAccuracy(); drawKinds(); drawOutcomes(); drawFilters(); drawProvenance(); fromAddress(false);
