@@ -5,12 +5,14 @@
 
 #include <sstream>
 
+#include "harness/compare.h"
 #include "harness/test_support.h"
 #include "harness/verdict.h"
 
 namespace assay::harness {
 namespace {
 
+using testing::ContainsRegex;
 using testing::HasSubstr;
 using testing::Not;
 
@@ -57,6 +59,46 @@ TEST(Console, SaysTheVerdictWhereTheReportIsAndHowToRepeatIt) {
   EXPECT_THAT(text, HasSubstr("exit code 0"));
   EXPECT_THAT(text, HasSubstr("out/x/report.html"));
   EXPECT_THAT(text, HasSubstr("assay run sums --model m"));
+}
+
+TEST(Console, AComparisonShowsEveryRowAndMarksTheOneThatRegressed) {
+  Comparison comparison;
+  comparison.rows = {{.suite = "sums",
+                      .arm = "thinking",
+                      .metric = "accuracy",
+                      .n = 80,
+                      .n_base = 78,
+                      .n_candidate = 60,
+                      .n_regressed = 20,
+                      .n_fixed = 2,
+                      .difference = {-0.225, -0.32, -0.13},
+                      .p_holm = 0.00012,
+                      .regressed = true},
+                     {.suite = "sums",
+                      .arm = "thinking",
+                      .language = "ja",
+                      .metric = "closed",
+                      .n = 40,
+                      .n_base = 39,
+                      .n_candidate = 40,
+                      .n_fixed = 1,
+                      .difference = {0.025, -0.01, 0.06},
+                      .detectable = 9}};
+  comparison.n_pairs = 80;
+  comparison.n_same_tokens = 31;
+  Json run = small_run();
+  EXPECT_THAT(render_console(run, {}), Not(HasSubstr("against the baseline")));
+  run["comparison"] = to_json(comparison);
+  const std::string text = render_console(run, {});
+  EXPECT_THAT(text,
+              ContainsRegex("sums · thinking +80 +97.5 % +75.0 % +-22.5 .-32.0, -13.0. +20 / 2 "
+                            "+0.00012"));
+  EXPECT_THAT(text, ContainsRegex("sums · thinking · ja · closed +40 +97.5 % +100.0 % +.2.5 "
+                                  ".-1.0, .6.0. +0 / 1 +1 +−9"));
+  EXPECT_THAT(text, HasSubstr("31 of 80 replies have the same tokens"));
+  const std::string coloured = render_console(run, {true, ""});
+  EXPECT_THAT(coloured, HasSubstr("\x1b[31m-22.5 [-32.0, -13.0]\x1b[0m"));
+  EXPECT_THAT(coloured, Not(HasSubstr("\x1b[31m+2.5")));
 }
 
 TEST(Console, ColourOnlyWhereItIsAskedFor) {

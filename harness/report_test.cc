@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "base/file.h"
+#include "harness/compare.h"
 #include "harness/report_page.h"
 #include "harness/test_support.h"
 #include "harness/verdict.h"
@@ -70,6 +71,34 @@ TEST(Report, WhatAModelWroteIsNeverMarkup) {
     EXPECT_EQ((*data)["samples"][i]["answer"], attacks[i]);  // nothing is lost either
     EXPECT_EQ((*data)["samples"][i]["thinking"], attacks[i]);
   }
+}
+
+TEST(Report, AComparisonStandsAboveTheGatesAndItsTextIsNeverMarkup) {
+  const std::string attack = "</script><img src=x onerror=alert(1)>";
+  Comparison comparison;
+  comparison.flips = {{.key = "sums/thinking/a",
+                       .language = "en",
+                       .question = attack,
+                       .base_answer = attack,
+                       .candidate_answer = attack,
+                       .regressed = true}};
+  Json run = run_of({});
+  const std::string without = render_report(run, {});
+  run["comparison"] = to_json(comparison);
+  run["comparison"]["baseline"] = {{"folder", attack}};
+  const std::string page = render_report(run, {});
+  for (const char* tag : {"</script", "<img"}) EXPECT_EQ(count(page, tag), count(without, tag));
+  const auto data = parse_json(data_of(page), "data");
+  ASSERT_TRUE(data) << data.error().message;
+  EXPECT_EQ((*data)["run"]["comparison"], run["comparison"]);
+
+  const auto section = page.find("<section id=\"comparison\"");
+  ASSERT_NE(section, std::string::npos);
+  EXPECT_LT(section, page.find("<section id=\"gates\""));
+  EXPECT_THAT(page.substr(section, page.find('>', section) - section), HasSubstr(" hidden"))
+      << "a run without a baseline shows no empty section";
+  for (const auto& [key, value] : run["comparison"].items())  // nothing recorded goes unseen
+    EXPECT_THAT(std::string(kReportJs), HasSubstr(key)) << key;
 }
 
 TEST(Report, IsOnePageThatAsksForNothing) {
