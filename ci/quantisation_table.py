@@ -81,8 +81,8 @@ def mean_sd(values, digits=2):
     return f"{statistics.mean(scaled):.{digits}f}{spread}"
 
 
-def folders_of(args, arm):
-    return [f for f in sorted(args.out.glob(f"{arm}-seed?")) if (f / "size.json").exists()]
+def folders_of(args, arm, finished="diverge.json"):
+    return [f for f in sorted(args.out.glob(f"{arm}-seed?")) if (f / finished).exists()]
 
 
 def aim(args, what, arm, other, lang, most):
@@ -110,10 +110,11 @@ def table(args):
     print(f"| bf16 | | 16 | 16 | {(MODEL / 'model.safetensors').stat().st_size / 2**20:.1f} | 0 | 0 | 0 | 0 | 0 | 100 % | "
           f"{100 * a['estimate']:.1f} % [{100 * a['lo']:.1f}, {100 * a['hi']:.1f}] | | {c['n_true']} of {c['n']} |")
     for arm in ARMS:
-        folders = folders_of(args, arm)
+        # Of an interrupted call, builds that were only diverged count there.
+        diverges = [json.loads((f / "diverge.json").read_text()) for f in folders_of(args, arm)]
+        folders = folders_of(args, arm, "size.json")
         if not folders:
             continue
-        diverges = [json.loads((f / "diverge.json").read_text()) for f in folders]
         runs = [json.loads((f / "run" / "run.json").read_text()) for f in folders]
         bits = json.loads((folders[0] / "model" / "quantisation.json").read_text())["expert_bits"]
         rows, closed = [row_of(r, "accuracy") for r in runs], [row_of(r, "closed") for r in runs]
@@ -124,7 +125,8 @@ def table(args):
         difference = statistics.mean(r["difference"] for r in rows)
         lowest, highest = min(r["lo"] for r in rows), max(r["hi"] for r in rows)
         size = statistics.mean(json.loads((f / "size.json").read_text()) for f in folders)
-        print(f"| {arm} | {len(folders)} | {bits['code']:.2f} | {bits['total']:.2f} | {size / 2**20:.2f} | " + " | ".join(klds) +
+        seeds = f"{len(diverges)}" if len(diverges) == len(folders) else f"{len(diverges)} / {len(folders)}"
+        print(f"| {arm} | {seeds} | {bits['code']:.2f} | {bits['total']:.2f} | {size / 2**20:.2f} | " + " | ".join(klds) +
               f" | {p99} | {100 * top1:.2f} % | {100 * accuracy:.1f} % | {100 * difference:+.1f} [{100 * lowest:+.1f}, {100 * highest:+.1f}] | "
               f"{sum(r['n_candidate'] for r in closed)} of {sum(r['n'] for r in closed)} |")
     print("\n| mean KLD, ratio | of all seeds | of one seed | aim |\n|---|---|---|---|")

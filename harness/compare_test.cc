@@ -154,6 +154,11 @@ TEST(Verdict, ABaselineCanOnlyMakeItWorse) {
   EXPECT_EQ(v.state, VerdictState::kRegression);
   EXPECT_THAT(v.problems, SizeIs(2));
   v = pass;
+  const auto few = night(3, {});
+  add_comparison(v, compare(few, few), "");
+  EXPECT_EQ(v.state, VerdictState::kInvalid) << "where no drop could show, nothing is concluded";
+  EXPECT_THAT(v.summary, HasSubstr("no drop could have shown"));
+  v = pass;
   add_comparison(v, {}, "the seed differs");
   EXPECT_EQ(v.state, VerdictState::kInvalid);
   v.state = VerdictState::kRegression;

@@ -5,6 +5,7 @@
 #include <unicode/utf8.h>
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 namespace assay::harness {
@@ -142,6 +143,12 @@ std::string gate_table(const Json& gates, bool colour) {
   return table_text(rows, colour);
 }
 
+// "+1.5", "−2.1", "0.0".
+std::string signed_text(double value) {
+  const std::string digits = fmt::format("{:.1f}", std::abs(value));
+  return (digits == "0.0" ? "" : value > 0 ? "+" : "−") + digits;
+}
+
 std::string comparison_table(const Json& comparison, bool colour) {
   const auto soft = [](const char* text, bool right = false) {
     return Cell{text, right, Ink::kSoft};
@@ -157,6 +164,8 @@ std::string comparison_table(const Json& comparison, bool colour) {
     };
     const auto points = [&](const char* key) { return 100 * r.at(key).get<double>(); };
     const bool bad = r.at("regressed").get<bool>();
+    const int detectable = r.at("detectable").get<int>();
+    const bool can_show = !bad && detectable <= r.at("n").get<int>();
     rows.push_back(
         {{fmt::format("{} · {}{}{}", text_of(r, "suite"), text_of(r, "arm"),
                       language.empty() ? "" : " · " + language,
@@ -164,12 +173,12 @@ std::string comparison_table(const Json& comparison, bool colour) {
          {fmt::format("{}", r.at("n").get<int>()), true},
          {share("n_base"), true},
          {share("n_candidate"), true},
-         {fmt::format("{:+.1f} [{:+.1f}, {:+.1f}]", points("difference"), points("lo"),
-                      points("hi")),
+         {fmt::format("{} [{}, {}]", signed_text(points("difference")), signed_text(points("lo")),
+                      signed_text(points("hi"))),
           false, bad ? Ink::kBad : Ink::kPlain},
          {fmt::format("{} / {}", r.at("n_regressed").get<int>(), r.at("n_fixed").get<int>()), true},
          {fmt::format("{:.2g}", r.at("p_holm").get<double>()), true, bad ? Ink::kBad : Ink::kPlain},
-         {fmt::format("−{}", r.at("detectable").get<int>()), true}});
+         {can_show ? fmt::format("−{}", detectable) : "–", true}});
   }
   return table_text(rows, colour) + fmt::format("  {} of {} replies have the same tokens\n",
                                                 comparison.at("n_same_tokens").get<int>(),

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <set>
 
 namespace assay::harness {
@@ -184,12 +185,19 @@ void add_comparison(Verdict& verdict, const Comparison& comparison, const std::s
       fmt::format(" Against the baseline {} of {} samples regressed and {} were fixed", n_regressed,
                   comparison.n_pairs, n_fixed);
   if (comparison.regressions.empty()) {
-    int least = comparison.rows.empty() ? 0 : comparison.rows.front().n;
+    std::optional<int> least;
     for (const PairedRow& row : comparison.rows)
-      if (row.language.empty() && row.metric == "accuracy") least = std::min(least, row.detectable);
-    verdict.summary += fmt::format(
-        ", which chance explains; {} more regressed in one arm would have been a regression.",
-        least);
+      if (row.language.empty() && row.metric == "accuracy" && row.detectable <= row.n)
+        least = std::min(least.value_or(row.detectable), row.detectable);
+    if (least) {
+      verdict.summary +=
+          fmt::format("{}; {} more regressed in one arm would have been a regression.",
+                      n_regressed > n_fixed ? ", which cannot be told from chance" : "", *least);
+      return;
+    }
+    verdict.summary += "; with so few samples no drop could have shown.";
+    verdict.problems.push_back("too few samples for a comparison: ask more (--profile, --limit)");
+    if (verdict.state == VerdictState::kPass) verdict.state = VerdictState::kInvalid;
     return;
   }
   verdict.summary += ".";
