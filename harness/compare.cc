@@ -136,7 +136,7 @@ Comparison compare(std::span<const Sample> base, std::span<const Sample> candida
     out.n_both_wrong += !was && !is;
     if (was && !is) out.flips.push_back(flip_of(pair, true));
     if (is && !was) fixed.push_back(flip_of(pair, false));
-    add({c.suite, c.arm, ""}, pair);
+    if (c.gated) add({c.suite, c.arm, ""}, pair);  // what the model is known not to do is churn
   }
   const auto n_totals = groups.size();
   for (std::size_t i = 0; i < n_totals; ++i)

@@ -46,7 +46,8 @@ struct Comparison {
 
 // A row is a regression if Holm's adjusted p is below kAlpha and the net drop reaches kFloor of its
 // samples. Samples that did not run on either side are left out
-// of the pairs: the validity of each run is its own gate's affair.
+// of the pairs: the validity of each run is its own gate's affair. Ungated samples are pairs and
+// may be flips, but no row counts them.
 inline constexpr double kAlpha = 0.01, kFloor = 0.02;
 Comparison compare(std::span<const Sample> base, std::span<const Sample> candidate);
 

@@ -119,6 +119,17 @@ TEST(Compare, FlipsSayWhereTheRepliesPart) {
   EXPECT_EQ(c.flips[0].candidate_class, "wrong");
 }
 
+TEST(Compare, UngatedSamplesFlipButCountInNoRow) {
+  const auto base = night(100, {});
+  auto now = night(100, first(20));
+  for (Sample& s : now) s.gated = false;
+  const Comparison c = compare(base, now);
+  EXPECT_EQ(c.n_pairs, 100);
+  EXPECT_THAT(c.flips, SizeIs(20));
+  EXPECT_THAT(c.rows, IsEmpty());
+  EXPECT_THAT(c.regressions, IsEmpty());
+}
+
 TEST(Compare, SamplesThatDidNotRunAreNoPairs) {
   auto base = night(10, {}), now = night(10, {});
   now[4].outcome.termination = Termination::kError;
