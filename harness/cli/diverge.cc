@@ -121,7 +121,8 @@ void print_table(const std::vector<DivergenceSummary>& summaries) {
     fmt::print("  {:<5} {:<9} {:>6} {:>9}  {:<20} {:<20} {:<18} {:<20} {}\n", s.lang, s.part,
                s.n_texts, s.n_positions, shown(s.kld_mean), shown(s.kld_p99),
                fmt::format("{:.2f} ± {}", top1.value, error_of(top1)),
-               shown(percent(s.delta_p_rms)), shown(s.perplexity_ratio));
+               shown(percent(s.delta_p_rms)),
+               fmt::format("{:.5f} ± {}", s.perplexity_ratio.value, error_of(s.perplexity_ratio)));
   }
   const DivergenceSummary& all = summaries.front();
   fmt::print(
