@@ -139,8 +139,8 @@ double sign_flip_p(std::span<const int> cluster_sums) {
     reach += step;
   }
   double p = 0;
-  for (int t = -reach; t <= reach; ++t)
-    if (std::abs(t) >= std::abs(observed)) p += probability[static_cast<std::size_t>(t + reach)];
+  for (std::size_t i = 0; i < probability.size(); ++i)
+    if (std::abs(static_cast<int>(i) - reach) >= std::abs(observed)) p += probability[i];
   return std::min(1.0, p);
 }
 

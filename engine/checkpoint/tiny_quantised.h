@@ -11,6 +11,7 @@
 #include "base/rng.h"
 #include "engine/checkpoint/tiny_checkpoint.h"
 #include "kernels/dtype.h"
+#include "kernels/row_major.h"
 
 namespace assay::engine {
 
@@ -67,7 +68,7 @@ class TinyQuantised {
       return fields;
     };
     const auto q = random_words(n_cols / per_word * n_rows),
-               z = random_words(n_groups * (n_rows / per_word));
+               z = random_words(n_groups * n_rows / per_word);
     TinyTensor scales{"F16", {n_groups, n_rows}, ""};
     std::vector<double> scale;
     for (int i = 0; i < n_groups * n_rows; ++i) scale.push_back(put_f16(scales));
@@ -75,12 +76,11 @@ class TinyQuantised {
     for (int r = 0; r < n_rows; ++r)
       for (int c = 0; c < n_cols; ++c) {
         const int g = c / kGroup;
-        const int value = static_cast<int>(q[static_cast<std::size_t>(c / per_word * n_rows + r)]
-                                            [static_cast<std::size_t>(c % per_word)]);
-        const int zero =
-            static_cast<int>(z[static_cast<std::size_t>(g * (n_rows / per_word) + r / per_word)]
-                              [static_cast<std::size_t>(r % per_word)]);
-        w.push_back((value - (zero + 1)) * scale[static_cast<std::size_t>(g * n_rows + r)]);
+        const int value = static_cast<int>(
+            q[kernels::row_major(c / per_word, n_rows, r)][static_cast<std::size_t>(c % per_word)]);
+        const int zero = static_cast<int>(z[kernels::row_major(g, n_rows / per_word, r / per_word)]
+                                           [static_cast<std::size_t>(r % per_word)]);
+        w.push_back((value - (zero + 1)) * scale[kernels::row_major(g, n_rows, r)]);
       }
     const auto packed = [&](const auto& fields, std::vector<std::int64_t> shape) {
       TinyTensor t{"I32", std::move(shape), ""};
@@ -117,7 +117,7 @@ class TinyQuantised {
         const double value = e == 0 ? std::ldexp(m, -9) : std::ldexp(8 + m, e - 10);
         weights[module].push_back(
             (byte & 0x80 ? -value : value) *
-            static_cast<double>(scale[static_cast<std::size_t>(r / block * across + c / block)]));
+            static_cast<double>(scale[kernels::row_major(r / block, across, c / block)]));
       }
     tensors[module + ".weight"] = t;
     tensors[module + ".weight_scale_inv"] = scales;

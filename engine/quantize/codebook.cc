@@ -241,6 +241,16 @@ int reseed_empty(const Lanes& lanes, const Assignment& assignment,
 
 }  // namespace
 
+float initial_scale(const float* w, int n) {
+  double sum = 0, square = 0;
+  for (int i = 0; i < n; ++i) {
+    sum += static_cast<double>(w[i]);
+    square += static_cast<double>(w[i]) * static_cast<double>(w[i]);
+  }
+  return round_to_f16(
+      static_cast<float>(std::sqrt(std::max(0.0, square / n - sum / n * (sum / n)))));
+}
+
 Result<KMeansResult> fit_codebook(const float* points, const float* weights, std::int64_t n_points,
                                   int dim, const KMeansOptions& options, ThreadPool& pool) {
   if (!is_searchable_dim(dim))

@@ -15,6 +15,9 @@ struct Codebook {
   std::vector<float> values;  // (n_codes, dim), each a binary16 value
 };
 
+// The scale that a group of n weights begins with: their standard deviation, rounded to binary16.
+float initial_scale(const float* w, int n);
+
 struct KMeansOptions {
   int n_codes = 256;
   int max_iterations = 50;

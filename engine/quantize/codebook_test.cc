@@ -126,7 +126,7 @@ TEST(Codebook, IterationsOnlyImproveIt) {
 TEST(Codebook, EmptyClustersAreReseeded) {
   std::vector<float> x(3000, 0.0f), w(3000, 1.0f);
   for (int i = 0; i < 20; ++i)
-    x[static_cast<std::size_t>(150 * i + 75)] = static_cast<float>(i + 1);
+    x[150 * static_cast<std::size_t>(i) + 75] = static_cast<float>(i + 1);
   // 64 seeds per codeword are all 3000 points: costs of duplicates are zero, so 21 distinct values
   // and 21 codewords must give a cost of zero.
   const auto result = fit(x, w, 1, {.n_codes = 21, .max_iterations = 50, .tolerance = 0});

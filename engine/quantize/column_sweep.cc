@@ -1,11 +1,24 @@
 #include "engine/quantize/column_sweep.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/check.h"
 #include "engine/quantize/sweep_cpu.h"
 
 namespace assay::engine {
+
+Result<void> check_sweep(const float* w, int n_rows, int n_cols, const HessianFactor& factor,
+                         std::string_view name) {
+  if (factor.dim() != n_cols)
+    return fail("{}: the Hessian has dimension {}, expected {}", name, factor.dim(), n_cols);
+  const std::int64_t n = std::int64_t{n_rows} * n_cols;
+  for (std::int64_t i = 0; i < n; ++i)
+    if (!std::isfinite(w[i]))
+      return fail("{}: row {}, column {} is not finite: the checkpoint is damaged", name,
+                  i / n_cols, i % n_cols);
+  return {};
+}
 
 ColumnSweep::ColumnSweep(const float* w, int n_rows, int n_cols, const HessianFactor& factor,
                          ThreadPool& pool)
@@ -55,7 +68,7 @@ void ColumnSweep::end_block(int chunk, int col, int dim, int first, int n, float
   for (int r = 0; r < n_rows_of(chunk); ++r)
     for (int i = 0; i < dim; ++i) {
       const auto v = static_cast<double>(sums[(at_col + i) * kLanes + r]);
-      row_error_[static_cast<std::size_t>(chunk * kLanes + r)] += v * v;
+      row_error_[static_cast<std::size_t>(chunk) * kLanes + static_cast<std::size_t>(r)] += v * v;
     }
 }
 

@@ -6,13 +6,20 @@
 // s_b = Σ_{k left of b} e_k R[k, b] is known once the columns to the left are.
 #pragma once
 
+#include <cstdint>
 #include <span>
+#include <string_view>
 #include <vector>
 
+#include "base/result.h"
 #include "base/thread_pool.h"
 #include "engine/quantize/hessian.h"
 
 namespace assay::engine {
+
+// What a sweep needs: a factor of n_cols columns, and weights that are finite.
+Result<void> check_sweep(const float* w, int n_rows, int n_cols, const HessianFactor& factor,
+                         std::string_view name);
 
 class ColumnSweep {
  public:

@@ -86,6 +86,23 @@ std::string expert_module(int layer, std::size_t expert, std::size_t projection)
   return fmt::format("model.layers.{}.mlp.experts.{}.{}", layer, expert, kProjections[projection]);
 }
 
+Result<void> check_spine(const ModelWeights& weights, const Recipe& recipe) {
+  const auto check = [](const Matrix& m, int bits) -> Result<void> {
+    if (m.empty() || bits == 16) return {};
+    return check_packable(m.n_rows, m.n_cols, bits, module_of(m));
+  };
+  for (const LayerWeights& w : weights.layers) {
+    for (const Matrix* m : {&w.q_a, &w.q_b, &w.kv_b, &w.o})
+      ASSAY_TRY_VOID(check(*m, recipe.attention_bits));
+    ASSAY_TRY_VOID(check(w.kv_a, recipe.kv_a_bits));
+    for (const Matrix* m : {&w.mlp.gate, &w.mlp.up, &w.mlp.down})
+      ASSAY_TRY_VOID(
+          check(*m, w.experts.empty() ? recipe.dense_mlp_bits : recipe.shared_expert_bits));
+  }
+  if (weights.lm_head.name == weights.embed.name) return {};  // tied, so it stays
+  return check(weights.lm_head, recipe.lm_head_bits);
+}
+
 Result<void> LayerEncoder::encode_spine(Matrix& m, int bits, const Hessian& h, EncodedLayer& out) {
   if (bits == 16) {
     out.tensors.push_back(copy_of(m));

@@ -17,6 +17,10 @@ struct EncodedLayer {
   Json report;                     // by module: format, samples, relative output error
 };
 
+// That every matrix of the spine can be packed in the bits that the recipe gives it: found out
+// before hours of work instead of after.
+Result<void> check_spine(const ModelWeights& weights, const Recipe& recipe);
+
 class LayerEncoder {
  public:
   LayerEncoder(const ModelConfig& config, const Recipe& recipe, const Plan& plan,

@@ -55,21 +55,22 @@ Grid fit_grid(const float* w, int n, int n_levels) {
 
 }  // namespace
 
-Result<ScalarEncoding> gptq_scalar(const float* w, int n_rows, int n_cols,
-                                   const HessianFactor& factor, const GptqScalarOptions& options,
-                                   ThreadPool& pool, std::string_view name) {
-  const int bits = options.bits;
+Result<void> check_packable(int n_rows, int n_cols, int bits, std::string_view name) {
   if (bits != 4 && bits != 8) return fail("{}: {} bits, expected 4 or 8", name, bits);
   const int per_word = 32 / bits;
   if (n_rows % per_word != 0 || n_cols % per_word != 0)
     return fail("{}: [{}, {}] cannot be packed {} values to a word: keep this matrix in 16 bits",
                 name, n_rows, n_cols, per_word);
-  if (factor.dim() != n_cols)
-    return fail("{}: the Hessian has dimension {}, expected {}", name, factor.dim(), n_cols);
-  for (int i = 0; i < n_rows * n_cols; ++i)
-    if (!std::isfinite(w[i]))
-      return fail("{}: row {}, column {} is not finite: the checkpoint is damaged", name,
-                  i / n_cols, i % n_cols);
+  return {};
+}
+
+Result<ScalarEncoding> gptq_scalar(const float* w, int n_rows, int n_cols,
+                                   const HessianFactor& factor, const GptqScalarOptions& options,
+                                   ThreadPool& pool, std::string_view name) {
+  const int bits = options.bits;
+  ASSAY_TRY_VOID(check_packable(n_rows, n_cols, bits, name));
+  const int per_word = 32 / bits;
+  ASSAY_TRY_VOID(check_sweep(w, n_rows, n_cols, factor, name));
 
   const int n_groups = (n_cols + options.group - 1) / options.group;
   std::vector<Grid> grids(static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(n_groups));

@@ -26,6 +26,9 @@ struct ScalarEncoding {
 
 // w (n_rows, n_cols). A group's grid spans its weights and zero, or the part of that range with the
 // least squared error. Errors: sizes that do not fill words, weights that are not finite.
+// That [n_rows, n_cols] fills whole words of `bits` (4 or 8) in both directions.
+Result<void> check_packable(int n_rows, int n_cols, int bits, std::string_view name);
+
 Result<ScalarEncoding> gptq_scalar(const float* w, int n_rows, int n_cols,
                                    const HessianFactor& factor, const GptqScalarOptions& options,
                                    ThreadPool& pool, std::string_view name);

@@ -12,6 +12,7 @@
 #include "engine/quantize/quantize_testing.h"
 #include "engine/quantize/sweep_cpu.h"
 #include "kernels/quantised.h"
+#include "kernels/row_major.h"
 
 namespace assay::engine {
 namespace {
@@ -19,9 +20,8 @@ namespace {
 using ::testing::HasSubstr;
 
 Codebook random_codebook(int dim, int n_codes, std::uint64_t seed) {
-  Codebook book{.dim = dim,
-                .n_codes = n_codes,
-                .values = normals(static_cast<std::size_t>(dim * n_codes), seed)};
+  Codebook book{
+      .dim = dim, .n_codes = n_codes, .values = normals(kernels::row_major(n_codes, dim, 0), seed)};
   for (float& v : book.values) v = round_to_f16(v);
   return book;
 }
@@ -31,7 +31,7 @@ struct Problem {
       : n_rows(rows),
         n_cols(cols),
         pool(2),
-        w(normals(static_cast<std::size_t>(rows * cols), seed)),
+        w(normals(kernels::row_major(rows, cols, 0), seed)),
         h(cols) {
     for (float& v : w) v *= 0.05f;
     const int n = 3 * cols;
@@ -49,7 +49,7 @@ struct Problem {
     return sum;
   }
   double diff(const std::vector<double>& q, int r, int c) const {
-    const auto at = static_cast<std::size_t>(r * n_cols + c);
+    const auto at = kernels::row_major(r, n_cols, c);
     return static_cast<double>(w[at]) - q[at];
   }
   int n_rows, n_cols;
@@ -114,7 +114,7 @@ std::vector<std::uint16_t> sweep_by_definition(const Problem& p, const Codebook&
       const int first = b / group * group, end = std::min(n, first + group);
       double sum = 0, square = 0;
       for (int c = first; c < end; ++c) {
-        const double v = static_cast<double>(p.w[static_cast<std::size_t>(row * n + c)]);
+        const double v = static_cast<double>(p.w[kernels::row_major(row, n, c)]);
         sum += v, square += v * v;
       }
       const double mean = sum / (end - first);
@@ -129,9 +129,8 @@ std::vector<std::uint16_t> sweep_by_definition(const Problem& p, const Codebook&
           for (int i = 0; i < b; ++i)
             column += e[static_cast<std::size_t>(i)] * static_cast<double>(p.factor_.at(i, j));
           for (int i = b; i <= j; ++i)
-            column += (static_cast<double>(p.w[static_cast<std::size_t>(row * n + i)]) -
-                       scale * static_cast<double>(
-                                   book.values[static_cast<std::size_t>(k * d + i - b)])) *
+            column += (static_cast<double>(p.w[kernels::row_major(row, n, i)]) -
+                       scale * static_cast<double>(book.values[kernels::row_major(k, d, i - b)])) *
                       static_cast<double>(p.factor_.at(i, j));
           cost += column * column;
         }
@@ -140,8 +139,8 @@ std::vector<std::uint16_t> sweep_by_definition(const Problem& p, const Codebook&
       out.push_back(static_cast<std::uint16_t>(best));
       for (int i = b; i < b + d; ++i)
         e[static_cast<std::size_t>(i)] =
-            static_cast<double>(p.w[static_cast<std::size_t>(row * n + i)]) -
-            scale * static_cast<double>(book.values[static_cast<std::size_t>(best * d + i - b)]);
+            static_cast<double>(p.w[kernels::row_major(row, n, i)]) -
+            scale * static_cast<double>(book.values[kernels::row_major(best, d, i - b)]);
     }
   }
   return out;
@@ -240,10 +239,10 @@ TEST(GptqVq, DescentEndsWhereNoSingleCodewordHelps) {
       for (int k = 0; k < 16; ++k) {
         std::vector<double> other = q;
         const double scale = static_cast<double>(
-            kernels::f16_to_f32(e->scales[static_cast<std::size_t>(r * 2 + b * 4 / 16)]));
+            kernels::f16_to_f32(e->scales[kernels::row_major(r, 2, b * 4 / 16)]));
         for (int i = 0; i < 4; ++i)
-          other[static_cast<std::size_t>(r * p.n_cols + b * 4 + i)] =
-              scale * static_cast<double>(book.values[static_cast<std::size_t>(k * 4 + i)]);
+          other[kernels::row_major(r, p.n_cols, b * 4 + i)] =
+              scale * static_cast<double>(book.values[kernels::row_major(k, 4, i)]);
         EXPECT_GE(p.error_of(other), error * (1 - 1e-6)) << r << " " << b << " " << k;
       }
 }
@@ -408,10 +407,9 @@ TEST(GptqScalar, PacksWhatTheReaderReads) {
                      high = static_cast<double>(*std::max_element(first, last));
         const double step = (high - low) / ((1 << bits) - 1);
         nearest.push_back(
-            low + step * std::round(
-                             (static_cast<double>(p.w[static_cast<std::size_t>(r * p.n_cols + c)]) -
-                              low) /
-                             step));
+            low +
+            step * std::round((static_cast<double>(p.w[kernels::row_major(r, p.n_cols, c)]) - low) /
+                              step));
       }
     EXPECT_LT(p.error_of(q), p.error_of(nearest)) << bits << " bits";
   }

@@ -29,8 +29,8 @@ class VqSweep {
     scales_.resize(static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(n_groups_));
     for (int r = 0; r < n_rows; ++r)
       for (int g = 0; g < n_groups_; ++g)
-        scale(r, g) = deviation(w + static_cast<std::ptrdiff_t>(r) * n_cols + g * options.group,
-                                std::min(options.group, n_cols - g * options.group));
+        scale(r, g) = initial_scale(w + static_cast<std::ptrdiff_t>(r) * n_cols + g * options.group,
+                                    std::min(options.group, n_cols - g * options.group));
     indices_.resize(static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(n_cols / book.dim));
   }
 
@@ -66,16 +66,6 @@ class VqSweep {
   float& scale(int row, int group) {
     return scales_[static_cast<std::size_t>(row) * static_cast<std::size_t>(n_groups_) +
                    static_cast<std::size_t>(group)];
-  }
-
-  static float deviation(const float* w, int n) {
-    double sum = 0, square = 0;
-    for (int i = 0; i < n; ++i) {
-      sum += static_cast<double>(w[i]);
-      square += static_cast<double>(w[i]) * static_cast<double>(w[i]);
-    }
-    return round_to_f16(
-        static_cast<float>(std::sqrt(std::max(0.0, square / n - sum / n * (sum / n)))));
   }
 
   // The codebook as block `col` sees it, c R_bb, and half of its squared norms: what
@@ -152,7 +142,7 @@ class VqSweep {
         b.q[i * kLanes + lane] =
             s * book_.values[k * static_cast<std::size_t>(dim) + static_cast<std::size_t>(i)];
       if (lane >= n) continue;
-      const auto row = static_cast<std::size_t>(b.chunk * kLanes + lane);
+      const auto row = static_cast<std::size_t>(b.chunk) * kLanes + static_cast<std::size_t>(lane);
       indices_[row * static_cast<std::size_t>(n_cols_ / dim) +
                static_cast<std::size_t>(b.col / dim)] = static_cast<std::uint16_t>(k);
       const float* c = table + k * static_cast<std::size_t>(dim + 1);
@@ -215,12 +205,7 @@ Result<VqEncoding> gptq_vq(const float* w, int n_rows, int n_cols, const Codeboo
       options.group % codebook.dim != 0)
     return fail("{}: codewords of {} values do not divide {} columns in groups of {}", name,
                 codebook.dim, n_cols, options.group);
-  if (factor.dim() != n_cols)
-    return fail("{}: the Hessian has dimension {}, expected {}", name, factor.dim(), n_cols);
-  for (int i = 0; i < n_rows * n_cols; ++i)
-    if (!std::isfinite(w[i]))
-      return fail("{}: row {}, column {} is not finite: the checkpoint is damaged", name,
-                  i / n_cols, i % n_cols);
+  ASSAY_TRY_VOID(check_sweep(w, n_rows, n_cols, factor, name));
   return VqSweep(w, n_rows, n_cols, codebook, factor, options, pool).run();
 }
 

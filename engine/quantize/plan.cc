@@ -29,17 +29,6 @@ std::vector<Module> modules_of(const ModelWeights& weights, const ModelStats& st
   return out;
 }
 
-// The standard deviation of one scale group, as scales begin.
-float group_scale(const float* w, int n) {
-  double sum = 0, square = 0;
-  for (int i = 0; i < n; ++i) {
-    sum += static_cast<double>(w[i]);
-    square += static_cast<double>(w[i]) * static_cast<double>(w[i]);
-  }
-  return round_to_f16(
-      static_cast<float>(std::sqrt(std::max(0.0, square / n - sum / n * (sum / n)))));
-}
-
 struct Points {
   std::vector<float> values, weights;  // (n, dim)
 };
@@ -63,7 +52,7 @@ Points sample_points(const std::vector<Module>& modules, int dim, std::int64_t n
       const auto row = static_cast<int>(at / per_row), col = static_cast<int>(at % per_row) * dim;
       const int first = col / group * group;
       const float* values = &w[static_cast<std::size_t>(row) * static_cast<std::size_t>(n_cols)];
-      const float scale = group_scale(values + first, std::min(group, n_cols - first));
+      const float scale = initial_scale(values + first, std::min(group, n_cols - first));
       if (scale == 0) continue;
       for (int i = 0; i < dim; ++i) {
         out.values.push_back(values[col + i] / scale);
@@ -108,7 +97,7 @@ double nearest_error(const Module& m, const Codebook& book, int group, ThreadPoo
     double base = 0;
     for (int first = 0; first < n_cols; first += group) {
       const int end = std::min(n_cols, first + group);
-      const float scale = group_scale(row + first, end - first);
+      const float scale = initial_scale(row + first, end - first);
       if (scale == 0) continue;
       for (int c = first; c < end; ++c) {
         const std::size_t at =

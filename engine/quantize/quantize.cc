@@ -410,6 +410,7 @@ Result<QuantizeReport> quantize(const QuantizeInput& in) {
     return fail("{} is quantised already ({}): quantise the original", in.model.string(),
                 config.quantisation.method());
   ASSAY_TRY(const ModelWeights weights, bind_weights(checkpoint));
+  ASSAY_TRY_VOID(check_spine(weights, in.recipe));
   ASSAY_TRY_VOID(check_texts(in.texts, config, in.calibration));
   ASSAY_TRY(const std::string fingerprint, checkpoint.fingerprint());
   ASSAY_TRY(State state, State::open(in.out, identity_of(in, fingerprint)));

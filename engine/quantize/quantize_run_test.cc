@@ -164,6 +164,10 @@ TEST_F(QuantizeRun, BadInputIsNamed) {
   wide.recipe.group = 8;
   EXPECT_THAT(error_of(wide), AllOf(HasSubstr("down_proj"), HasSubstr("d = 8")));
   fs::remove_all(tiny.dir / "out");
+  QuantizeInput odd = input("out");
+  odd.recipe.attention_bits = 4;
+  EXPECT_THAT(error_of(odd), AllOf(HasSubstr("self_attn"), HasSubstr("keep this matrix in 16")));
+  EXPECT_FALSE(fs::exists(tiny.dir / "out")) << "said before anything is made";
   QuantizeInput few = input("out");
   few.recipe.bits = 0.5;
   EXPECT_THAT(error_of(few), HasSubstr("0.5 code bits a weight are asked for"));

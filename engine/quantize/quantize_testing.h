@@ -26,7 +26,7 @@ inline std::vector<float> normals(std::size_t n, std::uint64_t seed) {
 // `reach` of them) and a few columns are much larger than the others.
 inline std::vector<float> correlated_inputs(int n_tokens, int dim, int reach, std::uint64_t seed) {
   std::vector<float> x(static_cast<std::size_t>(n_tokens) * static_cast<std::size_t>(dim));
-  const std::size_t width = static_cast<std::size_t>(dim + reach);
+  const std::size_t width = static_cast<std::size_t>(dim) + static_cast<std::size_t>(reach);
   for (int t = 0; t < n_tokens; ++t) {
     double sum = 0;
     const std::size_t row = static_cast<std::size_t>(t) * width;
