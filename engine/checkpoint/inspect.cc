@@ -211,7 +211,8 @@ Json to_json(const CheckpointSummary& s) {
       {"n_active_parameters", s.n_active_parameters},
       {"n_bytes", s.n_bytes},
       {"n_active_bytes", s.n_active_bytes},
-      {"bits", {{"routed_experts", s.routed_total_bits}, {"whole_file", s.bits_per_parameter()}}}};
+      {"bits",
+       {{"routed_experts_total", s.routed_total_bits}, {"all_tensors", s.bits_per_parameter()}}}};
   if (s.quantisation.empty()) return out;
   Json tiers = Json::array();
   for (const TierSummary& t : s.tiers)

@@ -45,7 +45,7 @@ struct CheckpointSummary {
   // Per weight of the routed experts: codes alone, the codebooks that they use, and both with
   // scales. Not quantised: the bits of the values, and no codebooks.
   double routed_code_bits = 0, routed_codebook_bits = 0, routed_total_bits = 0;
-  double bits_per_parameter() const {  // of the whole file
+  double bits_per_parameter() const {  // of all tensors
     return 8.0 * static_cast<double>(n_bytes) / static_cast<double>(n_parameters);
   }
   // Quantised checkpoints only.

@@ -105,7 +105,7 @@ TEST(Inspect, ADenseCheckpointHasTheBitsOfItsDtype) {
   EXPECT_EQ(s.routed_code_bits, 16);
   EXPECT_EQ(s.routed_total_bits, 16);
   EXPECT_EQ(s.bits_per_parameter(), 16);
-  EXPECT_EQ(to_json(s)["bits"], (Json{{"routed_experts", 16.0}, {"whole_file", 16.0}}));
+  EXPECT_EQ(to_json(s)["bits"], (Json{{"routed_experts_total", 16.0}, {"all_tensors", 16.0}}));
   EXPECT_FALSE(to_json(s).contains("quantisation"));
 }
 

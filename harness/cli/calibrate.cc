@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "engine/text/corpus.h"
+#include "harness/cli/at_least.h"
 #include "harness/cli/engine_flags.h"
 #include "harness/cli/progress.h"
 #include "harness/cli/verb.h"
@@ -158,15 +159,15 @@ const Verb calibrate_verb{
       app.add_option("--prompts", o->prompts, "Prompts, one JSON object a line")->required();
       app.add_option("--out", o->out, "Where the set is written")->required();
       app.add_option("--temperature", o->temperature, "0 is greedy")
-          ->check(CLI::NonNegativeNumber)
+          ->check(at_least(0))
           ->capture_default_str();
       app.add_option("--seed", o->seed, "Of sampling")->capture_default_str();
       app.add_option("--max-tokens", o->max_tokens, "Of a reply")
-          ->check(CLI::PositiveNumber)
+          ->check(at_least(1))
           ->capture_default_str();
       app.add_option("--max-length", o->max_length,
                      "Leave out texts of more tokens, prompt included (0: none)")
-          ->check(CLI::NonNegativeNumber)
+          ->check(at_least(0))
           ->capture_default_str();
       return [o] { return run(*o); };
     }};

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "base/file.h"
+#include "harness/cli/at_least.h"
 #include "harness/cli/engine_flags.h"
 #include "harness/cli/progress.h"
 #include "harness/cli/verb.h"
@@ -26,6 +27,7 @@ struct Options {
   std::string texts, base, save_base, out, noise_backend, noise_kernel;
   int limit = 0, n_noise_texts = 12;
   bool json = false;
+  std::vector<const CLI::Option*> of_new_base;  // what a captured base has settled
 };
 
 class Progress {
@@ -301,6 +303,13 @@ Result<int> run(const Options& o) {
   if (!o.base.empty() && !o.save_base.empty())
     return fail(
         "--base and --save-base exclude each other: one reads a captured base, one makes it");
+  for (const CLI::Option* option : o.of_new_base)
+    if (!o.base.empty() && option->count() > 0)
+      return fail(
+          "{} is for capturing a base, and --base {} holds the texts and the noise floor that it "
+          "was "
+          "captured with: leave it out, or capture again with --save-base",
+          option->get_name(), o.base);
   if (!o.base.empty() && !(o.noise_backend + o.noise_kernel).empty())
     return fail(
         "--noise-backend and --noise-kernel are for measuring the noise floor, and --base {} holds "
@@ -309,7 +318,7 @@ Result<int> run(const Options& o) {
   const std::size_t n_models = o.base.empty() && o.save_base.empty() ? 2 : 1;
   if (o.models.size() != n_models)
     return fail(
-        "{} model folders given, expected {}: assay diverge BASE CANDIDATE, assay diverge BASE "
+        "{} model folder(s) given, expected {}: assay diverge BASE CANDIDATE, assay diverge BASE "
         "--save-base "
         "FILE, or assay diverge --base FILE CANDIDATE",
         o.models.size(), n_models);
@@ -366,19 +375,22 @@ const Verb diverge_verb{
       auto o = std::make_shared<Options>();
       o->texts = std::string(ASSAY_SUITES_DIR) + "/divergence/texts.jsonl.gz";
       app.add_option("models", o->models, "Base and candidate folders")->required()->expected(1, 2);
-      app.add_option("--texts", o->texts,
-                     "Chats with their replies, or texts, one JSON object a line")
-          ->capture_default_str();
+      o->of_new_base.push_back(
+          app.add_option("--texts", o->texts,
+                         "Chats with their replies, or texts, one JSON object a line")
+              ->capture_default_str());
       app.add_option("--save-base", o->save_base,
                      "Capture the base's distributions into this file");
-      app.add_option("--base", o->base, "A captured base, instead of its folder");
-      app.add_option("--limit", o->limit, "Only so many of the texts (0: all)")
-          ->check(CLI::NonNegativeNumber);
-      app.add_option("--noise-texts", o->n_noise_texts,
-                     "Texts for the noise floor, the base against itself in another arithmetic (0: "
-                     "none)")
-          ->check(CLI::NonNegativeNumber)
-          ->capture_default_str();
+      app.add_option("--base", o->base, "A captured base with its texts, instead of its folder");
+      o->of_new_base.push_back(
+          app.add_option("--limit", o->limit, "Only so many of the texts (0: all)")
+              ->check(at_least(0)));
+      o->of_new_base.push_back(
+          app.add_option("--noise-texts", o->n_noise_texts,
+                         "Texts for the noise floor, the base against itself in another arithmetic "
+                         "(0: none)")
+              ->check(at_least(0))
+              ->capture_default_str());
       app.add_option("--noise-backend", o->noise_backend,
                      "Backend of the noise floor (default: reference, and cpu where the base runs "
                      "on reference); reference is scalar, too slow for a large base");

@@ -1,4 +1,6 @@
 // assay diverge as a user meets it.
+#include <algorithm>
+
 #include "harness/cli/cli_testing.h"
 #include "harness/cli/tiny_model.h"
 
@@ -23,8 +25,10 @@ class DivergeCli : public Cli {
     write(texts_, kTexts);
   }
   Outcome diverge(std::vector<std::string> more) {
+    const bool captured = std::find(more.begin(), more.end(), "--base") != more.end();
     more.insert(more.begin(), "diverge");
-    more.insert(more.end(), {"--texts", texts_, "--threads", "1", "--noise-texts", "1"});
+    more.insert(more.end(), {"--threads", "1"});
+    if (!captured) more.insert(more.end(), {"--texts", texts_, "--noise-texts", "1"});
     return assay(more);
   }
   fs::path base_ = dir_ / "base", candidate_ = dir_ / "candidate", texts_ = dir_ / "texts.jsonl",
@@ -206,6 +210,18 @@ TEST_F(DivergeCli, TextsThatCannotBeJudgedAreNamed) {
                AllOf(HasSubstr("text b"), HasSubstr("expected a reply")));
   expect_error(with("{\"id\":\"c\",\"messages\":[{\"content\":{}}],\"reply\":\"x\"}\n"),
                AllOf(HasSubstr("texts.jsonl"), HasSubstr("text c")));
+}
+
+TEST_F(DivergeCli, WhatACapturedBaseHasSettledIsRefusedNotIgnored) {
+  ASSERT_EQ(diverge({base_, "--save-base", captured_}).code, 0);
+  for (const std::vector<std::string>& extra :
+       {std::vector<std::string>{"--limit", "1"}, {"--texts", texts_}, {"--noise-texts", "3"}}) {
+    std::vector<std::string> all = {"--base", captured_, candidate_};
+    all.insert(all.end(), extra.begin(), extra.end());
+    expect_error(diverge(all), AllOf(HasSubstr(extra[0]), HasSubstr("leave it out")));
+  }
+  expect_error(assay({"diverge", base_, candidate_, "--limit", "-1"}),
+               HasSubstr("--limit: got -1, expected 0 or more."));
 }
 
 TEST_F(DivergeCli, FlagsThatContradictEachOtherAreRefused) {

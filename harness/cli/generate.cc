@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "engine/engine.h"
+#include "harness/cli/at_least.h"
 #include "harness/cli/engine_flags.h"
 #include "harness/cli/verb.h"
 
@@ -135,25 +136,25 @@ const Verb generate_verb{
           ->check(CLI::Range(0.0, 1.0))
           ->capture_default_str();
       app.add_option("--top-k", o->sampling.top_k, "0: off")
-          ->check(CLI::NonNegativeNumber)
+          ->check(at_least(0))
           ->capture_default_str();
       app.add_option("--min-p", o->sampling.min_p, "0: off")
           ->check(CLI::Range(0.0, 1.0))
           ->capture_default_str();
       app.add_option("--repetition-penalty", o->sampling.repetition_penalty, "1: off")
-          ->check(CLI::PositiveNumber)
+          ->check(CLI::Range(0.01, 100.0))
           ->capture_default_str();
       app.add_option("--seed", o->seed, "Same seed, same reply")->capture_default_str();
       app.add_option("--max-tokens", o->max_tokens, "Budget of the whole reply")
-          ->check(CLI::PositiveNumber)
+          ->check(at_least(1))
           ->capture_default_str();
       app.add_option("--max-thinking-tokens", o->max_thinking_tokens,
                      "Budget of the thinking (0: none of its own)")
-          ->check(CLI::NonNegativeNumber)
+          ->check(at_least(0))
           ->capture_default_str();
       app.add_option("--top", o->n_top,
                      "Log probabilities of the k most likely tokens per step (with --json)")
-          ->check(CLI::NonNegativeNumber)
+          ->check(at_least(0))
           ->capture_default_str();
       app.add_flag("--show-ids", o->show_ids, "Print the token ids of prompt and reply");
       app.add_flag("--json", o->json, "Print JSON instead of streaming");

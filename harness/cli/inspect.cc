@@ -74,7 +74,7 @@ void print_quantisation(const CheckpointSummary& s) {
   fmt::print(
       "\n  quantised by {}: routed experts {:.3f} code bits, {:.3f} bits with scales and "
       "codebooks; "
-      "whole file {:.3f} bits a parameter\n",
+      "all tensors {:.3f} bits a parameter\n",
       s.quantisation, s.routed_code_bits, s.routed_total_bits, s.bits_per_parameter());
   if (!s.vq_suffixes.empty())
     fmt::print("  vq tensors are named {}\n", fmt::join(s.vq_suffixes, " and "));
@@ -135,7 +135,7 @@ Result<int> run(const Options& o) {
   if (!summary.quantisation.empty())
     print_quantisation(summary);
   else
-    fmt::print("  not quantised: routed experts {:.3f} bits a weight; whole file {:.3f}\n",
+    fmt::print("  not quantised: routed experts {:.3f} bits a weight; all tensors {:.3f}\n",
                summary.routed_total_bits, summary.bits_per_parameter());
   fmt::print("  fingerprint {}\n", summary.fingerprint);
   return kPass;

@@ -92,8 +92,9 @@ int run(int argc, char** argv) {
     return app.exit(request);
   } catch (const CLI::ParseError& error) {
     const bool verb_known = !app.get_subcommands().empty();
+    const std::string what = error.what();
     return report_error(fmt::format(
-        "{} See assay{} --help.", error.what(),
+        "{}{} See assay{} --help.", what, what.ends_with('.') ? "" : ".",
         verb_known ? fmt::format(" {}", app.get_subcommands().front()->get_name()) : ""));
   }
   for (const Entry& entry : entries) {

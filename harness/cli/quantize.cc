@@ -8,7 +8,9 @@
 #include <memory>
 #include <set>
 
+#include "engine/checkpoint/checkpoint.h"
 #include "engine/text/corpus.h"
+#include "harness/cli/at_least.h"
 #include "harness/cli/verb.h"
 
 namespace assay::cli {
@@ -63,6 +65,11 @@ Result<std::vector<engine::CalibrationText>> read_texts(const Options& o, const 
   std::vector<engine::CalibrationText> out;
   for (const text::CorpusLine& line : lines) {
     if (o.limit > 0 && static_cast<int>(out.size()) == o.limit) break;
+    if (!line.messages.is_null() && line.reply.empty())
+      return fail(
+          "{}: text {}: messages without a reply, which make a prompt list: answer them with assay "
+          "calibrate first",
+          file, line.id);
     auto t = text::tokenize(line, tokenizer, chat_template);
     if (!t) return fail("{}: text {}: {}", file, line.id, t.error().message);
     out.push_back({line.lang.empty() ? "?" : line.lang, std::move(t->ids), t->reply});
@@ -144,6 +151,7 @@ Result<int> run(const Options& o) {
   ASSAY_TRY(in.recipe, recipe_of(o));
   if (const auto fits = in.recipe.check(); !fits)
     return fail("{}. Choose others with --bits, --tiers or --set", fits.error().message);
+  ASSAY_TRY_VOID(engine::Checkpoint::open(o.model));  // before its parts are missed by name
   in.calibration = o.calibration.empty() ? default_calibration(o.recipe) : o.calibration;
   ASSAY_TRY(in.texts, read_texts(o, in.calibration));
   in.calibration = fs::path(in.calibration).filename().string();
@@ -206,7 +214,7 @@ const Verb quantize_verb{
       app.add_option("--calibration", o->calibration,
                      "Texts for the Hessians (default: the recipe's bundled set)");
       app.add_option("--limit", o->limit, "Only the first so many texts (0: all)")
-          ->check(CLI::NonNegativeNumber);
+          ->check(at_least(0));
       app.add_option("--tiers", o->tiers, "Tiers to choose from: 1, 1.5, 2, 3, s1, s2, s3")
           ->delimiter(',');
       app.add_option("--uniform", o->uniform, "Ablation: one tier for every expert projection");

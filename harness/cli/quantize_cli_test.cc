@@ -104,8 +104,10 @@ TEST_F(QuantizeCli, ABadCalibrationFileIsNamedWithItsLine) {
   expect_refused(with("[1]\n"), HasSubstr("expected a JSON object"));
   expect_refused(with("{\"text\":7}\n"), HasSubstr("text is not a string"));
   expect_refused(with("{\"messages\":\"hi\"}\n"), HasSubstr("not a list"));
-  expect_refused(with("{\"messages\":[\"hi\"]}\n"), HasSubstr("set.jsonl"));
-  expect_refused(with("{\"messages\":[{\"role\":\"user\",\"content\":{}}]}\n"),
+  expect_refused(with("{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}\n"),
+                 AllOf(HasSubstr("set.jsonl: text 1"), HasSubstr("assay calibrate")));
+  expect_refused(with("{\"messages\":[\"hi\"],\"reply\":\"x\"}\n"), HasSubstr("set.jsonl"));
+  expect_refused(with("{\"messages\":[{\"role\":\"user\",\"content\":{}}],\"reply\":\"x\"}\n"),
                  AllOf(HasSubstr("set.jsonl"), HasSubstr("content")));
   expect_refused(with("{\"text\":\"a\",\"thinking\":1}\n"), HasSubstr("thinking"));
   expect_refused(with("{\"text\":\"\xff\"}\n"), HasSubstr("set.jsonl:1"));
@@ -155,7 +157,7 @@ TEST_F(QuantizeCli, AModelThatCannotBeQuantisedIsNamed) {
   with[1] = shared_ / "vq";
   expect_refused(assay(with), AllOf(HasSubstr("quantised already"), HasSubstr("original")));
   with[1] = dir_ / "nowhere";
-  expect_refused(assay(with), HasSubstr("nowhere"));
+  expect_refused(assay(with), AllOf(HasSubstr("nowhere"), HasSubstr("checkpoint folder")));
   fs::copy(shared_ / "tiny", dir_ / "damaged", fs::copy_options::recursive);
   with[1] = dir_ / "damaged";
   const fs::path weights = dir_ / "damaged" / "model.safetensors";

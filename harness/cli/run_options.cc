@@ -1,5 +1,7 @@
 #include "harness/cli/run_options.h"
 
+#include "harness/cli/at_least.h"
+
 #ifndef ASSAY_SUITES_DIR
 #error "the build defines where the suites lie"
 #endif
@@ -118,7 +120,7 @@ void RunFlags::add_to(CLI::App& app) {
       ->allow_extra_args(false)  // else "--arms direct arithmetic" would swallow the suite
       ->group(kWhat);
   option("limit", app.add_option("--limit", v.limit, "Only the first N samples of the plan"), "N")
-      ->check(CLI::PositiveNumber)
+      ->check(at_least(1))
       ->group(kWhat);
   option("suites_folder", app.add_option("--suites", v.suites_folder, "Folder of the suites"),
          "DIR")
@@ -132,7 +134,7 @@ void RunFlags::add_to(CLI::App& app) {
       ->check(CLI::Range(0.0, 1.0))
       ->group(kHow);
   option("top_k", app.add_option("--top-k", top_k_, "0 is off"), "K")
-      ->check(CLI::NonNegativeNumber)
+      ->check(at_least(0))
       ->group(kHow);
   option("min_p", app.add_option("--min-p", min_p_, "0 is off"), "P")
       ->check(CLI::Range(0.0, 1.0))
@@ -142,11 +144,11 @@ void RunFlags::add_to(CLI::App& app) {
       ->check(CLI::Range(0.01, 100.0))
       ->group(kHow);
   option("max_tokens", app.add_option("--max-tokens", max_tokens_, "Cap on every reply"), "N")
-      ->check(CLI::PositiveNumber)
+      ->check(at_least(1))
       ->group(kHow);
   constexpr const char* kEngine = "Engine";
   option("threads", app.add_option("--threads", v.threads, "Workers (default: every core)"), "N")
-      ->check(CLI::PositiveNumber)
+      ->check(at_least(1))
       ->group(kEngine);
   option("backend", app.add_option("--backend", v.backend, "cpu or reference"), "NAME")
       ->group(kEngine);

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "engine/engine.h"
+#include "harness/cli/at_least.h"
 #include "harness/cli/engine_flags.h"
 #include "harness/cli/text_input.h"
 #include "harness/cli/verb.h"
@@ -91,7 +92,7 @@ const Verb score_verb{
                      "Positions to report, ascending; negative counts from the end (default: all)")
           ->delimiter(',');
       app.add_option("--top", o->n_top, "Logits kept per position")
-          ->check(CLI::NonNegativeNumber)
+          ->check(at_least(0))
           ->capture_default_str();
       app.add_flag("--json", o->json, "Print JSON");
       return [o] { return run(*o); };
