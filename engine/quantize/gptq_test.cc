@@ -37,9 +37,9 @@ struct Problem {
     const int n = 3 * cols;
     const std::vector<float> x = correlated_inputs(n, cols, reach, seed + 1);
     h.add(x.data(), n, pool);
-    factor_ = *engine::factor(h, 0.01, "test");
+    factor = *engine::factor(h, 0.01, "test");
   }
-  double damped(int i, int j) const { return h.at(i, j) + (i == j ? factor_.damping() : 0.0); }
+  double damped(int i, int j) const { return h.at(i, j) + (i == j ? factor.damping() : 0.0); }
   // tr((W − Q)(H + damping I)(W − Q)ᵀ).
   double error_of(const std::vector<double>& q) const {
     double sum = 0;
@@ -56,7 +56,7 @@ struct Problem {
   ThreadPool pool;
   std::vector<float> w;
   Hessian h;
-  HessianFactor factor_;
+  HessianFactor factor;
 };
 
 // What the codes stand for, through the engine's own reader.
@@ -93,7 +93,7 @@ TEST(GptqVq, ErrorIsTheOutputErrorOfTheDecodedMatrix) {
     Problem p(70, 152, 11);  // more than a chunk of rows, more than a panel of columns
     const Codebook book = random_codebook(dim, n_codes, 3);
     for (const bool compensate : {true, false}) {
-      const auto e = gptq_vq(p.w.data(), p.n_rows, p.n_cols, book, p.factor_,
+      const auto e = gptq_vq(p.w.data(), p.n_rows, p.n_cols, book, p.factor,
                              {.group = 64, .compensate = compensate}, p.pool, "m");
       ASSERT_TRUE(e) << e.error().message;
       const double expected = p.error_of(decode(*e, p, book, 64));
@@ -127,11 +127,11 @@ std::vector<std::uint16_t> sweep_by_definition(const Problem& p, const Codebook&
         for (int j = b; j < b + d; ++j) {
           double column = 0;
           for (int i = 0; i < b; ++i)
-            column += e[static_cast<std::size_t>(i)] * static_cast<double>(p.factor_.at(i, j));
+            column += e[static_cast<std::size_t>(i)] * static_cast<double>(p.factor.at(i, j));
           for (int i = b; i <= j; ++i)
             column += (static_cast<double>(p.w[kernels::row_major(row, n, i)]) -
                        scale * static_cast<double>(book.values[kernels::row_major(k, d, i - b)])) *
-                      static_cast<double>(p.factor_.at(i, j));
+                      static_cast<double>(p.factor.at(i, j));
           cost += column * column;
         }
         if (cost < least) least = cost, best = k;
@@ -150,7 +150,7 @@ TEST(GptqVq, ChoosesTheCodewordThatTheDefinitionChooses) {
   const Problem p(5, 144, 21);
   const Codebook book = random_codebook(4, 32, 5);
   Problem q(5, 144, 21);
-  const auto e = gptq_vq(q.w.data(), q.n_rows, q.n_cols, book, q.factor_,
+  const auto e = gptq_vq(q.w.data(), q.n_rows, q.n_cols, book, q.factor,
                          {.group = 48, .n_refits = 0}, q.pool, "m");
   const std::vector<std::uint16_t> expected = sweep_by_definition(p, book, 48);
   int n_different = 0;  // a near-tie may fall the other way in float, and then what follows it
@@ -162,7 +162,7 @@ TEST(GptqVq, FeedbackPaysWhereInputsCorrelateAndRefitsNeverCost) {
   Problem p(64, 128, 31, 20);
   const Codebook book = random_codebook(8, 256, 7);
   const auto with = [&](bool compensate, int refits) {
-    return gptq_vq(p.w.data(), p.n_rows, p.n_cols, book, p.factor_,
+    return gptq_vq(p.w.data(), p.n_rows, p.n_cols, book, p.factor,
                    {.group = 128, .compensate = compensate, .n_refits = refits}, p.pool, "m")
         ->error;
   };
@@ -177,9 +177,8 @@ TEST(GptqVq, SameBitsForAnyPool) {
   Problem p(130, 136, 41);
   const Codebook book = random_codebook(8, 64, 9);
   ThreadPool one(1), three(3);
-  const auto a = gptq_vq(p.w.data(), p.n_rows, p.n_cols, book, p.factor_, {.group = 64}, one, "m");
-  const auto b =
-      gptq_vq(p.w.data(), p.n_rows, p.n_cols, book, p.factor_, {.group = 64}, three, "m");
+  const auto a = gptq_vq(p.w.data(), p.n_rows, p.n_cols, book, p.factor, {.group = 64}, one, "m");
+  const auto b = gptq_vq(p.w.data(), p.n_rows, p.n_cols, book, p.factor, {.group = 64}, three, "m");
   EXPECT_EQ(a->indices, b->indices);
   EXPECT_EQ(a->scales, b->scales);
   EXPECT_EQ(a->error, b->error);
@@ -188,7 +187,7 @@ TEST(GptqVq, SameBitsForAnyPool) {
 TEST(GptqVq, AGroupOfZerosHasScaleZero) {
   Problem p(3, 32, 51);
   std::fill(p.w.begin(), p.w.begin() + 16, 0.0f);
-  const auto e = gptq_vq(p.w.data(), p.n_rows, p.n_cols, random_codebook(4, 16, 1), p.factor_,
+  const auto e = gptq_vq(p.w.data(), p.n_rows, p.n_cols, random_codebook(4, 16, 1), p.factor,
                          {.group = 16, .n_refits = 0}, p.pool, "m");
   EXPECT_EQ(e->scales[0], 0);
   EXPECT_NE(e->scales[1], 0);
@@ -198,9 +197,9 @@ TEST(GptqVq, BadInputIsNamed) {
   Problem p(3, 32, 61);
   const Codebook book = random_codebook(4, 16, 1);
   p.w[37] = std::numeric_limits<float>::quiet_NaN();
-  const auto nan = gptq_vq(p.w.data(), 3, 32, book, p.factor_, {}, p.pool, "layers.3.up_proj");
+  const auto nan = gptq_vq(p.w.data(), 3, 32, book, p.factor, {}, p.pool, "layers.3.up_proj");
   EXPECT_THAT(nan.error().message, HasSubstr("layers.3.up_proj: row 1, column 5"));
-  const auto group = gptq_vq(p.w.data(), 3, 32, book, p.factor_, {.group = 6}, p.pool, "m");
+  const auto group = gptq_vq(p.w.data(), 3, 32, book, p.factor, {.group = 6}, p.pool, "m");
   EXPECT_THAT(group.error().message, HasSubstr("groups of 6"));
 }
 
@@ -214,7 +213,7 @@ TEST(GptqVq, DescentLowersTheOutputErrorAndSaysWhatItIs) {
     const Codebook book = random_codebook(dim, n_codes, 3);
     double before = std::numeric_limits<double>::infinity();
     for (const int n_passes : {0, 1, 3}) {
-      const auto e = gptq_vq(p.w.data(), p.n_rows, p.n_cols, book, p.factor_,
+      const auto e = gptq_vq(p.w.data(), p.n_rows, p.n_cols, book, p.factor,
                              descending(p, n_passes, 64), p.pool, "m");
       ASSERT_TRUE(e) << e.error().message;
       const double exact = p.error_of(decode(*e, p, book, 64));
@@ -230,7 +229,7 @@ TEST(GptqVq, DescentEndsWhereNoSingleCodewordHelps) {
   Problem p(6, 32, 21);
   const Codebook book = random_codebook(4, 16, 5);
   const auto e =
-      gptq_vq(p.w.data(), p.n_rows, p.n_cols, book, p.factor_, descending(p, 40, 16), p.pool, "m");
+      gptq_vq(p.w.data(), p.n_rows, p.n_cols, book, p.factor, descending(p, 40, 16), p.pool, "m");
   ASSERT_TRUE(e) << e.error().message;
   const std::vector<double> q = decode(*e, p, book, 16);
   const double error = p.error_of(q);
@@ -252,9 +251,9 @@ TEST(GptqVq, DescentHasTheSameBitsForAnyThreads) {
   const Codebook book = random_codebook(8, 32, 7);
   ThreadPool one(1);
   const auto a =
-      gptq_vq(p.w.data(), p.n_rows, p.n_cols, book, p.factor_, descending(p, 2, 64), p.pool, "m");
+      gptq_vq(p.w.data(), p.n_rows, p.n_cols, book, p.factor, descending(p, 2, 64), p.pool, "m");
   const auto b =
-      gptq_vq(p.w.data(), p.n_rows, p.n_cols, book, p.factor_, descending(p, 2, 64), one, "m");
+      gptq_vq(p.w.data(), p.n_rows, p.n_cols, book, p.factor, descending(p, 2, 64), one, "m");
   ASSERT_TRUE(a && b);
   EXPECT_EQ(a->indices, b->indices);
   EXPECT_EQ(a->scales, b->scales);
@@ -378,7 +377,7 @@ TEST_P(Sweep, TheNearestWeightedCodewordIsTheScalarLoops) {
 TEST(GptqScalar, PacksWhatTheReaderReads) {
   for (const int bits : {4, 8}) {
     Problem p(24, 136, 71);
-    const auto e = gptq_scalar(p.w.data(), p.n_rows, p.n_cols, p.factor_,
+    const auto e = gptq_scalar(p.w.data(), p.n_rows, p.n_cols, p.factor,
                                {.bits = bits, .group = 64}, p.pool, "m");
     ASSERT_TRUE(e) << e.error().message;
     const kernels::ScaledMatrix m{.kind = bits == 4 ? kernels::ScaledMatrix::Kind::kGptq4
@@ -417,9 +416,9 @@ TEST(GptqScalar, PacksWhatTheReaderReads) {
 
 TEST(GptqScalar, SizesThatDoNotFillWordsAreRefused) {
   Problem p(3, 32, 81);
-  EXPECT_THAT(gptq_scalar(p.w.data(), 3, 32, p.factor_, {.bits = 4}, p.pool, "odd").error().message,
+  EXPECT_THAT(gptq_scalar(p.w.data(), 3, 32, p.factor, {.bits = 4}, p.pool, "odd").error().message,
               HasSubstr("odd: [3, 32] cannot be packed 8 values to a word"));
-  EXPECT_THAT(gptq_scalar(p.w.data(), 3, 32, p.factor_, {.bits = 5}, p.pool, "m").error().message,
+  EXPECT_THAT(gptq_scalar(p.w.data(), 3, 32, p.factor, {.bits = 5}, p.pool, "m").error().message,
               HasSubstr("5 bits"));
 }
 

@@ -56,8 +56,9 @@ Points sample_points(const std::vector<Module>& modules, int dim, std::int64_t n
       if (scale == 0) continue;
       for (int i = 0; i < dim; ++i) {
         out.values.push_back(values[col + i] / scale);
-        out.weights.push_back(scale * scale * m.stats->row_weight[static_cast<std::size_t>(row)] *
-                              m.stats->col_energy[static_cast<std::size_t>(col + i)]);
+        out.weights.push_back(
+            scale * scale * m.stats->row_weight[static_cast<std::size_t>(row)] *
+            m.stats->col_energy[static_cast<std::size_t>(col) + static_cast<std::size_t>(i)]);
       }
     }
     base += n;

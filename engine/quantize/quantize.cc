@@ -346,7 +346,8 @@ class Job {
           const double n = static_cast<double>(m.n_rows) * m.n_cols;
           n_weights += n;
           code_bits += n * in_.recipe.tiers[static_cast<std::size_t>(plan_.tier[l][e][p])].bits();
-          scale_bits += 16.0 * m.n_rows * ((m.n_cols + in_.recipe.group - 1) / in_.recipe.group);
+          const int n_groups = (m.n_cols + in_.recipe.group - 1) / in_.recipe.group;
+          scale_bits += 16.0 * m.n_rows * n_groups;
         }
       }
     for (const Codebook& book : codebooks_)

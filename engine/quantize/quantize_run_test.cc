@@ -21,14 +21,14 @@ using ::testing::HasSubstr;
 class QuantizeRun : public ::testing::Test {
  protected:
   QuantizeRun() {
-    tiny.write_single(tiny_tensors());
-    tiny.write("tokenizer.json", "{}");
+    tiny_.write_single(tiny_tensors());
+    tiny_.write("tokenizer.json", "{}");
   }
 
   QuantizeInput input(const std::string& out) const {
     QuantizeInput in;
-    in.model = tiny.dir;
-    in.out = tiny.dir / out;
+    in.model = tiny_.dir;
+    in.out = tiny_.dir / out;
     for (int t = 0; t < 6; ++t) {
       CalibrationText text{.lang = t % 2 == 0 ? "ja" : "en", .ids = {}};
       for (int i = 0; i < 20 + t; ++i)
@@ -64,7 +64,7 @@ class QuantizeRun : public ::testing::Test {
     return done ? "" : done.error().message;
   }
 
-  TinyCheckpoint tiny;
+  TinyCheckpoint tiny_;
 };
 
 TEST_F(QuantizeRun, WritesACheckpointThatLoadsAndStaysWithinItsBits) {
@@ -72,8 +72,8 @@ TEST_F(QuantizeRun, WritesACheckpointThatLoadsAndStaysWithinItsBits) {
   ASSERT_TRUE(report) << report.error().message;
   EXPECT_LE(report->code_bits, 1.7);
   EXPECT_GT(report->code_bits, 1.3);
-  EXPECT_FALSE(fs::exists(tiny.dir / "out" / "quantize-state"));
-  const auto checkpoint = Checkpoint::open(tiny.dir / "out");
+  EXPECT_FALSE(fs::exists(tiny_.dir / "out" / "quantize-state"));
+  const auto checkpoint = Checkpoint::open(tiny_.dir / "out");
   ASSERT_TRUE(checkpoint) << checkpoint.error().message;
   const auto weights = bind_weights(*checkpoint);
   ASSERT_TRUE(weights) << weights.error().message;
@@ -87,7 +87,7 @@ TEST_F(QuantizeRun, WritesACheckpointThatLoadsAndStaysWithinItsBits) {
   ASSERT_TRUE(summary) << summary.error().message;
   EXPECT_NEAR(summary->routed_code_bits, report->code_bits, 1e-9);
   EXPECT_NEAR(summary->routed_total_bits, report->json["expert_bits"]["total"].get<double>(), 1e-9);
-  EXPECT_EQ(summary->n_parameters, inspect(*Checkpoint::open(tiny.dir))->n_parameters);
+  EXPECT_EQ(summary->n_parameters, inspect(*Checkpoint::open(tiny_.dir))->n_parameters);
   // Each of 131 + 15 tokens goes to two of three experts in both sparse layers.
   int n_samples = 0;
   for (const Json& layer : report->json["samples_per_expert"])
@@ -101,7 +101,7 @@ TEST_F(QuantizeRun, SameBytesForAnyThreads) {
   two.n_threads = 2;
   ASSERT_EQ(error_of(input("one")), "");
   ASSERT_EQ(error_of(two), "");
-  EXPECT_EQ(files_of(tiny.dir / "one"), files_of(tiny.dir / "two"));
+  EXPECT_EQ(files_of(tiny_.dir / "one"), files_of(tiny_.dir / "two"));
 }
 
 TEST_F(QuantizeRun, KilledAnywhereItGoesOnToTheSameBytes) {
@@ -126,9 +126,9 @@ TEST_F(QuantizeRun, KilledAnywhereItGoesOnToTheSameBytes) {
     int status = 0;
     ASSERT_EQ(waitpid(child, &status, 0), child);
     ASSERT_EQ(WEXITSTATUS(status), 9) << "at call " << kill_at;
-    EXPECT_FALSE(fs::exists(tiny.dir / out / "config.json")) << "unfinished, so no checkpoint";
+    EXPECT_FALSE(fs::exists(tiny_.dir / out / "config.json")) << "unfinished, so no checkpoint";
     ASSERT_EQ(error_of(input(out)), "") << "at call " << kill_at;
-    EXPECT_EQ(files_of(tiny.dir / out), files_of(tiny.dir / "whole")) << "at call " << kill_at;
+    EXPECT_EQ(files_of(tiny_.dir / out), files_of(tiny_.dir / "whole")) << "at call " << kill_at;
   }
 }
 
@@ -163,18 +163,18 @@ TEST_F(QuantizeRun, BadInputIsNamed) {
   EXPECT_THAT(error_of(wide), HasSubstr("setting group: got 4, expected a multiple of d = 8"));
   wide.recipe.group = 8;
   EXPECT_THAT(error_of(wide), AllOf(HasSubstr("down_proj"), HasSubstr("d = 8")));
-  fs::remove_all(tiny.dir / "out");
+  fs::remove_all(tiny_.dir / "out");
   QuantizeInput odd = input("out");
   odd.recipe.attention_bits = 4;
   EXPECT_THAT(error_of(odd), AllOf(HasSubstr("self_attn"), HasSubstr("keep this matrix in 16")));
-  EXPECT_FALSE(fs::exists(tiny.dir / "out")) << "said before anything is made";
+  EXPECT_FALSE(fs::exists(tiny_.dir / "out")) << "said before anything is made";
   QuantizeInput few = input("out");
   few.recipe.bits = 0.5;
   EXPECT_THAT(error_of(few), HasSubstr("0.5 code bits a weight are asked for"));
-  fs::remove_all(tiny.dir / "out");
+  fs::remove_all(tiny_.dir / "out");
   ASSERT_EQ(error_of(input("out")), "");
   QuantizeInput again = input("twice");
-  again.model = tiny.dir / "out";
+  again.model = tiny_.dir / "out";
   EXPECT_THAT(error_of(again), HasSubstr("is quantised already (auto-round)"));
 }
 
@@ -189,7 +189,8 @@ TEST_F(QuantizeRun, DamagedStateIsAnErrorNotGarbage) {
     _exit(0);
   }
   waitpid(child, nullptr, 0);
-  const fs::path file = tiny.dir / "out" / "quantize-state" / "round-0" / "layer-00000.safetensors";
+  const fs::path file =
+      tiny_.dir / "out" / "quantize-state" / "round-0" / "layer-00000.safetensors";
   ASSERT_TRUE(fs::exists(file));
   fs::resize_file(file, fs::file_size(file) - 7);
   EXPECT_THAT(error_of(input("out")), HasSubstr("layer-00000.safetensors"));
@@ -206,7 +207,7 @@ TEST_F(QuantizeRun, APlanOfAnotherModelIsRefused) {
     _exit(0);
   }
   waitpid(child, nullptr, 0);
-  const fs::path file = tiny.dir / "out" / "quantize-state" / "plan.json";
+  const fs::path file = tiny_.dir / "out" / "quantize-state" / "plan.json";
   const Json plan = *read_json(file);
   const auto with = [&](auto change) {
     Json changed = plan;

@@ -25,20 +25,20 @@ class QuantizeCli : public Cli {
   static void SetUpTestSuite() {
     std::string pattern = (fs::temp_directory_path() / "assay-quantize-XXXXXX").string();
     CHECK(mkdtemp(pattern.data()) != nullptr);
-    shared_ = pattern;
-    make_tiny_model(shared_ / "tiny");
-    CHECK(write_file_atomic(shared_ / "texts.jsonl", kTexts));
-    const Outcome o = assay(arguments(shared_ / "vq"));
+    built = pattern;
+    make_tiny_model(built / "tiny");
+    CHECK(write_file_atomic(built / "texts.jsonl", kTexts));
+    const Outcome o = assay(arguments(built / "vq"));
     ASSERT_EQ(o.code, 0) << o.err;
   }
-  static void TearDownTestSuite() { fs::remove_all(shared_); }
+  static void TearDownTestSuite() { fs::remove_all(built); }
 
   static std::vector<std::string> arguments(const fs::path& out,
                                             std::vector<std::string> more = {}) {
-    std::vector<std::string> all = {"quantize", shared_ / "tiny", out};
+    std::vector<std::string> all = {"quantize", built / "tiny", out};
     const std::pair<std::string, std::string> usual[] = {{"--tiers", "1,2"},
                                                          {"--bits", "1.5"},
-                                                         {"--calibration", shared_ / "texts.jsonl"},
+                                                         {"--calibration", built / "texts.jsonl"},
                                                          {"--threads", "1"}};
     for (const auto& [flag, value] : usual)
       if (std::find(more.begin(), more.end(), flag) == more.end())
@@ -54,7 +54,7 @@ class QuantizeCli : public Cli {
   }
   fs::path copy_quantised() {
     fs::remove_all(dir_ / "copy");
-    fs::copy(shared_ / "vq", dir_ / "copy", fs::copy_options::recursive);
+    fs::copy(built / "vq", dir_ / "copy", fs::copy_options::recursive);
     return dir_ / "copy";
   }
   // Every file of a folder, by name.
@@ -66,21 +66,21 @@ class QuantizeCli : public Cli {
     return files;
   }
 
-  static fs::path shared_;
+  static fs::path built;
 };
-fs::path QuantizeCli::shared_;
+fs::path QuantizeCli::built;
 
 TEST_F(QuantizeCli, WritesWhatInspectAndGenerateRead) {
-  const Outcome o = assay({"inspect", shared_ / "vq"});
+  const Outcome o = assay({"inspect", built / "vq"});
   ASSERT_EQ(o.code, 0) << o.err;
   for (const char* what : {"quantised by auto-round", "code bits", "layer 1", "vq_codes", "gptq"})
     EXPECT_THAT(o.out, HasSubstr(what));
-  const Json json = Json::parse(assay({"inspect", shared_ / "vq", "--json"}).out);
+  const Json json = Json::parse(assay({"inspect", built / "vq", "--json"}).out);
   EXPECT_EQ(json["n_parameters"],
-            Json::parse(assay({"inspect", shared_ / "tiny", "--json"}).out)["n_parameters"]);
-  const Outcome reply = assay({"generate", "--model", shared_ / "vq", "--max-tokens", "3", "hi"});
+            Json::parse(assay({"inspect", built / "tiny", "--json"}).out)["n_parameters"]);
+  const Outcome reply = assay({"generate", "--model", built / "vq", "--max-tokens", "3", "hi"});
   EXPECT_EQ(reply.code, 0) << reply.err;
-  const Json report = *read_json(shared_ / "vq" / "quantisation.json");
+  const Json report = *read_json(built / "vq" / "quantisation.json");
   EXPECT_LE(report["expert_bits"]["code"].get<double>(), 1.5);
   EXPECT_EQ(report["calibration"]["set"], "texts.jsonl");
 }
@@ -116,7 +116,9 @@ TEST_F(QuantizeCli, ABadCalibrationFileIsNamedWithItsLine) {
 }
 
 TEST_F(QuantizeCli, SettingsThatDoNotExistAreNamedWithThoseThatDo) {
-  const auto with = [&](std::vector<std::string> more) { return assay(arguments(out(), more)); };
+  const auto with = [&](const std::vector<std::string>& more) {
+    return assay(arguments(out(), more));
+  };
   expect_refused(with({"--recipe", "ja-1.17"}), HasSubstr("ja-1.71 or arith-1.86"));
   expect_refused(with({"--tiers", "1,4"}), AllOf(HasSubstr("'4'"), HasSubstr("1, 1.5, 2, 3")));
   expect_refused(with({"--uniform", "9"}), HasSubstr("1, 1.5, 2, 3"));
@@ -146,19 +148,19 @@ TEST_F(QuantizeCli, AnOutputFolderIsNeverOverwritten) {
   EXPECT_EQ(files_of(dir_ / "full"), (std::map<std::string, std::string>{{"notes.txt", "mine"}}));
   const fs::path finished = copy_quantised();
   expect_error(assay(arguments(finished)), HasSubstr("overwritten"));
-  EXPECT_EQ(files_of(finished), files_of(shared_ / "vq"));
-  const auto tiny = files_of(shared_ / "tiny");
-  expect_error(assay(arguments(shared_ / "tiny")), HasSubstr("overwritten"));
-  EXPECT_EQ(files_of(shared_ / "tiny"), tiny);
+  EXPECT_EQ(files_of(finished), files_of(built / "vq"));
+  const auto tiny = files_of(built / "tiny");
+  expect_error(assay(arguments(built / "tiny")), HasSubstr("overwritten"));
+  EXPECT_EQ(files_of(built / "tiny"), tiny);
 }
 
 TEST_F(QuantizeCli, AModelThatCannotBeQuantisedIsNamed) {
   auto with = arguments(out());
-  with[1] = shared_ / "vq";
+  with[1] = built / "vq";
   expect_refused(assay(with), AllOf(HasSubstr("quantised already"), HasSubstr("original")));
   with[1] = dir_ / "nowhere";
   expect_refused(assay(with), AllOf(HasSubstr("nowhere"), HasSubstr("checkpoint folder")));
-  fs::copy(shared_ / "tiny", dir_ / "damaged", fs::copy_options::recursive);
+  fs::copy(built / "tiny", dir_ / "damaged", fs::copy_options::recursive);
   with[1] = dir_ / "damaged";
   const fs::path weights = dir_ / "damaged" / "model.safetensors";
   StoredTensors tensors = read_tensors(weights);
@@ -171,7 +173,7 @@ TEST_F(QuantizeCli, AModelThatCannotBeQuantisedIsNamed) {
 }
 
 TEST_F(QuantizeCli, KilledAtAnyStageTheSameCommandGoesOnToTheSameBytes) {
-  const auto whole = files_of(shared_ / "vq");
+  const auto whole = files_of(built / "vq");
   const std::string state = "quantize-state/";
   for (const std::string& seen :
        {state + "identity.json", state + "stats-00001.safetensors", state + "plan.json",
@@ -194,7 +196,7 @@ TEST_F(QuantizeCli, KilledAtAnyStageTheSameCommandGoesOnToTheSameBytes) {
 }
 
 TEST_F(QuantizeCli, AFullDiskLosesNothingThatWasFinished) {
-  const auto whole = files_of(shared_ / "vq");
+  const auto whole = files_of(built / "vq");
   for (const rlim_t n_bytes : {1000, 5000, 20000, 100000}) {  // … a file
     Program run(arguments(out()), n_bytes);
     expect_error(run.wait(), AllOf(HasSubstr("cannot write"), HasSubstr("File too large")));
@@ -215,7 +217,7 @@ TEST_F(QuantizeCli, ADamagedQuantisedCheckpointIsNamedNotRead) {
                         .get<std::string>();
   };
   const auto after = [&](const std::string& tensor, const auto& change) {
-    const fs::path folder = copy_quantised();
+    fs::path folder = copy_quantised();
     const fs::path shard = shard_of(folder, tensor);
     StoredTensors tensors = read_tensors(shard);
     change(tensors);
@@ -288,7 +290,7 @@ TEST_F(QuantizeCli, CalibrateRefusesBeforeItGenerates) {
   const fs::path prompts = dir_ / "prompts.jsonl", set = dir_ / "set.jsonl";
   const auto with = [&](std::string_view text, const fs::path& to) {
     write(prompts, text);
-    return assay({"calibrate", "--model", shared_ / "tiny", "--prompts", prompts, "--out", to,
+    return assay({"calibrate", "--model", built / "tiny", "--prompts", prompts, "--out", to,
                   "--max-tokens", "4"});
   };
   const auto expect_nothing = [&](const Outcome& o,

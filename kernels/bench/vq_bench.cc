@@ -60,9 +60,9 @@ struct Rows {
         y(static_cast<std::size_t>(s.n_matrices) * kMaxTokens * s.n_rows) {
     for (int m = 0; m < s.n_matrices; ++m)
       for (int t = 0; t < kMaxTokens; ++t) {
-        const auto row = static_cast<std::size_t>((s.same_inputs ? 0 : m) * kMaxTokens + t);
+        const auto row = static_cast<std::size_t>(s.same_inputs ? 0 : m) * kMaxTokens + t;
         xs.push_back(&x[row * s.n_cols]);
-        ys.push_back(&y[static_cast<std::size_t>(m * kMaxTokens + t) * s.n_rows]);
+        ys.push_back(&y[(static_cast<std::size_t>(m) * kMaxTokens + t) * s.n_rows]);
       }
   }
   const float* const* inputs(int m) const { return &xs[static_cast<std::size_t>(m) * kMaxTokens]; }
