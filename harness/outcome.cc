@@ -8,14 +8,15 @@ namespace {
 
 constexpr std::array<std::string_view, 7> kTermination = {
     "closed", "no_close", "closed_empty", "eos_in_think", "truncated_answer", "error", "timeout"};
-constexpr std::array<std::string_view, 3> kDegeneration = {"none", "loop_exact",
-                                                           "degenerate_token"};
+constexpr std::array<std::string_view, 5> kDegeneration = {"none", "loop_exact", "loop_near",
+                                                           "degenerate_token", "language_drift"};
 constexpr std::array<std::string_view, 4> kCorrectness = {"correct", "wrong", "unextractable",
                                                           "not_judged"};
-constexpr std::array<std::string_view, 11> kClasses = {
-    "correct",          "wrong",        "unextractable", "truncated_answer",
-    "closed_empty",     "eos_in_think", "no_close",      "loop_exact",
-    "degenerate_token", "timeout",      "error"};
+constexpr std::string_view kAnswered = "answered";
+constexpr std::array<std::string_view, 14> kClasses = {
+    "correct",          kAnswered,          "wrong",        "unextractable", "language_drift",
+    "truncated_answer", "closed_empty",     "eos_in_think", "no_close",      "loop_near",
+    "loop_exact",       "degenerate_token", "timeout",      "error"};
 
 template <class Enum, std::size_t n>
 std::optional<Enum> parse(std::string_view name, const std::array<std::string_view, n>& names) {
@@ -40,15 +41,17 @@ std::optional<Correctness> parse_correctness(std::string_view name) {
 }
 
 std::string_view class_of(const Outcome& o) {
+  const bool drifted = o.degeneration == Degeneration::kLanguageDrift;
   switch (o.termination) {
     case Termination::kError:
     case Termination::kTimeout:
       return name_of(o.termination);
     case Termination::kClosed:
-      return name_of(o.correctness);
+      if (drifted && o.correctness != Correctness::kCorrect) return name_of(o.degeneration);
+      return o.correctness == Correctness::kNotJudged ? kAnswered : name_of(o.correctness);
     default:
-      return o.degeneration == Degeneration::kNone ? name_of(o.termination)
-                                                   : name_of(o.degeneration);
+      return o.degeneration == Degeneration::kNone || drifted ? name_of(o.termination)
+                                                              : name_of(o.degeneration);
   }
 }
 

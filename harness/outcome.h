@@ -17,18 +17,20 @@ enum class Termination {
   kTimeout,          // the target gave up waiting (servers; the embedded engine has none)
 };
 
-// Near-loops and language drift are not judged yet, and so have no value here.
+// The first that holds of: one token, exact loop, near loop, drift.
 enum class Degeneration {
   kNone,
   kLoopExact,        // the reply ends in exact copies of one block of 2 tokens or more
+  kLoopNear,         // it ends in copies that differ in a counter or a few words
   kDegenerateToken,  // it ends in one token over and over
+  kLanguageDrift,    // a sentence or more stands in another language than the answer should have
 };
 
 enum class Correctness {
   kCorrect,
   kWrong,
   kUnextractable,  // an answer stands there, but no rule finds a number in it
-  kNotJudged,      // there is no finished answer: never called wrong
+  kNotJudged,      // no finished answer, or a suite that judges none: never called wrong
 };
 
 struct Outcome {
@@ -46,10 +48,12 @@ std::optional<Degeneration> parse_degeneration(std::string_view);
 std::optional<Correctness> parse_correctness(std::string_view);
 
 // The single class, by this precedence: error, timeout; then what made the reply useless:
-// degenerate_token, loop_exact, no_close, eos_in_think, closed_empty, truncated_answer; then the
-// judgement of a finished answer: correct, wrong, unextractable. Degeneration comes before its
-// symptom (a loop ends in a limit). But a reply that stopped by itself with an answer is classed by
-// that answer, whatever its last tokens repeat: tables and lists of zeros are honest.
+// degenerate_token, loop_exact, loop_near, no_close, eos_in_think, closed_empty, truncated_answer;
+// then the judgement of a finished answer: correct, language_drift, wrong, unextractable, answered
+// (nobody judges it). A loop comes before its symptom (it ends in a limit); drift does not end in a
+// limit, so an unfinished reply is classed by its end. A reply that stopped by itself with an
+// answer is classed by that answer, whatever its last tokens repeat: tables and lists of zeros are
+// honest. Drift names why an answer is not correct, and takes nothing from one that is.
 std::string_view class_of(const Outcome& outcome);
 // Every class, best first: the order of tables and legends.
 std::span<const std::string_view> all_classes();

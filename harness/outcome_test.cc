@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <set>
+#include <string>
 #include <vector>
 
 namespace assay::harness {
@@ -63,6 +66,8 @@ TEST(Outcome, OneClassByThePublishedPrecedence) {
   o.correctness = Correctness::kNotJudged;
   o.termination = Termination::kNoClose;
   EXPECT_EQ(class_of(o), "loop_exact");
+  o.degeneration = Degeneration::kLoopNear;
+  EXPECT_EQ(class_of(o), "loop_near");
   o.degeneration = Degeneration::kDegenerateToken;
   EXPECT_EQ(class_of(o), "degenerate_token");
   o.degeneration = Degeneration::kNone;
@@ -70,6 +75,52 @@ TEST(Outcome, OneClassByThePublishedPrecedence) {
   o.termination = Termination::kError;
   o.degeneration = Degeneration::kLoopExact;
   EXPECT_EQ(class_of(o), "error");
+}
+
+TEST(Outcome, DriftNamesWhyAFinishedAnswerIsNotCorrect) {
+  Outcome o;
+  o.degeneration = Degeneration::kLanguageDrift;
+  for (const auto c : {Correctness::kWrong, Correctness::kUnextractable, Correctness::kNotJudged}) {
+    o.correctness = c;
+    EXPECT_EQ(class_of(o), "language_drift") << name_of(c);
+  }
+  o.correctness = Correctness::kCorrect;
+  EXPECT_EQ(class_of(o), "correct");
+  // A limit was reached for another reason than the language.
+  o.correctness = Correctness::kNotJudged;
+  o.termination = Termination::kTruncatedAnswer;
+  EXPECT_EQ(class_of(o), "truncated_answer");
+}
+
+TEST(Outcome, AFinishedAnswerThatNobodyJudgesIsAnswered) {
+  Outcome o;
+  EXPECT_EQ(class_of(o), "answered");
+  o.degeneration = Degeneration::kLoopNear;  // a table, and then it stopped
+  EXPECT_EQ(class_of(o), "answered");
+  o.termination = Termination::kTruncatedAnswer;
+  o.degeneration = Degeneration::kNone;
+  EXPECT_EQ(class_of(o), "truncated_answer");
+}
+
+TEST(Outcome, EveryCombinationHasAClassAndEveryClassACombination) {
+  std::set<std::string_view> seen;
+  for (int t = 0; t < 7; ++t)
+    for (int d = 0; d < 5; ++d)
+      for (int c = 0; c < 4; ++c)
+        seen.insert(class_of({static_cast<Termination>(t), static_cast<Degeneration>(d),
+                              static_cast<Correctness>(c)}));
+  const auto all = all_classes();
+  EXPECT_EQ(seen, std::set<std::string_view>(all.begin(), all.end()));
+}
+
+// The page has its own list, as it is a file of its own.
+TEST(Outcome, ThePageShowsTheClassesInOurOrder) {
+  std::ifstream file(ASSAY_SOURCE_DIR "/reports/report.js");
+  const std::string page{std::istreambuf_iterator<char>(file), {}};
+  std::string list = "const classOrder = [";
+  for (const std::string_view name : all_classes())
+    list += (name == "correct" ? "'" : ", '") + std::string(name) + "'";
+  EXPECT_NE(page.find(list + "];"), std::string::npos) << list;
 }
 
 TEST(Outcome, EveryNameComesBack) {
@@ -81,7 +132,11 @@ TEST(Outcome, EveryNameComesBack) {
     const auto c = static_cast<Correctness>(i);
     EXPECT_EQ(parse_correctness(name_of(c)), c);
   }
-  EXPECT_FALSE(parse_degeneration("loop_near"));  // not judged yet, so not a value
+  for (int i = 0; i < 5; ++i) {
+    const auto d = static_cast<Degeneration>(i);
+    EXPECT_EQ(parse_degeneration(name_of(d)), d);
+  }
+  EXPECT_FALSE(parse_degeneration("answered"));  // a class, no part of an outcome
 }
 
 }  // namespace

@@ -85,6 +85,26 @@ TEST(Score, StrayThinkTagsInTheAnswerAreCounted) {
   EXPECT_EQ(score(ids({"1016", kStop}), "stop", false).n_stray_tags, 0);
 }
 
+// think, answer, think again, until the limit: reported for a quantised GLM on "你好".
+TEST(Score, AThinkAnswerCycleIsCountedAndItsExactCopiesAreALoop) {
+  std::vector<int> reply = ids({"x", kClose, "1016"});
+  for (const char* thought : {"no", "or 17", "hm, 5"})
+    for (const int id : ids({kOpen, thought, kClose, "1016"})) reply.push_back(id);
+  Scored s = score(reply, "length");
+  EXPECT_EQ(s.n_stray_tags, 6);
+  EXPECT_EQ(s.n_thinking_tokens, 1);  // the first </think> ends the thinking for good
+  EXPECT_EQ(class_of(s.outcome), "truncated_answer");
+
+  reply = ids({"x", kClose});
+  for (int i = 0; i < 8; ++i)
+    for (const int id : ids({kOpen, "hello?", kClose, "Hi."})) reply.push_back(id);
+  s = score(reply, "length");
+  EXPECT_EQ(s.n_stray_tags, 16);
+  EXPECT_EQ(class_of(s.outcome), "loop_exact");
+  EXPECT_EQ(s.outcome.loop_period, 11);
+  EXPECT_EQ(s.outcome.loop_start, 2);
+}
+
 TEST(Score, ALoopInThinkingIsNamedWithItsStart) {
   std::vector<int> reply = ids({"start "});
   for (int i = 0; i < 20; ++i)

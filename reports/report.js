@@ -19,7 +19,7 @@ const percent = share => tight((100 * share).toFixed(1) + ' %');
 const number = value => Number(value).toLocaleString('en-US');
 const words = name => name.replaceAll('_', ' ');
 const languageName = {ja: 'Japanese', en: 'English', zh: 'Chinese'};
-const tone = name => name === 'correct' ? 'good' : ['truncated_answer', 'unextractable', 'error', 'timeout'].includes(name) ? 'meh' : 'bad';
+const tone = name => name === 'correct' ? 'good' : name === 'answered' ? 'plain' : ['truncated_answer', 'unextractable', 'error', 'timeout'].includes(name) ? 'meh' : 'bad';
 const badge = (text, kind) => el('span', {class: 'badge ' + kind}, text);
 function interval(rate) {
   return el('span', {class: 'interval', title: tight('95 % interval over ') + rate.n_clusters + ' clusters'},
@@ -164,7 +164,7 @@ function drawKinds() {
       table(['', tight('Accuracy [95 %]'), ...languages.map(l => ({text: languageName[l] ?? l, num: true}))], rows));
   }
 }
-const classOrder = ['correct', 'wrong', 'unextractable', 'truncated_answer', 'closed_empty', 'eos_in_think', 'no_close', 'loop_exact', 'degenerate_token', 'timeout', 'error'];
+const classOrder = ['correct', 'answered', 'wrong', 'unextractable', 'language_drift', 'truncated_answer', 'closed_empty', 'eos_in_think', 'no_close', 'loop_near', 'loop_exact', 'degenerate_token', 'timeout', 'error'];
 function drawOutcomes() {
   const totals = run.metrics.filter(g => !g.language && !g.kind);
   const name = g => armTitle(g.suite, g.arm) + (g.gated ? '' : ' (in no gate)');
@@ -178,7 +178,7 @@ function drawOutcomes() {
 }
 
 // ---- samples: failures first, filtered, opened one by one
-const severity = s => s.outcome.class === 'correct' ? 1 : 0;
+const severity = s => s.outcome.class === 'correct' ? 2 : s.outcome.class === 'answered' ? 1 : 0;
 const ordered = samples.map((s, i) => ({...s, i})).sort((a, b) => severity(a) - severity(b) || a.i - b.i);
 const facets = {suite: s => s.suite, arm: s => s.arm, language: s => s.language, kind: s => s.kind, outcome: s => s.outcome.class};
 const state = {};
@@ -228,7 +228,7 @@ function drawRow(s) {
     el('span', {class: 'question', lang: s.language}, s.question || s.id),
     el('span', {class: 'got', title: 'extracted answer; expected ' + s.expected},
       s.outcome.class === 'correct' ? s.extraction.value : s.extraction ? el('span', {}, s.extraction.value, el('span', {class: 'soft'}, ' ≠ ' + s.expected))
-        : el('span', {class: 'soft'}, s.outcome.class === 'unextractable' ? 'no number' : 'no answer')));
+        : el('span', {class: 'soft'}, ({unextractable: 'no number', answered: 'not judged', language_drift: 'another language'})[s.outcome.class] ?? 'no answer')));
   const item = el('li', {}, row);
   item.sample = s;
   return item;
@@ -247,7 +247,7 @@ function drawBody(s) {
   const facts = [s.id, words(s.kind), 'cluster ' + s.cluster, 'finish: ' + (s.finish || 'none'), number(s.n_tokens) + ' tokens'];
   if (s.n_thinking_tokens) facts.push(number(s.n_thinking_tokens) + ' of them thinking');
   if (s.n_stray_tags) facts.push(s.n_stray_tags + ' stray think tags in the answer');
-  if (s.outcome.loop_start >= 0) facts.push('loops over ' + s.outcome.loop_period + ' tokens from token ' + s.outcome.loop_start);
+  if (s.outcome.loop_start >= 0) facts.push((s.outcome.degeneration === 'loop_near' ? 'nearly repeats itself' : 'loops over ' + s.outcome.loop_period + ' tokens') + ' from token ' + s.outcome.loop_start);
   if (!s.gated) facts.push('in no gate');
   body.append(el('p', {class: 'facts-line'}, facts.join(' · ')));
   if (s.error) body.append(...block('Error', s.error));
@@ -262,7 +262,7 @@ function drawBody(s) {
           ', expected ', el('code', {}, s.expected)));
     } else {
       body.append(s.answer ? el('pre', {lang: s.language}, s.answer) : el('p', {class: 'empty'}, open ? 'none: thinking never closed' : 'empty'),
-        el('p', {class: 'facts-line'}, s.outcome.correctness === 'not_judged' ? 'Not judged: there is no finished answer. ' : 'No rule found a number. ', 'Expected ', el('code', {}, s.expected)));
+        el('p', {class: 'facts-line'}, s.outcome.correctness === 'not_judged' ? (s.outcome.termination === 'closed' ? 'Not judged. ' : 'Not judged: there is no finished answer. ') : 'No rule found a number. ', 'Expected ', el('code', {}, s.expected)));
     }
   }
   body.append(el('details', {}, el('summary', {}, 'Prompt as the model got it, ' + number(s.n_prompt_tokens) + ' tokens'), el('pre', {class: 'raw'}, s.prompt)));
