@@ -100,7 +100,8 @@ Result<std::vector<Case>> parse_cases(std::string_view csv, std::string_view sou
     }
     const auto answer = canonical_number(c.answer);
     if (!answer)
-      return fail("{}: 'answer' must be a number (1016, -5, 0.25, 1/2), got '{}'", where, c.answer);
+      return fail("{}: 'answer' must be a number (1016, -5, 0.25, 1/2, 50%), got '{}'", where,
+                  c.answer);
     c.answer = *answer;
     c.steps = field("steps");
     c.note = field("note");

@@ -31,6 +31,14 @@ TEST(Cases, ColumnsMayComeInAnyOrder) {
   EXPECT_FALSE(c.gated);
 }
 
+TEST(Cases, AnAnswerInPercentStaysOne) {
+  const auto cases = parse_cases(
+      kHead + "a,c,ja,k,ci,何%？,,50 %,,\nb,c,ja,k,ci,確率は？,,0.50,,\n", "cases.csv", kLanguages);
+  ASSERT_TRUE(cases) << cases.error().message;
+  EXPECT_EQ(cases->at(0).answer, "50%");
+  EXPECT_EQ(cases->at(1).answer, "1/2");
+}
+
 struct Bad {
   const char* name;
   std::string csv;

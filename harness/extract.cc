@@ -4,9 +4,12 @@
 //   answer       答えは18です / the answer is 18 / 答案是18 (the last such place that has a number)
 //   remainder    余りは4 / the remainder is 4 / 余数是4
 //   bold         **18** as the only bold number
+//   alone        the whole reply is one number
 //   comparison   18のほうが大きい / 18 is larger / 18更大
 //   equation     9×2 = 18: right of the last equals sign
 //   last_number  the last number of what was said before any check of the result
+//
+// The strict pipeline stops behind `alone`; the flexible one has them all.
 //
 // The first rule that finds its place decides; if that place has two readings (170余り4, 3と5, an
 // expression without a result), the reply is unextractable: no answer is better than a wrong one.
@@ -15,6 +18,7 @@
 #include <algorithm>
 #include <array>
 
+#include "harness/extract_numerals.h"
 #include "harness/extract_reply.h"
 
 namespace assay::harness {
@@ -109,13 +113,13 @@ Found number_of_clause(const Reply& reply, std::size_t begin) {
       return result.kind == kNothing ? kAmbiguous : result;
     }
     if (reply.with_remainder(*first)) return kAmbiguous;
-    const auto after = reply.candidates_in(first->end, text.size());
-    if (!after.empty() && reply.joined(*first, after[0]) && !(after[0].value == first->value))
-      return kAmbiguous;
+    const Literal* after = reply.next_number(*first);
+    if (after && reply.joined(*first, *after) && !(after->value == first->value)) return kAmbiguous;
     return found(*first);
   }
   if (const Found result = equation_in(reply, begin, end); result.kind != kNothing) return result;
-  const auto inside = reply.candidates_in(begin, end);
+  auto inside = reply.candidates_in(begin, end);
+  std::erase_if(inside, [&](const Literal& l) { return reply.negated(l); });
   if (inside.empty()) return {};
   // "The answer to 3+15 is 18": the number behind the clause's own "is".
   const Text left = trimmed(text.substr(begin, inside.back().begin - begin));
@@ -171,13 +175,28 @@ Found rule_bold(const Reply& reply) {
   std::vector<Literal> bold;
   for (const auto& [begin, end] : reply.folded().bold)
     if (const Found inside = only_number_in(reply, begin, end);
-        inside.kind == Found::Kind::kNumber && inside.literal.digits)
+        inside.kind == Found::Kind::kNumber && inside.literal.sure)
       bold.push_back(inside.literal);
   if (bold.empty() || !all_equal(bold)) return {};
   if (reply.operator_before(bold.back()) || reply.operator_after(bold.back()) ||
       reply.with_remainder(bold.back()))
     return {};
   return found(bold.back());
+}
+
+// A reply to "only the number": nothing else stands there but quotes, a full stop, です.
+Found rule_alone(const Reply& reply) {
+  if (reply.all().size() != 1) return {};
+  const Literal& only = reply.all()[0];
+  static constexpr Text kAround = U"\"'“”「」『』()[].。!* ";
+  const auto nothing = [](Text text) { return text.find_first_not_of(kAround) == Text::npos; };
+  const Text left = trimmed(reply.text().substr(0, only.begin));
+  Text right = trimmed(reply.text().substr(only.end));
+  while (!right.empty() && kAround.find(right[0]) != Text::npos) right.remove_prefix(1);
+  for (const Text copula : {Text(U"です"), Text(U"だ"), Text(U"である")})
+    if (right.starts_with(copula)) right.remove_prefix(copula.size());
+  const bool alone = nothing(left) && nothing(trimmed(right));
+  return alone ? found(only) : Found{};
 }
 
 bool starts_with_any(Text text, std::initializer_list<Text> starts) {
@@ -258,7 +277,7 @@ Found rule_equation(const Reply& reply) {
   if (result.kind != Found::Kind::kNumber) return result;
   // What is said afterwards either repeats the result, or is one other number, or leaves a choice.
   auto later = reply.candidates_in(result.literal.end, end);
-  std::erase_if(later, [&](const Literal& l) { return reply.aside(l.begin); });
+  std::erase_if(later, [&](const Literal& l) { return reply.aside(l.begin) || reply.negated(l); });
   const bool repeated = std::any_of(later.begin(), later.end(), [&](const Literal& l) {
     return l.value == result.literal.value;
   });
@@ -276,44 +295,40 @@ Found rule_equation(const Reply& reply) {
 
 Found rule_last_number(const Reply& reply) {
   auto numbers = reply.candidates_in(0, check_begin(reply));
-  std::erase_if(numbers, [&](const Literal& l) { return reply.aside(l.begin); });
+  std::erase_if(numbers,
+                [&](const Literal& l) { return reply.aside(l.begin) || reply.negated(l); });
   if (numbers.empty()) return {};
   const Literal& last = numbers.back();
   if (!last.value || reply.operator_before(last) || reply.operator_after(last)) return kAmbiguous;
   if (all_equal(numbers)) return found(last);
-  if (!last.digits) return kAmbiguous;  // several kanji numerals: words among them, perhaps
   const Literal& previous = numbers[numbers.size() - 2];
   if (reply.joined(previous, last) || reply.with_remainder(previous)) return kAmbiguous;
+  if (!last.sure) return kAmbiguous;  // several single kanji: words among them, perhaps
+  if (reply.enumerated(last) && std::any_of(numbers.begin(), numbers.end() - 1,
+                                            [&](const Literal& l) { return reply.enumerated(l); }))
+    return kAmbiguous;  // (1) 12 (2) 13
   // "95 > 78" answers two questions.
   const Text between = reply.text().substr(previous.end, last.begin - previous.end);
   if (trimmed(between) == U">" || trimmed(between) == U"<") return kAmbiguous;
   return found(last);
 }
 
-}  // namespace
+struct Rule {
+  std::string_view name;
+  Found (*find)(const Reply&);
+  bool strict;
+};
+constexpr Rule kRules[] = {
+    {"boxed", rule_boxed, true},         {"answer", rule_answer, true},
+    {"remainder", rule_remainder, true}, {"bold", rule_bold, true},
+    {"alone", rule_alone, true},         {"comparison", rule_comparison, false},
+    {"equation", rule_equation, false},  {"last_number", rule_last_number, false},
+};
 
-std::optional<Extraction> extract_number(std::string_view text, std::string_view language) {
-  static constexpr std::pair<std::string_view, Found (*)(const Reply&)> kRules[] = {
-      {"boxed", rule_boxed},
-      {"answer", rule_answer},
-      {"remainder", rule_remainder},
-      {"bold", rule_bold},
-      {"comparison", rule_comparison},
-      {"equation", rule_equation},
-      {"last_number", rule_last_number}};
-  const Reply reply(text, language);
-  for (const auto& [name, rule] : kRules) {
-    const Found result = rule(reply);
-    if (result.kind == Found::Kind::kAmbiguous) return std::nullopt;
-    if (result.kind == kNothing) continue;
-    const auto& origin = reply.folded().origin;
-    return Extraction{to_string(*result.literal.value), std::string(name),
-                      origin[result.literal.begin].begin, origin[result.literal.end - 1].end};
-  }
-  return std::nullopt;
-}
+constexpr std::pair<std::string_view, int> kMarks[] = {{"%", 100}, {"割", 10}};
 
-std::optional<std::string> canonical_number(std::string_view written) {
+// The one number that `written` is.
+std::optional<Literal> only_number(std::string_view written) {
   const Reply reply(written, "");
   if (reply.all().size() != 1) return std::nullopt;
   const Literal& only = reply.all()[0];
@@ -321,7 +336,56 @@ std::optional<std::string> canonical_number(std::string_view written) {
   if (!only.value || !trimmed(whole.substr(0, only.begin)).empty() ||
       !trimmed(whole.substr(only.end)).empty())
     return std::nullopt;
-  return to_string(*only.value);
+  return only;
+}
+
+}  // namespace
+
+std::string_view name_of(Pipeline pipeline) {
+  return pipeline == Pipeline::kStrict ? "strict" : "flexible";
+}
+
+std::optional<Pipeline> parse_pipeline(std::string_view name) {
+  for (const Pipeline pipeline : {Pipeline::kFlexible, Pipeline::kStrict})
+    if (name == name_of(pipeline)) return pipeline;
+  return std::nullopt;
+}
+
+std::optional<Extraction> extract_number(std::string_view text, std::string_view language,
+                                         Pipeline pipeline) {
+  const Reply reply(text, language);
+  for (const Rule& rule : kRules) {
+    if (pipeline == Pipeline::kStrict && !rule.strict) continue;
+    const Found result = rule.find(reply);
+    if (result.kind == Found::Kind::kAmbiguous) return std::nullopt;
+    if (result.kind == kNothing) continue;
+    const Literal& literal = result.literal;
+    const auto& origin = reply.folded().origin;
+    return Extraction{to_string(*literal.value), std::string(rule.name),
+                      origin[literal.begin].begin, origin[literal.end - 1].end, literal.per};
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> canonical_number(std::string_view written) {
+  const auto only = only_number(written);
+  if (!only) return std::nullopt;
+  for (const auto& [mark, per] : kMarks)
+    if (only->per == per)
+      if (const auto count = product(only->value, Rational{per, 1}))
+        return to_string(*count) + std::string(mark);
+  return to_string(*only->value);
+}
+
+bool answers(const Extraction& extraction, std::string_view expected) {
+  if (extraction.value == expected) return true;
+  for (const auto& [mark, per] : kMarks) {
+    if (!expected.ends_with(mark)) continue;
+    const auto whole = only_number(expected);
+    return (whole && extraction.value == to_string(*whole->value)) ||
+           (extraction.per == 1 && extraction.value + std::string(mark) == expected);
+  }
+  return false;
 }
 
 }  // namespace assay::harness

@@ -26,43 +26,20 @@ std::optional<Rational> reduced(__int128 num, __int128 den) {
   return value;
 }
 
-int kanji_digit(char32_t c) {
-  static constexpr Text kDigits = U"〇一二三四五六七八九";
-  static constexpr Text kFormal = U"零壱弐参肆伍陸漆捌玖";
-  static constexpr Text kChinese = U"零壹贰叁肆伍陆柒捌玖";
-  for (const Text row : {kDigits, kFormal, kChinese})
-    if (const auto at = row.find(c); at != Text::npos) return static_cast<int>(at);
-  return c == U'两' || c == U'兩' ? 2 : -1;
-}
-
-__int128 unit_of(char32_t c) {
-  switch (c) {
-    case U'十':
-    case U'拾':
-      return 10;
-    case U'百':
-    case U'佰':
-      return 100;
-    case U'千':
-    case U'仟':
-      return 1000;
-    case U'万':
-    case U'萬':
-      return 10'000;
-    case U'億':
-    case U'亿':
-      return 100'000'000;
-    case U'兆':
-      return 1'000'000'000'000;
-    default:
-      return 0;
-  }
-}
-
 // 千米 is a kilometre, 千克 a kilogram: the 千 belongs to the unit.
 bool is_metric_prefix(Text text, std::size_t i) {
   return text[i] == U'千' && i + 1 < text.size() &&
          Text(U"米克瓦卡赫帕焦伏").find(text[i + 1]) != Text::npos;
+}
+
+// Before a counter or at an end: where a number can stand, not in the middle of a word.
+bool stands_as_amount(Text text, std::size_t end) {
+  static constexpr Text kAfter =
+      U"つ個个円元人名本枚匹台冊页回日年月時时分秒点歳岁倍度块,.。、!?)}]」』”’ですだとなにで*\n+-"
+      U"×÷=/";
+  if (end >= text.size()) return true;
+  return is_space(text[end]) || kAfter.find(text[end]) != Text::npos ||
+         text.substr(end).starts_with(U"km") || is_metric_prefix(text, end);
 }
 
 struct Digits {
@@ -124,6 +101,11 @@ class MixedReader {
     if (chinese_ && kanji_only_ && last_is_digit_ && unit_before_digit_ >= 100 && n_digits_ == 1 &&
         current_)
       current_ = product(current_, Rational{unit_before_digit_ / 10, 1});
+    // 三四人, 十七八: three or four, seventeen or eighteen.
+    if (current_ && n_digits_ > 1 && kanji_only_ &&
+        (last_unit_ > 0 ? last_unit_ < 10'000 || current_->num >= last_unit_
+                        : n_digits_ == 2 && current_->num % 11 == 1 && current_->num > 11))
+      ok_ = false;
     flush_section();
     if (current_) add(total_, current_);
     return Numeral{ok_ ? total_ : std::nullopt, end_, !kanji_only_};
@@ -138,7 +120,8 @@ class MixedReader {
       // 14万20000: the second part does not fit below the first one's unit.
       if (!digits.value || (last_unit_ > 0 && digits.value->num >= last_unit_ * digits.value->den))
         ok_ = false;
-      if (chinese_ && last_unit_ > 0 && digits.value && digits.value->num < 10)
+      const bool unit_follows = digits.end < text_.size() && kanji_unit(text_[digits.end]) > 0;
+      if (chinese_ && last_unit_ > 0 && digits.value && digits.value->num < 10 && !unit_follows)
         ok_ = false;  // 1万2
       current_ = digits.value.value_or(Rational{});
       end_ = digits.end;
@@ -167,7 +150,7 @@ class MixedReader {
       ++end_;
       return true;
     }
-    const __int128 unit = unit_of(c);
+    const __int128 unit = kanji_unit(c);
     if (unit == 0 || is_metric_prefix(text_, end_)) return false;
     last_is_digit_ = false;
     if (unit < 10'000) {
@@ -219,6 +202,39 @@ class MixedReader {
 
 }  // namespace
 
+int kanji_digit(char32_t c) {
+  static constexpr Text kDigits = U"〇一二三四五六七八九";
+  static constexpr Text kFormal = U"零壱弐参肆伍陸漆捌玖";
+  static constexpr Text kChinese = U"零壹贰叁肆伍陆柒捌玖";
+  for (const Text row : {kDigits, kFormal, kChinese})
+    if (const auto at = row.find(c); at != Text::npos) return static_cast<int>(at);
+  return c == U'两' || c == U'兩' ? 2 : -1;
+}
+
+__int128 kanji_unit(char32_t c) {
+  switch (c) {
+    case U'十':
+    case U'拾':
+      return 10;
+    case U'百':
+    case U'佰':
+      return 100;
+    case U'千':
+    case U'仟':
+      return 1000;
+    case U'万':
+    case U'萬':
+      return 10'000;
+    case U'億':
+    case U'亿':
+      return 100'000'000;
+    case U'兆':
+      return 1'000'000'000'000;
+    default:
+      return 0;
+  }
+}
+
 std::optional<Numeral> read_numeral(Text text, std::size_t i, std::string_view language) {
   if (i >= text.size()) return std::nullopt;
   if (text[i] == U'.' && i + 1 < text.size() && is_digit(text[i + 1]) &&
@@ -235,7 +251,18 @@ std::optional<Numeral> read_numeral(Text text, std::size_t i, std::string_view l
   return MixedReader(text, i, language).read();
 }
 
-bool kanji_digit_or_unit(char32_t c) { return kanji_digit(c) >= 0 || unit_of(c) > 0; }
+std::optional<Numeral> read_kanji_decimals(Text text, std::size_t i) {
+  std::optional<Rational> value = Rational{};
+  std::size_t end = i;
+  for (__int128 place = 10; end < text.size() && kanji_digit(text[end]) >= 0; place *= 10, ++end) {
+    if (end - i >= 30) return Numeral{std::nullopt, end, false};
+    value = sum(*value, Rational{kanji_digit(text[end]), place}).value_or(Rational{});
+  }
+  if (end == i) return std::nullopt;
+  return Numeral{value, end, false};
+}
+
+bool kanji_digit_or_unit(char32_t c) { return kanji_digit(c) >= 0 || kanji_unit(c) > 0; }
 
 bool is_superscript(char32_t c) {
   return c == 0xB2 || c == 0xB3 || c == 0xB9 || (c >= 0x2070 && c <= 0x2079);
@@ -271,13 +298,24 @@ bool kanji_reads_as_number(Text text, std::size_t begin, std::size_t end) {
   static constexpr Text kWords = U"共番些样様樣般定起直切旦致緒部種旁律";
   const Text last = text.substr(end - 1, 1);
   if ((last == U"一" && kWords.find(next) != Text::npos) || rest.starts_with(U"つの")) return false;
+  if (next == U'音' || next == U'屋') return false;  // 五十音, 八百屋
   if (last == U"十" && end - begin == 1 && next == U'分') return false;
   if (begin > 0 && Text(U"統统万唯").find(text[begin - 1]) != Text::npos) return false;
+  // 数千, 几百: some.
+  if (begin > 0 && Text(U"数几何幾").find(text[begin - 1]) != Text::npos &&
+      kanji_unit(text[begin]) > 0)
+    return false;
+  return end - begin > 1 || stands_as_amount(text, end);
+}
+
+bool kanji_is_sure(Text text, std::size_t begin, std::size_t end) {
+  if (!stands_as_amount(text, end)) return false;
   if (end - begin > 1) return true;
-  // A single character counts only where a number can stand: before a counter or at an end.
-  static constexpr Text kAfter =
-      U"つ個个円元人名本枚匹台冊页回日年月時时分秒点歳岁倍度.,。、!?)}]」』ですだとなにで\n+-×÷=/";
-  return next == 0 || is_space(next) || kAfter.find(next) != Text::npos || rest.starts_with(U"km");
+  // A single one: where something is said to be it, but for 一 (unless of money) and 二つ.
+  const Text unit = text.substr(end, 1);
+  const bool money = unit == U"円" || unit == U"元";
+  return begin > 0 && (text[begin] != U'一' || money) && unit != U"つ" &&
+         Text(U"は是为為剩共=:").find(text[begin - 1]) != Text::npos;
 }
 
 std::optional<Rational> sum(const Rational& a, const Rational& b) {

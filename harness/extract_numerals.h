@@ -20,12 +20,20 @@ struct Numeral {
 std::optional<Numeral> read_numeral(std::u32string_view text, std::size_t i,
                                     std::string_view language);
 
-bool kanji_digit_or_unit(char32_t c);  // 〇 to 九, 十 to 兆, their formal forms
+int kanji_digit(char32_t c);           // 〇 to 九 and their formal forms; -1: none of them
+__int128 kanji_unit(char32_t c);       // 十 to 兆: 10 to 10^12; 0: no unit
+bool kanji_digit_or_unit(char32_t c);  // either
+// 五 behind 三点: digits one by one, then perhaps 万 and its like. From i on; none if no such digit
+// stands there.
+std::optional<Numeral> read_kanji_decimals(std::u32string_view text, std::size_t i);
 bool is_superscript(char32_t c);
 std::optional<Rational> vulgar_fraction(char32_t c);  // ½
 
 // Kanji numerals occur in ordinary words (一共, 十分, 一番): false where they do.
 bool kanji_reads_as_number(std::u32string_view text, std::size_t begin, std::size_t end);
+
+// Among those: true where it is an amount even beside numbers in digits (残りは八百円, not 八百屋).
+bool kanji_is_sure(std::u32string_view text, std::size_t begin, std::size_t end);
 
 // Exact; none where the result does not fit.
 std::optional<Rational> sum(const Rational& a, const Rational& b);

@@ -66,6 +66,39 @@ Text unit_after(Text text, std::size_t i) {
   return text.substr(i, end - i);
 }
 
+// 2時間30分, 5 ft 3 in: one quantity in two units. Neither number is it.
+bool one_quantity(Text text, const Literal& first, const Literal& second) {
+  struct Units {
+    Text larger, smaller;
+    int n_smaller;  // in a larger one: from there on it is no rest but another quantity
+  };
+  static constexpr Units kUnits[] = {
+      {U"時間", U"分", 60},         {U"小时", U"分", 60},       {U"分", U"秒", 60},
+      {U"hour", U"minute", 60},     {U"minute", U"second", 60}, {U"h", U"m", 60},
+      {U"ドル", U"セント", 100},    {U"dollar", U"cent", 100},  {U"元", U"角", 10},
+      {U"块", U"毛", 10},           {U"feet", U"inch", 12},     {U"foot", U"inch", 12},
+      {U"ft", U"in", 12},           {U"km", U"m", 1000},        {U"m", U"cm", 100},
+      {U"cm", U"mm", 10},           {U"kg", U"g", 1000},        {U"year", U"month", 12},
+      {U"年", U"か月", 12},         {U"年", U"ヶ月", 12},       {U"年", U"个月", 12},
+      {U"week", U"day", 7},         {U"day", U"hour", 24},      {U"日", U"時間", 24},
+      {U"天", U"小时", 24},         {U"pound", U"ounce", 16},   {U"メートル", U"センチ", 100},
+      {U"キロ", U"メートル", 1000}, {U"l", U"ml", 1000},        {U"千克", U"克", 1000},
+      {U"千米", U"米", 1000},       {U"公里", U"米", 1000},     {U"米", U"厘米", 100},
+      {U"リットル", U"ミリ", 1000}, {U"pound", U"pence", 100},
+  };
+  Text between = trimmed(text.substr(first.end, second.begin - first.end));
+  for (const Text joint : {Text(U"and"), Text(U"と"), Text(U",")})
+    if (between.ends_with(joint) && between.size() > joint.size())
+      between = trimmed(between.substr(0, between.size() - joint.size()));
+  const Text right = trimmed(text.substr(second.end));
+  return std::any_of(std::begin(kUnits), std::end(kUnits), [&](const auto& units) {
+    const Text plural = between.ends_with(U's') ? between.substr(0, between.size() - 1) : between;
+    return (between == units.larger || plural == units.larger) &&
+           right.starts_with(units.smaller) &&
+           !(second.value && second.value->num >= units.n_smaller * second.value->den);
+  });
+}
+
 }  // namespace
 
 Text trimmed(Text text) {
@@ -79,9 +112,8 @@ Reply::Reply(std::string_view utf8, std::string_view language) : folded_(fold_re
   const auto take = [&](auto test) {
     std::copy_if(all_.begin(), all_.end(), std::back_inserter(candidates_), test);
   };
-  take([](const Literal& l) { return l.role == Literal::Role::kNumber && l.digits; });
-  if (candidates_.empty())
-    take([](const Literal& l) { return l.role == Literal::Role::kNumber && !l.digits; });
+  take([](const Literal& l) { return l.role == Literal::Role::kNumber && l.sure; });
+  if (candidates_.empty()) take([](const Literal& l) { return l.role == Literal::Role::kNumber; });
   if (candidates_.empty())
     take([](const Literal& l) { return l.role == Literal::Role::kListMark; });
   if (candidates_.size() > 1 && candidates_[0].role == Literal::Role::kListMark)
@@ -101,6 +133,13 @@ const Literal* Reply::number_after(std::size_t i) const {
   }
 }
 
+const Literal* Reply::next_number(const Literal& literal) const {
+  const auto next = std::find_if(all_.begin(), all_.end(), [&](const Literal& other) {
+    return other.begin >= literal.end && other.role == Literal::Role::kNumber;
+  });
+  return next == all_.end() ? nullptr : &*next;
+}
+
 std::vector<Literal> Reply::candidates_in(std::size_t begin, std::size_t end) const {
   std::vector<Literal> in;
   for (const Literal& literal : candidates_)
@@ -114,7 +153,9 @@ bool Reply::operator_before(const Literal& literal) const {
   while (i > 0 && (is_space(text[i - 1]) || text[i - 1] == U'(')) --i;
   if (i == 0) return false;
   const char32_t c = text[i - 1];
-  if (Text(U"+-×÷*/^").find(c) != Text::npos) {
+  const bool closes_a_share = std::any_of(  // 50% 18: no remainder of a division
+      all_.begin(), all_.end(), [&](const Literal& l) { return l.end == i && l.per != 1; });
+  if (Text(U"+-×÷*/^%").find(c) != Text::npos && !closes_a_share) {
     const bool bullet = i < literal.begin && is_space(text[i]) && starts_line(text, i - 1);
     const bool italics = c == U'*' && literal.end < text.size() && text[literal.end] == U'*';
     return !bullet && !italics;
@@ -137,13 +178,15 @@ bool Reply::operator_after(const Literal& literal) const {
   if (i >= text.size()) return false;
   const char32_t c = text[i];
   if (Text(U"+×÷/^").find(c) != Text::npos) return true;
+  const auto operand_at = [&](std::size_t k) {
+    return std::any_of(all_.begin(), all_.end(), [&](const Literal& l) { return l.begin == k; });
+  };
   const std::size_t next = skip_spaces(text, i + 1);
   const bool operand = next < text.size() && (is_digit(text[next]) || text[next] == U'(');
-  if (c == U'-' || c == U'*' || c == U'x') return operand;
+  if (c == U'-' || c == U'*' || c == U'x' || c == U'%') return operand;
   return std::any_of(kOperatorWordsBefore.begin(), kOperatorWordsBefore.end(), [&](Text word) {
     if (!starts_word(text, i, word)) return false;
-    const std::size_t after = skip_spaces(text, i + word.size());
-    return after < text.size() && is_digit(text[after]);
+    return operand_at(skip_spaces(text, i + word.size()));
   });
 }
 
@@ -156,11 +199,34 @@ bool Reply::joined(const Literal& first, const Literal& second) const {
     between = trimmed(between).substr(unit.size());
   between = trimmed(between);
   static constexpr std::array kJoints = {
-      Text(U""),      Text(U","),    Text(U"、"), Text(U"・"), Text(U";"),      Text(U"と"),
-      Text(U"和"),    Text(U"及"),   Text(U"或"), Text(U"か"), Text(U"and"),    Text(U"or"),
-      Text(U", and"), Text(U", or"), Text(U"&"),  Text(U"~"),  Text(U"〜"),     Text(U"-"),
-      Text(U"から"),  Text(U"至"),   Text(U"到"), Text(U"to"), Text(U"または"), Text(U"或者")};
-  return std::find(kJoints.begin(), kJoints.end(), between) != kJoints.end();
+      Text(U""),    Text(U","),  Text(U"、"),     Text(U"・"),   Text(U";"),
+      Text(U"と"),  Text(U"和"), Text(U"及"),     Text(U"或"),   Text(U"か"),
+      Text(U"and"), Text(U"or"), Text(U", and"),  Text(U", or"), Text(U"&"),
+      Text(U"~"),   Text(U"〜"), Text(U"-"),      Text(U"から"), Text(U"至"),
+      Text(U"到"),  Text(U"to"), Text(U"または"), Text(U"或者"), Text(U"·")};
+  return std::find(kJoints.begin(), kJoints.end(), between) != kJoints.end() ||
+         one_quantity(text, first, second);
+}
+
+bool Reply::enumerated(const Literal& literal) const {
+  const Text text = folded_.chars;
+  const Text left = trimmed(text.substr(0, literal.begin));
+  if (!left.empty() && left.back() >= U'①' && left.back() <= U'⑳') return true;
+  for (const Literal& mark : all_) {
+    if (mark.end > left.size() || !marks_an_item(mark)) continue;
+    const Text between = left.substr(mark.end);
+    if (between.find_first_not_of(U".):、 ") == Text::npos) return true;
+  }
+  if (!left.ends_with(U")")) return false;  // a) 12
+  const Text letter = left.substr(0, left.size() - 1);
+  return !letter.empty() && is_letter(letter.back()) &&
+         (letter.size() == 1 || !is_letter(letter[letter.size() - 2]));
+}
+
+bool Reply::marks_an_item(const Literal& literal) const {
+  const Text text = folded_.chars;
+  return literal.role != Literal::Role::kNumber ||
+         (literal.begin > 0 && text[literal.begin - 1] == U'(' && text[literal.end] == U')');
 }
 
 bool Reply::with_remainder(const Literal& quotient) const {
@@ -183,7 +249,17 @@ bool Reply::negated(const Literal& literal) const {
   const Text unit = unit_after(text, literal.end);
   for (const Text word : {Text(U"ではな"), Text(U"ではあり"), Text(U"じゃな"), Text(U"でな")})
     if (unit.find(word) != Text::npos) return true;
-  return false;
+  const Text left = trimmed(text.substr(0, literal.begin));
+  static constexpr std::array kDenials = {
+      Text(U"not"),  Text(U"n't"),  Text(U"not equal to"), Text(U"rather than"),
+      Text(U"不是"), Text(U"并非"), Text(U"而非"),         Text(U"instead of"),
+      Text(U"≠"),    Text(U"不为"), Text(U"不等于"),
+  };
+  return std::any_of(kDenials.begin(), kDenials.end(), [&](Text word) {
+    if (!left.ends_with(word)) return false;
+    const std::size_t before = left.size() - word.size();
+    return !is_letter(word[0]) || word == U"n't" || before == 0 || !is_letter(left[before - 1]);
+  });
 }
 
 bool Reply::aside(std::size_t i) const {

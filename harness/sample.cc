@@ -32,11 +32,14 @@ Json to_json(const Sample& s) {
                  {"loop_period", s.outcome.loop_period}}},
                {"error", s.error},
                {"timings", {{"prefill_s", s.prefill_s}, {"decode_s", s.decode_s}}}};
-  if (s.extraction)
+  if (s.extraction) {
     json["extraction"] = {{"value", s.extraction->value},
                           {"rule", s.extraction->rule},
                           {"begin", s.extraction->begin},
                           {"end", s.extraction->end}};
+    // Absent otherwise, so that records from before it was known keep their hash.
+    if (s.extraction->per != 1) json["extraction"]["per"] = s.extraction->per;
+  }
   return json;
 }
 
@@ -63,7 +66,8 @@ Result<Sample> parse_sample(const Json& json, std::string_view where) {
     json.at("error").get_to(s.error);
     if (const Json& e = json.at("extraction"); !e.is_null()) {
       s.extraction = Extraction{e.at("value").get<std::string>(), e.at("rule").get<std::string>(),
-                                e.at("begin").get<std::size_t>(), e.at("end").get<std::size_t>()};
+                                e.at("begin").get<std::size_t>(), e.at("end").get<std::size_t>(),
+                                e.value("per", 1)};
       if (s.extraction->begin > s.extraction->end || s.extraction->end > s.answer.size())
         return fail("{}: the extraction's span lies outside the answer", where);
     }

@@ -89,9 +89,9 @@ Scored score_reply(std::span<const int> prompt, const Reply& reply, const TokenR
   }
   if (outcome.termination != Termination::kClosed) return scored;
   scored.extraction = extract_number(scored.answer, language);
-  outcome.correctness = !scored.extraction                     ? Correctness::kUnextractable
-                        : scored.extraction->value == expected ? Correctness::kCorrect
-                                                               : Correctness::kWrong;
+  outcome.correctness = !scored.extraction                      ? Correctness::kUnextractable
+                        : answers(*scored.extraction, expected) ? Correctness::kCorrect
+                                                                : Correctness::kWrong;
   return scored;
 }
 

@@ -21,12 +21,13 @@ std::vector<int> ids(std::initializer_list<std::variant<int, const char*>> parts
   return out;
 }
 
-Scored score(const std::vector<int>& reply, std::string_view finish, bool thinking = true) {
+Scored score(const std::vector<int>& reply, std::string_view finish, bool thinking = true,
+             std::string_view expected = "1016") {
   static const FakeTarget target(good_answer);
   const std::vector<int> prompt = thinking ? ids({"?", kOpen}) : ids({"?", kOpen, kClose});
   return score_reply(
       prompt, {reply, std::string(finish), 0, 0}, target.roles(),
-      [](std::span<const int> some) { return target.decode(some); }, "1016", "en");
+      [](std::span<const int> some) { return target.decode(some); }, expected, "en");
 }
 
 TEST(Score, OnlyTheFinalAnswerIsScored) {
@@ -38,6 +39,16 @@ TEST(Score, OnlyTheFinalAnswerIsScored) {
   EXPECT_EQ(s.outcome.correctness, Correctness::kWrong);
   EXPECT_EQ(score(ids({"17", kClose, "1016", kStop}), "stop").outcome.correctness,
             Correctness::kCorrect);
+}
+
+TEST(Score, AQuestionInPercentTakesTheNumberOfPercents) {
+  const auto judged = [](const char* reply, std::string_view expected) {
+    return score(ids({reply, kStop}), "stop", false, expected).outcome.correctness;
+  };
+  EXPECT_EQ(judged("The answer is 50%.", "50%"), Correctness::kCorrect);
+  EXPECT_EQ(judged("The answer is 50.", "50%"), Correctness::kCorrect);
+  EXPECT_EQ(judged("The answer is 50%.", "1/2"), Correctness::kCorrect);
+  EXPECT_EQ(judged("The answer is 50%.", "50"), Correctness::kWrong);
 }
 
 TEST(Score, ThinkingIsSplitByTokenNotByString) {
