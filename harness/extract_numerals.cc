@@ -22,7 +22,7 @@ std::optional<Rational> reduced(__int128 num, __int128 den) {
   if (a == 0) a = 1;
   if (den < 0) a = -a;
   const Rational value{num / a, den / a};
-  if (value.num > kLimit || value.num < -kLimit || value.den > kLimit) return std::nullopt;
+  if (value.num >= kLimit || value.num <= -kLimit || value.den >= kLimit) return std::nullopt;
   return value;
 }
 
@@ -118,7 +118,7 @@ class MixedReader {
       if (current_ || (end_ > begin_ && kanji_digit(text_[end_ - 1]) >= 0)) return false;
       const Digits digits = read_digits(text_, end_);
       // 14万20000: the second part does not fit below the first one's unit.
-      if (!digits.value || (last_unit_ > 0 && digits.value->num >= last_unit_ * digits.value->den))
+      if (!digits.value || (last_unit_ > 0 && digits.value->num / digits.value->den >= last_unit_))
         ok_ = false;
       const bool unit_follows = digits.end < text_.size() && kanji_unit(text_[digits.end]) > 0;
       if (chinese_ && last_unit_ > 0 && digits.value && digits.value->num < 10 && !unit_follows)

@@ -95,7 +95,7 @@ bool one_quantity(Text text, const Literal& first, const Literal& second) {
     const Text plural = between.ends_with(U's') ? between.substr(0, between.size() - 1) : between;
     return (between == units.larger || plural == units.larger) &&
            right.starts_with(units.smaller) &&
-           !(second.value && second.value->num >= units.n_smaller * second.value->den);
+           !(second.value && second.value->num / second.value->den >= units.n_smaller);
   });
 }
 
@@ -226,7 +226,8 @@ bool Reply::enumerated(const Literal& literal) const {
 bool Reply::marks_an_item(const Literal& literal) const {
   const Text text = folded_.chars;
   return literal.role != Literal::Role::kNumber ||
-         (literal.begin > 0 && text[literal.begin - 1] == U'(' && text[literal.end] == U')');
+         (literal.begin > 0 && text[literal.begin - 1] == U'(' &&
+          text.substr(literal.end).starts_with(U')'));
 }
 
 bool Reply::with_remainder(const Literal& quotient) const {

@@ -21,7 +21,7 @@ TEST_F(Cli, EveryVerbExplainsItselfByExample) {
   const Outcome help = assay({"--help"});
   EXPECT_EQ(help.code, 0);
   for (const std::string verb :
-       {"run", "generate", "inspect", "tokenize", "score", "bench", "trace"}) {
+       {"run", "generate", "inspect", "tokenize", "extract", "score", "bench", "trace"}) {
     EXPECT_THAT(help.out, HasSubstr(verb));
     const Outcome o = assay({verb, "--help"});
     EXPECT_EQ(o.code, 0) << verb;

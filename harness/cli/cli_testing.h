@@ -30,18 +30,21 @@ struct Outcome {
 // Runs the built program; a negative code is the signal that ended it.
 class Program {
  public:
-  // max_file_bytes: no file may grow beyond it, as on a full disk; 0: no limit.
-  explicit Program(std::vector<std::string> arguments, rlim_t max_file_bytes = 0) {
+  // max_file_bytes: no file may grow beyond it, as on a full disk; 0: no limit. input: what the
+  // program reads on its standard input.
+  explicit Program(std::vector<std::string> arguments, rlim_t max_file_bytes = 0,
+                   std::string_view input = {}) {
     dir_ = fs::temp_directory_path() / ("assay-cli-XXXXXX");
     std::string pattern = dir_.string();
     CHECK(mkdtemp(pattern.data()) != nullptr);
     dir_ = pattern;
+    std::ofstream(dir_ / "in", std::ios::binary) << input;
     pid_ = fork();
     CHECK(pid_ >= 0);
     if (pid_ != 0) return;
     for (const auto& [fd, name] : {std::pair{1, "out"}, {2, "err"}})
       dup2(open((dir_ / name).c_str(), O_WRONLY | O_CREAT, 0600), fd);
-    dup2(open("/dev/null", O_RDONLY), 0);
+    dup2(open((dir_ / "in").c_str(), O_RDONLY), 0);
     if (const rlimit limit{max_file_bytes, max_file_bytes}; max_file_bytes > 0)
       setrlimit(RLIMIT_FSIZE, &limit);
     arguments.insert(arguments.begin(), ASSAY_PROGRAM);
@@ -68,8 +71,8 @@ class Program {
   pid_t pid_;
 };
 
-inline Outcome assay(std::vector<std::string> arguments) {
-  return Program(std::move(arguments)).wait();
+inline Outcome assay(std::vector<std::string> arguments, std::string_view input = {}) {
+  return Program(std::move(arguments), 0, input).wait();
 }
 
 class Cli : public ::testing::Test {
