@@ -275,6 +275,14 @@ Found rule_equation(const Reply& reply) {
   const std::size_t end = check_begin(reply);
   const Found result = equation_in(reply, 0, end);
   if (result.kind != Found::Kind::kNumber) return result;
+  // x = 3 or x = -3
+  if (const auto before = reply.candidates_in(0, result.literal.begin); !before.empty()) {
+    const std::size_t at = before.back().end;
+    if (starts_with_any(trimmed(reply.text().substr(at, result.literal.begin - at)),
+                        {U"or ", U", or ", U"または", U"、または", U"或", U",或"}) &&
+        !(before.back().value == result.literal.value))
+      return kAmbiguous;
+  }
   // What is said afterwards either repeats the result, or is one other number, or leaves a choice.
   auto later = reply.candidates_in(result.literal.end, end);
   std::erase_if(later, [&](const Literal& l) { return reply.aside(l.begin) || reply.negated(l); });
@@ -302,7 +310,9 @@ Found rule_last_number(const Reply& reply) {
   if (!last.value || reply.operator_before(last) || reply.operator_after(last)) return kAmbiguous;
   if (all_equal(numbers)) return found(last);
   const Literal& previous = numbers[numbers.size() - 2];
-  if (reply.joined(previous, last) || reply.with_remainder(previous)) return kAmbiguous;
+  if (reply.joined(previous, last) || reply.with_remainder(previous) ||
+      reply.parallel(previous, last) || reply.in_brackets(last))
+    return kAmbiguous;
   if (!last.sure) return kAmbiguous;  // several single kanji: words among them, perhaps
   if (reply.enumerated(last) && std::any_of(numbers.begin(), numbers.end() - 1,
                                             [&](const Literal& l) { return reply.enumerated(l); }))

@@ -128,7 +128,9 @@ class Suffixes {
     const auto decimals = read_kanji_decimals(text_, end_ + 1);
     std::size_t end = decimals ? decimals->end : end_ + 1;
     const __int128 unit = end < text_.size() ? kanji_unit(text_[end]) : 0;
-    const bool time = end < text_.size() && (text_[end] == U'分' || text_[end] == U'钟');
+    // 三点五分 is five past three; 九十二点五分 is a score.
+    const bool time = end < text_.size() && (text_[end] == U'分' || text_[end] == U'钟') &&
+                      value_ && value_->num <= 24 * value_->den;
     if (!decimals || is_digit(text_[end_ - 1]) || time || (unit > 0 && unit < 10'000)) {
       value_.reset();
       end_ = std::max(end, numeral->end);
@@ -284,7 +286,7 @@ bool is_part_of_more(Text text, const Literal& literal) {
   const Text left = text.substr(0, literal.begin), right = text.substr(literal.end);
   if (ends_with_any(left, {U"√", U"\\sqrt{", U"\\sqrt"})) return true;
   if (starts_with_any(right, {U"√", U"\\sqrt", U"π", U"\\pi", U"几"})) return true;
-  if (right.size() > 1 && right[0] == U'多' &&
+  if (right.size() > 1 && (right[0] == U'多' || right[0] == U'来') &&
       Text(U"个名人元块只本年岁米公天次").find(right[1]) != Text::npos)
     return true;
   for (std::size_t n = 0; n < 2 && n < right.size() && is_letter(right[n]) && right[n] != U'x'; ++n)
@@ -373,6 +375,8 @@ Literal::Role role_of(Text text, const Literal& literal) {
   const char32_t previous = literal.begin > 0 ? text[literal.begin - 1] : 0;
   // x2, CO2, #3, 第3条; and 3番目, 2nd, 3D.
   if (is_letter(previous) || previous == U'_' || previous == U'第') return Literal::Role::kLabel;
+  if (previous == U'^' && literal.begin > 1 && is_letter(text[literal.begin - 2]))  // cm^3
+    return Literal::Role::kLabel;
   if (previous == U'#' && !left.ends_with(U"##")) return Literal::Role::kLabel;
   if (starts_with_any(right, {U"番目", U"つ目", U"回目", U"个目", U"桁", U"位数"}))
     return Literal::Role::kLabel;

@@ -66,25 +66,52 @@ Text unit_after(Text text, std::size_t i) {
   return text.substr(i, end - i);
 }
 
-// 2時間30分, 5 ft 3 in: one quantity in two units. Neither number is it.
+// 2時間30分, 5 ft 3 in, 5月3日: one quantity in two units. Neither number is it.
 bool one_quantity(Text text, const Literal& first, const Literal& second) {
   struct Units {
     Text larger, smaller;
     int n_smaller;  // in a larger one: from there on it is no rest but another quantity
   };
   static constexpr Units kUnits[] = {
-      {U"時間", U"分", 60},         {U"小时", U"分", 60},       {U"分", U"秒", 60},
-      {U"hour", U"minute", 60},     {U"minute", U"second", 60}, {U"h", U"m", 60},
-      {U"ドル", U"セント", 100},    {U"dollar", U"cent", 100},  {U"元", U"角", 10},
-      {U"块", U"毛", 10},           {U"feet", U"inch", 12},     {U"foot", U"inch", 12},
-      {U"ft", U"in", 12},           {U"km", U"m", 1000},        {U"m", U"cm", 100},
-      {U"cm", U"mm", 10},           {U"kg", U"g", 1000},        {U"year", U"month", 12},
-      {U"年", U"か月", 12},         {U"年", U"ヶ月", 12},       {U"年", U"个月", 12},
-      {U"week", U"day", 7},         {U"day", U"hour", 24},      {U"日", U"時間", 24},
-      {U"天", U"小时", 24},         {U"pound", U"ounce", 16},   {U"メートル", U"センチ", 100},
-      {U"キロ", U"メートル", 1000}, {U"l", U"ml", 1000},        {U"千克", U"克", 1000},
-      {U"千米", U"米", 1000},       {U"公里", U"米", 1000},     {U"米", U"厘米", 100},
-      {U"リットル", U"ミリ", 1000}, {U"pound", U"pence", 100},
+      {U"時間", U"分", 60},
+      {U"小时", U"分", 60},
+      {U"時", U"分", 60},
+      {U"时", U"分", 60},
+      {U"年", U"月", 13},
+      {U"月", U"日", 32},
+      {U"分", U"秒", 60},
+      {U"hour", U"minute", 60},
+      {U"minute", U"second", 60},
+      {U"h", U"m", 60},
+      {U"ドル", U"セント", 100},
+      {U"dollar", U"cent", 100},
+      {U"元", U"角", 10},
+      {U"块", U"毛", 10},
+      {U"feet", U"inch", 12},
+      {U"foot", U"inch", 12},
+      {U"ft", U"in", 12},
+      {U"km", U"m", 1000},
+      {U"m", U"cm", 100},
+      {U"cm", U"mm", 10},
+      {U"kg", U"g", 1000},
+      {U"year", U"month", 12},
+      {U"年", U"か月", 12},
+      {U"年", U"ヶ月", 12},
+      {U"年", U"个月", 12},
+      {U"week", U"day", 7},
+      {U"day", U"hour", 24},
+      {U"日", U"時間", 24},
+      {U"天", U"小时", 24},
+      {U"pound", U"ounce", 16},
+      {U"メートル", U"センチ", 100},
+      {U"キロ", U"メートル", 1000},
+      {U"l", U"ml", 1000},
+      {U"千克", U"克", 1000},
+      {U"千米", U"米", 1000},
+      {U"公里", U"米", 1000},
+      {U"米", U"厘米", 100},
+      {U"リットル", U"ミリ", 1000},
+      {U"pound", U"pence", 100},
   };
   Text between = trimmed(text.substr(first.end, second.begin - first.end));
   for (const Text joint : {Text(U"and"), Text(U"と"), Text(U",")})
@@ -199,13 +226,52 @@ bool Reply::joined(const Literal& first, const Literal& second) const {
     between = trimmed(between).substr(unit.size());
   between = trimmed(between);
   static constexpr std::array kJoints = {
-      Text(U""),    Text(U","),  Text(U"、"),     Text(U"・"),   Text(U";"),
-      Text(U"と"),  Text(U"和"), Text(U"及"),     Text(U"或"),   Text(U"か"),
-      Text(U"and"), Text(U"or"), Text(U", and"),  Text(U", or"), Text(U"&"),
-      Text(U"~"),   Text(U"〜"), Text(U"-"),      Text(U"から"), Text(U"至"),
-      Text(U"到"),  Text(U"to"), Text(U"または"), Text(U"或者"), Text(U"·")};
+      Text(U""),      Text(U","),    Text(U"、"),     Text(U"・"),  Text(U";"),      Text(U"と"),
+      Text(U"和"),    Text(U"及"),   Text(U"或"),     Text(U"か"),  Text(U"and"),    Text(U"or"),
+      Text(U", and"), Text(U", or"), Text(U"&"),      Text(U"~"),   Text(U"〜"),     Text(U"-"),
+      Text(U"から"),  Text(U"至"),   Text(U"到"),     Text(U"to"),  Text(U"または"), Text(U"或者"),
+      Text(U"·"),     Text(U"in"),   Text(U"out of"), Text(U"over")};
   return std::find(kJoints.begin(), kJoints.end(), between) != kJoints.end() ||
          one_quantity(text, first, second);
+}
+
+bool Reply::parallel(const Literal& first, const Literal& second) const {
+  const Text text = folded_.chars;
+  const Text between = trimmed(text.substr(first.end, second.begin - first.end));
+  if (between.find_first_of(U"。!?\n.=") != Text::npos) return false;
+  static constexpr std::array kConclusions = {
+      Text(U"so "),  Text(U"therefore"),  Text(U"total"), Text(U"thus"),   Text(U"hence"),
+      Text(U"left"), Text(U"全部"),       Text(U"合計"),  Text(U"合计"),   Text(U"よって"),
+      Text(U"残り"), Text(U"したがって"), Text(U"所以"),  Text(U"因此"),   Text(U"共"),
+      Text(U"ので"), Text(U"から"),       Text(U"剩"),    Text(U"总"),     Text(U"還"),
+      Text(U"还"),   Text(U"合わせて"),   Text(U"差"),    Text(U"つまり"), Text(U"即")};
+  if (std::any_of(kConclusions.begin(), kConclusions.end(),
+                  [&](Text word) { return between.find(word) != Text::npos; }))
+    return false;
+  // 12 on Monday and 15 on Tuesday; 苹果3个，梨5个; 男子3人と女子5人
+  if (between.ends_with(U" and")) return true;
+  const Text unit = unit_after(text, first.end);
+  if (!unit.empty() && unit_after(text, second.end).starts_with(unit) &&
+      between.size() > unit.size() && between.starts_with(unit)) {
+    const Text rest = between.substr(unit.size());
+    if (rest.size() <= 6 && Text(U"、,と和及").find(rest[0]) != Text::npos) return true;
+  }
+  static constexpr std::array kSays = {Text(U"は"), Text(U"が"),   Text(U"有"),     Text(U"是"),
+                                       Text(U"余"), Text(U"商"),   Text(U" is"),    Text(U" has"),
+                                       Text(U":"),  Text(U"余り"), Text(U"あまり"), Text(U" got")};
+  const auto said = [&](const Literal& literal) {
+    const Text left = trimmed(text.substr(0, literal.begin));
+    return std::any_of(kSays.begin(), kSays.end(), [&](Text s) { return left.ends_with(s); });
+  };
+  return said(first) && said(second);
+}
+
+bool Reply::in_brackets(const Literal& literal) const {
+  const Text text = folded_.chars;
+  const std::size_t open = text.substr(0, literal.begin).rfind(U'(');
+  if (open == Text::npos || candidates_in(0, open).empty()) return false;
+  const std::size_t close = text.find(U')', open);
+  return close != Text::npos && close >= literal.end;
 }
 
 bool Reply::enumerated(const Literal& literal) const {

@@ -34,6 +34,10 @@ class Reply {
   bool operator_after(const Literal& literal) const;
   // "3、5", "3個と5個", "3 and 5", "3~5", "2時間30分": neither is the answer.
   bool joined(const Literal& first, const Literal& second) const;
+  // "10歳、花子は8歳", "甲有12个，乙有15个": one is said of this, the other of that.
+  bool parallel(const Literal& first, const Literal& second) const;
+  // "70,000 (35% more)": in brackets behind another number.
+  bool in_brackets(const Literal& literal) const;
   // Behind the mark of an item: "(1) 12", "a) 12", "Q1: 12", "①12".
   bool enumerated(const Literal& literal) const;
   // "170余り4", "170 remainder 4", "170...4"

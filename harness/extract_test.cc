@@ -33,12 +33,17 @@ CsvTable read_corpus() {
 
 // Answerable rows that no rule reads today: "none" is no wrong number. Take a line away when a rule
 // learns to read it.
-constexpr std::string_view kUnread[] = {"答えは12ではありません。15です。"};
+constexpr std::string_view kUnread[] = {
+    "答えは12ではありません。15です。",     "Profit: $70,000 (that is 35% more).",
+    "税込で1,980円（本体1,800円）です。",   "So there are 18 students (9 boys and 9 girls).",
+    "三人で分けると一人五個です。",         "半径是5厘米，面积是78.5平方厘米。",
+    "5 × 170 + 4 = 854, thus remainder 4.", "2 + 2 = 4, minus 1 that's 3, quick maths.",
+};
 
 TEST(Extract, ReadsTheCorpusAndNeverAWrongNumber) {
   const CsvTable corpus = read_corpus();
   ASSERT_EQ(corpus.header, (std::vector<std::string>{"language", "text", "expected", "reason"}));
-  EXPECT_GE(corpus.rows.size(), 900u);
+  EXPECT_GE(corpus.rows.size(), 1100u);
   int n_answerable = 0, n_right = 0, n_unread = 0;
   for (const CsvRow& row : corpus.rows) {
     const std::string &text = row.fields[1], &expected = row.fields[2];

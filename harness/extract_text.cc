@@ -72,7 +72,7 @@ FoldedText fold_reply(std::string_view utf8) {
     out.origin.push_back({raw.origin[i].begin, raw.origin[i + n - 1].end});
   };
   const auto is_at = [&](std::size_t i, auto test) { return i < in.size() && test(in[i]); };
-  bool in_bold = false;
+  bool in_bold = false, in_money = false;
   for (std::size_t i = 0; i < in.size();) {
     bool replaced = false;
     for (const auto& [command, replacement] : kLatex) {
@@ -98,9 +98,17 @@ FoldedText fold_reply(std::string_view utf8) {
     if (is_currency(in[i]) || in[i] == U'`') {
       // -$5 keeps its sign next to its digits; US$18 keeps its letters away from them.
       if (out.chars.empty() || out.chars.back() != U'-') push(U' ', i, 1);
+      in_money = is_currency(in[i]);
       ++i;
       continue;
     }
+    // $1.5M: an amount in letters, like 18k.
+    if (in_money && std::u32string_view(U"mbt").find(in[i]) != std::u32string_view::npos &&
+        !is_at(i + 1, is_letter)) {
+      push(U'k', i++, 1);
+      continue;
+    }
+    in_money = in_money && (is_digit(in[i]) || in[i] == U'.' || in[i] == U',');
     push(in[i], i, 1);
     ++i;
   }

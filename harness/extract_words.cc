@@ -263,7 +263,7 @@ bool word_reads_as_number(Text text, std::size_t begin, std::size_t end,
     return i == 0 || Text(U"\n:=\"'“「『(*{[>-+×÷/.。!?").find(text[i - 1]) != Text::npos;
   }
   if (is_any(previous.text, {U"and", U"or", U"to", U"not", U"but", U"than", U"plus", U"minus",
-                             U"times", U"by", U"of"}))
+                             U"times", U"by", U"of", U"in", U"over"}))
     return (previous_end && begin - *previous_end < 24) ||
            is_any(previous.text, {U"minus", U"not"});
   return is_any(
