@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "base/result.h"
 #include "harness/needle_cases.h"
+#include "harness/needle_fit.h"
 #include "harness/needle_score.h"
 #include "harness/needle_tables.h"
 
@@ -20,10 +21,6 @@ namespace assay::harness {
 // for an arm; keys, values, question and depth are the same in every arm.
 using CountTokens = std::function<Result<int>(const OrderedJson& messages)>;
 
-struct NeedleSentence {
-  std::string text;
-  std::string gap;  // white space after it, in the text it comes from
-};
 // A haystack of the user's own, cut at ICU's sentence borders and, always, at line ends.
 Result<std::vector<NeedleSentence>> split_sentences(std::string_view utf8,
                                                     std::string_view language,

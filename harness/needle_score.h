@@ -21,7 +21,7 @@ struct NeedleJudgement {
   Correctness correctness = Correctness::kUnextractable;  // never kNotJudged
   std::vector<Span> spans;  // bytes of the answer that decided: the expected values that were
                             // found, or the number that is wrong, or the words that deny
-  std::string reason;  // "38216 is missing", "738216 was not asked for"; empty when correct
+  std::string reason;       // "38216 is missing", "738216 was not asked for"; empty when correct
 };
 
 // Correct: every expected value stands there as a number of its own (38216, ３８２１６, 38,216), in

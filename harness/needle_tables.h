@@ -34,15 +34,22 @@ struct NeedleLanguage {
 
 struct NeedleTables {
   std::vector<int> value_digits;      // how many digits a value may have
+  std::vector<int> variable_digits;   // and a variable's
   std::vector<int> paragraphs;        // sentences in one
   std::vector<std::string> gaps;      // between paragraphs: "\n", "\n\n"
   std::string define, copy, letters;  // "VAR {name} = {value}.", "VAR {name} = VAR {from}."
   int n_letters = 0;                  // of a variable's name
   std::map<std::string, NeedleLanguage, std::less<>> languages;
 
-  const NeedleLanguage& of(std::string_view language) const;  // CHECKs that it is there
+  Result<const NeedleLanguage*> of(std::string_view language) const;
 };
 
+// Every message names the source, the key, what was expected and what was found.
 Result<NeedleTables> parse_needle_tables(std::string_view text, std::string_view source);
+
+// Names in {} in the order they stand; an error for a brace that does not match.
+Result<std::vector<std::string>> placeholders(std::string_view text, std::string_view where);
+// The vocabulary that a placeholder draws from: "Person2" → "person".
+std::string vocabulary_name(std::string_view placeholder);
 
 }  // namespace assay::harness
