@@ -24,6 +24,8 @@ class EngineTarget : public Target {
   void complete(std::span<const Request> requests, const OnDone& on_done,
                 const std::function<void()>& on_token, std::stop_token stop) override;
 
+  const engine::Engine& engine() const { return engine_; }  // for suites that measure
+
  private:
   engine::Engine engine_;
   int n_workers_;

@@ -1,0 +1,41 @@
+// The measurements of `assay diverge` as a suite: suite.json and its texts. Pure but for load;
+// divergence_suite_run does the work.
+#pragma once
+
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/result.h"
+#include "engine/text/corpus.h"
+#include "harness/measurement.h"
+
+namespace assay::harness {
+
+struct DivergenceSettings {
+  int limit = 0;          // of texts, spread evenly over the file; 0: all
+  int n_noise_texts = 0;  // of those, for the base's noise floor; 0: none
+  Json to_json() const;
+};
+
+struct DivergenceSuite {
+  MeasureHead head;
+  std::string texts;                               // file name, in the suite's folder
+  std::map<Profile, DivergenceSettings> profiles;  // those that it supports
+  std::vector<text::CorpusLine> lines;             // of that file, all of them; filled by load
+};
+Result<DivergenceSuite> parse_divergence_suite(std::string_view suite_json,
+                                               std::string_view source);
+Result<DivergenceSuite> load_divergence_suite(const fs::path& folder);
+
+// Said in run.json where there is nothing to compare with.
+inline constexpr std::string_view kNoBase = "not run: needs --base MODEL|FILE";
+
+// A result's JSON (harness/divergence_suite_run.h) as a table with what its figures rest on;
+// `assay diverge` prints the same.
+std::string render_divergence(const Json& result, bool colour);
+
+}  // namespace assay::harness

@@ -1,0 +1,29 @@
+// Clocks an engine. What is fed is the same for every build of one tokenizer, whatever it would
+// say itself, so that each routes its experts alike; choosing a token (sampling) is not in it.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <stop_token>
+
+#include "base/result.h"
+#include "engine/engine.h"
+#include "harness/throughput.h"
+
+namespace assay::harness {
+
+struct ThroughputHooks {
+  std::function<void(int n_done, int n_total)> on_progress;  // repetitions of all rows
+  std::stop_token stop;                                      // asked for between steps
+};
+
+// With all threads on one engine that shares `engine`'s weights (n_threads 0: every usable core).
+// Repetition 1 of every row comes before repetition 2 of any, and every other round goes
+// backwards, so that a machine that warms up or fills up favours no row. A row that the model
+// cannot hold has a reason and no repetition. None: stopped.
+Result<std::optional<ThroughputResult>> run_throughput(const engine::Engine& engine,
+                                                       const ThroughputSettings& settings,
+                                                       int n_threads,
+                                                       const ThroughputHooks& hooks = {});
+
+}  // namespace assay::harness
