@@ -2,14 +2,10 @@
 #pragma once
 
 #include <string>
-#include <string_view>
 
 #include "base/json.h"
 
 namespace assay::harness {
-
-// Cells that a terminal gives to the text: 2 for East Asian wide characters, 0 for combining marks.
-int display_width(std::string_view utf8);
 
 struct ConsoleStyle {
   bool colour = false;

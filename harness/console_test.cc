@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "harness/compare.h"
+#include "harness/table.h"
 #include "harness/test_support.h"
 #include "harness/verdict.h"
 

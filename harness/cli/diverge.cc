@@ -10,8 +10,8 @@
 #include "harness/cli/engine_flags.h"
 #include "harness/cli/progress.h"
 #include "harness/cli/verb.h"
-#include "harness/console.h"
 #include "harness/divergence_run.h"
+#include "harness/table.h"
 
 namespace assay::cli {
 namespace {
