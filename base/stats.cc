@@ -159,4 +159,31 @@ double scaled_mad(std::span<const double> values) {
   return 1.4826 * median(distance);
 }
 
+MedianInterval median_interval(std::span<const double> values) {
+  CHECK(!values.empty());
+  std::vector<double> v(values.begin(), values.end());
+  std::sort(v.begin(), v.end());
+  const auto n = static_cast<double>(v.size());
+  const auto probability = [&](double successes) {  // of Bin(n, 1/2)
+    return std::exp(std::lgamma(n + 1) - std::lgamma(successes + 1) -
+                    std::lgamma(n - successes + 1) - n * std::log(2.0));
+  };
+  std::size_t k = 1;
+  double below = probability(0);  // P(Bin < k)
+  while (2 * k < v.size()) {
+    const double next = below + probability(static_cast<double>(k));
+    if (1 - 2 * next < 0.95) break;
+    below = next;
+    ++k;
+  }
+  return {median(v), v[k - 1], v[v.size() - k], std::max(0.0, 1 - 2 * below)};
+}
+
+double nearest_rank(std::span<const double> sorted, double q) {
+  CHECK(!sorted.empty() && q >= 0 && q <= 1) << sorted.size() << " values, q " << q;
+  // 0.07 · 100 is 7.000000000000001 in double and means 7.
+  const double rank = std::ceil(q * static_cast<double>(sorted.size()) - 1e-9);
+  return sorted[static_cast<std::size_t>(std::max(rank, 1.0)) - 1];
+}
+
 }  // namespace assay

@@ -46,4 +46,17 @@ double median(std::span<const double> values);
 // sample).
 double scaled_mad(std::span<const double> values);
 
+// Median with an interval between order statistics: distribution-free. lo and hi are the k-th
+// smallest and k-th largest value, with the largest k that still covers the median with 95 %:
+// coverage = 1 − 2 P(Bin(n, 1/2) < k) (Conover, Practical Nonparametric Statistics, 3.2). Fewer
+// than 6 values cannot reach that; it is then their whole range with the coverage that it has, 0 of
+// one.
+struct MedianInterval {
+  double median, lo, hi, coverage;
+};
+MedianInterval median_interval(std::span<const double> values);
+
+// The q-quantile of sorted values by nearest rank, the ceil(q n)-th of n: a value that occurred.
+double nearest_rank(std::span<const double> sorted, double q);
+
 }  // namespace assay

@@ -235,5 +235,46 @@ TEST(ScaledMad, EstimatesANormalDeviationAndIgnoresAnOutlier) {
   EXPECT_NEAR(scaled_mad(normal), 3, 0.1);
 }
 
+// Coverages from tables of the sign test: n = 6 is 1 − 2/64, n = 9 with k = 2 is 1 − 20/512, and
+// n = 20 takes the 6th and the 15th value with 95.86 %.
+TEST(MedianInterval, LiesBetweenTheOrderStatisticsOfTheSignTest) {
+  const MedianInterval six = median_interval(std::vector<double>{6, 1, 5, 2, 4, 3});
+  EXPECT_EQ(six.median, 3.5);
+  EXPECT_EQ(six.lo, 1);
+  EXPECT_EQ(six.hi, 6);
+  EXPECT_NEAR(six.coverage, 1 - 2.0 / 64, 1e-12);
+  const MedianInterval nine = median_interval(std::vector<double>{1, 2, 3, 4, 5, 6, 7, 8, 9});
+  EXPECT_EQ(nine.lo, 2);
+  EXPECT_EQ(nine.hi, 8);
+  EXPECT_NEAR(nine.coverage, 1 - 20.0 / 512, 1e-12);
+  std::vector<double> twenty(20);
+  std::iota(twenty.begin(), twenty.end(), 1);
+  EXPECT_EQ(median_interval(twenty).lo, 6);
+  EXPECT_EQ(median_interval(twenty).hi, 15);
+  EXPECT_NEAR(median_interval(twenty).coverage, 0.9586, 5e-5);
+}
+
+TEST(MedianInterval, SaysHowLittleFewValuesCover) {
+  EXPECT_NEAR(median_interval(std::vector<double>{1, 2, 3, 4, 5}).coverage, 0.9375, 1e-12);
+  EXPECT_NEAR(median_interval(std::vector<double>{1, 2}).coverage, 0.5, 1e-12);
+  const MedianInterval one = median_interval(std::vector<double>{7});
+  EXPECT_EQ(one.lo, 7);
+  EXPECT_EQ(one.hi, 7);
+  EXPECT_EQ(one.coverage, 0);
+}
+
+TEST(NearestRank, IsAValueThatOccurred) {
+  const std::vector<double> five = {10, 20, 30, 40, 50};
+  EXPECT_EQ(nearest_rank(five, 0), 10);
+  EXPECT_EQ(nearest_rank(five, 0.2), 10);
+  EXPECT_EQ(nearest_rank(five, 0.5), 30);
+  EXPECT_EQ(nearest_rank(five, 0.9), 50);
+  EXPECT_EQ(nearest_rank(five, 1), 50);
+  std::vector<double> hundred(100);
+  std::iota(hundred.begin(), hundred.end(), 1);
+  EXPECT_EQ(nearest_rank(hundred, 0.07), 7) << "0.07 · 100 is a little more than 7 in double";
+  EXPECT_EQ(nearest_rank(hundred, 0.99), 99);
+}
+
 }  // namespace
 }  // namespace assay

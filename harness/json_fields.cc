@@ -1,6 +1,6 @@
 #include "harness/json_fields.h"
 
-#include <cmath>
+#include <algorithm>
 
 #include "harness/suggest.h"
 
@@ -84,6 +84,25 @@ Result<std::vector<std::string>> JsonFields::texts(std::string_view key) const {
   for (const Json& item : *value) {
     if (!item.is_string()) return wrong();
     out.push_back(item.get<std::string>());
+  }
+  return out;
+}
+
+Result<std::vector<int>> JsonFields::integers(std::string_view key, int min, int max) const {
+  ASSAY_TRY(const Json* value, get(key));
+  const auto wrong = [&] {
+    return fail("{}: '{}' must be a list of whole numbers from {} to {}, got {}", where_, key, min,
+                max, shown(*value));
+  };
+  if (!value->is_array()) return wrong();
+  std::vector<int> out;
+  for (const Json& item : *value) {
+    if (!item.is_number_integer() || item.get<double>() < min || item.get<double>() > max)
+      return wrong();
+    const int number = item.get<int>();
+    if (std::find(out.begin(), out.end(), number) != out.end())
+      return fail("{}: '{}' lists {} twice", where_, key, number);
+    out.push_back(number);
   }
   return out;
 }

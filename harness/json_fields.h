@@ -28,6 +28,8 @@ class JsonFields {
   Result<double> number(std::string_view key, double min, double max) const;
   // A string or a list of strings; absent is an empty list.
   Result<std::vector<std::string>> texts(std::string_view key) const;
+  // Required; a list of different whole numbers, which may be empty.
+  Result<std::vector<int>> integers(std::string_view key, int min, int max) const;
   Result<const Json*> array(std::string_view key) const;  // required, not empty
 
  private:

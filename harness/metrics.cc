@@ -1,7 +1,6 @@
 #include "harness/metrics.h"
 
 #include <algorithm>
-#include <cmath>
 
 namespace assay::harness {
 namespace {
@@ -21,15 +20,11 @@ bool holds(GateMetric metric, const Sample& s) {
   return false;
 }
 
-// Nearest rank: a value that occurred.
-Quantiles quantiles_of(std::vector<int> values) {
+Quantiles quantiles_of(std::vector<double> values) {
   if (values.empty()) return {};
   std::sort(values.begin(), values.end());
-  const auto at = [&](double q) {
-    const auto rank = static_cast<std::size_t>(std::ceil(q * static_cast<double>(values.size())));
-    return static_cast<double>(values[std::max<std::size_t>(rank, 1) - 1]);
-  };
-  return {static_cast<int>(values.size()), at(0.5), at(0.9), at(1)};
+  return {static_cast<int>(values.size()), nearest_rank(values, 0.5), nearest_rank(values, 0.9),
+          values.back()};
 }
 
 Group summarise_one(Group group, std::span<const Sample* const> samples) {
@@ -38,7 +33,7 @@ Group summarise_one(Group group, std::span<const Sample* const> samples) {
   group.closed = rate_of(GateMetric::kClosed, samples);
   group.stopped = rate_of(GateMetric::kStopped, samples);
   group.error = rate_of(GateMetric::kError, samples);
-  std::vector<int> thinking;
+  std::vector<double> thinking;
   for (const Sample* s : samples) {
     ++group.classes[std::string(class_of(s->outcome))];
     ++group.termination[std::string(name_of(s->outcome.termination))];
