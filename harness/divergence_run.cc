@@ -89,9 +89,10 @@ Result<void> check_length(const std::string& id, std::size_t n_tokens, const eng
   return {};
 }
 
-// work(i, engines) for every text, on threads that have engines of their own.
+// work(i, engines) for every text, on threads that have engines of their own; until `stop`.
 Result<void> for_each_text(std::span<const engine::Engine* const> engines,
                            std::span<const Text> texts, int n_threads, const TextHook& on_text,
+                           const std::stop_token& stop,
                            const std::function<Result<void>(std::size_t, Engines&)>& work) {
   for (const engine::Engine* e : engines) ASSAY_TRY_VOID(check_lengths(texts, *e));
   std::atomic<std::size_t> next{0};
@@ -101,7 +102,7 @@ Result<void> for_each_text(std::span<const engine::Engine* const> engines,
   const auto run = [&] {
     Engines own;
     for (const engine::Engine* e : engines) own.push_back(e->share(1));
-    for (std::size_t i; (i = next.fetch_add(1)) < texts.size();) {
+    for (std::size_t i; !stop.stop_requested() && (i = next.fetch_add(1)) < texts.size();) {
       const Result<void> done = work(i, own);
       const std::lock_guard lock(mutex);
       if (!done && !failed) failed = done.error();
@@ -168,7 +169,7 @@ Result<void> capture(const engine::Engine& base, std::vector<Text>& texts, int n
                      const TextHook& on_text) {
   const engine::Engine* engines[] = {&base};
   return for_each_text(
-      engines, texts, n_threads, on_text, [&](std::size_t i, Engines& own) -> Result<void> {
+      engines, texts, n_threads, on_text, {}, [&](std::size_t i, Engines& own) -> Result<void> {
         Text& text = texts[i];
         text.positions.clear();
         return read_reply(own, text, [&](int r, std::span<const Logits> logits) {
@@ -180,14 +181,15 @@ Result<void> capture(const engine::Engine& base, std::vector<Text>& texts, int n
 Result<std::vector<ScoredPosition>> diverge_texts(const engine::Engine& base,
                                                   const engine::Engine& candidate,
                                                   const std::vector<Text>& texts, int n_threads,
-                                                  const TextHook& on_text) {
+                                                  const TextHook& on_text,
+                                                  const std::stop_token& stop) {
   if (base.info().vocab != candidate.info().vocab)
     return fail("the base's vocabulary has {} tokens, the candidate's {}: they cannot be compared",
                 base.info().vocab, candidate.info().vocab);
   std::vector<std::vector<ScoredPosition>> out(texts.size());
   const engine::Engine* engines[] = {&base, &candidate};
   const Result<void> done = for_each_text(
-      engines, texts, n_threads, on_text, [&](std::size_t i, Engines& own) -> Result<void> {
+      engines, texts, n_threads, on_text, stop, [&](std::size_t i, Engines& own) -> Result<void> {
         const Text& text = texts[i];
         return read_reply(own, text, [&](int r, std::span<const Logits> logits) {
           out[i].push_back({static_cast<int>(i), text.lang, part_of(text, r), text.reply + r,
@@ -200,14 +202,16 @@ Result<std::vector<ScoredPosition>> diverge_texts(const engine::Engine& base,
 
 Result<std::vector<ScoredPosition>> diverge_texts(const DivergenceBase& base,
                                                   const engine::Engine& candidate, int n_threads,
-                                                  const TextHook& on_text) {
+                                                  const TextHook& on_text,
+                                                  const std::stop_token& stop) {
   if (base.vocab != candidate.info().vocab)
     return fail("the base's vocabulary has {} tokens, the candidate's {}: they cannot be compared",
                 base.vocab, candidate.info().vocab);
   std::vector<std::vector<ScoredPosition>> out(base.texts.size());
   const engine::Engine* engines[] = {&candidate};
   const Result<void> done = for_each_text(
-      engines, base.texts, n_threads, on_text, [&](std::size_t i, Engines& own) -> Result<void> {
+      engines, base.texts, n_threads, on_text, stop,
+      [&](std::size_t i, Engines& own) -> Result<void> {
         const Text& text = base.texts[i];
         return read_reply(own, text, [&](int r, std::span<const Logits> logits) {
           out[i].push_back({static_cast<int>(i), text.lang, part_of(text, r), text.reply + r,

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -31,14 +32,17 @@ using TextHook = std::function<void(int n_done, int n_total)>;
 Result<void> capture(const engine::Engine& base, std::vector<DivergenceBase::Text>& texts,
                      int n_threads, const TextHook& on_text);
 
-// Base and candidate side by side, over the whole vocabulary …
+// Base and candidate side by side, over the whole vocabulary … When `stop` is requested no further
+// text is begun, and what is returned is of no use.
 Result<std::vector<ScoredPosition>> diverge_texts(const engine::Engine& base,
                                                   const engine::Engine& candidate,
                                                   const std::vector<DivergenceBase::Text>& texts,
-                                                  int n_threads, const TextHook& on_text);
+                                                  int n_threads, const TextHook& on_text,
+                                                  const std::stop_token& stop = {});
 // … or a candidate against captured positions.
 Result<std::vector<ScoredPosition>> diverge_texts(const DivergenceBase& base,
                                                   const engine::Engine& candidate, int n_threads,
-                                                  const TextHook& on_text);
+                                                  const TextHook& on_text,
+                                                  const std::stop_token& stop = {});
 
 }  // namespace assay::harness

@@ -1,6 +1,7 @@
 // assay diverge: how far a candidate's distributions are from a base's, on the same texts.
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -10,16 +11,13 @@
 #include "harness/cli/engine_flags.h"
 #include "harness/cli/progress.h"
 #include "harness/cli/verb.h"
-#include "harness/divergence_run.h"
-#include "harness/table.h"
+#include "harness/divergence_result.h"
+#include "harness/divergence_table.h"
 
 namespace assay::cli {
 namespace {
 
 using harness::DivergenceBase;
-using harness::DivergenceSummary;
-using harness::Estimate;
-using harness::ScoredPosition;
 
 struct Options {
   EngineFlags engine;  // model is the base or the candidate in turn
@@ -56,18 +54,7 @@ Result<engine::Engine> load(const EngineFlags& flags, const std::string& model) 
   return load_engine(of);
 }
 
-Json identity(const engine::Engine& e) {
-  const engine::EngineInfo& i = e.info();
-  return {{"dir", i.model_dir},
-          {"fingerprint", i.fingerprint},
-          {"tokenizer", e.tokenizer().fingerprint()},
-          {"backend", i.backend},
-          {"kernel", i.kernel},
-          {"attention", i.attention}};
-}
-
-// The base against itself in another arithmetic: what is below this is no news. The figures of all
-// positions, and every group's in "groups"; null if it is not asked for.
+// Null if it is not asked for.
 Result<Json> noise_floor(const Options& o, const engine::Engine& base, const std::string& model,
                          const std::vector<DivergenceBase::Text>& texts) {
   if (o.n_noise_texts == 0) return Json();
@@ -85,128 +72,19 @@ Result<Json> noise_floor(const Options& o, const engine::Engine& base, const std
         "noise floor: the base would be compared with itself on the same backend {} and kernel {}: "
         "name others with --noise-backend and --noise-kernel, or measure none with --noise-texts 0",
         a.backend, a.kernel);
-  std::vector<DivergenceBase::Text> some;
-  const auto n = std::min<std::size_t>(texts.size(), static_cast<std::size_t>(o.n_noise_texts));
-  for (std::size_t i = 0; i < n; ++i) some.push_back(texts[i * texts.size() / n]);
-  const bool is_other_kernel = a.backend == b.backend;
-  Progress progress(is_other_kernel ? "noise floor: the base against itself with another kernel"
-                                    : "noise floor: the base against itself on another backend");
-  ASSAY_TRY(const auto positions,
-            harness::diverge_texts(base, again, some, o.engine.n_threads, progress.hook()));
-  const std::vector<DivergenceSummary> summaries = harness::summarise(positions);
-  Json out = to_json(summaries.front());  // all × all
-  const auto name = [&](const engine::EngineInfo& i) {
-    return is_other_kernel ? i.backend + " " + i.kernel : i.backend;
-  };
-  out["between"] = {name(a), name(b)};
-  out["groups"] = Json::array();
-  for (const DivergenceSummary& s : summaries) out["groups"].push_back(to_json(s));
-  return out;
-}
-
-// "± ?" where the error is not known, which is not an error of 0.
-std::string error_of(const Estimate& e) { return e.error ? fmt::format("{:.2g}", *e.error) : "?"; }
-std::string shown(const Estimate& e) { return fmt::format("{:.4g} ± {}", e.value, error_of(e)); }
-
-Estimate percent(Estimate e) {
-  e.value *= 100;
-  if (e.error) *e.error *= 100;
-  return e;
-}
-
-void print_table(const std::vector<DivergenceSummary>& summaries) {
-  fmt::print("\n  {:<5} {:<9} {:>6} {:>9}  {:<20} {:<20} {:<18} {:<20} {}\n", "lang", "part",
-             "texts", "positions", "KLD mean (nats)", "KLD 99 %", "same top-1 (%)", "RMS Δp (%)",
-             "perplexity ratio");
-  for (const DivergenceSummary& s : summaries) {
-    const Estimate top1 = percent(s.top1_agreement);
-    fmt::print("  {:<5} {:<9} {:>6} {:>9}  {:<20} {:<20} {:<18} {:<20} {}\n", s.lang, s.part,
-               s.n_texts, s.n_positions, shown(s.kld_mean), shown(s.kld_p99),
-               fmt::format("{:.2f} ± {}", top1.value, error_of(top1)),
-               shown(percent(s.delta_p_rms)),
-               fmt::format("{:.5f} ± {}", s.perplexity_ratio.value, error_of(s.perplexity_ratio)));
-  }
-  const DivergenceSummary& all = summaries.front();
-  fmt::print(
-      "\n  all positions: KLD median {}, 90 % {}, 95 % {}, 99.9 % {}, largest of {} {:.4g}\n",
-      shown(all.kld_median), shown(all.kld_p90), shown(all.kld_p95), shown(all.kld_p999),
-      all.n_positions, all.kld_max.value);
-  fmt::print("                 mean Δp {} %, perplexity {:.4f} → {:.4f}\n",
-             shown(percent(all.delta_p_mean)), all.perplexity_base.value,
-             all.perplexity_candidate.value);
-}
-
-struct Inputs {
-  DivergenceBase base;
-  std::vector<ScoredPosition> positions;
-  Json candidate;
-};
-
-constexpr std::size_t kWorst = 20;
-constexpr std::size_t kContextTokens = 12;
-
-// Where the distributions are furthest apart, and what was being said there.
-Result<Json> worst_positions(const Options& o, const Inputs& in) {
-  std::vector<const ScoredPosition*> worst;
-  for (const ScoredPosition& p : in.positions) worst.push_back(&p);
-  const auto n = std::min(kWorst, worst.size());
-  std::partial_sort(worst.begin(), worst.begin() + static_cast<std::ptrdiff_t>(n), worst.end(),
-                    [](const auto* a, const auto* b) {
-                      return std::pair(-a->d.kld, std::pair(a->text, a->token)) <
-                             std::pair(-b->d.kld, std::pair(b->text, b->token));
-                    });
-  ASSAY_TRY(const text::Tokenizer tokenizer,
-            text::Tokenizer::load(fs::path(o.models.back()) / "tokenizer.json"));
-  Json out = Json::array();
-  for (std::size_t i = 0; i < n; ++i) {
-    const ScoredPosition& p = *worst[i];
-    const DivergenceBase::Text& text = in.base.texts[static_cast<std::size_t>(p.text)];
-    const std::span<const int> ids = text.ids;
-    const auto at = static_cast<std::size_t>(p.token);
-    const std::size_t n_before = std::min(at, kContextTokens);
-    ASSAY_TRY(std::string before, tokenizer.decode(ids.subspan(at - n_before, n_before)));
-    ASSAY_TRY(std::string next, tokenizer.decode(ids.subspan(at, 1)));
-    out.push_back({{"text", text.id},
-                   {"lang", p.lang},
-                   {"part", p.part == harness::TextPart::kThinking ? "thinking" : "answer"},
-                   {"token", p.token},
-                   {"kld", p.d.kld},
-                   {"nll_base", p.d.nll_base},
-                   {"nll_candidate", p.d.nll_candidate},
-                   {"before", std::move(before)},
-                   {"next", std::move(next)}});
-  }
-  return out;
+  Progress progress(a.backend == b.backend
+                        ? "noise floor: the base against itself with another kernel"
+                        : "noise floor: the base against itself on another backend");
+  return harness::noise_floor(base, again, texts, o.n_noise_texts, o.engine.n_threads,
+                              progress.hook());
 }
 
 // Its noise floor is not measured yet.
 Result<DivergenceBase> new_base(const Options& o, const engine::Engine& base) {
-  ASSAY_TRY(std::vector<text::CorpusLine> lines, text::read_corpus(o.texts));
-  if (o.limit > 0 &&
-      static_cast<std::size_t>(o.limit) < lines.size()) {  // evenly, for every language
-    std::vector<text::CorpusLine> some;
-    for (std::size_t i = 0; i < static_cast<std::size_t>(o.limit); ++i)
-      some.push_back(lines[i * lines.size() / static_cast<std::size_t>(o.limit)]);
-    lines = std::move(some);
-  }
-  DivergenceBase out;
-  out.vocab = base.info().vocab;
-  out.model = identity(base);
-  auto texts = harness::tokenize_texts(lines, base);
-  if (!texts) return fail("{}: {}", o.texts, texts.error().message);
-  out.texts = std::move(*texts);
+  ASSAY_TRY(const std::vector<text::CorpusLine> lines, text::read_corpus(o.texts));
+  auto out = harness::new_base(harness::spread(lines, o.limit), base);
+  if (!out) return fail("{}: {}", o.texts, out.error().message);
   return out;
-}
-
-// A candidate with another tokenizer would be judged on other texts. Asked before the work begins.
-Result<void> check_comparable(const DivergenceBase& base, const engine::Engine& candidate) {
-  const std::string of_base = base.model.value("tokenizer", ""),
-                    here = candidate.tokenizer().fingerprint();
-  if (of_base != here)
-    return fail(
-        "the candidate's tokenizer ({}) is not the base's ({}): their tokens cannot be compared",
-        here, of_base);
-  return harness::check_lengths(base.texts, candidate);
 }
 
 Result<int> save_base(const Options& o) {
@@ -224,79 +102,25 @@ Result<int> save_base(const Options& o) {
   return kPass;
 }
 
-Result<Inputs> compare(const Options& o) {
-  Inputs in;
+Result<Json> compare(const Options& o) {
   if (!o.base.empty()) {
-    ASSAY_TRY(in.base, harness::read_base(o.base));
+    ASSAY_TRY(const DivergenceBase base, harness::read_base(o.base));
     ASSAY_TRY(const engine::Engine candidate, load(o.engine, o.models[0]));
-    ASSAY_TRY_VOID(check_comparable(in.base, candidate));
-    in.candidate = identity(candidate);
+    ASSAY_TRY_VOID(harness::check_comparable(base, candidate));
     Progress progress("candidate");
-    ASSAY_TRY(in.positions,
-              harness::diverge_texts(in.base, candidate, o.engine.n_threads, progress.hook()));
-    return in;
+    ASSAY_TRY(const auto positions,
+              harness::diverge_texts(base, candidate, o.engine.n_threads, progress.hook()));
+    return harness::divergence_result(base, candidate, positions);
   }
   ASSAY_TRY(const engine::Engine base, load(o.engine, o.models[0]));
   ASSAY_TRY(const engine::Engine candidate, load(o.engine, o.models[1]));
-  ASSAY_TRY(in.base, new_base(o, base));
-  ASSAY_TRY_VOID(check_comparable(in.base, candidate));
-  ASSAY_TRY(in.base.noise_floor, noise_floor(o, base, o.models[0], in.base.texts));
-  in.candidate = identity(candidate);
+  ASSAY_TRY(DivergenceBase said, new_base(o, base));
+  ASSAY_TRY_VOID(harness::check_comparable(said, candidate));
+  ASSAY_TRY(said.noise_floor, noise_floor(o, base, o.models[0], said.texts));
   Progress progress("base and candidate");
-  ASSAY_TRY(in.positions, harness::diverge_texts(base, candidate, in.base.texts, o.engine.n_threads,
-                                                 progress.hook()));
-  return in;
-}
-
-// Newlines made visible, and cut to `width` cells of a terminal: at its end, or at its beginning.
-std::string one_line(std::string_view utf8, int width, bool keep_end) {
-  std::vector<std::string> characters;
-  for (std::size_t at = 0; at < utf8.size();) {
-    std::size_t end = at + 1;
-    while (end < utf8.size() && (static_cast<unsigned char>(utf8[end]) & 0xC0) == 0x80) ++end;
-    const std::string_view c = utf8.substr(at, end - at);
-    characters.emplace_back(c == "\n"                                                ? "⏎"
-                            : c.size() == 1 && static_cast<unsigned char>(c[0]) < 32 ? " "
-                                                                                     : c);
-    at = end;
-  }
-  if (keep_end) std::reverse(characters.begin(), characters.end());
-  std::size_t n = 0;
-  for (int used = 0; n < characters.size(); ++n) {
-    used += harness::display_width(characters[n]);
-    if (used > width) break;
-  }
-  const bool is_cut = n < characters.size();
-  characters.resize(n);
-  if (is_cut) characters.emplace_back("…");
-  if (keep_end) std::reverse(characters.begin(), characters.end());
-  return fmt::format("{}", fmt::join(characters, ""));
-}
-
-void print_worst(const Json& worst) {
-  constexpr std::size_t kShown = 5;
-  constexpr int kBeforeWidth = 40, kNextWidth = 16;
-  fmt::print("\n  furthest apart (KLD, where, text before → the token that follows there):\n");
-  for (std::size_t i = 0; i < std::min(kShown, worst.size()); ++i) {
-    const Json& w = worst[i];
-    fmt::print("  {:>8.3g}  {:<10} {:<3} {:<8}  {} → {}\n", w["kld"].get<double>(),
-               w["text"].get<std::string>(), w["lang"].get<std::string>(),
-               w["part"].get<std::string>(),
-               one_line(w["before"].get<std::string>(), kBeforeWidth, true),
-               one_line(w["next"].get<std::string>(), kNextWidth, false));
-  }
-}
-
-// What capturing the base costs, or may have cost.
-void print_capture(const DivergenceSummary& all) {
-  if (all.coarsening)
-    fmt::print("  from a captured base (--save-base) mean KLD would read {:.3g} less\n",
-               *all.coarsening);
-  else
-    fmt::print(
-        "  the base is captured, its {} likeliest tokens and the rest as one, so KLD is a lower "
-        "bound;\n  the part lumped together has mean mass {:.3g}, and mean KLD is at most {:.3g}\n",
-        harness::BasePosition::kTop, all.tail_mass, all.kld_mean_at_most.value_or(0));
+  ASSAY_TRY(const auto positions, harness::diverge_texts(base, candidate, said.texts,
+                                                         o.engine.n_threads, progress.hook()));
+  return harness::divergence_result(said, candidate, positions);
 }
 
 Result<int> run(const Options& o) {
@@ -326,37 +150,13 @@ Result<int> run(const Options& o) {
     if (!file.empty()) ASSAY_TRY_VOID(check_writable(file));
   if (!o.save_base.empty()) return save_base(o);
 
-  ASSAY_TRY(const Inputs in, compare(o));
-  const std::vector<DivergenceSummary> summaries = harness::summarise(in.positions);
-  Json out = {{"base", in.base.model},
-              {"candidate", in.candidate},
-              {"noise_floor", in.base.noise_floor},
-              {"groups", Json::array()}};
-  for (const DivergenceSummary& s : summaries) out["groups"].push_back(to_json(s));
-  ASSAY_TRY(out["worst"], worst_positions(o, in));
+  ASSAY_TRY(const Json out, compare(o));
   if (!o.out.empty()) ASSAY_TRY_VOID(write_file_atomic(o.out, out.dump(2) + "\n"));
   if (o.json) {
     std::puts(out.dump(2).c_str());
     return kPass;
   }
-  fmt::print(
-      "\n  KL(base ‖ candidate), teacher-forced on the reply tokens; ± is one standard error over "
-      "texts (± ?: of one text, unknown)\n");
-  fmt::print("  base       {}\n  candidate  {}\n", in.base.model.value("dir", ""),
-             in.candidate.value("dir", ""));
-  print_table(summaries);
-  print_worst(out["worst"]);
-  fmt::print("\n");
-  print_capture(summaries.front());
-  if (!in.base.noise_floor.is_null())
-    fmt::print("  noise floor of the base ({} against {}): KLD mean {:.2g}, same top-1 {:.2f} %\n",
-               in.base.noise_floor["between"][0].get<std::string>(),
-               in.base.noise_floor["between"][1].get<std::string>(),
-               in.base.noise_floor["kld"]["mean"]["value"].get<double>(),
-               100 * in.base.noise_floor["top1_agreement"]["value"].get<double>());
-  if (in.candidate.value("backend", "") == "cpu")
-    fmt::print(
-        "  decode against prefill: the same bits on this backend, so it has no noise of its own\n");
+  fmt::print("\n{}", harness::render_divergence(out, ::isatty(STDOUT_FILENO) != 0));
   return kPass;
 }
 

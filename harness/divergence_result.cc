@@ -1,0 +1,121 @@
+#include "harness/divergence_result.h"
+
+#include <algorithm>
+
+namespace assay::harness {
+namespace {
+
+Json identity(const engine::Engine& e) {
+  const engine::EngineInfo& i = e.info();
+  return {{"dir", i.model_dir},
+          {"fingerprint", i.fingerprint},
+          {"tokenizer", e.tokenizer().fingerprint()},
+          {"backend", i.backend},
+          {"kernel", i.kernel},
+          {"attention", i.attention}};
+}
+
+// `n` of them, the first of each of n equal parts.
+template <class T>
+std::vector<T> spread_over(const std::vector<T>& all, std::size_t n) {
+  if (n >= all.size()) return all;
+  std::vector<T> some;
+  for (std::size_t i = 0; i < n; ++i) some.push_back(all[i * all.size() / n]);
+  return some;
+}
+
+constexpr std::size_t kWorst = 20;
+constexpr std::size_t kContextTokens = 12;
+
+Result<Json> worst_positions(const DivergenceBase& base, const text::Tokenizer& tokenizer,
+                             const std::vector<ScoredPosition>& positions) {
+  std::vector<const ScoredPosition*> worst;
+  for (const ScoredPosition& p : positions) worst.push_back(&p);
+  const auto n = std::min(kWorst, worst.size());
+  std::partial_sort(worst.begin(), worst.begin() + static_cast<std::ptrdiff_t>(n), worst.end(),
+                    [](const auto* a, const auto* b) {
+                      return std::pair(-a->d.kld, std::pair(a->text, a->token)) <
+                             std::pair(-b->d.kld, std::pair(b->text, b->token));
+                    });
+  Json out = Json::array();
+  for (std::size_t i = 0; i < n; ++i) {
+    const ScoredPosition& p = *worst[i];
+    const DivergenceBase::Text& text = base.texts[static_cast<std::size_t>(p.text)];
+    const std::span<const int> ids = text.ids;
+    const auto at = static_cast<std::size_t>(p.token);
+    const std::size_t n_before = std::min(at, kContextTokens);
+    ASSAY_TRY(std::string before, tokenizer.decode(ids.subspan(at - n_before, n_before)));
+    ASSAY_TRY(std::string next, tokenizer.decode(ids.subspan(at, 1)));
+    out.push_back({{"text", text.id},
+                   {"lang", p.lang},
+                   {"part", p.part == TextPart::kThinking ? "thinking" : "answer"},
+                   {"token", p.token},
+                   {"kld", p.d.kld},
+                   {"nll_base", p.d.nll_base},
+                   {"nll_candidate", p.d.nll_candidate},
+                   {"before", std::move(before)},
+                   {"next", std::move(next)}});
+  }
+  return out;
+}
+
+Json groups_json(const std::vector<DivergenceSummary>& summaries) {
+  Json out = Json::array();
+  for (const DivergenceSummary& s : summaries) out.push_back(to_json(s));
+  return out;
+}
+
+}  // namespace
+
+std::vector<text::CorpusLine> spread(const std::vector<text::CorpusLine>& lines, int limit) {
+  return limit == 0 ? lines : spread_over(lines, static_cast<std::size_t>(limit));
+}
+
+Result<DivergenceBase> new_base(const std::vector<text::CorpusLine>& lines,
+                                const engine::Engine& base) {
+  DivergenceBase out;
+  out.vocab = base.info().vocab;
+  out.model = identity(base);
+  ASSAY_TRY(out.texts, tokenize_texts(lines, base));
+  return out;
+}
+
+Result<void> check_comparable(const DivergenceBase& base, const engine::Engine& candidate) {
+  const std::string of_base = base.model.value("tokenizer", ""),
+                    here = candidate.tokenizer().fingerprint();
+  if (of_base != here)
+    return fail(
+        "the candidate's tokenizer ({}) is not the base's ({}): their tokens cannot be compared",
+        here, of_base);
+  return check_lengths(base.texts, candidate);
+}
+
+Result<Json> noise_floor(const engine::Engine& base, const engine::Engine& again,
+                         const std::vector<DivergenceBase::Text>& texts, int n_texts, int n_threads,
+                         const TextHook& on_text, const std::stop_token& stop) {
+  ASSAY_TRY(const auto positions,
+            diverge_texts(base, again, spread_over(texts, static_cast<std::size_t>(n_texts)),
+                          n_threads, on_text, stop));
+  if (stop.stop_requested()) return Json();
+  const std::vector<DivergenceSummary> summaries = summarise(positions);
+  Json out = to_json(summaries.front());  // all × all
+  const bool is_other_kernel = base.info().backend == again.info().backend;
+  const auto name = [&](const engine::EngineInfo& i) {
+    return is_other_kernel ? i.backend + " " + i.kernel : i.backend;
+  };
+  out["between"] = {name(base.info()), name(again.info())};
+  out["groups"] = groups_json(summaries);
+  return out;
+}
+
+Result<Json> divergence_result(const DivergenceBase& base, const engine::Engine& candidate,
+                               const std::vector<ScoredPosition>& positions) {
+  Json out = {{"base", base.model},
+              {"candidate", identity(candidate)},
+              {"noise_floor", base.noise_floor},
+              {"groups", groups_json(summarise(positions))}};
+  ASSAY_TRY(out["worst"], worst_positions(base, candidate.tokenizer(), positions));
+  return out;
+}
+
+}  // namespace assay::harness

@@ -1,0 +1,36 @@
+// From engines and texts to what `assay diverge` prints and a divergence suite records: who is
+// compared, on which texts, and the figures.
+#pragma once
+
+#include <stop_token>
+#include <vector>
+
+#include "base/json.h"
+#include "harness/divergence_run.h"
+
+namespace assay::harness {
+
+// The first line of each of `limit` equal parts: spread over the file, whatever their languages. 0
+// or more than there are: all.
+std::vector<text::CorpusLine> spread(const std::vector<text::CorpusLine>& lines, int limit);
+
+// `lines` as the base reads them, with who it is; neither captured nor with a noise floor yet.
+Result<DivergenceBase> new_base(const std::vector<text::CorpusLine>& lines,
+                                const engine::Engine& base);
+
+// A candidate with another tokenizer would be judged on other texts. Asked before the work begins.
+Result<void> check_comparable(const DivergenceBase& base, const engine::Engine& candidate);
+
+// The base against itself in another arithmetic, on `n_texts` of the texts: what is below this is
+// no news. The figures of all positions, and every group's in "groups". Null if stopped.
+Result<Json> noise_floor(const engine::Engine& base, const engine::Engine& again,
+                         const std::vector<DivergenceBase::Text>& texts, int n_texts, int n_threads,
+                         const TextHook& on_text = {}, const std::stop_token& stop = {});
+
+// {"base", "candidate": who they are, "noise_floor": null if it was not measured, "groups": every
+// DivergenceSummary, all × all first, "worst": the positions furthest apart, and what was being
+// said there}.
+Result<Json> divergence_result(const DivergenceBase& base, const engine::Engine& candidate,
+                               const std::vector<ScoredPosition>& positions);
+
+}  // namespace assay::harness
