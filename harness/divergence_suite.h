@@ -32,10 +32,6 @@ Result<DivergenceSuite> parse_divergence_suite(std::string_view suite_json,
 Result<DivergenceSuite> load_divergence_suite(const fs::path& folder);
 
 // Said in run.json where there is nothing to compare with.
-inline constexpr std::string_view kNoBase = "not run: needs --base MODEL|FILE";
-
-// A result's JSON (harness/divergence_suite_run.h) as a table with what its figures rest on;
-// `assay diverge` prints the same.
-std::string render_divergence(const Json& result, bool colour);
+inline constexpr std::string_view kNoBase = "needs --base MODEL|FILE";
 
 }  // namespace assay::harness

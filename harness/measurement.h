@@ -3,7 +3,6 @@
 // the reason for which there are none. Never a verdict.
 #pragma once
 
-#include <initializer_list>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -28,20 +27,15 @@ struct MeasureHead {
 // "measure" of a suite.json, whatever else is right or wrong in it; none: a suite of cases.
 std::optional<std::string> measure_of(const Json& suite_json);
 
-// suite.json of a measure: the head's keys, and `parameters` that this measure knows beside them.
-struct MeasureFile {
-  MeasureHead head;  // hash over suite.json alone
-  Json json;
-};
-Result<MeasureFile> parse_measure_file(std::string_view suite_json, std::string_view source,
-                                       std::string_view measure,
-                                       std::initializer_list<std::string_view> parameters);
+// The keys that every suite.json with "measure" has beside the parameters of that measure:
+// "format", "name", "version", "title", "description" (may be left out), "measure" and "profiles".
+// All of it but the hash.
+Result<MeasureHead> parse_measure_head(const JsonFields& fields, std::string_view measure);
 
-// "profiles": an object whose keys are those that the suite supports, and whose values change
-// parameters for that profile; `where` of each is "suite.json: profiles.quick".
+// "profiles": the keys are those that the suite supports, the values change parameters for it.
 struct MeasureProfile {
   Profile profile;
-  std::string where;
+  std::string where;  // "suite.json: profiles.quick"
   Json changes;
 };
 Result<std::vector<MeasureProfile>> parse_measure_profiles(const Json& suite_json,
@@ -53,12 +47,8 @@ struct Measurement {
   Json result;         // of that measure; null if it was not measured
   double wall_s = 0;
 };
-Measurement not_measured(const MeasureHead& suite, std::string reason);
-// {"suite", "version", "title", "hash", "measure", "state": "measured" | "not_run", "reason",
+// {"suite", "version", "title", "hash", "measure", "state": "measured" or "not_run", "reason",
 // "wall_s", "result"}
 Json to_json(const Measurement& measurement);
-
-// run.json's "measurements" for a terminal; empty text for an empty list.
-std::string render_measurements(const Json& measurements, bool colour);
 
 }  // namespace assay::harness

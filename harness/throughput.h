@@ -88,7 +88,4 @@ struct ThroughputResult {
 Json to_json(const ThroughputResult& result, const std::optional<UsefulRate>& useful = {});
 Json to_json(const UsefulRate& useful);
 
-// Tables of a result's JSON.
-std::string render_throughput(const Json& result, bool colour);
-
 }  // namespace assay::harness
