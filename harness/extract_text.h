@@ -1,5 +1,5 @@
 // A reply's text, folded so that the extractor's rules see one spelling of everything, with the way
-// back to the original bytes. Private to the extractor.
+// back to the original bytes. For the extractor and the needles' scorer.
 #pragma once
 
 #include <cstddef>

@@ -53,10 +53,12 @@ std::vector<Written> numbers_in(std::u32string_view text) {
       return at < text.size() && (is_letter(text[at]) || is_digit(text[at]));
     };
     const std::size_t begin = number.span.begin;
-    const auto tied = [](char32_t c) { return c == U'-' || c == U'.'; };
+    const auto digit_at = [&](std::size_t at) { return has_digit(text, at); };
     number.in_word = (begin > 0 && word_at(begin - 1)) || word_at(i) ||
-                     (begin > 1 && tied(text[begin - 1]) && word_at(begin - 2)) ||
-                     (i < text.size() && tied(text[i]) && word_at(i + 1));
+                     (begin > 1 && text[begin - 1] == U'-' && word_at(begin - 2)) ||
+                     (begin > 1 && text[begin - 1] == U'.' && digit_at(begin - 2)) ||
+                     (i < text.size() && text[i] == U'-' && word_at(i + 1)) ||
+                     (i < text.size() && text[i] == U'.' && digit_at(i + 1));
     out.push_back(std::move(number));
   }
   return out;

@@ -98,9 +98,9 @@ Result<NeedleLanguage> parse_language(const Json& json, const std::string& where
   for (const char* key : {"join", "haystack", "keys", "questions"})
     if (!fields.has(key)) return fail("{}: missing key '{}'", where, key);
   NeedleLanguage language;
-  if (json["join"] != "" && json["join"] != " ")
+  if (json["join"].is_string()) language.join = json["join"].get<std::string>();
+  if (!json["join"].is_string() || (!language.join.empty() && language.join != " "))
     return fail("{}: 'join' must be \"\" or \" \", got {}", where, json["join"].dump());
-  language.join = json["join"].get<std::string>();
   ASSAY_TRY(language.haystack, parse_grammar(json["haystack"], where + ".haystack"));
   ASSAY_TRY(language.keys, parse_grammar(json["keys"], where + ".keys"));
   ASSAY_TRY(language.attributes, non_empty_texts(fields, "attributes"));

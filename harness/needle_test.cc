@@ -257,7 +257,7 @@ TEST(NeedleScore, AValueMustStandAsANumberOfItsOwn) {
         "青溪镇的秘密代码是“38216”。", "３８２１６です", "**38,216**", "38，216です",
         "\\boxed{38216}", "It is 38216 (found in paragraph 12, line 3).", "密码：38216！",
         "- 38216", "code=38216", "38216\n", "In 2024 it was 38216.", "`38216`", "$38216$",
-        "38216、38216"})
+        "38216、38216", "No.38216.Done"})
     EXPECT_EQ(judged(right, truth), "correct") << right;
   for (const char* wrong :
        {"38216, 738216", "738216", "382160", "3 38216 55012", "55012", "55012ではなく38216です",
@@ -431,6 +431,25 @@ TEST(NeedleCases, SayWhichParameterIsWrong) {
   EXPECT_THAT(message("/grids/0/repeats", 0), HasSubstr("'repeats'"));
   EXPECT_THAT(message("/grids/0/depth", 0), HasSubstr("unknown key 'depth'"));
   EXPECT_THAT(message("/texts", {{"fr", "x.txt"}}), HasSubstr("unknown key 'fr'"));
+}
+
+// Every profile of the bundled suite can be built; its quick one is small.
+TEST(NeedleCases, TheBundledSuiteExpands) {
+  const Json suite = *read_json(kSource / "suites/needle/suite.draft.json");
+  const auto cases = expand_needle_cases(suite["generator"], "suite.json: generator");
+  ASSERT_TRUE(cases) << cases.error().message;
+  const auto n_of = [&](Profile profile) {
+    return std::count_if(cases->begin(), cases->end(),
+                         [&](const NeedleCase& c) { return c.profile == profile; });
+  };
+  EXPECT_EQ(n_of(Profile::kQuick), 30);
+  for (const Profile profile : {Profile::kCi, Profile::kNightly, Profile::kFull})
+    EXPECT_GT(n_of(profile), 30);
+  for (const NeedleCase& c : *cases) {
+    if (c.recipe.n_tokens > 1024) continue;
+    const auto prompt = build_needle(c.recipe, tables(), counter().count());
+    ASSERT_TRUE(prompt) << c.id << ": " << prompt.error().message;
+  }
 }
 
 TEST(NeedleCases, NameTheFilesTheyNeed) {

@@ -59,17 +59,17 @@ NAMED = {"at": "attribute", "k": "key", "v": "value"}
 
 OTHER = {
     "en": {
-        "values": (["What are all the {attribute}s for {key}?"], ["List every {attribute} that the text gives for {key}."]),
+        "values": (["What are all the {attribute}s for {key}?"], ["According to the text, what are all the {attribute}s for {key}?"]),
         "keys": (["What are the {attribute}s for {key} and {key2}?"], ["Find the {attribute} for {key} and the {attribute} for {key2}."]),
         "variable": (["What is the value of VAR {name}?"], ["According to the text, which value does VAR {name} have?"]),
     },
     "ja": {
-        "values": (["{key}の{attribute}をすべて答えてください。"], ["文章に出てくる{key}の{attribute}を全部挙げてください。"]),
+        "values": (["{key}の{attribute}をすべて答えてください。"], ["文章によると、{key}の{attribute}をすべて答えてください。"]),
         "keys": (["{key}と{key2}の{attribute}は何ですか？"], ["{key}の{attribute}と{key2}の{attribute}を答えてください。"]),
         "variable": (["VAR {name}の値は何ですか？"], ["文章によると、VAR {name}の値はいくつですか？"]),
     },
     "zh": {
-        "values": (["{key}的所有{attribute}是什么？"], ["请列出文中{key}的每一个{attribute}。"]),
+        "values": (["{key}的所有{attribute}是什么？"], ["根据文章，{key}的所有{attribute}是什么？"]),
         "keys": (["{key}和{key2}的{attribute}是什么？"], ["请找出{key}的{attribute}和{key2}的{attribute}。"]),
         "variable": (["VAR {name}的值是多少？"], ["根据文章，VAR {name}的值等于多少？"]),
     },
