@@ -71,7 +71,7 @@ Result<OrderedJson> parse_ordered_json(std::string_view text, std::string_view s
 }
 
 Result<Json> read_json(const fs::path& path) {
-  ASSAY_TRY(const std::string text, read_file(path));
+  ASSAY_TRY(const std::string text, read_text_file(path));
   return parse_json(text, path.string());
 }
 

@@ -15,6 +15,6 @@ using OrderedJson = nlohmann::ordered_json;  // keeps the file's key order (chat
 
 Result<Json> parse_json(std::string_view text, std::string_view source);
 Result<OrderedJson> parse_ordered_json(std::string_view text, std::string_view source);
-Result<Json> read_json(const fs::path& path);
+Result<Json> read_json(const fs::path& path);  // unpacked if it is a gzip file
 
 }  // namespace assay

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 
 #include "base/check.h"
@@ -22,7 +23,7 @@ Engine load(const EngineOptions& options = {}) {
 }
 
 std::vector<int> text_of(std::size_t record) {
-  return oracle("logits.json")["records"][record]["ids"].get<std::vector<int>>();
+  return oracle("logits.json.gz")["records"][record]["ids"].get<std::vector<int>>();
 }
 
 // Logits of every token of `ids`, as bits.
@@ -80,7 +81,7 @@ TEST(Determinism, DenseLogitsHaveTheSameBitsForEveryChunkSize) {
 }
 
 TEST(Determinism, ACompletionHasTheSameBitsWhateverSharesItsBatch) {
-  const Json records = oracle("continuations.json");
+  const Json records = oracle("continuations.json.gz");
   std::vector<GenerateRequest> requests;
   for (int i = 0; i < 8; ++i)
     requests.push_back({.prompt = records[i]["prompt_ids"].get<std::vector<int>>(),
@@ -137,7 +138,7 @@ TEST(Sequence, AForkContinuesAsTheOriginalWouldHave) {
 
 TEST(Generator, BudgetsEndARunawayAndSayWhich) {
   Engine engine = load();
-  const auto prompt = oracle("continuations.json")[9]["prompt_ids"].get<std::vector<int>>();
+  const auto prompt = oracle("continuations.json.gz")[9]["prompt_ids"].get<std::vector<int>>();
   const auto whole = generate(engine, {.prompt = prompt});
   ASSERT_TRUE(whole.has_value());
   EXPECT_EQ(whole->finish, FinishReason::kStop);
@@ -156,10 +157,50 @@ TEST(Generator, BudgetsEndARunawayAndSayWhich) {
   EXPECT_EQ(thought->tokens.size(), 30u);
 }
 
+TEST(Generator, AForcedCloseLetsTheModelAnswerAtItsThinkingBudget) {
+  Engine engine = load();
+  const auto prompt = oracle("continuations.json.gz")[9]["prompt_ids"].get<std::vector<int>>();
+  const int close = *engine.tokenizer().id_of(text::kThinkClose);
+  const auto free = generate(engine, {.prompt = prompt});
+  const auto forced =
+      generate(engine, {.prompt = prompt, .max_thinking_tokens = 30, .force_close = true});
+  ASSERT_TRUE(forced.has_value()) << forced.error().message;
+  EXPECT_EQ(forced->finish, FinishReason::kStop);
+  EXPECT_TRUE(forced->thinking_closed);
+  EXPECT_EQ(forced->n_thinking_tokens, 30);
+  ASSERT_GT(forced->tokens.size(), 31u);
+  for (std::size_t i = 0; i < 30; ++i) EXPECT_EQ(forced->tokens[i].id, free->tokens[i].id);
+  const GeneratedToken& tag = forced->tokens[30];
+  EXPECT_EQ(tag.id, close);
+  EXPECT_TRUE(tag.forced);
+  EXPECT_LT(tag.p_think_close, 0.5f) << "the model's own wish is what is recorded";
+  EXPECT_NEAR(tag.logprob, std::log(tag.p_think_close), 1e-4);
+
+  const auto unneeded =
+      generate(engine, {.prompt = prompt, .max_thinking_tokens = 4000, .force_close = true});
+  EXPECT_EQ(unneeded->ids(), free->ids());
+}
+
+TEST(Generator, APrefixReadBeforeChangesNoBit) {
+  Engine engine = load();
+  const auto prompt = oracle("continuations.json.gz")[9]["prompt_ids"].get<std::vector<int>>();
+  const auto alone = generate(engine, {.prompt = prompt, .max_tokens = 40});
+  for (const std::size_t n : {std::size_t{1}, prompt.size() / 2, prompt.size() - 1}) {
+    auto prefix = std::make_shared<Sequence>(engine.new_sequence());
+    prefix->feed(std::span(prompt).first(n));
+    Sequence* batch[] = {prefix.get()};
+    engine.step(batch);
+    const auto forked = generate(engine, {.prompt = prompt, .max_tokens = 40, .prefix = prefix});
+    ASSERT_EQ(forked->ids(), alone->ids()) << n;
+    for (std::size_t i = 0; i < alone->tokens.size(); ++i)
+      EXPECT_EQ(forked->tokens[i].logprob, alone->tokens[i].logprob) << n << ", token " << i;
+  }
+}
+
 TEST(Generator, ProbabilitiesOfClosingAndStoppingAreReportedPerStep) {
   Engine engine = load();
   const auto c = generate(
-      engine, {.prompt = oracle("continuations.json")[0]["prompt_ids"].get<std::vector<int>>()});
+      engine, {.prompt = oracle("continuations.json.gz")[0]["prompt_ids"].get<std::vector<int>>()});
   const int close = *engine.tokenizer().id_of(text::kThinkClose);
   for (const GeneratedToken& t : c->tokens) {
     if (t.id == close) {

@@ -117,7 +117,7 @@ RecordParity check_continuation(Engine& engine, const Json& record) {
 
 RecordParity check_hidden(Engine& engine, std::size_t index, double bound) {
   const auto records =
-      load_oracle_traces(std::string(ASSAY_SOURCE_DIR) + "/golden/micro-glm/oracle/hidden.json");
+      load_oracle_traces(std::string(ASSAY_SOURCE_DIR) + "/golden/micro-glm/oracle/hidden.json.gz");
   CHECK(records.has_value()) << records.error().message;
   const OracleTrace& record = (*records)[index];
   RecordParity out{.name = record.name + " (hidden states)",

@@ -28,14 +28,14 @@ struct RecordParity {
   std::optional<std::string> fork, failure;
 };
 
-// Record `index` of logits.json, or of a file like it for another build; `engine` must run the
+// Record `index` of logits.json.gz, or of a file like it for another build; `engine` must run the
 // record's kind of attention.
 RecordParity check_logits(Engine& engine, const Json& records, std::size_t index, double bound);
 
-// One record of continuations.json: greedy decoding must give the same ids.
+// One record of continuations.json.gz: greedy decoding must give the same ids.
 RecordParity check_continuation(Engine& engine, const Json& record);
 
-// One record of hidden.json: the output of every layer at the listed positions.
+// One record of hidden.json.gz: the output of every layer at the listed positions.
 RecordParity check_hidden(Engine& engine, std::size_t index, double bound);
 
 std::string parity_table(const std::vector<RecordParity>& rows);

@@ -61,7 +61,7 @@ TEST(OracleParity, HiddenStatesAgreeAfterEveryLayer) {
 }
 
 TEST(OracleParity, GreedyContinuationsAreIdentical) {
-  const Json records = oracle("continuations.json");
+  const Json records = oracle("continuations.json.gz");
   std::vector<RecordParity> rows;
   for (const auto attention : {Attention::kDense, Attention::kSparse}) {
     Engine engine = load(attention);

@@ -56,7 +56,8 @@ struct TraceComparison {
 // is not finite. Only rows that both have are compared (an oracle holds a few positions).
 TraceComparison compare_traces(const Trace& a, const Trace& b, double tolerance);
 
-// Records of golden/micro-glm/oracle/hidden.json: {"ids", "states": {name: {position: [values]}}}.
+// Records of golden/micro-glm/oracle/hidden.json.gz: {"ids", "states": {name: {position:
+// [values]}}}.
 struct OracleTrace {
   std::string name;
   std::vector<int> ids;

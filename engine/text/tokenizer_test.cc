@@ -28,7 +28,7 @@ std::vector<int> encode(const std::string& text) {
 }
 
 TEST(Tokenizer, EqualsTheOracleOnEveryString) {
-  const Json records = *read_json(kGolden + "oracle/tokenizer.json");
+  const Json records = *read_json(kGolden + "oracle/tokenizer.json.gz");
   ASSERT_EQ(records.size(), 240u);
   for (const Json& r : records) {
     EXPECT_EQ(encode(r["text"]), r["ids"].get<std::vector<int>>()) << r["text"].dump();
@@ -37,7 +37,7 @@ TEST(Tokenizer, EqualsTheOracleOnEveryString) {
 }
 
 TEST(Tokenizer, EqualsTheOracleOnEveryPromptAndReply) {
-  const Json records = *read_json(kGolden + "oracle/continuations.json");
+  const Json records = *read_json(kGolden + "oracle/continuations.json.gz");
   for (const Json& r : records) {
     EXPECT_EQ(encode(r["prompt"]), r["prompt_ids"].get<std::vector<int>>()) << r["group"];
     EXPECT_EQ(*micro_glm().decode(r["ids"].get<std::vector<int>>()), r["text"].get<std::string>());

@@ -102,7 +102,7 @@ const Verb trace_verb{
         "  assay trace --model golden/micro-glm/model --chat \"127 × 8 = ?\"\n"
         "      cpu against reference; exit code 1 and the tensor's name where they part\n"
         "  assay trace --model golden/micro-glm/model --oracle "
-        "golden/micro-glm/oracle/hidden.json --attention dense\n"
+        "golden/micro-glm/oracle/hidden.json.gz --attention dense\n"
         "      against the hidden states that Hugging Face transformers computed\n",
     .setup = [](CLI::App& app) -> Action {
       auto o = std::make_shared<Options>();

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""What Hugging Face transformers says of a quantised build that decode_vq.py expanded: the short records of logits.json
+"""What Hugging Face transformers says of a quantised build that decode_vq.py expanded: the short records of logits.json.gz
 again, in its format. Needs a GPU.
 
     python3 golden/micro-glm/oracle/decode_vq.py golden/micro-glm/vq-1.71 /tmp/dense
-    python3 golden/micro-glm/oracle/vq_logits.py /tmp/dense golden/micro-glm/oracle/vq-1.71.json
+    python3 golden/micro-glm/oracle/vq_logits.py /tmp/dense /tmp/vq-1.71.json && gzip -9n /tmp/vq-1.71.json
 """
+import gzip
 import json
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ def main(dense, out):
     torch.backends.cuda.matmul.allow_tf32 = False
     model = GlmMoeDsaForCausalLM.from_pretrained(dense, dtype=torch.float32, attn_implementation="eager").cuda().eval()
     records, texts, index = [], {}, {}
-    for i, record in enumerate(json.loads((Path(__file__).parent / "logits.json").read_text())["records"]):
+    for i, record in enumerate(json.load(gzip.open(Path(__file__).parent / "logits.json.gz"))["records"]):
         same = record["same_text_as"]
         texts[i] = record["ids"] if same is None else texts[same]
         if record["n"] > MAX_TOKENS:
