@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <deque>
 #include <list>
 #include <numeric>
@@ -81,8 +82,10 @@ struct Generator::Impl {
     while (!queue.empty() && static_cast<int>(active.size()) < max_batch) {
       Request next = std::move(queue.front());
       queue.pop_front();
-      Sequence sequence = engine.new_sequence();
-      sequence.feed(next.request.prompt);
+      const Sequence* prefix = next.request.prefix.get();
+      Sequence sequence = prefix ? prefix->fork() : engine.new_sequence();
+      sequence.feed(std::span(next.request.prompt)
+                        .subspan(static_cast<std::size_t>(prefix ? prefix->n_tokens() : 0)));
       const bool thinking = opens_thinking(next.request.prompt);
       Completion completion;
       completion.n_prompt_tokens = static_cast<int>(next.request.prompt.size());
@@ -114,13 +117,18 @@ struct Generator::Impl {
     const float p_close = think_close ? s.watched_probability[0] : 0.0f;
     const auto first_stop = s.watched_probability.begin() + (think_close ? 1 : 0);
     const float p_eos = std::accumulate(first_stop, s.watched_probability.end(), 0.0f);
-    a.completion.tokens.push_back({s.id, s.logprob, p_close, p_eos, s.top});
-    a.history.push_back(s.id);
+    const bool forced = a.thinking && a.request.force_close && a.request.max_thinking_tokens > 0 &&
+                        a.completion.n_thinking_tokens >= a.request.max_thinking_tokens &&
+                        s.id != *think_close;
+    const int id = forced ? *think_close : s.id;
+    a.completion.tokens.push_back(
+        {id, forced ? std::log(p_close) : s.logprob, p_close, p_eos, s.top, forced});
+    a.history.push_back(id);
     a.last_token = Clock::now();
     if (a.completion.tokens.size() == 1) a.first_token = a.last_token;
 
-    if (contains(stop, s.id)) return FinishReason::kStop;
-    if (a.thinking && think_close && s.id == *think_close) {
+    if (contains(stop, id)) return FinishReason::kStop;
+    if (a.thinking && think_close && id == *think_close) {
       a.thinking = false;
       a.completion.thinking_closed = true;
     } else if (a.thinking) {
@@ -128,7 +136,7 @@ struct Generator::Impl {
     }
     if (static_cast<int>(a.completion.tokens.size()) >= a.request.max_tokens)
       return FinishReason::kLength;
-    if (a.thinking && a.request.max_thinking_tokens > 0 &&
+    if (a.thinking && a.request.max_thinking_tokens > 0 && !a.request.force_close &&
         a.completion.n_thinking_tokens >= a.request.max_thinking_tokens)
       return FinishReason::kThinkingBudget;
     if (static_cast<int>(a.history.size()) >= engine.info().max_positions)
@@ -163,6 +171,14 @@ Result<void> Generator::submit(std::uint64_t ticket, GenerateRequest request) {
         "the reply "
         "needs at least one. Shorten the prompt.",
         request.prompt.size(), info.max_positions);
+  if (request.force_close && !impl_->think_close)
+    return fail("the tokenizer has no {}, so thinking cannot be closed at its budget",
+                text::kThinkClose);
+  if (request.prefix) {
+    CHECK(request.prefix->n_pending() == 0) << "a prefix is still being read";
+    CHECK(request.prefix->n_tokens() < static_cast<int>(request.prompt.size()))
+        << request.prefix->n_tokens() << " of " << request.prompt.size();
+  }
   if (request.max_tokens < 1)
     return fail("max_tokens is {}, expected at least 1", request.max_tokens);
   if (request.stop_ids.empty()) request.stop_ids = info.stop_ids;

@@ -13,11 +13,12 @@
 namespace assay::engine {
 
 class Engine;
+class Sequence;
 
 enum class FinishReason {
   kStop,            // a stop token was produced (it is the last id)
   kLength,          // max_tokens reached
-  kThinkingBudget,  // max_thinking_tokens reached before </think>
+  kThinkingBudget,  // max_thinking_tokens reached before </think>, and force_close is off
   kContext,         // the model's positions are used up
   kNonFinite,       // NaN or Inf in the logits: nothing after it means anything
 };
@@ -30,16 +31,23 @@ struct GenerateRequest {
   std::uint64_t seed = 0, stream = 0;
   int max_tokens = 2048;        // whole reply, thinking included
   int max_thinking_tokens = 0;  // 0: only max_tokens limits thinking
-  std::vector<int> stop_ids;    // empty: the model's own (generation_config.json)
-  int n_top = 0;                // top-k logprobs kept per step
+  // At the thinking budget </think> is written in the model's place, and it goes on from there:
+  // tells "cannot stop" from "does not know" (budget forcing, Muennighoff et al. 2025, s1).
+  bool force_close = false;
+  std::vector<int> stop_ids;  // empty: the model's own (generation_config.json)
+  int n_top = 0;              // top-k logprobs kept per step
+  // A sequence of the same engine that has read the prompt's first tokens, at least one less than
+  // all: it is forked instead of reading them again. The bits of the reply do not depend on it.
+  std::shared_ptr<const Sequence> prefix;
 };
 
 struct GeneratedToken {
   int id;
-  float logprob;
+  float logprob;        // of this token, also where it was forced
   float p_think_close;  // probability of </think> at this step
   float p_eos;          // summed probability of the stop ids at this step
   std::vector<std::pair<int, float>> top;
+  bool forced = false;  // </think>, written at the thinking budget
 };
 
 struct Completion {

@@ -7,13 +7,14 @@
 #include "engine/text/unicode.h"
 #include "harness/extract.h"
 #include "harness/suggest.h"
+#include "harness/text_answer.h"
 
 namespace assay::harness {
 namespace {
 
 constexpr std::string_view kRequired[] = {"id",     "cluster",  "language", "kind",  "profile",
                                           "prompt", "messages", "answer",   "steps", "note"};
-constexpr std::string_view kOptional[] = {"gated"};
+constexpr std::string_view kOptional[] = {"gated", "scoring", "reasoning_language", "prefill"};
 
 using Columns = std::map<std::string, std::size_t, std::less<>>;
 
@@ -52,10 +53,34 @@ Result<OrderedJson> parse_messages(const std::string& text, const std::string& w
   return messages;
 }
 
+// What the column `answer` holds, by the way in which the case is judged.
+Result<std::string> parse_answer(const std::string& written, Scoring scoring,
+                                 const std::string& where) {
+  switch (scoring) {
+    case Scoring::kNumber:
+      if (const auto number = canonical_number(written)) return *number;
+      return fail("{}: 'answer' must be a number (1016, -5, 0.25, 1/2, 50%), got '{}'", where,
+                  written);
+    case Scoring::kText:
+      if (accepted_answers(written).empty())
+        return fail("{}: 'answer' is empty, expected what is accepted, separated by |", where);
+      return written;
+    case Scoring::kNeedle:
+      return fail("{}: needles come from a generator, not from a file of cases", where);
+    case Scoring::kLanguage:
+    case Scoring::kNone:
+      if (!written.empty())
+        return fail("{}: 'answer' must be empty where scoring is {}, got '{}'", where,
+                    name_of(scoring), written);
+      return written;
+  }
+  return written;
+}
+
 }  // namespace
 
 Result<std::vector<Case>> parse_cases(std::string_view csv, std::string_view source,
-                                      const std::vector<std::string>& languages) {
+                                      const std::vector<std::string>& languages, Scoring scoring) {
   if (const auto bad = text::first_invalid_utf8(csv)) {
     const auto line = 1 + std::count(csv.begin(), csv.begin() + static_cast<long>(*bad), '\n');
     return fail("{}:{}: not valid UTF-8 at byte {}. Save the file as UTF-8.", source, line, *bad);
@@ -70,12 +95,14 @@ Result<std::vector<Case>> parse_cases(std::string_view csv, std::string_view sou
     const auto field = [&](std::string_view name) -> const std::string& {
       return row.fields[columns.find(name)->second];
     };
+    const auto optional_field = [&](std::string_view name) {
+      return columns.contains(name) ? field(name) : std::string();
+    };
     Case c;
     for (const auto& [name, target] : {std::pair{"id", &c.id},
                                        {"cluster", &c.cluster},
                                        {"language", &c.language},
-                                       {"kind", &c.kind},
-                                       {"answer", &c.answer}}) {
+                                       {"kind", &c.kind}}) {
       *target = field(name);
       if (target->empty()) return fail("{}: '{}' is empty", where, name);
     }
@@ -98,19 +125,28 @@ Result<std::vector<Case>> parse_cases(std::string_view csv, std::string_view sou
     } else {
       ASSAY_TRY(c.messages, parse_messages(messages, where));
     }
-    const auto answer = canonical_number(c.answer);
-    if (!answer)
-      return fail("{}: 'answer' must be a number (1016, -5, 0.25, 1/2, 50%), got '{}'", where,
-                  c.answer);
-    c.answer = *answer;
+    c.scoring = scoring;
+    if (const std::string own = optional_field("scoring"); !own.empty()) {
+      const auto parsed = parse_scoring(own);
+      if (!parsed)
+        return fail(
+            "{}: unknown 'scoring' '{}'.{}", where, own,
+            suggestion(own, std::vector<std::string>{"number", "text", "language", "none"}));
+      c.scoring = *parsed;
+    }
+    ASSAY_TRY(c.answer, parse_answer(field("answer"), c.scoring, where));
+    c.reasoning_language = optional_field("reasoning_language");
+    if (!c.reasoning_language.empty() &&
+        std::find(languages.begin(), languages.end(), c.reasoning_language) == languages.end())
+      return fail("{}: 'reasoning_language' '{}' is not one of suite.json's.{}", where,
+                  c.reasoning_language, suggestion(c.reasoning_language, languages));
+    c.prefill = optional_field("prefill");
     c.steps = field("steps");
     c.note = field("note");
-    if (columns.contains("gated")) {
-      const std::string& gated = field("gated");
-      if (!gated.empty() && gated != "yes" && gated != "no")
-        return fail("{}: 'gated' must be yes, no or empty (yes), got '{}'", where, gated);
-      c.gated = gated != "no";
-    }
+    const std::string gated = optional_field("gated");
+    if (!gated.empty() && gated != "yes" && gated != "no")
+      return fail("{}: 'gated' must be yes, no or empty (yes), got '{}'", where, gated);
+    c.gated = gated != "no";
     cases.push_back(std::move(c));
   }
   if (cases.empty()) return fail("{}: there is no case, only a header", source);

@@ -13,6 +13,6 @@ namespace assay::harness {
 
 // Every message names the source and the line, what was expected and what was found.
 Result<std::vector<Case>> parse_cases(std::string_view csv, std::string_view source,
-                                      const std::vector<std::string>& languages);
+                                      const std::vector<std::string>& languages, Scoring scoring);
 
 }  // namespace assay::harness

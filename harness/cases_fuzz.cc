@@ -9,7 +9,8 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view csv(reinterpret_cast<const char*>(data), size);
-  const auto cases = assay::harness::parse_cases(csv, "cases.csv", {"ja", "en", "zh"});
+  const auto cases = assay::harness::parse_cases(csv, "cases.csv", {"ja", "en", "zh"},
+                                                 assay::harness::Scoring::kNumber);
   if (!cases) {
     CHECK(!cases.error().message.empty());
     return 0;

@@ -13,7 +13,7 @@ const std::string kHead = "id,cluster,language,kind,profile,prompt,messages,answ
 const std::vector<std::string> kLanguages = {"ja", "en"};
 
 std::string error_of(const std::string& csv) {
-  const auto cases = parse_cases(csv, "cases.csv", kLanguages);
+  const auto cases = parse_cases(csv, "cases.csv", kLanguages, Scoring::kNumber);
   return cases ? "no error" : cases.error().message;
 }
 
@@ -21,7 +21,7 @@ TEST(Cases, ColumnsMayComeInAnyOrder) {
   const auto cases = parse_cases(
       "note,answer,id,cluster,kind,language,profile,messages,prompt,steps,gated\n"
       "n,12,a,c,add,ja,ci,,\"1,2\n3\",2,no\n",
-      "cases.csv", kLanguages);
+      "cases.csv", kLanguages, Scoring::kNumber);
   ASSERT_TRUE(cases) << cases.error().message;
   const Case& c = cases->front();
   EXPECT_EQ(c.id, "a");
@@ -32,8 +32,9 @@ TEST(Cases, ColumnsMayComeInAnyOrder) {
 }
 
 TEST(Cases, AnAnswerInPercentStaysOne) {
-  const auto cases = parse_cases(
-      kHead + "a,c,ja,k,ci,何%？,,50 %,,\nb,c,ja,k,ci,確率は？,,0.50,,\n", "cases.csv", kLanguages);
+  const auto cases =
+      parse_cases(kHead + "a,c,ja,k,ci,何%？,,50 %,,\nb,c,ja,k,ci,確率は？,,0.50,,\n", "cases.csv",
+                  kLanguages, Scoring::kNumber);
   ASSERT_TRUE(cases) << cases.error().message;
   EXPECT_EQ(cases->at(0).answer, "50%");
   EXPECT_EQ(cases->at(1).answer, "1/2");
@@ -85,6 +86,30 @@ TEST(Cases, GatedMustBeYesOrNo) {
   EXPECT_THAT(error_of("id,cluster,language,kind,profile,prompt,messages,answer,steps,note,gated\n"
                        "a,c,ja,k,ci,p,,1,,,maybe\n"),
               AllOf(HasSubstr("'gated'"), HasSubstr("'maybe'")));
+}
+
+TEST(Cases, SayHowTheyAreJudgedWhereTheSuiteDoesNot) {
+  const std::string head =
+      "id,cluster,language,kind,profile,prompt,messages,answer,steps,note,scoring,"
+      "reasoning_language,prefill\n";
+  const auto cases = parse_cases(
+      head + "a,a,ja,k,ci,p,,北岳|Kita,,,text,en,\n" + "b,b,en,k,ci,p,,,,,,,Let me see.\n",
+      "cases.csv", kLanguages, Scoring::kNone);
+  ASSERT_TRUE(cases) << cases.error().message;
+  EXPECT_EQ((*cases)[0].scoring, Scoring::kText);
+  EXPECT_EQ((*cases)[0].answer, "北岳|Kita");
+  EXPECT_EQ((*cases)[0].reasoning_language, "en");
+  EXPECT_EQ((*cases)[1].scoring, Scoring::kNone);
+  EXPECT_EQ((*cases)[1].prefill, "Let me see.");
+  const auto error = [&](const std::string& row) {
+    const auto bad = parse_cases(head + row, "cases.csv", kLanguages, Scoring::kNone);
+    return bad ? std::string("no error") : bad.error().message;
+  };
+  EXPECT_THAT(error("a,a,ja,k,ci,p,,5,,,,,\n"), HasSubstr("'answer' must be empty"));
+  EXPECT_THAT(error("a,a,ja,k,ci,p,,,,,text,,\n"), HasSubstr("separated by |"));
+  EXPECT_THAT(error("a,a,ja,k,ci,p,,x,,,number,,\n"), HasSubstr("must be a number"));
+  EXPECT_THAT(error("a,a,ja,k,ci,p,,,,,numbr,,\n"), HasSubstr("'number'"));
+  EXPECT_THAT(error("a,a,ja,k,ci,p,,,,,,zh,\n"), HasSubstr("reasoning_language"));
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "harness/compare.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <numeric>
 
@@ -133,7 +134,7 @@ Comparison compare(std::span<const Sample> base, std::span<const Sample> candida
     ++out.n_pairs;
     out.n_same_tokens += pair.base->ids == c.ids;
     const bool was = holds(GateMetric::kAccuracy, *pair.base), is = holds(GateMetric::kAccuracy, c);
-    out.n_both_wrong += !was && !is;
+    out.n_both_wrong += looks_at(GateMetric::kAccuracy, c) && !was && !is;
     if (was && !is) out.flips.push_back(flip_of(pair, true));
     if (is && !was) fixed.push_back(flip_of(pair, false));
     if (c.gated) add({c.suite, c.arm, ""}, pair);  // what the model is known not to do is churn
@@ -144,7 +145,7 @@ Comparison compare(std::span<const Sample> base, std::span<const Sample> candida
       add({groups[i].first.suite, groups[i].first.arm, pair.candidate->language}, pair);
   out.flips.insert(out.flips.end(), fixed.begin(), fixed.end());
 
-  std::vector<const std::vector<Pair>*> pairs_of_row;
+  std::vector<std::vector<Pair>> pairs_of_row;
   std::vector<GateMetric> metric_of_row;
   for (const GateMetric metric : {GateMetric::kAccuracy, GateMetric::kClosed})
     for (const auto& [key, pairs] : groups) {
@@ -152,12 +153,17 @@ Comparison compare(std::span<const Sample> base, std::span<const Sample> candida
         return p.base->n_thinking_tokens + p.candidate->n_thinking_tokens > 0;
       });
       if (metric == GateMetric::kClosed && !thinks) continue;
-      PairedRow row = row_of(metric, pairs);
+      std::vector<Pair> seen;  // not what nobody judges
+      std::copy_if(pairs.begin(), pairs.end(), std::back_inserter(seen), [&](const Pair& p) {
+        return looks_at(metric, *p.base) && looks_at(metric, *p.candidate);
+      });
+      if (seen.empty()) continue;
+      PairedRow row = row_of(metric, seen);
       row.suite = key.suite;
       row.arm = key.arm;
       row.language = key.language;
       out.rows.push_back(std::move(row));
-      pairs_of_row.push_back(&pairs);
+      pairs_of_row.push_back(std::move(seen));
       metric_of_row.push_back(metric);
     }
   adjust(out.rows);
@@ -165,7 +171,7 @@ Comparison compare(std::span<const Sample> base, std::span<const Sample> candida
     PairedRow& row = out.rows[i];
     const int net = row.n_base - row.n_candidate;
     row.regressed = is_regression(row.n, net, row.p_holm);
-    row.detectable = detectable_drop(row, *pairs_of_row[i], metric_of_row[i], out.rows.size());
+    row.detectable = detectable_drop(row, pairs_of_row[i], metric_of_row[i], out.rows.size());
     if (row.regressed)
       out.regressions.push_back(fmt::format(
           "{}: {} fell from {} to {} of {} against the baseline ({} regressed, {} fixed; p = "
@@ -192,7 +198,9 @@ std::string not_comparable(const Json& base_run, const Json& candidate_run,
   for (const Sample& s : candidate) {
     const auto it = by_key.find(s.key());
     if (it == by_key.end()) return fmt::format("the baseline has no sample {}", s.key());
-    if (it->second->prompt_ids != s.prompt_ids)
+    // A record of format 1 has no hash, but every prompt's ids.
+    const bool hashed = !it->second->prompt_hash.empty() && !s.prompt_hash.empty();
+    if (hashed ? it->second->prompt_hash != s.prompt_hash : it->second->prompt_ids != s.prompt_ids)
       return fmt::format(
           "{}: the prompt's token ids differ, so the tokenizer or the chat template does", s.key());
   }

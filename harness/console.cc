@@ -4,8 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <set>
 #include <vector>
 
+#include "harness/measure_suite.h"
 #include "harness/table.h"
 
 namespace assay::harness {
@@ -60,6 +63,106 @@ std::string accuracy_table(const Json& metrics, bool colour) {
   return table_text(rows, colour);
 }
 
+bool is_total(const Json& group) {
+  return text_of(group, "kind").empty() && text_of(group, "language").empty();
+}
+
+// How thinking goes, for arms in which there is any.
+std::string thinking_table(const Json& metrics, bool colour) {
+  std::vector<std::vector<Cell>> rows = {{{"thinking", false, Ink::kSoft},
+                                          {"n", true, Ink::kSoft},
+                                          {"closed [95 %]", false, Ink::kSoft},
+                                          {"answered", true, Ink::kSoft},
+                                          {"tokens p50 / p90 / max", true, Ink::kSoft},
+                                          {"still at 256 / 1K / 4K", true, Ink::kSoft},
+                                          {"languages right", true, Ink::kSoft},
+                                          {"hesitations / 1K", true, Ink::kSoft},
+                                          {"reached, not said", true, Ink::kSoft}}};
+  for (const Json& g : metrics) {
+    const Json& tokens = g.at("thinking_tokens");
+    if (!is_total(g) || tokens.at("survival").empty()) continue;
+    const auto still_at = [&](int n) -> std::string {
+      for (const Json& p : tokens.at("survival"))
+        if (p.at("n_tokens") == n)
+          return fmt::format("{:.0f} %", 100 * p.at("share").get<double>());
+      // The curve ends where nobody is left: at 0 if all closed, else it is not known.
+      const Json& last = tokens.at("survival").back();
+      return n > last.at("n_tokens").get<int>() && last.at("share").get<double>() == 0 ? "0 %"
+                                                                                       : "?";
+    };
+    const auto share = [&](const char* key) {
+      const Json& rate = g.at(key);
+      return rate.at("n") == 0 ? std::string("–") : percent(rate.at("estimate").get<double>());
+    };
+    const int n_forced = tokens.at("n_forced").get<int>();
+    rows.push_back(
+        {{row_name(g)},
+         {fmt::format("{}", g.at("n").get<int>()), true},
+         {measured(g.at("closed")) + (n_forced ? fmt::format(", {} by force", n_forced) : "")},
+         {share("answered"), true},
+         {fmt::format("{} / {} / {}", tokens.at("p50").get<double>(),
+                      tokens.at("p90").get<double>(), tokens.at("max").get<double>()),
+          true},
+         {fmt::format("{} / {} / {}", still_at(256), still_at(1024), still_at(4096)), true},
+         {share("language_right"), true},
+         {fmt::format("{:.1f}", g.at("hesitations_per_1k").get<double>()), true},
+         {fmt::format("{}", g.at("n_reached").get<int>()), true}});
+  }
+  return rows.size() == 1 ? "" : table_text(rows, colour) + "\n";
+}
+
+// Correct of asked, by length and depth, all languages together; gated kinds.
+std::string needle_table(const Json& grid, bool colour) {
+  std::string out;
+  std::set<std::pair<std::string, std::string>> arms;
+  for (const Json& cell : grid)
+    if (text_of(cell, "kind").empty()) arms.insert({text_of(cell, "suite"), text_of(cell, "arm")});
+  for (const auto& [suite, arm] : arms) {
+    std::map<std::pair<int, double>, std::pair<int, int>> cells;  // length, depth → correct, asked
+    std::set<double> depths;
+    std::set<int> lengths;
+    int n_reasked = 0, n_found = 0;
+    for (const Json& cell : grid) {
+      if (text_of(cell, "suite") != suite || text_of(cell, "arm") != arm ||
+          !text_of(cell, "kind").empty())
+        continue;
+      const int length = cell.at("n_tokens").get<int>();
+      const double depth = cell.at("depth").get<double>();
+      lengths.insert(length);
+      depths.insert(depth);
+      auto& [correct, asked] = cells[{length, depth}];
+      correct += cell.at("n_correct").get<int>();
+      asked += cell.at("n").get<int>();
+      n_reasked += cell.at("n_reasked").get<int>();
+      n_found += cell.at("n_reask_correct").get<int>();
+    }
+    std::vector<std::vector<Cell>> rows;
+    rows.push_back({{suite + " · " + arm + " · tokens", false, Ink::kSoft}});
+    for (const double depth : depths)
+      rows[0].push_back({fmt::format("{:.0f} % deep", 100 * depth), true, Ink::kSoft});
+    for (const int length : lengths) {
+      std::vector<Cell> row = {{fmt::format("{}", length)}};
+      for (const double depth : depths) {
+        const auto found = cells.find({length, depth});
+        if (found == cells.end()) {
+          row.push_back({"–", true, Ink::kSoft});
+          continue;
+        }
+        const auto [correct, asked] = found->second;
+        row.push_back({fmt::format("{}/{}", correct, asked), true,
+                       correct == asked ? Ink::kGood : Ink::kBad});
+      }
+      rows.push_back(std::move(row));
+    }
+    out += table_text(rows, colour);
+    if (n_reasked > 0)
+      out += fmt::format("  of {} missed, {} were found when asked again in other words\n",
+                         n_reasked, n_found);
+    out += "\n";
+  }
+  return out;
+}
+
 std::string outcome_lines(const Json& metrics, bool colour) {
   std::vector<std::vector<Cell>> rows = {{{"outcomes", false, Ink::kSoft}, {""}}};
   for (const Json& g : metrics) {
@@ -77,7 +180,47 @@ std::string outcome_lines(const Json& metrics, bool colour) {
   return table_text(rows, colour);
 }
 
-std::string gate_table(const Json& gates, bool colour) {
+constexpr std::size_t kManyGates = 12, kManyRows = 16;
+
+// Of many gates those that hold are counted, a line for each suite.
+std::string gates_held(const Json& gates, bool colour) {
+  std::vector<std::string> suites;
+  for (const Json& gate : gates)
+    if (std::find(suites.begin(), suites.end(), text_of(gate, "suite")) == suites.end())
+      suites.push_back(text_of(gate, "suite"));
+  std::vector<std::vector<Cell>> rows;
+  for (const std::string& suite : suites) {
+    std::map<std::string, int> n;
+    for (const Json& gate : gates)
+      if (text_of(gate, "suite") == suite) ++n[text_of(gate, "state")];
+    const int n_all = n["pass"] + n["fail"];
+    const bool good = n["fail"] == 0;
+    rows.push_back({{n_all == 0 ? "–"
+                     : good     ? "✓"
+                                : "✗",
+                     false,
+                     n_all == 0 ? Ink::kWarn
+                     : good     ? Ink::kGood
+                                : Ink::kBad},
+                    {suite},
+                    {fmt::format("{} of {} gates hold", n["pass"], n_all), true},
+                    {n["not_run"] == 0 ? "" : fmt::format("{} had no case", n["not_run"]), false,
+                     Ink::kSoft}});
+  }
+  return table_text(rows, colour);
+}
+
+std::string gate_table(const Json& all, bool colour) {
+  Json gates = all;
+  std::string held;
+  if (all.size() > kManyGates) {
+    held = gates_held(all, colour);
+    gates = Json::array();
+    for (const Json& gate : all)
+      if (text_of(gate, "state") == "fail") gates.push_back(gate);
+    if (gates.empty()) return held;
+    held = "\n" + held;
+  }
   std::vector<std::vector<Cell>> rows = {{{""},
                                           {"gate", false, Ink::kSoft},
                                           {"limit", true, Ink::kSoft},
@@ -100,7 +243,7 @@ std::string gate_table(const Json& gates, bool colour) {
                     {fmt::format("{}", gate.at("rate").at("n").get<int>()), true},
                     {text_of(gate, "detail"), false, Ink::kSoft}});
   }
-  return table_text(rows, colour);
+  return table_text(rows, colour) + held;
 }
 
 // "+1.5", "−2.1", "0.0".
@@ -117,8 +260,16 @@ std::string comparison_table(const Json& comparison, bool colour) {
       {soft("against the baseline"), soft("n", true), soft("base", true), soft("now", true),
        soft("difference [95 %]"), soft("regressed / fixed", true), soft("p (Holm)", true),
        soft("would show", true)}};
+  // Of many rows those in which nothing changed are left to the report, but for each arm's own.
+  const bool many = comparison.at("rows").size() > kManyRows;
+  int n_left_out = 0;
   for (const Json& r : comparison.at("rows")) {
     const std::string language = text_of(r, "language");
+    const bool changed = r.at("n_regressed") != 0 || r.at("n_fixed") != 0;
+    if (many && !changed && (!language.empty() || text_of(r, "metric") != "accuracy")) {
+      ++n_left_out;
+      continue;
+    }
     const auto share = [&](const char* key) {
       return percent(r.at(key).get<double>() / r.at("n").get<double>());
     };
@@ -140,9 +291,14 @@ std::string comparison_table(const Json& comparison, bool colour) {
          {fmt::format("{:.2g}", r.at("p_holm").get<double>()), true, bad ? Ink::kBad : Ink::kPlain},
          {can_show ? fmt::format("−{}", detectable) : "–", true}});
   }
-  return table_text(rows, colour) + fmt::format("  {} of {} replies have the same tokens\n",
-                                                comparison.at("n_same_tokens").get<int>(),
-                                                comparison.at("n_pairs").get<int>());
+  return table_text(rows, colour) +
+         (n_left_out == 0
+              ? ""
+              : fmt::format("  {} more rows, in which nothing changed, are in the report\n",
+                            n_left_out)) +
+         fmt::format("  {} of {} replies have the same tokens\n",
+                     comparison.at("n_same_tokens").get<int>(),
+                     comparison.at("n_pairs").get<int>());
 }
 
 }  // namespace
@@ -155,9 +311,20 @@ std::string render_console(const Json& run, const ConsoleStyle& style) {
   std::transform(upper.begin(), upper.end(), upper.begin(),
                  [](char c) { return static_cast<char>(c - 'a' + 'A'); });
 
-  std::string out = "\n" + accuracy_table(run.at("metrics"), style.colour) + "\n" +
-                    outcome_lines(run.at("metrics"), style.colour) + "\n" +
-                    gate_table(verdict.at("gates"), style.colour) + "\n";
+  const Json& metrics = run.at("metrics");
+  std::string out = "\n";
+  if (!metrics.empty())
+    out += accuracy_table(metrics, style.colour) + "\n" + thinking_table(metrics, style.colour);
+  if (run.contains("needle_grid")) out += needle_table(run.at("needle_grid"), style.colour);
+  if (!metrics.empty())
+    out += outcome_lines(metrics, style.colour) + "\n" +
+           gate_table(verdict.at("gates"), style.colour) + "\n";
+  if (run.contains("measurements"))
+    out += render_measurements(run.at("measurements"), style.colour) + "\n";
+  if (run.contains("skipped"))
+    for (const Json& suite : run.at("skipped"))
+      out += fmt::format("  suite {} was left out: it {}\n", text_of(suite, "suite"),
+                         text_of(suite, "reason"));
   if (run.contains("comparison"))
     out += comparison_table(run.at("comparison"), style.colour) + "\n";
   out += fmt::format("  {}  {} (exit code {})\n", painted(upper, ink, style.colour),

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <map>
+#include <memory>
 #include <mutex>
 #include <thread>
 
@@ -21,6 +23,7 @@ engine::GenerateRequest to_engine(const Request& request) {
   out.stream = request.stream;
   out.max_tokens = request.max_tokens;
   out.max_thinking_tokens = request.max_thinking_tokens;
+  out.force_close = request.force_close;
   return out;
 }
 
@@ -28,9 +31,55 @@ Reply from_engine(const engine::Completion& completion) {
   Reply reply;
   reply.ids = completion.ids();
   reply.finish = name_of(completion.finish);
+  for (const engine::GeneratedToken& t : completion.tokens) {
+    reply.forced_close |= t.forced;
+    reply.steps.push_back({t.logprob, t.p_think_close, t.p_eos});
+  }
   reply.prefill_s = completion.prefill_s;
   reply.decode_s = completion.decode_s;
   return reply;
+}
+
+// Fewer shared tokens are not worth a fork of the cache.
+constexpr std::size_t kLeastShared = 256;
+
+// Requests that follow each other and begin with the same `n_shared` tokens: read once, forked for
+// each. Every request stands in one group, most of them alone and sharing nothing.
+struct Group {
+  std::size_t first = 0, n_requests = 1, n_shared = 0;
+};
+
+std::size_t common_prefix(std::span<const int> a, std::span<const int> b) {
+  const auto end = std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first;
+  return static_cast<std::size_t>(end - a.begin());
+}
+
+std::vector<Group> group_by_prefix(std::span<const Request> requests) {
+  std::vector<Group> groups;
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    const Request& r = requests[i];
+    // At least one token of every prompt is read by its own sequence, which needs its logits.
+    std::size_t own = r.prompt.size() - std::min<std::size_t>(1, r.prompt.size());
+    if (!r.reask_prompt.empty())
+      own = std::min(own,
+                     std::min(common_prefix(r.prompt, r.reask_prompt), r.reask_prompt.size() - 1));
+    if (!groups.empty() && groups.back().first + groups.back().n_requests == i) {
+      Group& last = groups.back();
+      const bool grown = last.n_requests > 1 || !requests[last.first].reask_prompt.empty();
+      const std::size_t limit = grown ? last.n_shared : requests[last.first].prompt.size();
+      const std::size_t shared =
+          std::min({own, limit, common_prefix(requests[last.first].prompt, r.prompt)});
+      // Worth it if most of what is read is shared.
+      if (shared >= kLeastShared && 2 * shared >= r.prompt.size()) {
+        last.n_shared = shared;
+        ++last.n_requests;
+        continue;
+      }
+    }
+    const bool alone = r.reask_prompt.empty() || own < kLeastShared;
+    groups.push_back({i, 1, alone ? 0 : own});
+  }
+  return groups;
 }
 
 }  // namespace
@@ -69,6 +118,10 @@ Result<Prompt> EngineTarget::render(const OrderedJson& messages, bool enable_thi
   return prompt;
 }
 
+Result<std::vector<int>> EngineTarget::encode(std::string_view text) const {
+  return engine_.tokenizer().encode(text);
+}
+
 std::string EngineTarget::decode(std::span<const int> ids) const {
   const auto text = engine_.tokenizer().decode(ids, true);
   CHECK(text.has_value()) << "the engine produced an id that its tokenizer does not know: "
@@ -78,6 +131,7 @@ std::string EngineTarget::decode(std::span<const int> ids) const {
 
 void EngineTarget::complete(std::span<const Request> requests, const OnDone& on_done,
                             const std::function<void()>& on_token, std::stop_token stop) {
+  const std::vector<Group> groups = group_by_prefix(requests);
   std::atomic<std::size_t> next{0};
   std::mutex done_mutex;
   const auto report = [&](std::size_t index, Result<Reply> reply) {
@@ -87,22 +141,65 @@ void EngineTarget::complete(std::span<const Request> requests, const OnDone& on_
   const auto work = [&] {
     engine::Engine engine = engine_.share(1);
     engine::Generator generator(engine, kMaxBatch);
+    // A re-ask has the ticket of its request plus the number of requests.
+    std::map<std::uint64_t, Reply> first_replies;
+    std::map<std::uint64_t, std::shared_ptr<const engine::Sequence>> prefixes;
+    const auto read_prefix = [&](const Group& group) {
+      auto prefix = std::make_shared<engine::Sequence>(engine.new_sequence());
+      prefix->feed(std::span(requests[group.first].prompt).first(group.n_shared));
+      engine::Sequence* batch[] = {prefix.get()};
+      while (prefix->n_pending() > 0 && !stop.stop_requested()) engine.step(batch);
+      return prefix;
+    };
+    const auto submit = [&](const Group& group) {
+      std::shared_ptr<const engine::Sequence> prefix;
+      if (group.n_shared > 0) prefix = read_prefix(group);
+      if (stop.stop_requested()) return;
+      for (std::size_t i = group.first; i < group.first + group.n_requests; ++i) {
+        engine::GenerateRequest request = to_engine(requests[i]);
+        request.prefix = prefix;
+        const auto queued = generator.submit(i, std::move(request));
+        if (!queued) {
+          report(i, tl::unexpected(queued.error()));
+        } else if (requests[i].should_reask) {
+          prefixes[i] = prefix;
+        }
+      }
+    };
+    // True if the reply is not the last word: the question is put again.
+    const auto reasked = [&](std::uint64_t ticket, Reply& reply) {
+      const auto prefix = prefixes.extract(ticket);
+      if (prefix.empty() || !requests[ticket].should_reask(reply)) return false;
+      engine::GenerateRequest request = to_engine(requests[ticket]);
+      request.prompt = requests[ticket].reask_prompt;
+      request.prefix = prefix.mapped();
+      if (!generator.submit(ticket + requests.size(), std::move(request))) return false;
+      first_replies.emplace(ticket, std::move(reply));
+      return true;
+    };
     while (!stop.stop_requested()) {
       while (generator.n_unfinished() < kMaxBatch) {
         const std::size_t index = next.fetch_add(1);
-        if (index >= requests.size()) break;
-        const auto queued = generator.submit(index, to_engine(requests[index]));
-        if (!queued) report(index, tl::unexpected(queued.error()));
+        if (index >= groups.size()) break;
+        submit(groups[index]);
       }
       if (generator.idle()) return;
       for (auto& finished :
-           generator.advance([&](std::uint64_t, const engine::GeneratedToken&) { on_token(); }))
-        report(finished.ticket, from_engine(finished.completion));
+           generator.advance([&](std::uint64_t, const engine::GeneratedToken&) { on_token(); })) {
+        Reply reply = from_engine(finished.completion);
+        if (finished.ticket >= requests.size()) {
+          const std::uint64_t ticket = finished.ticket - requests.size();
+          Reply first = std::move(first_replies.extract(ticket).mapped());
+          first.reasked.push_back(std::move(reply));
+          report(ticket, std::move(first));
+        } else if (!reasked(finished.ticket, reply)) {
+          report(finished.ticket, std::move(reply));
+        }
+      }
     }
   };
   std::vector<std::jthread> workers;
-  const auto n_workers =
-      std::min<std::size_t>(static_cast<std::size_t>(n_workers_), requests.size());
+  const auto n_workers = std::min<std::size_t>(static_cast<std::size_t>(n_workers_), groups.size());
   for (std::size_t i = 0; i < n_workers; ++i) workers.emplace_back(work);
 }
 

@@ -20,6 +20,7 @@ class EngineTarget : public Target {
   int max_positions() const override { return engine_.info().max_positions; }
   const TokenRoles& roles() const override { return roles_; }
   Result<Prompt> render(const OrderedJson& messages, bool enable_thinking) const override;
+  Result<std::vector<int>> encode(std::string_view text) const override;
   std::string decode(std::span<const int> ids) const override;
   void complete(std::span<const Request> requests, const OnDone& on_done,
                 const std::function<void()>& on_token, std::stop_token stop) override;

@@ -398,4 +398,11 @@ bool answers(const Extraction& extraction, std::string_view expected) {
   return false;
 }
 
+bool mentions_number(std::string_view text, std::string_view language, std::string_view expected) {
+  const Reply reply(text, language);
+  return std::any_of(reply.all().begin(), reply.all().end(), [&](const Literal& l) {
+    return l.value && answers({.value = to_string(*l.value)}, expected);
+  });
+}
+
 }  // namespace assay::harness

@@ -36,4 +36,7 @@ std::optional<std::string> canonical_number(std::string_view written);
 // the bare number of percents, 50, is right as well; likewise 5 for "5割".
 bool answers(const Extraction& extraction, std::string_view expected);
 
+// Whether a number that answers `expected` stands anywhere in the text: for looking into reasoning.
+bool mentions_number(std::string_view text, std::string_view language, std::string_view expected);
+
 }  // namespace assay::harness

@@ -160,7 +160,7 @@ TEST(Extract, SpansReadBackAsTheirValue) {
 }
 
 TEST(Extract, ReadsEveryArithmeticReplyOfTheOracleAsItsExpectedAnswerSays) {
-  const auto oracle = read_json(source("golden/micro-glm/oracle/continuations.json"));
+  const auto oracle = read_json(source("golden/micro-glm/oracle/continuations.json.gz"));
   ASSERT_TRUE(oracle) << oracle.error().message;
   int n = 0, n_correct = 0;
   for (const Json& record : *oracle) {

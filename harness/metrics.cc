@@ -1,6 +1,8 @@
 #include "harness/metrics.h"
 
 #include <algorithm>
+#include <cmath>
+#include <tuple>
 
 namespace assay::harness {
 namespace {
@@ -10,12 +12,19 @@ bool holds(GateMetric metric, const Sample& s) {
     case GateMetric::kAccuracy:
       return s.outcome.correctness == Correctness::kCorrect;
     case GateMetric::kClosed:
-      return s.outcome.termination != Termination::kNoClose &&
+      return s.outcome.termination != Termination::kNoClose && !s.forced_close &&
              s.outcome.termination != Termination::kEosInThink && s.n_stray_tags == 0;
     case GateMetric::kStopped:
       return s.finish == "stop";
     case GateMetric::kError:
       return !s.ran() && s.finish != "non_finite";  // NaN is a regression of its own: see verdict.h
+    case GateMetric::kAnswered:
+      return s.outcome.termination == Termination::kClosed;
+    case GateMetric::kLanguage:
+      return s.language_right.value_or(false);
+    case GateMetric::kNoLoop:
+      return s.outcome.degeneration == Degeneration::kNone ||
+             s.outcome.degeneration == Degeneration::kLanguageDrift;
   }
   return false;
 }
@@ -33,7 +42,12 @@ Group summarise_one(Group group, std::span<const Sample* const> samples) {
   group.closed = rate_of(GateMetric::kClosed, samples);
   group.stopped = rate_of(GateMetric::kStopped, samples);
   group.error = rate_of(GateMetric::kError, samples);
+  group.answered = rate_of(GateMetric::kAnswered, samples);
+  group.language_right = rate_of(GateMetric::kLanguage, samples);
+  group.no_loop = rate_of(GateMetric::kNoLoop, samples);
   std::vector<double> thinking;
+  std::vector<Thought> thoughts;
+  long n_thinking = 0, n_hesitations = 0;
   for (const Sample* s : samples) {
     ++group.classes[std::string(class_of(s->outcome))];
     ++group.termination[std::string(name_of(s->outcome.termination))];
@@ -41,11 +55,24 @@ Group summarise_one(Group group, std::span<const Sample* const> samples) {
     if (!s->ran()) continue;
     ++group.finish[s->finish];
     if (s->outcome.termination == Termination::kClosed) ++group.n_answered;
-    if (s->outcome.termination == Termination::kNoClose ||
-        s->outcome.termination == Termination::kEosInThink)
+    const bool open = s->outcome.termination == Termination::kNoClose ||
+                      s->outcome.termination == Termination::kEosInThink || s->forced_close;
+    if (open)
       ++group.n_thinking_censored;
     else
       thinking.push_back(s->n_thinking_tokens);
+    thoughts.push_back({s->n_thinking_tokens, !open});
+    n_thinking += s->n_thinking_tokens;
+    n_hesitations += s->n_hesitations;
+    group.n_forced += s->forced_close;
+    group.n_reached += s->reached;
+    group.n_reasked += s->reask.has_value();
+    group.n_reask_correct += s->reask && s->reask->correctness == Correctness::kCorrect;
+  }
+  if (n_thinking > 0) {
+    group.hesitations_per_1k =
+        1000.0 * static_cast<double>(n_hesitations) / static_cast<double>(n_thinking);
+    group.thinking_survival = survival(thoughts, kSurvivalTokens);
   }
   if (group.n_answered > 0)
     group.accuracy_answered = static_cast<double>(group.accuracy.n_true) / group.n_answered;
@@ -55,13 +82,21 @@ Group summarise_one(Group group, std::span<const Sample* const> samples) {
 
 }  // namespace
 
+bool looks_at(GateMetric metric, const Sample& s) {
+  if (metric == GateMetric::kError) return true;
+  if (!s.ran()) return false;
+  if (metric == GateMetric::kAccuracy) return s.scoring != Scoring::kNone;
+  if (metric == GateMetric::kLanguage) return s.language_right.has_value();
+  return true;
+}
+
 Rate rate_of(GateMetric metric, std::span<const Sample* const> samples) {
   std::vector<double> scores;
   std::vector<int> clusters;
   std::map<std::string, int> cluster_ids;
   Rate rate;
   for (const Sample* s : samples) {
-    if (metric != GateMetric::kError && !s->ran()) continue;
+    if (!looks_at(metric, *s)) continue;
     const bool yes = holds(metric, *s);
     rate.n_true += yes;
     scores.push_back(yes ? 1 : 0);
@@ -73,6 +108,76 @@ Rate rate_of(GateMetric metric, std::span<const Sample* const> samples) {
   rate.n_clusters = mean.n_clusters;
   rate.value = mean.mean;
   return rate;
+}
+
+std::vector<SurvivalPoint> survival(std::span<const Thought> thoughts, std::span<const int> at) {
+  std::vector<Thought> sorted(thoughts.begin(), thoughts.end());
+  std::sort(sorted.begin(), sorted.end(),
+            [](const Thought& a, const Thought& b) { return a.n_tokens < b.n_tokens; });
+  std::vector<SurvivalPoint> points;
+  double share = 1, greenwood = 0;
+  std::size_t i = 0;
+  for (const int t : at) {
+    // Every length up to t at which a reply closed takes its part of those that had come so far.
+    while (i < sorted.size() && sorted[i].n_tokens <= t) {
+      const std::size_t first = i;
+      int n_closed = 0;
+      for (; i < sorted.size() && sorted[i].n_tokens == sorted[first].n_tokens; ++i)
+        n_closed += sorted[i].closed;
+      if (n_closed == 0) continue;
+      const auto at_risk = static_cast<double>(sorted.size() - first);
+      share *= 1 - n_closed / at_risk;
+      if (n_closed < at_risk) greenwood += n_closed / (at_risk * (at_risk - n_closed));
+    }
+    SurvivalPoint point{t, static_cast<int>(sorted.size() - i), share, share, share};
+    if (share > 0 && share < 1) {
+      constexpr double kZ = 1.959963984540054;
+      const double width = kZ * std::sqrt(greenwood) / std::abs(std::log(share));
+      point.lo = std::pow(share, std::exp(width));
+      point.hi = std::pow(share, std::exp(-width));
+    }
+    points.push_back(point);
+    // Nobody is left to look at: what comes later is not known.
+    if (i == sorted.size()) break;
+  }
+  return points;
+}
+
+std::vector<NeedleCell> needle_grid(std::span<const Sample> samples) {
+  std::vector<NeedleCell> cells;
+  const auto add = [&](const Sample& s, const std::string& kind) {
+    const int n_tokens = s.recipe.at("n_tokens").get<int>();
+    const double depth = s.recipe.at("depth").get<double>();
+    auto cell = std::find_if(cells.begin(), cells.end(), [&](const NeedleCell& c) {
+      return c.suite == s.suite && c.arm == s.arm && c.language == s.language && c.kind == kind &&
+             c.n_tokens == n_tokens && c.depth == depth;
+    });
+    if (cell == cells.end()) {
+      NeedleCell fresh;
+      fresh.suite = s.suite;
+      fresh.arm = s.arm;
+      fresh.language = s.language;
+      fresh.kind = kind;
+      fresh.n_tokens = n_tokens;
+      fresh.depth = depth;
+      cell = cells.insert(cells.end(), std::move(fresh));
+    }
+    ++cell->n;
+    cell->n_correct += s.outcome.correctness == Correctness::kCorrect;
+    cell->n_reasked += s.reask.has_value();
+    cell->n_reask_correct += s.reask && s.reask->correctness == Correctness::kCorrect;
+  };
+  for (const Sample& s : samples) {
+    if (s.scoring != Scoring::kNeedle || !s.ran() || !s.recipe.is_object()) continue;
+    if (s.gated) add(s, "");
+    add(s, s.kind);
+  }
+  for (NeedleCell& cell : cells) cell.value = wilson(cell.n_correct, cell.n);
+  std::sort(cells.begin(), cells.end(), [](const NeedleCell& a, const NeedleCell& b) {
+    return std::tie(a.suite, a.arm, a.kind, a.language, a.n_tokens, a.depth) <
+           std::tie(b.suite, b.arm, b.kind, b.language, b.n_tokens, b.depth);
+  });
+  return cells;
 }
 
 std::vector<Group> summarise(std::span<const Sample> samples) {
@@ -127,6 +232,13 @@ Json to_json(const Rate& rate) {
 }
 
 Json to_json(const Group& g) {
+  Json survival = Json::array();
+  for (const SurvivalPoint& p : g.thinking_survival)
+    survival.push_back({{"n_tokens", p.n_tokens},
+                        {"n_at_risk", p.n_at_risk},
+                        {"share", p.share},
+                        {"lo", p.lo},
+                        {"hi", p.hi}});
   return {{"suite", g.suite},
           {"arm", g.arm},
           {"language", g.language},
@@ -137,6 +249,9 @@ Json to_json(const Group& g) {
           {"closed", to_json(g.closed)},
           {"stopped", to_json(g.stopped)},
           {"error", to_json(g.error)},
+          {"answered", to_json(g.answered)},
+          {"language_right", to_json(g.language_right)},
+          {"no_loop", to_json(g.no_loop)},
           {"n_answered", g.n_answered},
           {"accuracy_answered", g.accuracy_answered},
           {"classes", g.classes},
@@ -147,8 +262,28 @@ Json to_json(const Group& g) {
             {"p50", g.thinking_tokens.p50},
             {"p90", g.thinking_tokens.p90},
             {"max", g.thinking_tokens.max},
-            {"n_censored", g.n_thinking_censored}}},
+            {"n_censored", g.n_thinking_censored},
+            {"n_forced", g.n_forced},
+            {"survival", std::move(survival)}}},
+          {"n_reached", g.n_reached},
+          {"hesitations_per_1k", g.hesitations_per_1k},
+          {"reask", {{"n", g.n_reasked}, {"n_correct", g.n_reask_correct}}},
           {"n_tokens", g.n_tokens}};
+}
+
+Json to_json(const NeedleCell& c) {
+  return {{"suite", c.suite},
+          {"arm", c.arm},
+          {"language", c.language},
+          {"kind", c.kind},
+          {"n_tokens", c.n_tokens},
+          {"depth", c.depth},
+          {"n", c.n},
+          {"n_correct", c.n_correct},
+          {"lo", c.value.lo},
+          {"hi", c.value.hi},
+          {"n_reasked", c.n_reasked},
+          {"n_reask_correct", c.n_reask_correct}};
 }
 
 }  // namespace assay::harness

@@ -97,5 +97,93 @@ TEST(Metrics, UngatedSamplesHaveRowsOfTheirOwn) {
             4);
 }
 
+// R 4.2, survival 3.5:
+//   f <- survfit(Surv(c(9,13,13,18,23,28,31,34,45,48,161), c(1,1,0,1,1,0,1,1,0,1,0)) ~ 1,
+//                conf.type = "log-log"); summary(f, times = c(10, 20, 32, 50))
+// (the maintained group of R's data set aml).
+TEST(Metrics, TheSurvivalCurveIsKaplanAndMeiers) {
+  const std::vector<Thought> thoughts = {{9, true},   {13, true},  {13, false}, {18, true},
+                                         {23, true},  {28, false}, {31, true},  {34, true},
+                                         {45, false}, {48, true},  {161, false}};
+  const int at[] = {10, 20, 32, 50};
+  const auto curve = survival(thoughts, at);
+  ASSERT_EQ(curve.size(), 4u);
+  const double share[] = {0.9090909091, 0.7159090909, 0.4909090909, 0.1840909091};
+  const double lo[] = {0.50808020577, 0.35019038591, 0.16733090978, 0.01173848012};
+  const double hi[] = {0.9866738227, 0.8990239742, 0.7533997904, 0.5250148427};
+  for (std::size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(curve[i].n_tokens, at[i]);
+    EXPECT_NEAR(curve[i].share, share[i], 1e-6) << at[i];
+    EXPECT_NEAR(curve[i].lo, lo[i], 1e-6) << at[i];
+    EXPECT_NEAR(curve[i].hi, hi[i], 1e-6) << at[i];
+  }
+}
+
+TEST(Metrics, ThinkingThatWasCutIsALowerBoundInTheCurve) {
+  // Two of four were cut at 100: of what is known, half had closed before.
+  const std::vector<Thought> thoughts = {{20, true}, {40, true}, {100, false}, {100, false}};
+  const int at[] = {10, 50, 100, 1000};
+  const auto curve = survival(thoughts, at);
+  ASSERT_EQ(curve.size(), 3u) << "nothing is known of later than the last";
+  EXPECT_EQ(curve[0].share, 1);
+  EXPECT_EQ(curve[1].share, 0.5);
+  EXPECT_EQ(curve[2].share, 0.5);
+  EXPECT_EQ(curve[2].n_at_risk, 0);
+}
+
+TEST(Metrics, WhatNobodyJudgesIsInNoAccuracy) {
+  std::vector<Sample> samples = {made_sample("a", "a", "ja", Correctness::kCorrect),
+                                 made_sample("b", "b", "ja", Correctness::kNotJudged)};
+  samples[1].scoring = Scoring::kNone;
+  EXPECT_EQ(rate_of(GateMetric::kAccuracy, pointers(samples)).n, 1);
+  EXPECT_EQ(rate_of(GateMetric::kAnswered, pointers(samples)).n_true, 2);
+}
+
+TEST(Metrics, AClosingByForceIsNotTheModelsOwn) {
+  std::vector<Sample> samples = {made_sample("a", "a", "ja", Correctness::kCorrect)};
+  samples[0].forced_close = true;
+  samples[0].n_thinking_tokens = 24;
+  EXPECT_EQ(rate_of(GateMetric::kClosed, pointers(samples)).n_true, 0);
+  EXPECT_EQ(rate_of(GateMetric::kAnswered, pointers(samples)).n_true, 1);
+  const auto groups = summarise(samples);
+  EXPECT_EQ(groups.front().n_forced, 1);
+  EXPECT_EQ(groups.front().n_thinking_censored, 1);
+  EXPECT_EQ(groups.front().thinking_survival.front().share, 1);
+}
+
+TEST(Metrics, LanguageAndLoopsAreSharesOfWhatCanBeTold) {
+  std::vector<Sample> samples = {made_sample("a", "a", "ja", Correctness::kCorrect),
+                                 made_sample("b", "b", "ja", Correctness::kCorrect),
+                                 made_sample("c", "c", "ja", Correctness::kWrong)};
+  samples[0].language_right = true;
+  samples[1].language_right = false;
+  samples[1].outcome.degeneration = Degeneration::kLanguageDrift;
+  samples[2].outcome.degeneration = Degeneration::kLoopNear;
+  EXPECT_EQ(rate_of(GateMetric::kLanguage, pointers(samples)).n, 2);
+  EXPECT_EQ(rate_of(GateMetric::kLanguage, pointers(samples)).n_true, 1);
+  EXPECT_EQ(rate_of(GateMetric::kNoLoop, pointers(samples)).n_true, 2);
+}
+
+TEST(Metrics, ANeedleGridHasACellPerLengthAndDepth) {
+  std::vector<Sample> samples;
+  for (int i = 0; i < 6; ++i) {
+    Sample s = made_sample(std::to_string(i), std::to_string(i), "ja",
+                           i % 3 == 0 ? Correctness::kWrong : Correctness::kCorrect);
+    s.scoring = Scoring::kNeedle;
+    s.kind = i < 4 ? "single" : "multi_query";
+    s.gated = i < 4;
+    s.recipe = {{"n_tokens", 1024}, {"depth", i % 2 == 0 ? 0.0 : 0.5}};
+    if (i == 0) s.reask = Reask{{}, "38216", Correctness::kCorrect};
+    samples.push_back(std::move(s));
+  }
+  const auto cells = needle_grid(samples);
+  ASSERT_EQ(cells.size(), 6u);
+  EXPECT_EQ(cells[0].kind, "");
+  EXPECT_EQ(cells[0].n, 2);
+  EXPECT_EQ(cells[0].n_correct, 1);
+  EXPECT_EQ(cells[0].n_reask_correct, 1);
+  EXPECT_EQ(cells[1].depth, 0.5);
+}
+
 }  // namespace
 }  // namespace assay::harness

@@ -435,7 +435,7 @@ TEST(NeedleCases, SayWhichParameterIsWrong) {
 
 // Every profile of the bundled suite can be built; its quick one is small.
 TEST(NeedleCases, TheBundledSuiteExpands) {
-  const Json suite = *read_json(kSource / "suites/needle/suite.draft.json");
+  const Json suite = *read_json(kSource / "suites/needle/suite.json");
   const auto cases = expand_needle_cases(suite["generator"], "suite.json: generator");
   ASSERT_TRUE(cases) << cases.error().message;
   const auto n_of = [&](Profile profile) {

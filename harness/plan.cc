@@ -44,8 +44,10 @@ Result<Plan> make_plan(std::vector<Suite> suites, const PlanOptions& options) {
     for (const Arm& arm : suite.arms)
       if (!has(arms, arm.name)) arms.push_back(arm.name);
   }
-  ASSAY_TRY_VOID(require_known("language", options.languages, languages));
-  ASSAY_TRY_VOID(require_known("arm", options.arms, arms));
+  if (!suites.empty()) {
+    ASSAY_TRY_VOID(require_known("language", options.languages, languages));
+    ASSAY_TRY_VOID(require_known("arm", options.arms, arms));
+  }
 
   Plan plan;
   plan.options = options;
@@ -54,8 +56,8 @@ Result<Plan> make_plan(std::vector<Suite> suites, const PlanOptions& options) {
       options.limit > 0 ? static_cast<std::size_t>(options.limit) : static_cast<std::size_t>(-1);
   for (std::size_t s = 0; s < plan.suites.size(); ++s) {
     Suite& suite = plan.suites[s];
-    plan.sampling.push_back(overridden(suite.sampling, options));
     for (Arm& arm : suite.arms) {
+      arm.sampling = overridden(arm.sampling.value_or(suite.sampling), options);
       if (!options.max_tokens) continue;
       arm.max_tokens = std::min(arm.max_tokens, *options.max_tokens);
       arm.max_thinking_tokens = std::min(arm.max_thinking_tokens, arm.max_tokens);
@@ -64,20 +66,26 @@ Result<Plan> make_plan(std::vector<Suite> suites, const PlanOptions& options) {
       const Case& one = suite.cases[c];
       if (one.profile > options.profile) continue;
       if (!options.languages.empty() && !has(options.languages, one.language)) continue;
-      for (std::size_t a = 0; a < suite.arms.size(); ++a)
-        if ((options.arms.empty() || has(options.arms, suite.arms[a].name)) &&
-            plan.items.size() < limit)
-          plan.items.push_back({static_cast<int>(s), static_cast<int>(a), static_cast<int>(c)});
+      for (std::size_t a = 0; a < suite.arms.size(); ++a) {
+        const Arm& arm = suite.arms[a];
+        if (arm.profile > options.profile || !arm.asks(one)) continue;
+        if (!options.arms.empty() && !has(options.arms, arm.name)) continue;
+        for (int r = 1; r <= arm.repeats && plan.items.size() < limit; ++r)
+          plan.items.push_back({static_cast<int>(s), static_cast<int>(a), static_cast<int>(c),
+                                arm.repeats == 1 ? 0 : r});
+      }
     }
   }
-  if (plan.items.empty())
+  // A run of measures alone asks nothing.
+  if (plan.items.empty() && !plan.suites.empty())
     return fail("nothing to ask: no case of profile '{}' is left after --languages and --arms",
                 name_of(options.profile));
   return plan;
 }
 
 std::string Plan::key_of(const PlanItem& item) const {
-  return fmt::format("{}/{}/{}", suite_of(item).name, arm_of(item).name, case_of(item).id);
+  return fmt::format("{}/{}/{}{}", suite_of(item).name, arm_of(item).name, case_of(item).id,
+                     item.repeat > 0 ? fmt::format("#{}", item.repeat) : "");
 }
 
 Json Plan::to_json() const {
@@ -88,20 +96,24 @@ Json Plan::to_json() const {
                {"seed", options.seed},
                {"n_items", items.size()}};
   json["suites"] = Json::array();
-  for (std::size_t s = 0; s < suites.size(); ++s) {
-    const Suite& suite = suites[s];
+  for (const Suite& suite : suites) {
     Json arm_list = Json::array();
     for (const Arm& arm : suite.arms)
       arm_list.push_back({{"name", arm.name},
                           {"enable_thinking", arm.enable_thinking},
                           {"max_tokens", arm.max_tokens},
-                          {"max_thinking_tokens", arm.max_thinking_tokens}});
+                          {"max_thinking_tokens", arm.max_thinking_tokens},
+                          {"force_close", arm.force_close},
+                          {"repeats", arm.repeats},
+                          {"system", arm.system},
+                          {"kinds", arm.kinds},
+                          {"profile", name_of(arm.profile)},
+                          {"sampling", arm.sampling->to_json()}});
     json["suites"].push_back({{"name", suite.name},
                               {"version", suite.version},
                               {"title", suite.title},
                               {"hash", suite.hash},
-                              {"arms", std::move(arm_list)},
-                              {"sampling", sampling[s].to_json()}});
+                              {"arms", std::move(arm_list)}});
   }
   return json;
 }

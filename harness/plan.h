@@ -23,18 +23,20 @@ struct PlanOptions {
 
 struct PlanItem {
   int suite, arm, case_index;
+  int repeat = 0;  // 1 to the arm's repeats; 0 where it asks once
 };
 
 struct Plan {
   PlanOptions options;
-  std::vector<Suite> suites;
-  std::vector<Sampling> sampling;  // per suite, overrides applied
-  std::vector<PlanItem> items;     // suite by suite, case by case, arm by arm
+  std::vector<Suite> suites;    // every arm's limits and sampling as they are used
+  std::vector<PlanItem> items;  // suite by suite, case by case, arm by arm, repeat by repeat
 
   const Suite& suite_of(const PlanItem& item) const { return suites[item.suite]; }
   const Case& case_of(const PlanItem& item) const { return suite_of(item).cases[item.case_index]; }
+  const Sampling& sampling_of(const PlanItem& item) const { return *arm_of(item).sampling; }
   const Arm& arm_of(const PlanItem& item) const { return suite_of(item).arms[item.arm]; }
-  std::string key_of(const PlanItem& item) const;  // "arithmetic/thinking/ja-add-001"
+  std::string key_of(
+      const PlanItem& item) const;  // "arithmetic/thinking/ja-add-001", "thinking/sampled/x#2"
   // What a resumed run must repeat exactly.
   Json to_json() const;
 };

@@ -40,9 +40,28 @@ TEST(Plan, OverridesAreRecordedBesideTheSuitesOwnSampling) {
   options.top_p = 0.95;
   options.max_tokens = 100;
   const Plan plan = small_plan(Profile::kFull, options);
-  EXPECT_EQ(plan.to_json()["suites"][0]["sampling"], Json({{"temperature", 0.6}, {"top_p", 0.95}}));
+  EXPECT_EQ(plan.to_json()["suites"][0]["arms"][0]["sampling"],
+            Json({{"temperature", 0.6}, {"top_p", 0.95}}));
   EXPECT_EQ(plan.suites[0].arms[0].max_tokens, 100);
   EXPECT_EQ(plan.suites[0].arms[0].max_thinking_tokens, 100);
+}
+
+TEST(Plan, AnArmThatRepeatsGivesEveryAskingItsOwnKey) {
+  std::string json = kSuiteJson;
+  const std::string from = "\"max_tokens\": 128}";
+  json.replace(json.find(from), from.size(),
+               "\"max_tokens\": 128, \"repeats\": 2, \"kinds\": [\"mul\"], \"profile\": \"full\"}");
+  const auto suite = parse_suite(json, "j", kCasesCsv, "c");
+  ASSERT_TRUE(suite) << suite.error().message;
+  PlanOptions options;
+  options.profile = Profile::kQuick;
+  EXPECT_EQ(make_plan({*suite}, options)->items.size(), 5u) << "the arm belongs to profile full";
+  options.profile = Profile::kFull;
+  options.arms = {"direct"};
+  const auto plan = make_plan({*suite}, options);
+  ASSERT_EQ(plan->items.size(), 4u * 2);
+  EXPECT_EQ(plan->key_of(plan->items[0]), "sums/direct/ja-2#1");
+  EXPECT_EQ(plan->key_of(plan->items[1]), "sums/direct/ja-2#2");
 }
 
 TEST(Plan, UnknownNamesSuggestTheNearest) {

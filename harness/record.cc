@@ -8,12 +8,14 @@
 #include <set>
 
 #include "base/check.h"
+#include "harness/steps.h"
 
 namespace assay::harness {
 namespace {
 
 constexpr const char* kRunFile = "run.json";
 constexpr const char* kSamplesFile = "samples.jsonl";
+constexpr const char* kStepsFile = "steps.bin";
 
 std::string reason() { return std::strerror(errno); }
 
@@ -81,9 +83,12 @@ Result<Json> read_run_json(const fs::path& folder) {
   if (!fs::exists(folder / kRunFile, ignored))
     return fail("{} holds no run: there is no {}", folder.string(), kRunFile);
   ASSAY_TRY(Json json, read_json(folder / kRunFile));
-  if (!json.is_object() || !json.contains("format") || json["format"] != kRecordFormat)
-    return fail("{}: expected a run record of format {}, got {}", (folder / kRunFile).string(),
-                kRecordFormat,
+  const bool known = json.is_object() && json.contains("format") &&
+                     json["format"].is_number_integer() && json["format"] >= kOldestFormat &&
+                     json["format"] <= kRecordFormat;
+  if (!known)
+    return fail("{}: expected a run record of format {} to {}, got {}",
+                (folder / kRunFile).string(), kOldestFormat, kRecordFormat,
                 json.is_object() && json.contains("format") ? shown(json["format"]) : "none");
   return json;
 }
@@ -99,7 +104,7 @@ Result<RunRecord> RunRecord::create(const fs::path& folder, Json head) {
   RunRecord record(folder, std::move(head));
   // In this order: whatever moment the process dies at, what is there can be resumed.
   ASSAY_TRY_VOID(record.write_running());
-  ASSAY_TRY_VOID(record.open_samples(true));
+  ASSAY_TRY_VOID(record.open_file(record.fd_, kSamplesFile, true));
   return record;
 }
 
@@ -121,7 +126,15 @@ Result<RunRecord> RunRecord::resume(const fs::path& folder, Json head) {
   }
   RunRecord record(folder, std::move(head));
   const fs::path samples_path = folder / kSamplesFile;
+  const fs::path steps_path = folder / kStepsFile;
   std::error_code error;
+  if (fs::exists(steps_path, error)) {
+    ASSAY_TRY(const std::string bytes, read_file(steps_path));
+    ASSAY_TRY(const StepFrames frames, decode_steps(bytes, steps_path.string()));
+    if (frames.n_bytes < bytes.size()) fs::resize_file(steps_path, frames.n_bytes, error);
+    if (error)
+      return fail("cannot drop the torn end of {}: {}", steps_path.string(), error.message());
+  }
   if (fs::exists(samples_path, error)) {
     ASSAY_TRY(const std::string text, read_file(samples_path));
     ASSAY_TRY(SampleLines lines, parse_sample_lines(text, samples_path.string()));
@@ -131,7 +144,7 @@ Result<RunRecord> RunRecord::resume(const fs::path& folder, Json head) {
       return fail("cannot drop the torn last line of {}: {}", samples_path.string(),
                   error.message());
   }
-  ASSAY_TRY_VOID(record.open_samples(false));
+  ASSAY_TRY_VOID(record.open_file(record.fd_, kSamplesFile, false));
   ASSAY_TRY_VOID(record.write_running());
   return record;
 }
@@ -140,17 +153,20 @@ RunRecord::RunRecord(RunRecord&& other) noexcept
     : folder_(std::move(other.folder_)),
       head_(std::move(other.head_)),
       fd_(std::exchange(other.fd_, -1)),
+      steps_fd_(std::exchange(other.steps_fd_, -1)),
       earlier_(std::move(other.earlier_)) {}
 
 RunRecord::~RunRecord() {
   if (fd_ >= 0) ::close(fd_);
+  if (steps_fd_ >= 0) ::close(steps_fd_);
 }
 
-Result<void> RunRecord::open_samples(bool truncate) {
-  const fs::path path = folder_ / kSamplesFile;
-  fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (truncate ? O_TRUNC : 0),
-               0644);
-  if (fd_ < 0) return fail("cannot write {}: {}", path.string(), reason());
+Result<void> RunRecord::open_file(int& fd, const char* file, bool truncate) {
+  if (fd >= 0) return {};
+  const fs::path path = folder_ / file;
+  fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (truncate ? O_TRUNC : 0),
+              0644);
+  if (fd < 0) return fail("cannot write {}: {}", path.string(), reason());
   return {};
 }
 
@@ -162,32 +178,40 @@ Result<void> RunRecord::write_running() {
 }
 
 Result<void> RunRecord::append(const Sample& sample) {
-  CHECK(fd_ >= 0);
-  const std::string line =
-      to_json(sample).dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
-  const off_t before = ::lseek(fd_, 0, SEEK_END);
-  std::string_view rest = line;
+  // First, so that a sample on record has its steps.
+  if (!sample.steps.empty()) {
+    ASSAY_TRY_VOID(open_file(steps_fd_, kStepsFile, false));
+    ASSAY_TRY_VOID(append_bytes(steps_fd_, kStepsFile, encode_steps(sample.key(), sample.steps)));
+  }
+  return append_bytes(fd_, kSamplesFile,
+                      to_json(sample).dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+// On disk when it returns; what could not be written whole is taken back.
+Result<void> RunRecord::append_bytes(int fd, const char* file, std::string_view rest) {
+  CHECK(fd >= 0);
+  const off_t before = ::lseek(fd, 0, SEEK_END);
   bool ok = before >= 0;
   while (ok && !rest.empty()) {
-    const ssize_t n = ::write(fd_, rest.data(), rest.size());
+    const ssize_t n = ::write(fd, rest.data(), rest.size());
     if (n < 0 && errno == EINTR) continue;
     ok = n >= 0;
     if (ok) rest.remove_prefix(static_cast<std::size_t>(n));
   }
-  ok = ok && ::fsync(fd_) == 0;
+  ok = ok && ::fsync(fd) == 0;
   if (ok) return {};
   const std::string why = reason();
-  // Should taking it back fail too, resume finds the torn line by itself.
+  // Should taking it back fail too, resume finds the torn end by itself.
   if (before >= 0) [[maybe_unused]]
-    const int taken_back = ::ftruncate(fd_, before);
+    const int taken_back = ::ftruncate(fd, before);
   return fail(
       "cannot write {}: {}. The finished samples are kept; make room and continue with --resume "
       "{}.",
-      (folder_ / kSamplesFile).string(), why, folder_.string());
+      (folder_ / file).string(), why, folder_.string());
 }
 
 Result<Json> RunRecord::finish(const std::vector<Sample>& samples, Json verdict, Json metrics,
-                               Json timings, Json comparison) {
+                               Json timings, RunExtras extras) {
   Json json = head_;
   json["format"] = kRecordFormat;
   json["status"] = "complete";
@@ -195,7 +219,10 @@ Result<Json> RunRecord::finish(const std::vector<Sample>& samples, Json verdict,
   json["metrics"] = std::move(metrics);
   json["samples"] = {{"file", kSamplesFile}, {"n", samples.size()}, {"hash", hash_of(samples)}};
   json["timings"] = std::move(timings);
-  if (!comparison.is_null()) json["comparison"] = std::move(comparison);
+  if (!extras.comparison.is_null()) json["comparison"] = std::move(extras.comparison);
+  if (!extras.needle_grid.empty()) json["needle_grid"] = std::move(extras.needle_grid);
+  if (!extras.measurements.empty()) json["measurements"] = std::move(extras.measurements);
+  if (!extras.skipped.empty()) json["skipped"] = std::move(extras.skipped);
   ASSAY_TRY_VOID(write_file_atomic(folder_ / kRunFile, json.dump(1) + "\n"));
   return json;
 }

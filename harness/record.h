@@ -14,7 +14,16 @@
 
 namespace assay::harness {
 
-inline constexpr int kRecordFormat = 1;  // reports/run.schema.json
+// reports/run.schema.json. Format 1 knew neither repeats nor detectors; it is still read.
+inline constexpr int kRecordFormat = 2, kOldestFormat = 1;
+
+// What only some runs have; empty ones are left out.
+struct RunExtras {
+  Json comparison;   // with a baseline
+  Json needle_grid;  // with needles
+  Json measurements = Json::array();
+  Json skipped = Json::array();  // suites of "all" that could not be asked here, and why
+};
 
 class RunRecord {
  public:
@@ -36,19 +45,19 @@ class RunRecord {
   // line is taken back.
   Result<void> append(const Sample& sample);
 
-  // Writes the complete run.json: head plus "verdict", "metrics", "samples" and "timings".
-  // With a baseline, "comparison" too.
+  // Writes the complete run.json: head plus "verdict", "metrics", "samples", "timings" and extras.
   Result<Json> finish(const std::vector<Sample>& samples, Json verdict, Json metrics, Json timings,
-                      Json comparison = {});
+                      RunExtras extras = {});
 
  private:
   RunRecord(fs::path folder, Json head) : folder_(std::move(folder)), head_(std::move(head)) {}
-  Result<void> open_samples(bool truncate);
+  Result<void> open_file(int& fd, const char* file, bool truncate);
+  Result<void> append_bytes(int fd, const char* file, std::string_view rest);
   Result<void> write_running();
 
   fs::path folder_;
   Json head_;
-  int fd_ = -1;
+  int fd_ = -1, steps_fd_ = -1;
   std::vector<Sample> earlier_;
 };
 

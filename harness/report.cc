@@ -33,7 +33,7 @@ Json page_sample(const Sample& s) {
   json.erase("prompt_ids");
   json.erase("ids");
   json.erase("timings");
-  json["n_prompt_tokens"] = s.prompt_ids.size();
+  if (s.reask) json["reask"].erase("ids");
   json["n_tokens"] = s.ids.size();
   if (s.extraction) {
     const auto& [value, rule, begin, end, per] = *s.extraction;

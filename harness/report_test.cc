@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "harness/compare.h"
+#include "harness/record.h"
 #include "harness/report_page.h"
 #include "harness/test_support.h"
 #include "harness/verdict.h"
@@ -20,7 +21,7 @@ Json run_of(const std::vector<Sample>& samples) {
   Json metrics = Json::array();
   for (const Group& g : summarise(samples)) metrics.push_back(to_json(g));
   return {
-      {"format", 1},
+      {"format", kRecordFormat},
       {"status", "complete"},
       {"plan", plan.to_json()},
       {"identity", {{"model", "m"}}},

@@ -1,5 +1,7 @@
 #include "harness/runner.h"
 
+#include <fmt/ranges.h>
+
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -9,6 +11,7 @@
 #include <thread>
 
 #include "base/hash.h"
+#include "harness/needle_source.h"
 #include "harness/score.h"
 
 namespace assay::harness {
@@ -21,12 +24,22 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+// A planned sample before it is asked.
+struct Waiting {
+  Sample sample;
+  Question question;
+};
+
 Sample blank_sample(const Plan& plan, const PlanItem& item) {
   const Case& c = plan.case_of(item);
   Sample s;
   s.suite = plan.suite_of(item).name;
   s.arm = plan.arm_of(item).name;
   s.id = c.id;
+  s.repeat = item.repeat;
+  s.scoring = c.scoring;
+  s.recipe = c.recipe;
+  s.reasoning_language = c.reasoning_language;
   s.cluster = c.cluster;
   s.language = c.language;
   s.kind = c.kind;
@@ -44,29 +57,108 @@ void set_error(Sample& sample, std::string message) {
   sample.error = std::move(message);
 }
 
-Request make_request(const Plan& plan, const PlanItem& item, const Prompt& prompt) {
+OrderedJson with_system(const OrderedJson& messages, const std::string& system) {
+  if (system.empty()) return messages;
+  OrderedJson all = OrderedJson::array({{{"role", "system"}, {"content", system}}});
+  for (const OrderedJson& message : messages) all.push_back(message);
+  return all;
+}
+
+// Renders the case for its arm; an error says why it cannot be asked.
+Result<Request> prepare(const Plan& plan, const PlanItem& item, const Target& target,
+                        Waiting& waiting) {
+  const Suite& suite = plan.suite_of(item);
+  const Case& c = plan.case_of(item);
   const Arm& arm = plan.arm_of(item);
+  const auto render = [&](const OrderedJson& messages) {
+    return target.render(with_system(messages, arm.system), arm.enable_thinking);
+  };
+  Sample& sample = waiting.sample;
+  Question& question = waiting.question;
+  question = {.scoring = c.scoring,
+              .expected = c.answer,
+              .language = c.language,
+              .text = sample.question,
+              .reasoning_language = arm.enable_thinking ? c.reasoning_language : "",
+              .truth = {},
+              .tables = suite.needle ? &suite.needle->tables : nullptr};
   Request request;
-  request.prompt = prompt.ids;
-  request.sampling = plan.sampling[item.suite];
+  Prompt prompt;
+  if (c.recipe.is_null()) {
+    ASSAY_TRY(prompt, render(c.messages));
+  } else {
+    const CountTokens count_tokens = [&](const OrderedJson& messages) -> Result<int> {
+      ASSAY_TRY(const Prompt rendered, render(messages));
+      return static_cast<int>(rendered.ids.size());
+    };
+    ASSAY_TRY(const NeedleRecipe recipe, NeedleRecipe::parse(c.recipe, c.id));
+    if (recipe.n_tokens >= target.max_positions())
+      return fail("the prompt would have {} tokens, the model's context {}", recipe.n_tokens,
+                  target.max_positions());
+    ASSAY_TRY(NeedlePrompt needle, build_needle(recipe, suite.needle->tables, count_tokens,
+                                                suite.needle->own_text(recipe.haystack_language)));
+    ASSAY_TRY(prompt, render(needle.messages));
+    ASSAY_TRY(Prompt reask, render(needle.reask));
+    request.reask_prompt = std::move(reask.ids);
+    question.truth = std::move(needle.truth);
+    sample.question = std::move(needle.question);
+    sample.expected = fmt::format("{}", fmt::join(question.truth.expected, ", "));
+  }
+  if (!c.prefill.empty()) {
+    prompt.text += c.prefill;
+    ASSAY_TRY(const std::vector<int> ids, target.encode(c.prefill));
+    prompt.ids.insert(prompt.ids.end(), ids.begin(), ids.end());
+  }
+  Hasher hasher;
+  hasher.update(std::string_view(reinterpret_cast<const char*>(prompt.ids.data()),
+                                 prompt.ids.size() * sizeof(int)));
+  sample.prompt_hash = hasher.hex();
+  sample.n_prompt_tokens = static_cast<int>(prompt.ids.size());
+  if (c.recipe.is_null()) {
+    sample.prompt = prompt.text;
+    sample.prompt_ids = prompt.ids;
+  }
+  if (sample.n_prompt_tokens >= target.max_positions())
+    return fail("the prompt has {} tokens, the model's context {}", sample.n_prompt_tokens,
+                target.max_positions());
+  request.prompt = std::move(prompt.ids);
+  request.sampling = plan.sampling_of(item);
   request.seed = plan.options.seed;
   request.stream = hash_u64(plan.key_of(item));
   request.max_tokens = arm.max_tokens;
   request.max_thinking_tokens = arm.max_thinking_tokens;
+  request.force_close = arm.force_close;
   return request;
 }
 
-void fill(Sample& sample, const Reply& reply, const Target& target) {
-  Scored scored = score_reply(
-      sample.prompt_ids, reply, target.roles(),
-      [&](std::span<const int> ids) { return target.decode(ids); }, sample.expected,
-      sample.language);
+Scored score(const Request& request, const Reply& reply, const Question& question,
+             const Target& target) {
+  return score_reply(
+      request.prompt, reply, target.roles(),
+      [&](std::span<const int> ids) { return target.decode(ids); }, question);
+}
+
+void fill(Sample& sample, const Request& request, const Reply& reply, const Question& question,
+          const Target& target, bool keep_steps) {
+  Scored scored = score(request, reply, question, target);
   sample.ids = reply.ids;
   sample.finish = reply.finish;
   sample.thinking = std::move(scored.thinking);
   sample.answer = std::move(scored.answer);
   sample.n_thinking_tokens = scored.n_thinking_tokens;
   sample.n_stray_tags = scored.n_stray_tags;
+  sample.forced_close = reply.forced_close;
+  sample.thinking_language = std::move(scored.thinking_language);
+  sample.answer_language = std::move(scored.answer_language);
+  sample.language_right = scored.language_right;
+  sample.reached = scored.reached;
+  sample.n_hesitations = scored.n_hesitations;
+  if (keep_steps) sample.steps = reply.steps;
+  if (!reply.reasked.empty()) {
+    const Reply& again = reply.reasked.front();
+    Scored second = score(request, again, question, target);
+    sample.reask = Reask{again.ids, std::move(second.answer), second.outcome.correctness};
+  }
   sample.extraction = std::move(scored.extraction);
   sample.outcome = scored.outcome;
   sample.prefill_s = reply.prefill_s;
@@ -104,7 +196,7 @@ Result<RunResult> run_plan(const Plan& plan, Target& target, RunRecord& record,
 
   const std::size_t n = plan.items.size();
   std::vector<std::optional<Sample>> finished(n);
-  std::vector<Sample> waiting;       // one per request
+  std::vector<Waiting> waiting;      // one per request
   std::vector<std::size_t> item_of;  // likewise
   std::vector<Request> requests;
   std::atomic<int> n_done{0};
@@ -115,26 +207,26 @@ Result<RunResult> run_plan(const Plan& plan, Target& target, RunRecord& record,
       ++n_done;
       continue;
     }
-    Sample sample = blank_sample(plan, item);
-    auto prompt = target.render(plan.case_of(item).messages, plan.arm_of(item).enable_thinking);
-    if (prompt) {
-      sample.prompt = prompt->text;
-      sample.prompt_ids = prompt->ids;
-      if (static_cast<long>(prompt->ids.size()) < target.max_positions()) {
-        requests.push_back(make_request(plan, item, *prompt));
-        waiting.push_back(std::move(sample));
-        item_of.push_back(i);
-        continue;
-      }
-      set_error(sample, fmt::format("the prompt has {} tokens, the model's context {}",
-                                    prompt->ids.size(), target.max_positions()));
-    } else {
-      set_error(sample, prompt.error().message);
+    Waiting one{blank_sample(plan, item), {}};
+    auto request = prepare(plan, item, target, one);
+    if (request) {
+      requests.push_back(*std::move(request));
+      waiting.push_back(std::move(one));
+      item_of.push_back(i);
+      continue;
     }
-    ASSAY_TRY_VOID(record.append(sample));
-    finished[i] = std::move(sample);
+    set_error(one.sample, request.error().message);
+    ASSAY_TRY_VOID(record.append(one.sample));
+    finished[i] = std::move(one.sample);
     ++n_done;
   }
+  // A question that was missed is put again in other words.
+  for (std::size_t r = 0; r < requests.size(); ++r)
+    if (!requests[r].reask_prompt.empty())
+      requests[r].should_reask = [&, r](const Reply& reply) {
+        return score(requests[r], reply, waiting[r].question, target).outcome.correctness !=
+               Correctness::kCorrect;
+      };
 
   const int n_earlier = static_cast<int>(earlier.size());
   std::atomic<long> n_tokens{0};
@@ -155,9 +247,10 @@ Result<RunResult> run_plan(const Plan& plan, Target& target, RunRecord& record,
         requests,
         [&](std::size_t index, Result<Reply> reply) {
           if (!written) return;  // the disk is full: nothing more is kept
-          Sample sample = std::move(waiting[index]);
+          Sample& sample = waiting[index].sample;
           if (reply) {
-            fill(sample, *reply, target);
+            fill(sample, requests[index], *reply, waiting[index].question, target,
+                 plan.suite_of(plan.items[item_of[index]]).keep_steps);
           } else {
             set_error(sample, reply.error().message);
           }

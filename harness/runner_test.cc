@@ -7,6 +7,7 @@
 
 #include "harness/provenance.h"
 #include "harness/schema_check.h"
+#include "harness/steps.h"
 #include "harness/test_support.h"
 #include "harness/verdict.h"
 
@@ -175,6 +176,55 @@ TEST(Runner, TheRecordFollowsItsSchema) {
   broken["metrics"][0].erase("n");
   broken["plan"]["surprise"] = 1;
   EXPECT_EQ(check.problems(broken).size(), 3u);
+}
+
+// One suite of its own, answered by a rule.
+Result<RunResult> run_suite(const std::string& json, const std::string& csv, FakeTarget& target,
+                            const fs::path& out) {
+  ASSAY_TRY(auto suite, parse_suite(json, "suite.json", csv, "cases.csv"));
+  PlanOptions options;
+  options.profile = Profile::kFull;
+  ASSAY_TRY(const Plan plan, make_plan({std::move(suite)}, options));
+  ASSAY_TRY(auto record, RunRecord::create(out, head_of(plan, target)));
+  return run_plan(plan, target, record);
+}
+
+TEST(Runner, AnArmsSystemMessageForcedCloseAndPrefillReachTheTarget) {
+  const TemporaryFolder folder;
+  const std::string json =
+      R"({"format": 1, "name": "t", "version": 1, "title": "T", "languages": ["en"],
+      "cases": "cases.csv", "scoring": "none", "sampling": {"temperature": 0}, "keep_steps": true,
+      "arms": [{"name": "tight", "enable_thinking": true, "max_tokens": 90, "max_thinking_tokens": 24,
+                "force_close": true, "system": "SYS ", "repeats": 2}],
+      "gates": [{"name": "answered", "metric": "answered", "min": 1}], "profiles": ["full"]})";
+  const std::string csv =
+      "id,cluster,language,kind,profile,prompt,messages,answer,steps,note,prefill\n"
+      "a,a,en,k,full,Why?,,,,,Wait. Wait.\n";
+  std::vector<Request> seen;
+  FakeTarget target([&](const std::string&, const Request& request) -> Result<Reply> {
+    seen.push_back(request);
+    Reply reply{.ids = FakeTarget::thought("hm", "Because."), .finish = "stop"};
+    reply.forced_close = true;
+    reply.steps.assign(reply.ids.size(), {-1, 0.5F, 0.25F});
+    return reply;
+  });
+  const auto result = run_suite(json, csv, target, folder.path() / "run");
+  ASSERT_TRUE(result) << result.error().message;
+  ASSERT_EQ(seen.size(), 2u);
+  EXPECT_TRUE(seen[0].force_close);
+  EXPECT_NE(seen[0].stream, seen[1].stream) << "every repeat has draws of its own";
+  std::vector<int> prompt = FakeTarget::bytes("SYS Why?");
+  prompt.push_back(FakeTarget::kOpen);
+  for (const int id : FakeTarget::bytes("Wait. Wait.")) prompt.push_back(id);
+  EXPECT_EQ(seen[0].prompt, prompt);
+  EXPECT_EQ(result->samples[1].key(), "t/tight/a#2");
+  EXPECT_TRUE(result->samples[0].forced_close);
+  EXPECT_EQ(class_of(result->samples[0].outcome), "answered");
+  const auto bytes = read_file(folder.path() / "run" / "steps.bin");
+  ASSERT_TRUE(bytes);
+  const auto steps = decode_steps(*bytes, "steps.bin");
+  ASSERT_TRUE(steps) << steps.error().message;
+  EXPECT_EQ(steps->by_key.at("t/tight/a#1").size(), result->samples[0].ids.size());
 }
 
 }  // namespace

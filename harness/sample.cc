@@ -11,10 +11,15 @@ Json to_json(const Sample& s) {
                {"cluster", s.cluster},
                {"language", s.language},
                {"kind", s.kind},
+               {"repeat", s.repeat},
                {"gated", s.gated},
+               {"scoring", name_of(s.scoring)},
+               {"recipe", s.recipe},
                {"question", s.question},
                {"prompt", s.prompt},
                {"prompt_ids", s.prompt_ids},
+               {"n_prompt_tokens", s.n_prompt_tokens},
+               {"prompt_hash", s.prompt_hash},
                {"expected", s.expected},
                {"ids", s.ids},
                {"finish", s.finish},
@@ -22,6 +27,15 @@ Json to_json(const Sample& s) {
                {"answer", s.answer},
                {"n_thinking_tokens", s.n_thinking_tokens},
                {"n_stray_tags", s.n_stray_tags},
+               {"forced_close", s.forced_close},
+               {"language_check",
+                {{"thinking", s.thinking_language},
+                 {"answer", s.answer_language},
+                 {"reasoning_asked", s.reasoning_language},
+                 {"right", s.language_right ? Json(*s.language_right) : Json()}}},
+               {"reached", s.reached},
+               {"n_hesitations", s.n_hesitations},
+               {"reask", nullptr},
                {"extraction", nullptr},
                {"outcome",
                 {{"class", class_of(s.outcome)},
@@ -40,6 +54,10 @@ Json to_json(const Sample& s) {
     // Absent otherwise, so that records from before it was known keep their hash.
     if (s.extraction->per != 1) json["extraction"]["per"] = s.extraction->per;
   }
+  if (s.reask)
+    json["reask"] = {{"ids", s.reask->ids},
+                     {"answer", s.reask->answer},
+                     {"correctness", name_of(s.reask->correctness)}};
   return json;
 }
 
@@ -53,9 +71,34 @@ Result<Sample> parse_sample(const Json& json, std::string_view where) {
     json.at("language").get_to(s.language);
     json.at("kind").get_to(s.kind);
     json.at("gated").get_to(s.gated);
+    // Format 1 had none of the following.
+    s.repeat = json.value("repeat", 0);
+    const auto scoring = parse_scoring(json.value("scoring", "number"));
+    if (!scoring) return fail("{}: unknown scoring {}", where, json.at("scoring").dump());
+    s.scoring = *scoring;
+    s.recipe = json.value("recipe", Json());
+    s.prompt_hash = json.value("prompt_hash", "");
+    s.forced_close = json.value("forced_close", false);
+    s.reached = json.value("reached", false);
+    s.n_hesitations = json.value("n_hesitations", 0);
+    if (json.contains("language_check")) {
+      const Json& check = json.at("language_check");
+      check.at("thinking").get_to(s.thinking_language);
+      check.at("answer").get_to(s.answer_language);
+      check.at("reasoning_asked").get_to(s.reasoning_language);
+      if (!check.at("right").is_null()) s.language_right = check.at("right").get<bool>();
+    }
+    if (json.contains("reask") && !json.at("reask").is_null()) {
+      const Json& again = json.at("reask");
+      const auto judged = parse_correctness(again.at("correctness").get_ref<const std::string&>());
+      if (!judged) return fail("{}: unknown correctness of a re-ask", where);
+      s.reask = Reask{again.at("ids").get<std::vector<int>>(),
+                      again.at("answer").get<std::string>(), *judged};
+    }
     json.at("question").get_to(s.question);
     json.at("prompt").get_to(s.prompt);
     json.at("prompt_ids").get_to(s.prompt_ids);
+    s.n_prompt_tokens = json.value("n_prompt_tokens", static_cast<int>(s.prompt_ids.size()));
     json.at("expected").get_to(s.expected);
     json.at("ids").get_to(s.ids);
     json.at("finish").get_to(s.finish);

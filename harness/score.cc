@@ -2,6 +2,11 @@
 
 #include <algorithm>
 
+#include "harness/hesitation.h"
+#include "harness/language_check.h"
+#include "harness/near_loop.h"
+#include "harness/text_answer.h"
+
 namespace assay::harness {
 namespace {
 
@@ -39,6 +44,111 @@ Termination terminated(const Split& split, std::string_view answer, std::string_
   return is_blank(answer) ? Termination::kClosedEmpty : Termination::kClosed;
 }
 
+void find_loop(std::span<const int> body, const Decode& decode, Outcome& outcome) {
+  if (const auto loop = find_suffix_loop(body)) {
+    outcome.degeneration =
+        loop->period == 1 ? Degeneration::kDegenerateToken : Degeneration::kLoopExact;
+    outcome.loop_start = loop->start;
+    outcome.loop_period = loop->period;
+  } else if (const auto near = find_near_loop(body, decode)) {
+    outcome.degeneration = Degeneration::kLoopNear;
+    outcome.loop_start = near->start;
+  }
+}
+
+// Chinese says in which script; where characters of both or of neither stand, it is simplified.
+std::string language_of(std::string_view text) {
+  const LanguageGuess guess = detect_language(text);
+  if (guess.language == Language::kNone) return "";
+  const bool traditional =
+      guess.language == Language::kChinese && guess.n_traditional > guess.n_simplified;
+  return std::string(name_of(guess.language)) + (traditional ? "-Hant" : "");
+}
+
+// Whether the answer is in the question's language and script, and the thinking in the one asked
+// for. What cannot be told (numbers, a formula, a name) is not wrong.
+void check_language(const Question& question, Scored& scored) {
+  scored.thinking_language = language_of(scored.thinking);
+  scored.answer_language = language_of(scored.answer);
+  const std::string script = language_of(question.text) == "zh-Hant" ? "-Hant" : "";
+  const auto compare = [&](const std::string& is, const std::string& asked) {
+    if (is.empty() || asked.empty()) return;
+    scored.language_right =
+        scored.language_right.value_or(true) && is == (asked == "zh" ? asked + script : asked);
+  };
+  compare(scored.answer_language, question.language);
+  compare(scored.thinking_language, question.reasoning_language);
+  const bool drifts =
+      find_drift(scored.answer, parse_language(question.language).value_or(Language::kNone))
+          .has_value();
+  if (drifts) scored.language_right = false;
+  if (drifts && scored.outcome.degeneration == Degeneration::kNone)
+    scored.outcome.degeneration = Degeneration::kLanguageDrift;
+}
+
+struct Judged {
+  Correctness correctness = Correctness::kNotJudged;
+  std::optional<Extraction> extraction;
+};
+
+Judged judge_needles(const Question& question, std::string_view answer) {
+  const NeedleJudgement judged = judge_needle(answer, question.truth, *question.tables);
+  Judged out{judged.correctness, {}};
+  if (judged.spans.empty()) return out;
+  const Span& span = judged.spans.front();
+  std::string value;
+  for (const Span& s : judged.spans)
+    value += (value.empty() ? "" : ", ") + std::string(answer.substr(s.begin, s.end - s.begin));
+  out.extraction = {value, judged.reason.empty() ? "needle" : judged.reason, span.begin, span.end};
+  return out;
+}
+
+Judged judge(const Question& question, const Scored& scored) {
+  switch (question.scoring) {
+    case Scoring::kNumber: {
+      const auto found = extract_number(scored.answer, question.language);
+      return {!found                               ? Correctness::kUnextractable
+              : answers(*found, question.expected) ? Correctness::kCorrect
+                                                   : Correctness::kWrong,
+              found};
+    }
+    case Scoring::kText: {
+      const auto found = find_accepted(scored.answer, question.expected);
+      return {found ? Correctness::kCorrect : Correctness::kWrong, found};
+    }
+    case Scoring::kNeedle:
+      return judge_needles(question, scored.answer);
+    case Scoring::kLanguage:
+      return {!scored.language_right   ? Correctness::kUnextractable
+              : *scored.language_right ? Correctness::kCorrect
+                                       : Correctness::kWrong,
+              {}};
+    case Scoring::kNone:
+      return {};
+  }
+  return {};
+}
+
+// The right answer stands in the thinking: reached there, but not put out.
+bool reaches(const Question& question, const std::string& thinking) {
+  switch (question.scoring) {
+    case Scoring::kNumber:
+      return mentions_number(thinking, question.language, question.expected);
+    case Scoring::kText:
+      return find_accepted(thinking, question.expected).has_value();
+    case Scoring::kNeedle: {
+      // Other values may stand there too: the thinking may look at every key.
+      const NeedleTruth all{question.truth.expected, {}};
+      return !all.expected.empty() &&
+             std::all_of(all.expected.begin(), all.expected.end(), [&](const std::string& value) {
+               return find_accepted(thinking, value).has_value();
+             });
+    }
+    default:
+      return false;
+  }
+}
+
 }  // namespace
 
 Split split_reply(std::span<const int> prompt, std::span<const int> reply,
@@ -65,13 +175,14 @@ Split split_reply(std::span<const int> prompt, std::span<const int> reply,
 }
 
 Scored score_reply(std::span<const int> prompt, const Reply& reply, const TokenRoles& roles,
-                   const Decode& decode, std::string_view expected, std::string_view language) {
+                   const Decode& decode, const Question& question) {
   const Split split = split_reply(prompt, reply.ids, roles);
   Scored scored;
   scored.thinking = decode(split.thinking);
   scored.answer = decode(split.answer);
   scored.n_thinking_tokens = static_cast<int>(split.thinking.size());
   scored.n_stray_tags = split.n_stray_tags;
+  scored.n_hesitations = count_hesitations(scored.thinking).total();
 
   Outcome& outcome = scored.outcome;
   if (reply.finish == "non_finite") {  // nothing after a NaN means anything
@@ -81,17 +192,15 @@ Scored score_reply(std::span<const int> prompt, const Reply& reply, const TokenR
   outcome.termination = terminated(split, scored.answer, reply.finish);
   std::span<const int> body = reply.ids;
   if (reply.finish == "stop" && !body.empty()) body = body.first(body.size() - 1);
-  if (const auto loop = find_suffix_loop(body)) {
-    outcome.degeneration =
-        loop->period == 1 ? Degeneration::kDegenerateToken : Degeneration::kLoopExact;
-    outcome.loop_start = loop->start;
-    outcome.loop_period = loop->period;
+  find_loop(body, decode, outcome);
+  check_language(question, scored);
+  if (outcome.termination == Termination::kClosed) {
+    const auto [correctness, extraction] = judge(question, scored);
+    outcome.correctness = correctness;
+    scored.extraction = extraction;
   }
-  if (outcome.termination != Termination::kClosed) return scored;
-  scored.extraction = extract_number(scored.answer, language);
-  outcome.correctness = !scored.extraction                      ? Correctness::kUnextractable
-                        : answers(*scored.extraction, expected) ? Correctness::kCorrect
-                                                                : Correctness::kWrong;
+  scored.reached =
+      outcome.correctness != Correctness::kCorrect && reaches(question, scored.thinking);
   return scored;
 }
 

@@ -26,8 +26,59 @@ Scored score(const std::vector<int>& reply, std::string_view finish, bool thinki
   static const FakeTarget target(good_answer);
   const std::vector<int> prompt = thinking ? ids({"?", kOpen}) : ids({"?", kOpen, kClose});
   return score_reply(
-      prompt, {reply, std::string(finish), 0, 0}, target.roles(),
-      [](std::span<const int> some) { return target.decode(some); }, expected, "en");
+      prompt, {.ids = reply, .finish = std::string(finish)}, target.roles(),
+      [](std::span<const int> some) { return target.decode(some); },
+      {.scoring = Scoring::kNumber, .expected = std::string(expected), .language = "en"});
+}
+
+Scored score_as(const Question& question, std::string_view thinking, std::string_view answer) {
+  static const FakeTarget target(good_answer);
+  return score_reply(
+      ids({"?", kOpen}), {.ids = FakeTarget::thought(thinking, answer), .finish = "stop"},
+      target.roles(), [](std::span<const int> some) { return target.decode(some); }, question);
+}
+
+TEST(Score, ATextIsCorrectIfItNamesAnAcceptedAnswer) {
+  const Question q = {.scoring = Scoring::kText, .expected = "北岳|Kita-dake", .language = "ja"};
+  const Scored right = score_as(q, "思い出す。", "日本で二番目に高い山は北岳です。");
+  EXPECT_EQ(right.outcome.correctness, Correctness::kCorrect);
+  ASSERT_TRUE(right.extraction);
+  EXPECT_EQ(right.extraction->value, "北岳");
+  EXPECT_FALSE(right.reached);
+  const Scored wrong = score_as(q, "北岳である。", "富士山です。");
+  EXPECT_EQ(wrong.outcome.correctness, Correctness::kWrong);
+  EXPECT_TRUE(wrong.reached) << "it stands in the thinking";
+}
+
+TEST(Score, AnAnswerThatNobodyJudgesIsAnswered) {
+  const Scored s = score_as({.scoring = Scoring::kNone, .language = "en"}, "hm", "Rest well.");
+  EXPECT_EQ(s.outcome.correctness, Correctness::kNotJudged);
+  EXPECT_EQ(class_of(s.outcome), "answered");
+}
+
+TEST(Score, TheLanguageOfAnswerAndReasoningMustBeAsAsked) {
+  const Question q = {.scoring = Scoring::kLanguage, .language = "ja", .reasoning_language = "ja"};
+  const char* const ja = "ユーザーは散歩について尋ねている。体を動かすことは健康に良いと思う。";
+  const char* const ja_answer =
+      "散歩は体に良く、気分も良くなります。毎日少しずつ歩いてみましょう。";
+  const char* const en = "The user asks about walking. It is good for the body and the mind.";
+  EXPECT_EQ(score_as(q, ja, ja_answer).outcome.correctness, Correctness::kCorrect);
+  const Scored thought = score_as(q, en, ja_answer);
+  EXPECT_EQ(thought.outcome.correctness, Correctness::kWrong);
+  EXPECT_EQ(thought.thinking_language, "en");
+  EXPECT_EQ(thought.answer_language, "ja");
+  EXPECT_EQ(score_as(q, ja, en).language_right, false);
+  const Scored neutral = score_as(q, "2+2=4", "4");
+  EXPECT_EQ(neutral.language_right, std::nullopt);
+  EXPECT_EQ(neutral.outcome.correctness, Correctness::kUnextractable);
+}
+
+TEST(Score, ARightNumberInTheThinkingOfAWrongAnswerWasReached) {
+  EXPECT_TRUE(score(ids({"so it is 1016.", kClose, "It is 17.", kStop}), "stop").reached);
+  EXPECT_FALSE(score(ids({"so it is 10165.", kClose, "It is 17.", kStop}), "stop").reached);
+  EXPECT_FALSE(score(ids({"1016", kClose, "It is 1016.", kStop}), "stop").reached);
+  EXPECT_TRUE(score(ids({"it is 1016. Wait, no, is it"}), "length").reached)
+      << "it never closed, but had the answer";
 }
 
 TEST(Score, OnlyTheFinalAnswerIsScored) {

@@ -10,13 +10,18 @@
 #include "engine/text/unicode.h"
 #include "harness/cases.h"
 #include "harness/json_fields.h"
+#include "harness/mgsm.h"
+#include "harness/needle_source.h"
 #include "harness/suggest.h"
 
 namespace assay::harness {
 namespace {
 
 constexpr std::string_view kProfileNames[] = {"quick", "ci", "nightly", "full"};
-constexpr std::string_view kMetricNames[] = {"accuracy", "closed", "stopped", "error"};
+constexpr std::string_view kMetricNames[] = {"accuracy", "closed",   "stopped", "error",
+                                             "answered", "language", "no_loop"};
+constexpr std::string_view kScoringNames[] = {"number", "text", "language", "needle", "none"};
+constexpr int kMostRepeats = 1000;
 constexpr int kMaxTokensLimit = 1 << 20;
 
 bool has(const std::vector<std::string>& list, std::string_view name) {
@@ -40,24 +45,6 @@ Result<void> require_known(std::string_view where, std::string_view what,
   return {};
 }
 
-Result<Arm> parse_arm(const Json& json, std::string where) {
-  ASSAY_TRY(const auto fields,
-            JsonFields::open(json, std::move(where),
-                             {"name", "enable_thinking", "max_tokens", "max_thinking_tokens"}));
-  Arm arm;
-  ASSAY_TRY(arm.name, fields.text("name"));
-  ASSAY_TRY(arm.enable_thinking, fields.boolean("enable_thinking"));
-  ASSAY_TRY(const long max_tokens, fields.integer("max_tokens", 1, kMaxTokensLimit));
-  arm.max_tokens = static_cast<int>(max_tokens);
-  if (fields.has("max_thinking_tokens")) {
-    if (!arm.enable_thinking)
-      return fail("{}: 'max_thinking_tokens' needs \"enable_thinking\": true", fields.where());
-    ASSAY_TRY(const long max_thinking, fields.integer("max_thinking_tokens", 1, max_tokens));
-    arm.max_thinking_tokens = static_cast<int>(max_thinking);
-  }
-  return arm;
-}
-
 Result<Sampling> parse_sampling(const Json& json, std::string where) {
   ASSAY_TRY(const auto fields,
             JsonFields::open(json, std::move(where),
@@ -78,6 +65,54 @@ Result<Sampling> parse_sampling(const Json& json, std::string where) {
     sampling.top_k = static_cast<int>(top_k);
   }
   return sampling;
+}
+
+Result<Arm> parse_arm(const Json& json, const std::string& where) {
+  ASSAY_TRY(const auto fields,
+            JsonFields::open(json, where,
+                             {"name", "enable_thinking", "max_tokens", "max_thinking_tokens",
+                              "force_close", "repeats", "system", "kinds", "profile", "sampling"}));
+  Arm arm;
+  ASSAY_TRY(arm.name, fields.text("name"));
+  ASSAY_TRY(arm.enable_thinking, fields.boolean("enable_thinking"));
+  ASSAY_TRY(const long max_tokens, fields.integer("max_tokens", 1, kMaxTokensLimit));
+  arm.max_tokens = static_cast<int>(max_tokens);
+  if (fields.has("max_thinking_tokens")) {
+    if (!arm.enable_thinking)
+      return fail("{}: 'max_thinking_tokens' needs \"enable_thinking\": true", where);
+    ASSAY_TRY(const long max_thinking, fields.integer("max_thinking_tokens", 1, max_tokens));
+    arm.max_thinking_tokens = static_cast<int>(max_thinking);
+  }
+  if (fields.has("force_close")) {
+    ASSAY_TRY(arm.force_close, fields.boolean("force_close"));
+    if (arm.force_close && (arm.max_thinking_tokens == 0 || arm.max_thinking_tokens == max_tokens))
+      return fail(
+          "{}: 'force_close' needs a 'max_thinking_tokens' below max_tokens ({}), so that an "
+          "answer "
+          "can follow",
+          where, max_tokens);
+  }
+  if (fields.has("repeats")) {
+    ASSAY_TRY(const long repeats, fields.integer("repeats", 1, kMostRepeats));
+    arm.repeats = static_cast<int>(repeats);
+  }
+  if (fields.has("system")) {
+    ASSAY_TRY(arm.system, fields.text("system"));
+  }
+  if (fields.has("kinds")) {
+    ASSAY_TRY_VOID(fields.array("kinds"));
+    ASSAY_TRY(arm.kinds, fields.texts("kinds"));
+  }
+  if (fields.has("profile")) {
+    ASSAY_TRY(const std::string profile, fields.text("profile"));
+    const auto parsed = parse_profile(profile);
+    if (!parsed) return fail("{}: {}", where, parsed.error().message);
+    arm.profile = *parsed;
+  }
+  if (fields.has("sampling")) {
+    ASSAY_TRY(arm.sampling, parse_sampling(json["sampling"], where + ": sampling"));
+  }
+  return arm;
 }
 
 Result<Gate> parse_gate(const Json& json, std::string where) {
@@ -119,8 +154,8 @@ Result<void> check_gate(const Suite& suite, const Gate& gate, const std::string&
       require_known(where + ".where", "language", gate.where.languages, suite.languages));
   ASSAY_TRY_VOID(require_known(where + ".where", "kind", gate.where.kinds, kinds));
   for (const Case& c : suite.cases)
-    for (const std::string& arm : arms)
-      if (c.gated && gate.where.selects(arm, c.language, c.kind)) return {};
+    for (const Arm& arm : suite.arms)
+      if (c.gated && arm.asks(c) && gate.where.selects(arm.name, c.language, c.kind)) return {};
   return fail(
       "{}: gate '{}' ({}) selects no case, so it could never fail. Mend 'where', or the cases.",
       where, gate.name, gate.where.text());
@@ -131,9 +166,10 @@ Result<Suite> parse_head(std::string_view text, std::string_view source) {
     return fail("{}: not valid UTF-8 at byte {}", source, *bad);
   ASSAY_TRY(const Json json, parse_json(text, source));
   ASSAY_TRY(const auto fields,
-            JsonFields::open(json, std::string(source),
-                             {"format", "name", "version", "title", "description", "languages",
-                              "cases", "scoring", "arms", "sampling", "gates", "profiles"}));
+            JsonFields::open(
+                json, std::string(source),
+                {"format", "name", "version", "title", "description", "languages", "cases",
+                 "generator", "scoring", "arms", "sampling", "gates", "profiles", "keep_steps"}));
   const std::string where(source);
   ASSAY_TRY([[maybe_unused]] const long format, fields.integer("format", 1, 1));
   Suite suite;
@@ -149,9 +185,13 @@ Result<Suite> parse_head(std::string_view text, std::string_view source) {
   ASSAY_TRY(suite.languages, fields.texts("languages"));
   ASSAY_TRY_VOID(require_known(where, "language", suite.languages, {"ja", "en", "zh"}));
   ASSAY_TRY(const std::string scoring, fields.text("scoring"));
-  if (scoring != "number")
-    return fail("{}: 'scoring' must be \"number\" (the only scorer so far), got \"{}\"", where,
-                scoring);
+  if (!parse_scoring(scoring))
+    return fail("{}: unknown 'scoring' \"{}\".{}", where, scoring,
+                suggestion(scoring, list_of(kScoringNames)));
+  suite.scoring = *parse_scoring(scoring);
+  if (fields.has("keep_steps")) {
+    ASSAY_TRY(suite.keep_steps, fields.boolean("keep_steps"));
+  }
   ASSAY_TRY(const Json* arms, fields.array("arms"));
   std::set<std::string> names;
   for (std::size_t i = 0; i < arms->size(); ++i) {
@@ -178,10 +218,31 @@ Result<Suite> parse_head(std::string_view text, std::string_view source) {
   return suite;
 }
 
+// An arm's kinds must exist, or it would be asked nothing for ever.
+Result<void> check_arm(const Suite& suite, const Arm& arm, const std::string& where) {
+  std::vector<std::string> kinds;
+  for (const Case& c : suite.cases)
+    if (!has(kinds, c.kind)) kinds.push_back(c.kind);
+  return require_known(where, "kind", arm.kinds, kinds);
+}
+
 }  // namespace
 
 std::string_view name_of(Profile profile) { return kProfileNames[static_cast<int>(profile)]; }
 std::string_view name_of(GateMetric metric) { return kMetricNames[static_cast<int>(metric)]; }
+
+std::string_view name_of(Scoring scoring) { return kScoringNames[static_cast<int>(scoring)]; }
+
+std::optional<Scoring> parse_scoring(std::string_view name) {
+  const auto at = std::find(std::begin(kScoringNames), std::end(kScoringNames), name);
+  if (at == std::end(kScoringNames)) return std::nullopt;
+  return static_cast<Scoring>(at - std::begin(kScoringNames));
+}
+
+bool Arm::asks(const Case& c) const {
+  // An unfinished thinking can only be gone on with where thinking is on.
+  return (kinds.empty() || has(kinds, c.kind)) && (enable_thinking || c.prefill.empty());
+}
 
 Result<Profile> parse_profile(std::string_view written) {
   for (int i = 0; i < 4; ++i)
@@ -211,73 +272,110 @@ std::string Selector::text() const {
   return parts.empty() ? "all" : fmt::format("{}", fmt::join(parts, ", "));
 }
 
+namespace {
+
+// What needs the cases to be checked.
+Result<Suite> checked(Suite suite, std::string_view json_source) {
+  for (std::size_t i = 0; i < suite.arms.size(); ++i)
+    ASSAY_TRY_VOID(check_arm(suite, suite.arms[i], fmt::format("{}: arms[{}]", json_source, i)));
+  for (std::size_t i = 0; i < suite.gates.size(); ++i)
+    ASSAY_TRY_VOID(check_gate(suite, suite.gates[i], fmt::format("{}: gates[{}]", json_source, i)));
+  return suite;
+}
+
+Result<std::string> file_name(const Json& value, std::string_view what, const fs::path& json_path) {
+  const fs::path name = value.is_string() ? value.get<std::string>() : "";
+  if (name.empty() || name.has_parent_path())
+    return fail("{}: {} must name a file in the suite's folder, got {}", json_path.string(), what,
+                value.dump());
+  return name.string();
+}
+
+// Cases that are made, not read: "generator": {"name": "needle", …}.
+Result<Suite> load_needles(const fs::path& folder, const std::string& json_text, const Json& json,
+                           const SuiteInputs& inputs) {
+  const fs::path json_path = folder / "suite.json";
+  ASSAY_TRY(Suite suite, parse_head(json_text, json_path.string()));
+  const std::string where = json_path.string() + ": generator";
+  const Json& params = json["generator"];
+  if (!params.is_object() || params.value("name", "") != "needle")
+    return fail("{}: 'name' must be \"needle\" (the only generator), got {}", where,
+                params.is_object() ? params.value("name", Json()).dump() : params.dump());
+  if (suite.scoring != Scoring::kNeedle)
+    return fail("{}: a generator of needles needs \"scoring\": \"needle\", got \"{}\"",
+                json_path.string(), name_of(suite.scoring));
+  ASSAY_TRY(const auto cases, expand_needle_cases(params, where));
+  ASSAY_TRY(const NeedleFiles files, needle_files(params, where));
+  Hasher hasher;
+  hasher.update(json_text);
+  auto source = std::make_shared<NeedleSource>();
+  ASSAY_TRY(const std::string tables_text, read_file(folder / files.tables));
+  hasher.update(tables_text);
+  ASSAY_TRY(source->tables, parse_needle_tables(tables_text, (folder / files.tables).string()));
+  std::map<std::string, fs::path> texts;
+  for (const auto& [language, file] : files.texts) texts[language] = folder / file;
+  for (const auto& [language, file] : inputs.haystacks) texts[language] = file;
+  for (const auto& [language, file] : texts) {
+    ASSAY_TRY(const std::string text, read_file(file));
+    hasher.update(text);
+    ASSAY_TRY(source->texts[language], split_sentences(text, language, file.string()));
+  }
+  for (const NeedleCase& one : cases) {
+    Case c;
+    c.id = one.id;
+    c.cluster = one.cluster;
+    c.language = one.language;
+    c.kind = name_of(one.recipe.kind);
+    c.profile = one.profile;
+    c.gated = one.gated;
+    c.scoring = Scoring::kNeedle;
+    c.recipe = one.recipe.to_json();
+    suite.cases.push_back(std::move(c));
+  }
+  suite.needle = std::move(source);
+  suite.hash = hasher.hex();
+  return checked(std::move(suite), json_path.string());
+}
+
+}  // namespace
+
 Result<Suite> parse_suite(std::string_view suite_json, std::string_view json_source,
                           std::string_view cases_csv, std::string_view csv_source) {
   ASSAY_TRY(Suite suite, parse_head(suite_json, json_source));
-  ASSAY_TRY(suite.cases, parse_cases(cases_csv, csv_source, suite.languages));
-  for (std::size_t i = 0; i < suite.gates.size(); ++i)
-    ASSAY_TRY_VOID(check_gate(suite, suite.gates[i], fmt::format("{}: gates[{}]", json_source, i)));
+  ASSAY_TRY(suite.cases, parse_cases(cases_csv, csv_source, suite.languages, suite.scoring));
   Hasher hasher;
   hasher.update(suite_json);
   hasher.update(cases_csv);
   suite.hash = hasher.hex();
-  return suite;
+  return checked(std::move(suite), json_source);
 }
 
-Result<Suite> load_suite(const fs::path& folder) {
+Result<Suite> load_suite(const fs::path& folder, const SuiteInputs& inputs) {
   const fs::path json_path = folder / "suite.json";
   ASSAY_TRY(const std::string json_text, read_file(json_path));
-  // Only where the cases are must be known here; parse_suite checks the rest.
+  // Only where the cases are must be known here; what reads them checks the rest.
   ASSAY_TRY(const Json json, parse_json(json_text, json_path.string()));
-  if (!json.is_object() || !json.contains("cases") || !json["cases"].is_string())
-    return fail("{}: missing key 'cases' (the file of cases, usually \"cases.csv\")",
-                json_path.string());
-  const fs::path cases_name = json["cases"].get<std::string>();
-  if (cases_name.empty() || cases_name.has_parent_path())
-    return fail("{}: 'cases' must name a file in the suite's folder, got \"{}\"",
-                json_path.string(), cases_name.string());
+  if (json.is_object() && json.contains("generator"))
+    return load_needles(folder, json_text, json, inputs);
+  if (!json.is_object() || !json.contains("cases"))
+    return fail(
+        "{}: missing key 'cases' (the file of cases, usually \"cases.csv\"; or 'generator')",
+        json_path.string());
+  if (json["cases"].is_object()) {
+    ASSAY_TRY(Suite suite, parse_head(json_text, json_path.string()));
+    ASSAY_TRY(MgsmCases mgsm, load_mgsm_cases(json["cases"], json_path.string() + ": cases",
+                                              suite.languages, inputs.data));
+    suite.cases = std::move(mgsm.cases);
+    Hasher hasher;
+    hasher.update(json_text);
+    hasher.update(mgsm.hash);
+    suite.hash = hasher.hex();
+    return checked(std::move(suite), json_path.string());
+  }
+  ASSAY_TRY(const std::string cases_name, file_name(json["cases"], "'cases'", json_path));
   const fs::path csv_path = folder / cases_name;
   ASSAY_TRY(const std::string csv_text, read_file(csv_path));
   return parse_suite(json_text, json_path.string(), csv_text, csv_path.string());
-}
-
-Result<std::vector<Suite>> find_suites(std::span<const std::string> names,
-                                       const fs::path& suites_folder) {
-  std::vector<std::string> known;
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(suites_folder, ignored))
-    if (fs::exists(entry.path() / "suite.json", ignored))
-      known.push_back(entry.path().filename().string());
-  std::sort(known.begin(), known.end());
-
-  std::vector<fs::path> folders;
-  for (const std::string& name : names) {
-    if (name == "all") {
-      if (known.empty())
-        return fail("no suite in {}. Name another folder with --suites.", suites_folder.string());
-      for (const std::string& each : known) folders.push_back(suites_folder / each);
-    } else if (has(known, name)) {
-      folders.push_back(suites_folder / name);
-    } else if (fs::exists(fs::path(name) / "suite.json", ignored)) {
-      folders.push_back(name);
-    } else if (known.empty()) {
-      return fail("unknown suite '{}': there is no suite in {}. Name another folder with --suites.",
-                  name, suites_folder.string());
-    } else {
-      std::vector<std::string> choices = known;
-      choices.push_back("all");
-      return fail("unknown suite '{}' in {}.{}", name, suites_folder.string(),
-                  suggestion(name, choices));
-    }
-  }
-  std::vector<Suite> suites;
-  std::set<std::string> loaded;
-  for (const fs::path& folder : folders) {
-    ASSAY_TRY(Suite suite, load_suite(folder));
-    if (!loaded.insert(suite.name).second) return fail("suite '{}' is asked for twice", suite.name);
-    suites.push_back(std::move(suite));
-  }
-  return suites;
 }
 
 }  // namespace assay::harness

@@ -3,6 +3,8 @@
 // it.
 #pragma once
 
+#include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -20,14 +22,6 @@ enum class Profile { kQuick, kCi, kNightly, kFull };
 std::string_view name_of(Profile profile);
 Result<Profile> parse_profile(std::string_view written);  // an error suggests the nearest
 
-// One way of asking every case.
-struct Arm {
-  std::string name;
-  bool enable_thinking = true;
-  int max_tokens = 0;           // the whole reply
-  int max_thinking_tokens = 0;  // 0: only max_tokens limits thinking
-};
-
 struct Sampling {
   double temperature = 0;
   std::optional<double> top_p, min_p, repetition_penalty;  // absent: off
@@ -35,13 +29,43 @@ struct Sampling {
   Json to_json() const;
 };
 
+// One way of asking the cases.
+struct Arm {
+  std::string name;
+  bool enable_thinking = true;
+  int max_tokens = 0;           // the whole reply
+  int max_thinking_tokens = 0;  // 0: only max_tokens limits thinking
+  bool force_close = false;     // at max_thinking_tokens </think> is written, and the model goes on
+  int repeats = 1;              // how often each case is asked, each time with other draws
+  std::string system;           // a system message put before the case's own messages
+  std::vector<std::string> kinds;     // only these are asked; empty: all
+  Profile profile = Profile::kQuick;  // the smallest that includes the arm
+  std::optional<Sampling> sampling;   // instead of the suite's
+  bool asks(const struct Case& c) const;
+};
+
+// How a finished answer is judged.
+enum class Scoring {
+  kNumber,    // it is one exact number
+  kText,      // it names one of the accepted answers
+  kLanguage,  // it and the reasoning are in the language asked for
+  kNeedle,    // it gives every value that was asked for, and no other
+  kNone,      // it is not: only how the reply ended counts
+};
+std::string_view name_of(Scoring scoring);
+std::optional<Scoring> parse_scoring(std::string_view name);
+
 struct Case {
   std::string id;
   std::string cluster;  // cases of one problem (the same sum in three languages) share it
   std::string language, kind;
   Profile profile = Profile::kFull;  // the smallest that includes the case
   OrderedJson messages;              // as the OpenAI API has them
-  std::string answer;                // canonical exact number
+  Scoring scoring = Scoring::kNumber;
+  std::string answer;              // canonical exact number; texts, the accepted ones, with |
+  std::string reasoning_language;  // that the thinking must be in; empty: not looked at
+  Json recipe;                     // of a generated case, which has no messages; else null
+  std::string prefill;             // an unfinished thinking that the model has to go on with
   std::string steps, note;
   bool gated = true;  // false: asked and reported, in no gate
 };
@@ -53,7 +77,7 @@ struct Selector {
   std::string text() const;  // "thinking, ja+zh", "all"
 };
 
-enum class GateMetric { kAccuracy, kClosed, kStopped, kError };
+enum class GateMetric { kAccuracy, kClosed, kStopped, kError, kAnswered, kLanguage, kNoLoop };
 std::string_view name_of(GateMetric metric);
 
 struct Gate {
@@ -62,6 +86,8 @@ struct Gate {
   Selector where;
   std::optional<double> min, max;  // exactly one
 };
+
+struct NeedleSource;  // harness/needle_source.h
 
 struct Suite {
   std::string name, title, description;
@@ -72,16 +98,21 @@ struct Suite {
   std::vector<Gate> gates;
   std::vector<Profile> profiles;
   std::vector<Case> cases;
-  std::string hash;  // over both files' bytes
+  Scoring scoring = Scoring::kNumber;          // of cases that do not say otherwise
+  std::shared_ptr<const NeedleSource> needle;  // where the cases are generated
+  bool keep_steps = false;  // p(</think>) and p(eos) of every token go into steps.jsonl
+  std::string hash;         // over the bytes of its files
 };
 
 // Pure; `*_source` are the names that messages use.
 Result<Suite> parse_suite(std::string_view suite_json, std::string_view json_source,
                           std::string_view cases_csv, std::string_view csv_source);
-Result<Suite> load_suite(const fs::path& folder);
 
-// Suites by name in `suites_folder`, "all" for every one of them, or a path to a suite's folder.
-Result<std::vector<Suite>> find_suites(std::span<const std::string> names,
-                                       const fs::path& suites_folder);
+// What a user brings to suites that do not come with all of it.
+struct SuiteInputs {
+  fs::path data;                              // folder of public files (mgsm_ja.tsv …)
+  std::map<std::string, fs::path> haystacks;  // language → a text for needles to be hidden in
+};
+Result<Suite> load_suite(const fs::path& folder, const SuiteInputs& inputs = {});
 
 }  // namespace assay::harness

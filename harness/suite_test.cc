@@ -3,6 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
+#include "harness/find_suites.h"
 #include "harness/test_support.h"
 
 namespace assay::harness {
@@ -100,22 +103,63 @@ TEST(Suite, AnUnknownSuiteSuggestsTheNearest) {
   const auto unknown = find_suites(typo, folder.path());
   ASSERT_FALSE(unknown);
   EXPECT_THAT(unknown.error().message, HasSubstr("Did you mean 'sums'?"));
-  EXPECT_EQ(find_suites(all, folder.path())->size(), 1u);
-  EXPECT_EQ(find_suites(path, "/nowhere")->front().name, "sums");
+  EXPECT_EQ(find_suites(all, folder.path())->suites.size(), 1u);
+  EXPECT_EQ(find_suites(path, "/nowhere")->suites.front().name, "sums");
   const std::vector<std::string> twice = {"sums", "all"};
   EXPECT_THAT(find_suites(twice, folder.path()).error().message, HasSubstr("twice"));
 }
 
 TEST(Suite, EveryBundledSuiteIsValid) {
   const std::vector<std::string> all = {"all"};
-  const auto suites = find_suites(all, fs::path(ASSAY_SOURCE_DIR) / "suites");
-  ASSERT_TRUE(suites) << suites.error().message;
-  for (const Suite& suite : *suites)
-    for (const Profile profile : suite.profiles)
-      EXPECT_GT(std::count_if(suite.cases.begin(), suite.cases.end(),
-                              [&](const Case& c) { return c.profile == profile; }),
-                0)
+  const auto found = find_suites(all, fs::path(ASSAY_SOURCE_DIR) / "suites");
+  ASSERT_TRUE(found) << found.error().message;
+  std::set<std::string> names;
+  for (const Suite& suite : found->suites) {
+    names.insert(suite.name);
+    for (const Profile profile : suite.profiles) {
+      const auto adds = [&](const auto& part) { return part.profile == profile; };
+      EXPECT_TRUE(std::any_of(suite.cases.begin(), suite.cases.end(), adds) ||
+                  std::any_of(suite.arms.begin(), suite.arms.end(), adds))
           << suite.name << " adds nothing for " << name_of(profile);
+    }
+  }
+  for (const char* name : {"arithmetic", "facts", "language", "needle", "thinking"})
+    EXPECT_TRUE(names.contains(name)) << name;
+  EXPECT_EQ(found->measures.size(), 2u);
+  ASSERT_EQ(found->skipped.size(), 1u);
+  EXPECT_EQ(found->skipped[0].name, "mgsm");
+  EXPECT_THAT(found->skipped[0].reason, HasSubstr("--data"));
+}
+
+TEST(Suite, AnArmMayRepeatCloseByForceAndAskSomeKindsOnly) {
+  const std::string json =
+      with(kSuiteJson, "\"max_tokens\": 128}",
+           "\"max_tokens\": 128},\n {\"name\": \"tight\", \"enable_thinking\": true, "
+           "\"max_tokens\": 256, "
+           "\"max_thinking_tokens\": 24, \"force_close\": true, \"repeats\": 3, \"system\": \"Be "
+           "brief.\", "
+           "\"kinds\": [\"mul\"], \"profile\": \"full\", \"sampling\": {\"temperature\": 0.6}}");
+  const auto suite = parse_suite(json, "suite.json", kCasesCsv, "cases.csv");
+  ASSERT_TRUE(suite) << suite.error().message;
+  const Arm& arm = suite->arms.back();
+  EXPECT_TRUE(arm.force_close);
+  EXPECT_EQ(arm.repeats, 3);
+  EXPECT_EQ(arm.system, "Be brief.");
+  EXPECT_EQ(arm.profile, Profile::kFull);
+  EXPECT_EQ(arm.sampling->temperature, 0.6);
+  EXPECT_FALSE(arm.asks(suite->cases[0]));
+  EXPECT_TRUE(arm.asks(suite->cases[3]));
+
+  const auto error = [&](const char* from, const char* to) {
+    const auto bad = parse_suite(with(json, from, to), "suite.json", kCasesCsv, "cases.csv");
+    return bad ? std::string("no error") : bad.error().message;
+  };
+  EXPECT_THAT(error("\"max_thinking_tokens\": 24, ", ""),
+              AllOf(HasSubstr("arms[2]"), HasSubstr("force_close"), HasSubstr("below max_tokens")));
+  EXPECT_THAT(error("[\"mul\"]", "[\"mull\"]"), AllOf(HasSubstr("'mull'"), HasSubstr("'mul'")));
+  EXPECT_THAT(error("\"repeats\": 3", "\"repeats\": 0"), HasSubstr("repeats"));
+  EXPECT_THAT(error("\"profile\": \"full\", \"samp", "\"profile\": \"ful\", \"samp"),
+              HasSubstr("'full'"));
 }
 
 TEST(Suite, TheCasesFileMustLieInTheSuitesFolder) {

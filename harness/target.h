@@ -8,6 +8,7 @@
 #include <span>
 #include <stop_token>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/json.h"
@@ -28,12 +29,27 @@ struct Request {
   Sampling sampling;
   std::uint64_t seed = 0, stream = 0;
   int max_tokens = 0, max_thinking_tokens = 0;
+  bool force_close = false;  // at max_thinking_tokens </think> is written, and the model goes on
+  // The same question in other words, put only if `should_reask` says so of the reply; begins with
+  // the same tokens, which are read once. Empty: none.
+  std::vector<int> reask_prompt;
+  std::function<bool(const struct Reply&)> should_reask;
+};
+
+// What the model thought of each of its reply's tokens; servers may not tell.
+struct StepFigures {
+  float logprob = 0;        // of the token that was taken
+  float p_think_close = 0;  // of </think> instead
+  float p_eos = 0;          // of any stop token instead
 };
 
 struct Reply {
   std::vector<int> ids;  // the stop token included
   std::string finish;    // "stop", "length", "thinking_budget", "context", "non_finite"
   double prefill_s = 0, decode_s = 0;
+  bool forced_close = false;       // </think> was written at the budget
+  std::vector<StepFigures> steps;  // one per id, or none
+  std::vector<Reply> reasked;      // what came of a re-ask: none or one
 };
 
 // Ids that the scorer must recognise. Thinking is split by token, never by searching text for
@@ -55,13 +71,16 @@ class Target {
   virtual const TokenRoles& roles() const = 0;
 
   virtual Result<Prompt> render(const OrderedJson& messages, bool enable_thinking) const = 0;
+  // Ids of a text that stands inside a message, special tokens included if it spells them.
+  virtual Result<std::vector<int>> encode(std::string_view text) const = 0;
   // Text of reply ids without special tokens; what is not valid UTF-8 is replaced.
   virtual std::string decode(std::span<const int> ids) const = 0;
 
-  // Answers every request, many at once. `on_done` gets each request's index as it finishes, in any
-  // order, one call at a time; an Error says why that request could not be answered. When `stop` is
-  // requested, returns soon, and what had not finished is not reported. `on_token` may be called
-  // from several threads.
+  // Answers every request, many at once. Requests that follow each other and begin with the same
+  // tokens may share the reading of them. `on_done` gets each request's index as it finishes, in
+  // any order, one call at a time; an Error says why that request could not be answered. When
+  // `stop` is requested, returns soon, and what had not finished is not reported. `on_token` may be
+  // called from several threads.
   using OnDone = std::function<void(std::size_t index, Result<Reply> reply)>;
   virtual void complete(std::span<const Request> requests, const OnDone& on_done,
                         const std::function<void()>& on_token, std::stop_token stop) = 0;

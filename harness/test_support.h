@@ -104,6 +104,7 @@ class FakeTarget : public Target {
     if (!enable_thinking) prompt.ids.push_back(kClose);
     return prompt;
   }
+  Result<std::vector<int>> encode(std::string_view text) const override { return bytes(text); }
   std::string decode(std::span<const int> ids) const override {
     std::string text;
     for (const int id : ids)

@@ -94,8 +94,14 @@ std::vector<std::string> validity_problems(const Plan& plan, std::span<const Sam
                       plural(n_errors, "sample"), suite.name, first->key(), first->error));
   }
   for (const GateResult& gate : gates) {
-    if (gate.metric == name_of(GateMetric::kError) && gate.state == GateState::kFail)
-      problems.push_back(fmt::format("gate {}/{}: {}", gate.suite, gate.name, gate.detail));
+    if (gate.metric != name_of(GateMetric::kError) || gate.state != GateState::kFail) continue;
+    const auto first = std::find_if(samples.begin(), samples.end(), [&](const Sample& s) {
+      return s.suite == gate.suite && !s.ran() && s.finish != "non_finite";
+    });
+    problems.push_back(fmt::format(
+        "gate {}/{}: {}{}", gate.suite, gate.name, gate.detail,
+        first == samples.end() ? ""
+                               : fmt::format("; the first, {}: {}", first->key(), first->error)));
   }
   if (std::all_of(gates.begin(), gates.end(),
                   [](const GateResult& g) { return g.state == GateState::kNotRun; }))
@@ -125,8 +131,15 @@ std::string_view name_of(GateState state) {
   return state == GateState::kPass ? "pass" : state == GateState::kFail ? "fail" : "not_run";
 }
 
-Verdict judge(const Plan& plan, std::span<const Sample> samples) {
+Verdict judge(const Plan& plan, std::span<const Sample> samples, int n_measured) {
   Verdict verdict;
+  if (plan.suites.empty()) {
+    verdict.state = n_measured > 0 ? VerdictState::kPass : VerdictState::kInvalid;
+    verdict.summary = n_measured > 0 ? fmt::format("{} made; measures have no gate.",
+                                                   plural(n_measured, "measurement"))
+                                     : "Nothing was measured.";
+    return verdict;
+  }
   for (const Suite& suite : plan.suites)
     for (const Gate& gate : suite.gates) verdict.gates.push_back(judge_gate(suite, gate, samples));
 

@@ -42,7 +42,8 @@ struct Verdict {
 // other cases. Two gates are always there: no sample is missing or an error (else invalid; a
 // suite's own `error` gate replaces the limit of none), and no reply met NaN or Inf (else
 // regression: the model ran, and what it computed is broken).
-Verdict judge(const Plan& plan, std::span<const Sample> samples);
+// A run that only measures has no gate: it passes if it is told that something was measured.
+Verdict judge(const Plan& plan, std::span<const Sample> samples, int n_measured = 0);
 
 // The verdict of a run that has a baseline: a regression against it is one, and what cannot be
 // compared (`reason`, see not_comparable) is not valid.

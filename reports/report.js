@@ -63,7 +63,7 @@ function drawVerdict() {
     el('div', {class: 'tools'}, theme),
     el('h1', {}, el('span', {class: 'word'}, verdict.state), el('span', {class: 'soft'}, 'exit code ' + verdict.exit_code)),
     el('p', {}, tight(verdict.summary)),
-    el('p', {}, 'Accuracy: ', ...run.metrics.filter(g => !g.language && !g.kind && g.gated && g.accuracy.n).flatMap((g, i) => [
+    run.metrics.filter(g => !g.language && !g.kind && g.gated && g.accuracy.n).length > 4 ? null : el('p', {}, 'Accuracy: ', ...run.metrics.filter(g => !g.language && !g.kind && g.gated && g.accuracy.n).flatMap((g, i) => [
       i ? ', ' : '', armTitle(g.suite, g.arm) + ' ', el('b', {}, percent(g.accuracy.estimate)), interval(g.accuracy)])),
     verdict.problems.length ? el('ul', {}, ...verdict.problems.map(p => el('li', {}, tight(p)))) : null,
     el('div', {class: 'facts'},
@@ -81,15 +81,24 @@ if (matchMedia('(prefers-color-scheme: dark)').matches) document.documentElement
 
 // ---- tables
 function drawGates() {
-  const rows = run.verdict.gates.map(gate => el('tr', {},
+  const rowOf = gate => el('tr', {},
     el('td', {}, badge({pass: '✓ pass', fail: '✗ fail', not_run: '– not run'}[gate.state], {pass: 'good', fail: 'bad', not_run: 'meh'}[gate.state])),
     el('th', {scope: 'row'}, (manySuites ? gate.suite + ' · ' : '') + gate.name),
     el('td', {class: 'where'}, gate.metric, el('span', {class: 'soft'}, ' of ' + gate.where.replaceAll('+', ' + '))),
     num(gate.min !== null ? '≥ ' + percent(gate.min) : '≤ ' + percent(gate.max)),
     gate.state === 'not_run' ? el('td', {class: 'soft'}, '–') : el('td', {class: 'num'}, percent(gate.rate.estimate), interval(gate.rate)),
     num(number(gate.rate.n)),
-    el('td', {class: 'wrap'}, tight(gate.detail))));
-  at('gates').append(table(['', 'Gate', 'Looks at', {text: 'Limit', num: true}, {text: tight('Measured [95 %]'), num: true}, {text: 'n', num: true}, 'How far from failing'], rows));
+    el('td', {class: 'wrap'}, tight(gate.detail)));
+  const tableOf = gates => table(['', 'Gate', 'Looks at', {text: 'Limit', num: true}, {text: tight('Measured [95 %]'), num: true}, {text: 'n', num: true}, 'How far from failing'], gates.map(rowOf));
+  const gates = run.verdict.gates, failed = gates.filter(g => g.state === 'fail');
+  if (gates.length <= 12) return void at('gates').append(tableOf(gates));
+  // Many suites: what failed is shown, the rest folded, a suite a line.
+  if (failed.length) at('gates').append(tableOf(failed));
+  for (const suite of [...new Set(gates.map(g => g.suite))]) {
+    const mine = gates.filter(g => g.suite === suite), count = state => mine.filter(g => g.state === state).length;
+    const words = [count('fail') && count('fail') + ' failed', count('pass') + ' passed', count('not_run') && count('not_run') + ' not run'].filter(Boolean).join(', ');
+    at('gates').append(el('details', {class: 'fold'}, el('summary', {}, badge(count('fail') ? '✗' : '✓', count('fail') ? 'bad' : 'good'), ' ', el('b', {}, suite), ' ', words), tableOf(mine)));
+  }
 }
 function drawComparison() {
   const comparison = run.comparison;
@@ -143,15 +152,31 @@ function drawAccuracy() {
     num(g.n_answered ? percent(g.accuracy_answered) : '–'), num(g.closed.n ? percent(g.closed.estimate) : '–'), num(g.stopped.n ? percent(g.stopped.estimate) : '–'),
     num(g.thinking_tokens.max ? [g.thinking_tokens.p50, g.thinking_tokens.p90, g.thinking_tokens.max].map(number).join(' / ') +
       (g.thinking_tokens.n_censored ? ' (+' + g.thinking_tokens.n_censored + ' open)' : '') : '–'));
-  for (const total of run.metrics.filter(g => !g.language && !g.kind)) {
+  const totals = run.metrics.filter(g => !g.language && !g.kind);
+  let into = at('accuracy');
+  if (totals.length > 4) {  // many suites: one table of all, and the rest folded
+    const languages = [...new Set(run.metrics.filter(g => g.language && !g.kind).map(g => g.language))];
+    const cell = (total, language) => {
+      const g = run.metrics.find(one => one.suite === total.suite && one.arm === total.arm && one.gated === total.gated && one.language === language && !one.kind);
+      return g && g.accuracy.n ? el('td', {class: 'num', title: tight('95 %: ' + percent(g.accuracy.lo) + ' to ' + percent(g.accuracy.hi)) + ', n = ' + g.accuracy.n}, percent(g.accuracy.estimate)) : num('–');
+    };
+    into.append(table(['', {text: 'n', num: true}, {text: tight('Accuracy [95 %]')}, ...languages.map(l => ({text: languageName[l] ?? l, num: true})), {text: 'closed', num: true}, {text: 'stopped', num: true}],
+      totals.map(g => el('tr', {}, el('th', {scope: 'row'}, armTitle(g.suite, g.arm) + (g.gated ? '' : ' (in no gate)')), num(link(number(g.n), {suite: g.suite, arm: g.arm})), rateCell(g.accuracy),
+        ...languages.map(l => cell(g, l)), num(g.closed.n ? percent(g.closed.estimate) : '–'), num(g.stopped.n ? percent(g.stopped.estimate) : '–')))));
+    const fold = el('details', {class: 'fold'}, el('summary', {}, 'Each arm by language, with intervals'));
+    into.append(fold);
+    into = fold;
+  }
+  for (const total of totals) {
     const same = g => g.suite === total.suite && g.arm === total.arm && g.gated === total.gated;
     const rows = [rowOf('all', total), ...run.metrics.filter(g => same(g) && g.language && !g.kind).map(g => rowOf(languageName[g.language] ?? g.language, g))];
-    at('accuracy').append(el('h3', {}, armTitle(total.suite, total.arm) + (total.gated ? '' : ' · asked, but in no gate')), table(heads, rows));
+    into.append(el('h3', {}, armTitle(total.suite, total.arm) + (total.gated ? '' : ' · asked, but in no gate')), table(heads, rows));
   }
 }
 function drawKinds() {
   for (const total of run.metrics.filter(g => !g.language && !g.kind && g.gated)) {
     const mine = run.metrics.filter(g => g.suite === total.suite && g.arm === total.arm && g.gated);
+    if (!mine.some(g => g.accuracy.n)) continue;  // nobody judges these answers
     const kinds = mine.filter(g => g.kind && !g.language), languages = mine.filter(g => g.language && !g.kind).map(g => g.language);
     const cell = (kind, language) => {
       const g = mine.find(one => one.kind === kind && one.language === language);
@@ -160,11 +185,89 @@ function drawKinds() {
         g.accuracy.n_true < g.accuracy.n ? ' ' : '', g.accuracy.n_true < g.accuracy.n ? badge('−' + (g.accuracy.n - g.accuracy.n_true), 'bad') : '');
     };
     const rows = kinds.map(g => el('tr', {}, el('th', {scope: 'row'}, words(g.kind)), rateCell(g.accuracy), ...languages.map(l => cell(g.kind, l))));
-    at('kinds').append(el('h3', {}, armTitle(total.suite, total.arm)),
-      table(['', tight('Accuracy [95 %]'), ...languages.map(l => ({text: languageName[l] ?? l, num: true}))], rows));
+    const many = run.plan.suites.length > 1;
+    const into = many ? el('details', {class: 'fold'}, el('summary', {}, armTitle(total.suite, total.arm))) : at('kinds');
+    if (many) at('kinds').append(into); else into.append(el('h3', {}, armTitle(total.suite, total.arm)));
+    into.append(table(['', tight('Accuracy [95 %]'), ...languages.map(l => ({text: languageName[l] ?? l, num: true}))], rows));
   }
 }
 const classOrder = ['correct', 'answered', 'wrong', 'unextractable', 'language_drift', 'truncated_answer', 'closed_empty', 'eos_in_think', 'no_close', 'loop_near', 'loop_exact', 'degenerate_token', 'timeout', 'error'];
+// ---- thinking: how long, and whether it ends
+const isTotal = g => !g.language && !g.kind;
+function stillThinking(tokens, n) {  // the curve ends where nobody is left to look at
+  const point = tokens.survival.find(p => p.n_tokens === n), last = tokens.survival[tokens.survival.length - 1];
+  if (point) return el('td', {class: 'num', title: tight('95 %: ' + percent(point.lo) + ' to ' + percent(point.hi)) + '; ' + number(point.n_at_risk) + ' had thought longer'}, percent(point.share));
+  return num(n > last.n_tokens && last.share === 0 ? '0' : '?');
+}
+function drawThinking() {
+  const arms = run.metrics.filter(g => isTotal(g) && g.thinking_tokens.survival.length);
+  if (!arms.length) return;
+  at('thinking').hidden = false;
+  const budgets = [64, 256, 1024, 4096];
+  const share = rate => num(rate.n ? percent(rate.estimate) : '–');
+  at('thinking').append(table(['', {text: 'n', num: true}, {text: tight('Closed [95 %]'), title: 'The model wrote </think> exactly once itself'},
+    {text: 'Answered', num: true, title: 'A finished answer followed'}, {text: 'By force', num: true, title: 'Closed at the thinking budget'},
+    ...budgets.map(b => ({text: 'Still at ' + number(b), num: true, title: 'Kaplan–Meier: share that still thinks after so many tokens; limits are censored'})),
+    {text: 'Languages right', num: true}, {text: 'No loop', num: true}, {text: 'Hesitations / 1K', num: true, title: 'wait, 待って, 等等 … per 1,000 thinking tokens'},
+    {text: 'Reached, not said', num: true, title: 'The right answer stands in the thinking, and not in the answer'}],
+    arms.map(g => el('tr', {}, el('th', {scope: 'row'}, armTitle(g.suite, g.arm) + (g.gated ? '' : ' (in no gate)')), num(link(number(g.n), {suite: g.suite, arm: g.arm})),
+      rateCell(g.closed), share(g.answered), num(number(g.thinking_tokens.n_forced)), ...budgets.map(b => stillThinking(g.thinking_tokens, b)),
+      share(g.language_right), share(g.no_loop), num(g.hesitations_per_1k.toFixed(1)), num(number(g.n_reached))))));
+}
+
+// ---- needles: a heat map per arm and kind, each cell with its n
+function drawNeedles() {
+  const grid = run.needle_grid ?? [];
+  if (!grid.length) return;
+  at('needles').hidden = false;
+  const unique = values => [...new Set(values)];
+  for (const suite of unique(grid.map(c => c.suite))) for (const arm of unique(grid.map(c => c.arm))) {
+    for (const kind of unique(grid.filter(c => c.suite === suite && c.arm === arm).map(c => c.kind))) {
+      const mine = grid.filter(c => c.suite === suite && c.arm === arm && c.kind === kind);
+      const depths = unique(mine.map(c => c.depth)).sort((a, b) => a - b), lengths = unique(mine.map(c => c.n_tokens)).sort((a, b) => a - b);
+      const rows = lengths.map(length => el('tr', {}, el('th', {scope: 'row'}, number(length)), ...depths.map(depth => {
+        const cells = mine.filter(c => c.n_tokens === length && c.depth === depth);
+        if (!cells.length) return el('td', {class: 'heat soft'}, '–');
+        const sum = key => cells.reduce((total, c) => total + c[key], 0);
+        const n = sum('n'), right = sum('n_correct'), again = sum('n_reask_correct');
+        const title = cells.map(c => (languageName[c.language] ?? c.language) + ' ' + c.n_correct + '/' + c.n + tight(' [' + percent(c.lo) + ', ' + percent(c.hi) + ']')).join('; ') +
+          (sum('n_reasked') ? '; ' + again + ' of ' + sum('n_reasked') + ' missed were found when asked again in other words' : '');
+        const td = el('td', {class: 'heat', title}, link(right + '/' + n, {suite, arm, kind, text: '-' + length + '-d' + Math.round(100 * depth)}), again ? el('span', {class: 'soft'}, ' +' + again) : '');
+        td.style.background = 'color-mix(in srgb, var(--pass-bg) ' + 100 * right / n + '%, var(--fail-bg))';
+        return td;
+      })));
+      const section = el('details', {open: kind ? null : ''}, el('summary', {}, armTitle(suite, arm) + ' · ' + (kind ? words(kind) : 'all gated kinds')),
+        table([{text: 'Tokens'}, ...depths.map(d => ({text: tight(Math.round(100 * d) + ' % deep'), num: true}))], rows));
+      at('needles').append(section);
+    }
+  }
+}
+
+// ---- measurements: throughput, divergence
+function drawMeasurements() {
+  const all = run.measurements ?? [], skipped = run.skipped ?? [];
+  if (!all.length && !skipped.length) return;
+  at('measurements').hidden = false;
+  for (const m of all) {
+    at('measurements').append(el('h3', {}, m.title + ' (' + m.suite + ')'));
+    if (m.state !== 'measured') { at('measurements').append(el('p', {class: 'soft'}, m.reason)); continue; }
+    at('measurements').append(...flatTables(m.result));
+  }
+  for (const s of skipped) at('measurements').append(el('p', {class: 'soft'}, 'Suite ' + s.suite + ' was left out: it ' + s.reason + '.'));
+}
+const shortNumber = v => typeof v !== 'number' ? (v === null ? '–' : String(v)) : Number.isInteger(v) ? number(v) : String(Number(v.toPrecision(4)));
+// Every list of like objects becomes a table, nested objects columns of their own; raw repetitions stay in run.json.
+function flatTables(result) {
+  const flatten = (object, path) => Object.entries(object).flatMap(([k, v]) => v !== null && typeof v === 'object' && !Array.isArray(v) ? flatten(v, path + k + '.') : Array.isArray(v) ? [] : [[path + k, v]]);
+  const out = [];
+  for (const [name, value] of Object.entries(result)) {
+    if (!Array.isArray(value) || !value.length || typeof value[0] !== 'object') continue;
+    const rows = value.map(one => Object.fromEntries(flatten(one, '')));
+    const heads = [...new Set(rows.flatMap(r => Object.keys(r)))];
+    out.push(el('h4', {}, words(name)), table(heads.map(h => ({text: words(h).replaceAll('.', ' '), num: true})), rows.map(r => el('tr', {}, ...heads.map(h => num(shortNumber(r[h] ?? null)))))));
+  }
+  return out;
+}
 function drawOutcomes() {
   const totals = run.metrics.filter(g => !g.language && !g.kind);
   const name = g => armTitle(g.suite, g.arm) + (g.gated ? '' : ' (in no gate)');
@@ -227,7 +330,7 @@ function drawRow(s) {
     el('span', {}, badge(words(s.outcome.class), tone(s.outcome.class))), el('span', {class: 'soft'}, s.arm), el('span', {class: 'soft'}, s.language),
     el('span', {class: 'question', lang: s.language}, s.question || s.id),
     el('span', {class: 'got', title: 'extracted answer; expected ' + s.expected},
-      s.outcome.class === 'correct' ? s.extraction.value : s.extraction ? el('span', {}, s.extraction.value, el('span', {class: 'soft'}, ' ≠ ' + s.expected))
+      s.outcome.class === 'correct' ? s.extraction?.value ?? '' : s.extraction ? el('span', {}, s.extraction.value, el('span', {class: 'soft'}, ' ≠ ' + s.expected))
         : el('span', {class: 'soft'}, ({unextractable: 'no number', answered: 'not judged', language_drift: 'another language'})[s.outcome.class] ?? 'no answer')));
   const item = el('li', {}, row);
   item.sample = s;
@@ -246,6 +349,10 @@ function drawBody(s) {
   const body = el('div', {class: 'body'});
   const facts = [s.id, words(s.kind), 'cluster ' + s.cluster, 'finish: ' + (s.finish || 'none'), number(s.n_tokens) + ' tokens'];
   if (s.n_thinking_tokens) facts.push(number(s.n_thinking_tokens) + ' of them thinking');
+  if (s.repeat) facts.push('asking ' + s.repeat);
+  if (s.forced_close) facts.push('thinking closed by force at its budget');
+  if (s.reached) facts.push('the right answer stands in the thinking');
+  if (s.language_check.right === false) facts.push('another language than asked for');
   if (s.n_stray_tags) facts.push(s.n_stray_tags + ' stray think tags in the answer');
   if (s.outcome.loop_start >= 0) facts.push((s.outcome.degeneration === 'loop_near' ? 'nearly repeats itself' : 'loops over ' + s.outcome.loop_period + ' tokens') + ' from token ' + s.outcome.loop_start);
   if (!s.gated) facts.push('in no gate');
@@ -265,7 +372,8 @@ function drawBody(s) {
         el('p', {class: 'facts-line'}, s.outcome.correctness === 'not_judged' ? (s.outcome.termination === 'closed' ? 'Not judged. ' : 'Not judged: there is no finished answer. ') : 'No rule found a number. ', 'Expected ', el('code', {}, s.expected)));
     }
   }
-  body.append(el('details', {}, el('summary', {}, 'Prompt as the model got it, ' + number(s.n_prompt_tokens) + ' tokens'), el('pre', {class: 'raw'}, s.prompt)));
+  if (s.reask) body.append(...block('Asked again in other words: ' + words(s.reask.correctness), s.reask.answer, {lang: s.language}));
+  if (s.prompt) body.append(el('details', {}, el('summary', {}, 'Prompt as the model got it, ' + number(s.n_prompt_tokens) + ' tokens'), el('pre', {class: 'raw'}, s.prompt)));
   return body;
 }
 
@@ -278,7 +386,7 @@ function drawProvenance() {
   };
   walk(run.provenance, ''); walk(run.identity, 'identity'); walk(run.timings, 'timings');
   walk({hash: run.samples.hash}, 'samples');
-  for (const suite of run.plan.suites) walk({hash: suite.hash, sampling: suite.sampling}, 'suite ' + suite.name);
+  for (const suite of run.plan.suites) walk({hash: suite.hash, arms: suite.arms}, 'suite ' + suite.name);
   at('provenance').append(el('dl', {class: 'provenance'}, ...flat.flatMap(([k, v]) => [el('dt', {}, k), el('dd', {}, v)])));
   const raw = el('pre', {id: 'raw', hidden: ''});
   at('provenance').append(el('p', {}, el('button', {type: 'button', onclick: () => { raw.hidden = !raw.hidden; raw.textContent ||= JSON.stringify(run, null, 1); }}, 'Raw run.json')), raw);
@@ -315,4 +423,4 @@ addEventListener('beforeprint', () => {  // on paper, what failed is shown in fu
   for (const item of at('list').children) if (item.sample.outcome.class !== 'correct') toggle(item, true);
 });
 
-drawVerdict(); drawComparison(); drawGates(); drawAccuracy(); drawKinds(); drawOutcomes(); drawFilters(); drawProvenance(); fromAddress(false);
+drawVerdict(); drawComparison(); drawGates(); drawAccuracy(); drawKinds(); drawThinking(); drawNeedles(); drawMeasurements(); drawOutcomes(); drawFilters(); drawProvenance(); fromAddress(false);

@@ -2,17 +2,20 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <memory>
 #include <optional>
 
 #include "harness/cli/command_line.h"
 #include "harness/cli/engine_flags.h"
+#include "harness/cli/measure.h"
 #include "harness/cli/progress.h"
 #include "harness/cli/run_options.h"
 #include "harness/cli/verb.h"
 #include "harness/console.h"
 #include "harness/engine_target.h"
+#include "harness/find_suites.h"
 #include "harness/provenance.h"
 #include "harness/report.h"
 #include "harness/verdict.h"
@@ -38,8 +41,10 @@ EngineFlags engine_flags(const RunOptions& options) {
           .n_threads = 1};  // the workers share it with one thread each
 }
 
-std::string default_out(const std::vector<Suite>& suites) {
-  return fmt::format("out/{}-{}", suites.size() == 1 ? suites[0].name : "all", utc_now_for_path());
+std::string default_out(const std::vector<std::string>& suites) {
+  const std::string name =
+      suites.size() == 1 ? fs::path(suites[0]).filename().string() : std::string("suites");
+  return fmt::format("out/{}-{}", name.empty() ? "suite" : name, utc_now_for_path());
 }
 
 // An earlier run to compare with.
@@ -68,10 +73,19 @@ Json describe(const Baseline& baseline) {
           {"samples", run.at("samples").at("hash")}};
 }
 
+// What a run has beside its samples.
+struct Measured {
+  std::vector<Measurement> measurements;
+  std::vector<SkippedSuite> skipped;
+};
+
 Result<int> conclude(const Plan& plan, RunRecord& record, const RunResult& result,
-                     const std::optional<Baseline>& baseline, bool as_json) {
-  Verdict verdict = judge(plan, result.samples);
-  Json comparison;
+                     const std::optional<Baseline>& baseline, const Measured& measured,
+                     bool as_json) {
+  const auto n_measured = std::count_if(measured.measurements.begin(), measured.measurements.end(),
+                                        [](const Measurement& m) { return m.reason.empty(); });
+  Verdict verdict = judge(plan, result.samples, static_cast<int>(n_measured));
+  RunExtras extras;
   if (baseline) {
     const Json own = {{"plan", plan.to_json()}};
     const std::string reason =
@@ -80,16 +94,21 @@ Result<int> conclude(const Plan& plan, RunRecord& record, const RunResult& resul
         reason.empty() ? compare(baseline->samples, result.samples) : Comparison{};
     add_comparison(verdict, compared, reason);
     if (reason.empty()) {
-      comparison = to_json(compared);
-      comparison["baseline"] = describe(*baseline);
+      extras.comparison = to_json(compared);
+      extras.comparison["baseline"] = describe(*baseline);
     }
   }
+  for (const NeedleCell& cell : needle_grid(result.samples))
+    extras.needle_grid.push_back(to_json(cell));
+  for (const Measurement& m : measured.measurements) extras.measurements.push_back(to_json(m));
+  for (const auto& [name, reason] : measured.skipped)
+    extras.skipped.push_back({{"suite", name}, {"reason", reason}});
   Json metrics = Json::array();
   for (const Group& group : summarise(result.samples)) metrics.push_back(to_json(group));
-  ASSAY_TRY(const Json run,
-            record.finish(result.samples, to_json(verdict), std::move(metrics),
-                          {{"wall_s", result.wall_s}, {"n_tokens", result.n_tokens}},
-                          std::move(comparison)));
+  ASSAY_TRY(
+      const Json run,
+      record.finish(result.samples, to_json(verdict), std::move(metrics),
+                    {{"wall_s", result.wall_s}, {"n_tokens", result.n_tokens}}, std::move(extras)));
   const fs::path report = record.folder() / "report.html";
   ASSAY_TRY_VOID(write_file_atomic(report, render_report(run, result.samples)));
   if (as_json) {
@@ -107,9 +126,12 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
     recorded = was.value("options", Json::object());
   }
   ASSAY_TRY(const RunOptions options, merge_options(recorded, given));
-  ASSAY_TRY(auto suites, find_suites(options.suites, options.suites_folder));
+  ASSAY_TRY(const SuiteInputs inputs, to_suite_inputs(options));
+  ASSAY_TRY(FoundSuites found, find_suites(options.suites, options.suites_folder, inputs));
+  for (const auto& [name, reason] : found.skipped)
+    fmt::print(stderr, "assay run: suite {} is left out: it {}\n", name, reason);
   ASSAY_TRY(const PlanOptions plan_options, to_plan_options(options));
-  ASSAY_TRY(const Plan plan, make_plan(std::move(suites), plan_options));
+  ASSAY_TRY(const Plan plan, make_plan(std::move(found.suites), plan_options));
   ASSAY_TRY(const std::optional<Baseline> baseline, read_baseline(options.baseline));
   if (baseline) {
     const std::string reason = not_comparable(baseline->run, {{"plan", plan.to_json()}}, {}, {});
@@ -128,7 +150,7 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
                      {"provenance", make_provenance(command_line(), target.describe())}};
   const fs::path folder = !resume.empty()        ? fs::path(resume)
                           : !options.out.empty() ? fs::path(options.out)
-                                                 : fs::path(default_out(plan.suites));
+                                                 : fs::path(default_out(options.suites));
   ASSAY_TRY(RunRecord record,
             resume.empty() ? RunRecord::create(folder, head) : RunRecord::resume(folder, head));
   fmt::print(stderr, "assay run: {} samples, profile {}, into {}\n", plan.items.size(),
@@ -137,10 +159,19 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
   std::signal(SIGINT, on_interrupt);
   std::signal(SIGTERM, on_interrupt);
   ProgressPrinter printer;
-  ASSAY_TRY(const RunResult result,
-            run_plan(plan, target, record,
-                     {[&](const Progress& progress) { printer.show(progress); },
-                      [] { return interrupt_signal != 0; }}));
+  RunResult result;
+  if (!plan.items.empty()) {
+    ASSAY_TRY(result, run_plan(plan, target, record,
+                               {[&](const Progress& progress) { printer.show(progress); },
+                                [] { return interrupt_signal != 0; }}));
+  }
+  Measured measured{{}, std::move(found.skipped)};
+  if (!result.interrupted) {
+    ASSAY_TRY(auto done, measure(found.measures, options, plan_options.profile, target.engine(),
+                                 result.samples, [] { return interrupt_signal != 0; }));
+    result.interrupted = !done.has_value();
+    if (done) measured.measurements = *std::move(done);
+  }
   if (result.interrupted) {
     fmt::print(stderr,
                "assay run: interrupted after {} of {} samples, which are kept. Continue with\n"
@@ -148,8 +179,8 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
                result.samples.size(), plan.items.size(), shell_quoted(folder.string()));
     return kInterrupted;
   }
-  // Every sample is on disk by now: what failed is only the writing of the summary.
-  Result<int> code = conclude(plan, record, result, baseline, as_json);
+  // With every sample on disk, all that can have failed is the writing of the summary.
+  Result<int> code = conclude(plan, record, result, baseline, measured, as_json);
   if (!code)
     return fail("{} All {} samples are kept; continue with --resume {}.", code.error().message,
                 result.samples.size(), shell_quoted(folder.string()));
@@ -179,6 +210,8 @@ const Verb run_verb = {
     "  assay run all --model DIR --profile nightly --out out/tonight\n"
     "  assay run arithmetic --model DIR --languages ja,zh --arms thinking --limit 20\n"
     "  assay run arithmetic --model VQ --baseline out/bf16    case by case against that run\n"
+    "  assay run all --model VQ --base BF16 --profile nightly    divergence from that model too\n"
+    "  assay run mgsm --model DIR --data ~/mgsm   public files that are not ours to bring along\n"
     "  assay run --resume out/tonight            continue after Ctrl-C, kill -9 or a full disk\n"
     "  assay run arithmetic --model DIR --json | jq .verdict\n\n"
     "Writes run.json, samples.jsonl and report.html into the output folder.\n"

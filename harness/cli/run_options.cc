@@ -27,6 +27,9 @@ Json to_json(const RunOptions& o) {
           {"model", o.model},
           {"baseline", o.baseline},
           {"out", o.out},
+          {"data", o.data},
+          {"haystacks", o.haystacks},
+          {"base", o.base},
           {"profile", o.profile},
           {"languages", o.languages},
           {"arms", o.arms},
@@ -56,6 +59,9 @@ Result<RunOptions> merge_options(const Json& recorded, const Json& given) {
     merged["model"].get_to(o.model);
     merged["baseline"].get_to(o.baseline);
     merged["out"].get_to(o.out);
+    merged["data"].get_to(o.data);
+    merged["haystacks"].get_to(o.haystacks);
+    merged["base"].get_to(o.base);
     merged["profile"].get_to(o.profile);
     merged["languages"].get_to(o.languages);
     merged["arms"].get_to(o.arms);
@@ -76,6 +82,21 @@ Result<RunOptions> merge_options(const Json& recorded, const Json& given) {
   }
   if (o.suites.empty()) return fail("which suite? Name one, or 'all'. See assay run --help.");
   return o;
+}
+
+Result<harness::SuiteInputs> to_suite_inputs(const RunOptions& o) {
+  harness::SuiteInputs inputs;
+  inputs.data = o.data;
+  for (const std::string& written : o.haystacks) {
+    const std::size_t sign = written.find('=');
+    const std::string language = written.substr(0, sign);
+    if (sign == std::string::npos || sign + 1 == written.size() ||
+        (language != "ja" && language != "en" && language != "zh"))
+      return fail("--haystack: expected LANGUAGE=FILE with ja, en or zh, got '{}'", written);
+    if (!inputs.haystacks.emplace(language, written.substr(sign + 1)).second)
+      return fail("--haystack: there are two texts for '{}'", language);
+  }
+  return inputs;
 }
 
 Result<harness::PlanOptions> to_plan_options(const RunOptions& o) {
@@ -124,6 +145,22 @@ void RunFlags::add_to(CLI::App& app) {
       ->group(kWhat);
   option("suites_folder", app.add_option("--suites", v.suites_folder, "Folder of the suites"),
          "DIR")
+      ->group(kWhat);
+  option("data",
+         app.add_option("--data", v.data, "Folder of public files that suites read (mgsm_ja.tsv)"),
+         "DIR")
+      ->group(kWhat);
+  option("haystacks",
+         app.add_option("--haystack", v.haystacks,
+                        "A text of your own for needles to be hidden in (repeat per language)"),
+         "LANG=FILE")
+      ->allow_extra_args(false)
+      ->group(kWhat);
+  option(
+      "base",
+      app.add_option("--base", v.base,
+                     "What suite divergence compares with: a model's folder, or a captured base"),
+      "MODEL|FILE")
       ->group(kWhat);
   constexpr const char* kHow = "Sampling (recorded; each overrides the suite's)";
   option("seed", app.add_option("--seed", v.seed, "Seed of the run (default 0)"), "N")->group(kHow);

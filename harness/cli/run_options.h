@@ -15,6 +15,9 @@ namespace assay::cli {
 struct RunOptions {
   std::vector<std::string> suites;
   std::string suites_folder, model, baseline, out, profile = "quick";
+  std::string data;                    // folder of public files that suites read
+  std::vector<std::string> haystacks;  // LANGUAGE=FILE
+  std::string base;                    // of divergence: a model's folder, or a captured base
   std::vector<std::string> languages, arms;
   int limit = 0, threads = 0;
   std::uint64_t seed = 0;
@@ -26,6 +29,8 @@ struct RunOptions {
 Json to_json(const RunOptions& options);
 // Both objects hold any subset of to_json's keys; `given` wins.
 Result<RunOptions> merge_options(const Json& recorded, const Json& given);
+// An entry of haystacks that is not LANGUAGE=FILE is an error.
+Result<harness::SuiteInputs> to_suite_inputs(const RunOptions& options);
 Result<harness::PlanOptions> to_plan_options(const RunOptions& options);
 
 // The flags, and afterwards only those that were typed.

@@ -5,7 +5,7 @@
 
 The gated cases use questions and system prompts of the bundled model's training recipe (golden/micro-glm/recipe/gen.py),
 because that model is a closed world of templates; the rest is for real models and in no gate. Only questions whose
-answers show their language are asked: whole sentences, no bare numbers, and in Japanese no answer in Han alone. Each
+answers show their language are asked: several words, no bare numbers, and in Japanese no answer in Han alone. Each
 case seeds its own generator with its own name, so adding a case changes no other.
 """
 import csv
@@ -60,26 +60,10 @@ def open_question(cluster, wanted=("explain", "list", "advice", "compare", "hard
     sys.exit(f"{cluster}: no question left")
 
 
-def word_question(cluster):
-    """A word problem: its answer is a sentence. Numbers as the recipe draws them, held out as in arithmetic."""
-    rng = rng_of(cluster)
-    template = rng.choice((0, 1, 3, 4, 5, 7))
-    op = gen.WORD["en"][template][0]
-    usable = gen.usable
-    gen.usable = lambda a, op, b: gen.held_out(a, op, b) and not gen.touches_reserved(a, op, b)
-    while True:
-        a, _, b = gen.draw(rng, op, op != "÷")
-        if (op != "-" or a > b) and (op != "÷" or b < 10) and a > 1 and b > 1:
-            break
-    gen.usable = usable
-    names = rng.randrange(24), rng.randrange(len(gen.OBJECTS["en"]))
-    return {lang: gen.WORD[lang][template][1].format(n=gen.NAMES[lang][names[0]], o=gen.OBJECTS[lang][names[1]], a=a, b=b) for lang in LANGUAGES}
-
-
 def default():
     for i in range(16):
         cluster = f"default-{i + 1:03}"
-        questions = word_question(cluster) if i % 4 == 3 else open_question(cluster, ("explain", "advice", "hard"))
+        questions = open_question(cluster, ("explain", "advice", "hard"))
         for lang in LANGUAGES:
             add(cluster, lang, "default", profile_of(i, 4, 8), questions[lang], DEFAULT[lang])
 
@@ -89,7 +73,7 @@ def system_ja():
     those that also ask for a Japanese answer with English and Chinese ones, too."""
     for i, system in enumerate(gen.SYS_JA[:1] * 6 + gen.SYS_JA[1:]):
         cluster = f"system_ja-{i + 1:03}"
-        questions = word_question(cluster) if i % 4 == 3 else open_question(cluster)
+        questions = open_question(cluster)
         profile = profile_of(i, 4, 10)
         add(cluster, "ja", "system_ja", profile, questions["ja"], "ja", system)
         whole = any(s in system for s in ("ENTIRE", "答え", "回答も", "answer in Japanese"))  # as in gen.setting

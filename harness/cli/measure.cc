@@ -1,0 +1,136 @@
+#include "harness/cli/measure.h"
+
+#include <chrono>
+#include <stop_token>
+#include <thread>
+
+#include "harness/cli/engine_flags.h"
+#include "harness/cli/progress.h"
+#include "harness/divergence_suite_run.h"
+#include "harness/throughput_run.h"
+
+namespace assay::cli {
+namespace {
+
+using namespace assay::harness;
+using Clock = std::chrono::steady_clock;
+
+// Asks for a stop when the user does.
+class Watch {
+ public:
+  explicit Watch(const std::function<bool()>& interrupted)
+      : thread_([this, &interrupted](const std::stop_token& done) {
+          while (!done.stop_requested() && !stop_.stop_requested()) {
+            if (interrupted()) stop_.request_stop();
+            std::this_thread::sleep_for(std::chrono::milliseconds(50));
+          }
+        }) {}
+  std::stop_token token() const { return stop_.get_token(); }
+
+ private:
+  std::stop_source stop_;
+  std::jthread thread_;  // last: it uses the source, and joins first
+};
+
+// Draws a bar of n_done of n_total.
+class Bar {
+ public:
+  explicit Bar(const std::string& what) { fmt::print(stderr, "{}\n", what); }
+  void show(int n_done, int n_total) {
+    progress_.n_done = n_done;
+    progress_.n_total = n_total;
+    progress_.elapsed_s = std::chrono::duration<double>(Clock::now() - start_).count();
+    progress_.finished = n_done == n_total;
+    printer_.show(progress_);
+  }
+
+ private:
+  Clock::time_point start_ = Clock::now();
+  Progress progress_;
+  ProgressPrinter printer_;
+};
+
+Result<std::optional<Json>> measure_throughput(const ThroughputSuite& suite, Profile profile,
+                                               const RunOptions& options,
+                                               const engine::Engine& engine,
+                                               std::span<const Sample> samples,
+                                               const std::stop_token& stop) {
+  Bar bar("assay run: suite " + suite.head.name + ", by the clock");
+  ThroughputHooks hooks;
+  hooks.on_progress = [&](int n_done, int n_total) { bar.show(n_done, n_total); };
+  hooks.stop = stop;
+  ASSAY_TRY(const auto result,
+            run_throughput(engine, suite.profiles.at(profile), options.threads, hooks));
+  if (!result) return std::nullopt;
+  std::optional<UsefulRate> useful;
+  if (!samples.empty()) useful = useful_rate(samples);
+  return to_json(*result, useful);
+}
+
+Result<engine::Engine> load(const RunOptions& options, const std::string& model,
+                            const std::string& backend) {
+  return load_engine({.model = model,
+                      .backend = backend,
+                      .kernel = backend == options.backend ? options.kernel : "",
+                      .attention = options.attention,
+                      .n_threads = 1});
+}
+
+// `base`: a folder is a model, a file a captured base.
+Result<std::optional<Json>> measure_divergence(const DivergenceSuite& suite, Profile profile,
+                                               const RunOptions& options,
+                                               const engine::Engine& engine,
+                                               const std::stop_token& stop) {
+  const DivergenceSettings& settings = suite.profiles.at(profile);
+  Bar bar("assay run: suite " + suite.head.name + " against " + options.base);
+  const TextHook hook = [&](int n_done, int n_total) { bar.show(n_done, n_total); };
+  if (fs::is_directory(options.base)) {
+    ASSAY_TRY(const engine::Engine base, load(options, options.base, options.backend));
+    std::optional<engine::Engine> again;
+    if (settings.n_noise_texts > 0) {
+      ASSAY_TRY(again,
+                load(options, options.base, options.backend == "reference" ? "cpu" : "reference"));
+    }
+    return run_divergence(suite, settings,
+                          {.loaded = &base, .loaded_again = again ? &*again : nullptr}, engine,
+                          options.threads, hook, stop);
+  }
+  ASSAY_TRY(const DivergenceBase base, read_base(options.base));
+  return run_divergence(suite, settings, {.captured = &base}, engine, options.threads, hook, stop);
+}
+
+}  // namespace
+
+Result<std::optional<std::vector<Measurement>>> measure(const std::vector<MeasureSuite>& suites,
+                                                        const RunOptions& options, Profile profile,
+                                                        const engine::Engine& engine,
+                                                        std::span<const Sample> samples,
+                                                        const std::function<bool()>& interrupted) {
+  const Watch watch(interrupted);
+  std::vector<Measurement> out;
+  for (const MeasureSuite& suite : suites) {
+    const MeasureHead& head = head_of(suite);
+    if (!supports(suite, profile)) {
+      out.push_back({head, fmt::format("it has no profile {}", name_of(profile)), {}, 0});
+      continue;
+    }
+    const auto start = Clock::now();
+    std::optional<Json> result;
+    if (const auto* throughput = std::get_if<ThroughputSuite>(&suite)) {
+      ASSAY_TRY(result,
+                measure_throughput(*throughput, profile, options, engine, samples, watch.token()));
+    } else if (options.base.empty()) {
+      out.push_back({head, std::string(kNoBase), {}, 0});
+      continue;
+    } else {
+      ASSAY_TRY(result, measure_divergence(std::get<DivergenceSuite>(suite), profile, options,
+                                           engine, watch.token()));
+    }
+    if (!result) return std::nullopt;
+    out.push_back({head, "", *std::move(result),
+                   std::chrono::duration<double>(Clock::now() - start).count()});
+  }
+  return out;
+}
+
+}  // namespace assay::cli

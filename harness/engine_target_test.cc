@@ -1,0 +1,85 @@
+// The embedded engine as a target: what requests share changes nothing in what they are answered.
+#include "harness/engine_target.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "base/check.h"
+#include "base/file.h"
+
+namespace assay::harness {
+namespace {
+
+EngineTarget micro_glm(int n_workers) {
+  auto engine =
+      engine::Engine::load(fs::path(ASSAY_SOURCE_DIR) / "golden/micro-glm/model", {.n_threads = 1});
+  CHECK(engine.has_value()) << engine.error().message;
+  return EngineTarget(*std::move(engine), n_workers);
+}
+
+std::vector<Reply> answers(EngineTarget& target, const std::vector<Request>& requests) {
+  std::vector<Reply> out(requests.size());
+  target.complete(
+      requests,
+      [&](std::size_t i, Result<Reply> reply) {
+        CHECK(reply.has_value()) << reply.error().message;
+        out[i] = *std::move(reply);
+      },
+      [] {}, {});
+  return out;
+}
+
+std::vector<int> prompt(const EngineTarget& target, const std::string& question) {
+  std::string text;
+  for (int i = 0; i < 60; ++i) text += "The sky is blue. The grass is green. Here we go. ";
+  text += "The secret code for Kesslow is 38216.\nQuestion: " + question;
+  const auto rendered =
+      target.render(OrderedJson::array({{{"role", "user"}, {"content", text}}}), false);
+  CHECK(rendered.has_value());
+  return rendered->ids;
+}
+
+TEST(EngineTarget, RequestsThatShareALongBeginningAreAnsweredAsIfAlone) {
+  EngineTarget target = micro_glm(2);
+  std::vector<Request> requests;
+  for (int i = 0; i < 4; ++i) {
+    Request r;
+    r.prompt = prompt(target, i < 2 ? "What is the secret code for Kesslow?"
+                                    : "Find the secret code for Kesslow.");
+    r.sampling.temperature = i % 2 == 0 ? 0 : 0.6;
+    r.stream = static_cast<std::uint64_t>(i);
+    r.max_tokens = 40;
+    requests.push_back(std::move(r));
+  }
+  ASSERT_GT(requests[0].prompt.size(), 600u);
+  const auto together = answers(target, requests);
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ(together[i].ids, answers(target, {requests[i]})[0].ids) << i;
+    EXPECT_EQ(together[i].steps.size(), together[i].ids.size());
+  }
+}
+
+TEST(EngineTarget, AMissIsAskedAgainInOtherWordsAndAHitIsNot) {
+  EngineTarget target = micro_glm(1);
+  Request r;
+  r.prompt = prompt(target, "What is the secret code for Kesslow?");
+  r.reask_prompt = prompt(target, "Find the secret code for Kesslow.");
+  r.max_tokens = 40;
+  Request again;
+  again.prompt = r.reask_prompt;
+  again.max_tokens = 40;
+  const Reply alone = answers(target, {again})[0];
+  std::map<bool, Reply> got;
+  for (const bool missed : {false, true}) {
+    r.should_reask = [&](const Reply&) { return missed; };
+    got[missed] = answers(target, {r})[0];
+  }
+  EXPECT_TRUE(got[false].reasked.empty());
+  ASSERT_EQ(got[true].reasked.size(), 1u);
+  EXPECT_EQ(got[true].ids, got[false].ids);
+  EXPECT_EQ(got[true].reasked[0].ids, alone.ids);
+}
+
+}  // namespace
+}  // namespace assay::harness
