@@ -54,21 +54,27 @@ std::size_t common_prefix(std::span<const int> a, std::span<const int> b) {
   return static_cast<std::size_t>(end - a.begin());
 }
 
+// Of a request's prompts, what may be read for it by another: all but a token, whose logits its own
+// sequence needs.
+std::size_t shareable(const Request& r) {
+  const auto all_but_one = [](const std::vector<int>& ids) {
+    return ids.empty() ? 0 : ids.size() - 1;
+  };
+  if (r.reask_prompt.empty()) return all_but_one(r.prompt);
+  return std::min({all_but_one(r.prompt), all_but_one(r.reask_prompt),
+                   common_prefix(r.prompt, r.reask_prompt)});
+}
+
 std::vector<Group> group_by_prefix(std::span<const Request> requests) {
   std::vector<Group> groups;
   for (std::size_t i = 0; i < requests.size(); ++i) {
     const Request& r = requests[i];
-    // At least one token of every prompt is read by its own sequence, which needs its logits.
-    std::size_t own = r.prompt.size() - std::min<std::size_t>(1, r.prompt.size());
-    if (!r.reask_prompt.empty())
-      own = std::min(own,
-                     std::min(common_prefix(r.prompt, r.reask_prompt), r.reask_prompt.size() - 1));
-    if (!groups.empty() && groups.back().first + groups.back().n_requests == i) {
+    if (!groups.empty()) {
       Group& last = groups.back();
-      const bool grown = last.n_requests > 1 || !requests[last.first].reask_prompt.empty();
-      const std::size_t limit = grown ? last.n_shared : requests[last.first].prompt.size();
+      const std::size_t limit =
+          last.n_requests > 1 ? last.n_shared : shareable(requests[last.first]);
       const std::size_t shared =
-          std::min({own, limit, common_prefix(requests[last.first].prompt, r.prompt)});
+          std::min({limit, shareable(r), common_prefix(requests[last.first].prompt, r.prompt)});
       // Worth it if most of what is read is shared.
       if (shared >= kLeastShared && 2 * shared >= r.prompt.size()) {
         last.n_shared = shared;
@@ -76,8 +82,9 @@ std::vector<Group> group_by_prefix(std::span<const Request> requests) {
         continue;
       }
     }
-    const bool alone = r.reask_prompt.empty() || own < kLeastShared;
-    groups.push_back({i, 1, alone ? 0 : own});
+    // Alone, it shares with its own re-ask.
+    const std::size_t own = r.reask_prompt.empty() ? 0 : shareable(r);
+    groups.push_back({i, 1, own < kLeastShared ? 0 : own});
   }
   return groups;
 }

@@ -60,6 +60,21 @@ TEST(EngineTarget, RequestsThatShareALongBeginningAreAnsweredAsIfAlone) {
   }
 }
 
+TEST(EngineTarget, APromptThatIsTheBeginningOfTheNextIsAnsweredToo) {
+  EngineTarget target = micro_glm(1);
+  Request first;
+  first.prompt = prompt(target, "What is the secret code for Kesslow?");
+  first.max_tokens = 10;
+  Request longer = first;
+  const auto more = target.encode("The text says");
+  ASSERT_TRUE(more);
+  longer.prompt.insert(longer.prompt.end(), more->begin(), more->end());
+  const auto together = answers(target, {first, longer, first});
+  EXPECT_EQ(together[0].ids, answers(target, {first})[0].ids);
+  EXPECT_EQ(together[1].ids, answers(target, {longer})[0].ids);
+  EXPECT_EQ(together[2].ids, together[0].ids);
+}
+
 TEST(EngineTarget, AMissIsAskedAgainInOtherWordsAndAHitIsNot) {
   EngineTarget target = micro_glm(1);
   Request r;
