@@ -127,10 +127,11 @@ Result<RunRecord> RunRecord::resume(const fs::path& folder, Json head) {
   RunRecord record(folder, std::move(head));
   const fs::path samples_path = folder / kSamplesFile;
   const fs::path steps_path = folder / kStepsFile;
+  StepFrames frames;
   std::error_code error;
   if (fs::exists(steps_path, error)) {
     ASSAY_TRY(const std::string bytes, read_file(steps_path));
-    ASSAY_TRY(const StepFrames frames, decode_steps(bytes, steps_path.string()));
+    ASSAY_TRY(frames, decode_steps(bytes, steps_path.string()));
     if (frames.n_bytes < bytes.size()) fs::resize_file(steps_path, frames.n_bytes, error);
     if (error)
       return fail("cannot drop the torn end of {}: {}", steps_path.string(), error.message());
@@ -139,6 +140,9 @@ Result<RunRecord> RunRecord::resume(const fs::path& folder, Json head) {
     ASSAY_TRY(const std::string text, read_file(samples_path));
     ASSAY_TRY(SampleLines lines, parse_sample_lines(text, samples_path.string()));
     record.earlier_ = std::move(lines.samples);
+    for (Sample& sample : record.earlier_)
+      if (const auto steps = frames.by_key.find(sample.key()); steps != frames.by_key.end())
+        sample.steps = std::move(steps->second);
     if (lines.n_bytes < text.size()) fs::resize_file(samples_path, lines.n_bytes, error);
     if (error)
       return fail("cannot drop the torn last line of {}: {}", samples_path.string(),

@@ -1,5 +1,7 @@
 #include "harness/report.h"
 
+#include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "base/check.h"
@@ -26,6 +28,23 @@ std::string html_escaped(std::string_view text) {
   return out;
 }
 
+// A trace of at most kTracePoints points, each the largest of its stretch of tokens, so that a peak
+// is never lost: log10, from 0 down to kTraceFloor.
+constexpr std::size_t kTracePoints = 120;
+constexpr double kTraceFloor = -6;
+Json page_trace(const std::vector<StepFigures>& steps, float StepFigures::*figure) {
+  Json points = Json::array();
+  const std::size_t n = std::min(kTracePoints, steps.size());
+  for (std::size_t i = 0; i < n; ++i) {
+    float largest = 0;
+    for (std::size_t k = i * steps.size() / n; k < (i + 1) * steps.size() / n; ++k)
+      largest = std::max(largest, steps[k].*figure);
+    const double log = largest > 0 ? std::log10(static_cast<double>(largest)) : kTraceFloor;
+    points.push_back(std::round(100 * std::max(kTraceFloor, log)) / 100);
+  }
+  return points;
+}
+
 // The report shows text; token ids stay in samples.jsonl. The extraction's byte span becomes three
 // pieces, because the page counts in UTF-16.
 Json page_sample(const Sample& s) {
@@ -35,6 +54,10 @@ Json page_sample(const Sample& s) {
   json.erase("timings");
   if (s.reask) json["reask"].erase("ids");
   json["n_tokens"] = s.ids.size();
+  if (!s.steps.empty())
+    json["trace"] = {{"floor", kTraceFloor},
+                     {"think_close", page_trace(s.steps, &StepFigures::p_think_close)},
+                     {"eos", page_trace(s.steps, &StepFigures::p_eos)}};
   if (s.extraction) {
     const auto& [value, rule, begin, end, per] = *s.extraction;
     json["extraction"] = {{"value", value},

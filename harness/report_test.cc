@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "base/file.h"
 #include "harness/compare.h"
 #include "harness/record.h"
@@ -142,6 +144,18 @@ TEST(Report, TheBinaryCarriesTheFilesAsTheyAre) {
   EXPECT_EQ(kReportHtml, *read_file(folder / "report.html.in"));
   EXPECT_EQ(kReportCss, *read_file(folder / "report.css"));
   EXPECT_EQ(kReportJs, *read_file(folder / "report.js"));
+}
+
+TEST(Report, ATraceKeepsEveryPeak) {
+  Sample sample = made_sample("a", "a", "ja", Correctness::kCorrect);
+  sample.ids.assign(1000, 1);
+  sample.steps.assign(1000, {-1, 0, 0});
+  sample.steps[613].p_think_close = 0.1F;
+  const Json data = Json::parse(data_of(render_report(run_of({sample}), {sample})));
+  const auto trace = data["samples"][0]["trace"]["think_close"].get<std::vector<double>>();
+  ASSERT_EQ(trace.size(), 120u);
+  EXPECT_EQ(std::count(trace.begin(), trace.end(), -6.0), 119);
+  EXPECT_EQ(std::count(trace.begin(), trace.end(), -1.0), 1);
 }
 
 }  // namespace

@@ -225,6 +225,10 @@ TEST(Runner, AnArmsSystemMessageForcedCloseAndPrefillReachTheTarget) {
   const auto steps = decode_steps(*bytes, "steps.bin");
   ASSERT_TRUE(steps) << steps.error().message;
   EXPECT_EQ(steps->by_key.at("t/tight/a#1").size(), result->samples[0].ids.size());
+  const auto again =
+      RunRecord::resume(folder.path() / "run", *read_json(folder.path() / "run" / "run.json"));
+  ASSERT_TRUE(again) << again.error().message;
+  EXPECT_EQ(again->earlier()[0].steps.size(), result->samples[0].ids.size()) << "read back";
 }
 
 }  // namespace

@@ -345,6 +345,20 @@ function toggle(item, open = !item.querySelector('.body')) {
 function block(title, text, attributes = {}) {
   return [el('h4', {}, title), text ? el('pre', attributes, text) : el('p', {class: 'empty'}, 'empty')];
 }
+// p(</think>) and p(eos) token by token, on a logarithmic scale: a reply that cannot end shows here before it loops.
+function drawTrace(s) {
+  const {floor, think_close: close, eos} = s.trace, width = 640, height = 72, space = 'http://www.w3.org/2000/svg';
+  const make = (tag, attributes) => { const node = document.createElementNS(space, tag); for (const [k, v] of Object.entries(attributes)) node.setAttribute(k, v); return node; };
+  const svg = make('svg', {viewBox: '0 0 ' + width + ' ' + height, class: 'trace', role: 'img'});
+  const peak = points => '10^' + Math.max(...points).toFixed(1);
+  const title = make('title', {});
+  title.textContent = 'Largest p(</think>) ' + peak(close) + ', largest p(eos) ' + peak(eos) + ', over ' + s.n_tokens + ' tokens';
+  svg.append(title);
+  for (const [points, name] of [[close, 'close'], [eos, 'eos']])
+    svg.append(make('polyline', {class: name, points: points.map((p, i) => (points.length > 1 ? i * width / (points.length - 1) : 0).toFixed(1) + ',' + (2 + (height - 4) * p / floor).toFixed(1)).join(' ')}));
+  return el('details', {}, el('summary', {}, 'p(</think>) and p(eos) by token'), svg,
+    el('p', {class: 'facts-line'}, el('span', {class: 'key-close'}, 'p(</think>)'), ', ', el('span', {class: 'key-eos'}, 'p(eos)'), '; from 1 at the top to 10^' + floor + ' at the bottom, the largest of each stretch of tokens'));
+}
 function drawBody(s) {
   const body = el('div', {class: 'body'});
   const facts = [s.id, words(s.kind), 'cluster ' + s.cluster, 'finish: ' + (s.finish || 'none'), number(s.n_tokens) + ' tokens'];
@@ -372,6 +386,7 @@ function drawBody(s) {
         el('p', {class: 'facts-line'}, s.outcome.correctness === 'not_judged' ? (s.outcome.termination === 'closed' ? 'Not judged. ' : 'Not judged: there is no finished answer. ') : 'No rule found a number. ', 'Expected ', el('code', {}, s.expected)));
     }
   }
+  if (s.trace) body.append(drawTrace(s));
   if (s.reask) body.append(...block('Asked again in other words: ' + words(s.reask.correctness), s.reask.answer, {lang: s.language}));
   if (s.prompt) body.append(el('details', {}, el('summary', {}, 'Prompt as the model got it, ' + number(s.n_prompt_tokens) + ' tokens'), el('pre', {class: 'raw'}, s.prompt)));
   return body;
