@@ -347,15 +347,12 @@ function block(title, text, attributes = {}) {
 }
 // p(</think>) and p(eos) token by token, on a logarithmic scale: a reply that cannot end shows here before it loops.
 function drawTrace(s) {
-  const {floor, think_close: close, eos} = s.trace, width = 640, height = 72, space = 'http://www.w3.org/2000/svg';
-  const make = (tag, attributes) => { const node = document.createElementNS(space, tag); for (const [k, v] of Object.entries(attributes)) node.setAttribute(k, v); return node; };
-  const svg = make('svg', {viewBox: '0 0 ' + width + ' ' + height, class: 'trace', role: 'img'});
-  const peak = points => '10^' + Math.max(...points).toFixed(1);
-  const title = make('title', {});
-  title.textContent = 'Largest p(</think>) ' + peak(close) + ', largest p(eos) ' + peak(eos) + ', over ' + s.n_tokens + ' tokens';
-  svg.append(title);
-  for (const [points, name] of [[close, 'close'], [eos, 'eos']])
-    svg.append(make('polyline', {class: name, points: points.map((p, i) => (points.length > 1 ? i * width / (points.length - 1) : 0).toFixed(1) + ',' + (2 + (height - 4) * p / floor).toFixed(1)).join(' ')}));
+  const {floor, think_close: close, eos} = s.trace, width = 640, height = 72;
+  const path = points => points.map((p, i) => (points.length > 1 ? i * width / (points.length - 1) : 0).toFixed(1) + ',' + (2 + (height - 4) * p / floor).toFixed(1)).join(' ');
+  const holder = document.createElement('template');  // numbers only: no text of a model becomes markup
+  holder.innerHTML = '<svg viewBox="0 0 ' + width + ' ' + height + '" class="trace" role="img"><title></title><polyline class="close" points="' + path(close) + '"/><polyline class="eos" points="' + path(eos) + '"/></svg>';
+  const svg = holder.content.firstChild, peak = points => '10^' + Math.max(...points).toFixed(1);
+  svg.querySelector('title').textContent = 'Largest p(</think>) ' + peak(close) + ', largest p(eos) ' + peak(eos) + ', over ' + s.n_tokens + ' tokens';
   return el('details', {}, el('summary', {}, 'p(</think>) and p(eos) by token'), svg,
     el('p', {class: 'facts-line'}, el('span', {class: 'key-close'}, 'p(</think>)'), ', ', el('span', {class: 'key-eos'}, 'p(eos)'), '; from 1 at the top to 10^' + floor + ' at the bottom, the largest of each stretch of tokens'));
 }
