@@ -347,11 +347,10 @@ function block(title, text, attributes = {}) {
 }
 // p(</think>) and p(eos) token by token, on a logarithmic scale: a reply that cannot end shows here before it loops.
 function drawTrace(s) {
-  const {floor, think_close: close, eos} = s.trace, width = 640, height = 72;
+  const {floor, think_close: close, eos} = s.trace, width = 640, height = 72;  // as in the template
   const path = points => points.map((p, i) => (points.length > 1 ? i * width / (points.length - 1) : 0).toFixed(1) + ',' + (2 + (height - 4) * p / floor).toFixed(1)).join(' ');
-  const holder = document.createElement('template');  // numbers only: no text of a model becomes markup
-  holder.innerHTML = '<svg viewBox="0 0 ' + width + ' ' + height + '" class="trace" role="img"><title></title><polyline class="close" points="' + path(close) + '"/><polyline class="eos" points="' + path(eos) + '"/></svg>';
-  const svg = holder.content.firstChild, peak = points => '10^' + Math.max(...points).toFixed(1);
+  const svg = at('trace').content.firstElementChild.cloneNode(true), peak = points => '10^' + Math.max(...points).toFixed(1);
+  for (const [name, points] of [['close', close], ['eos', eos]]) svg.querySelector('.' + name).setAttribute('points', path(points));
   svg.querySelector('title').textContent = 'Largest p(</think>) ' + peak(close) + ', largest p(eos) ' + peak(eos) + ', over ' + s.n_tokens + ' tokens';
   return el('details', {}, el('summary', {}, 'p(</think>) and p(eos) by token'), svg,
     el('p', {class: 'facts-line'}, el('span', {class: 'key-close'}, 'p(</think>)'), ', ', el('span', {class: 'key-eos'}, 'p(eos)'), '; from 1 at the top to 10^' + floor + ' at the bottom, the largest of each stretch of tokens'));
@@ -380,7 +379,7 @@ function drawBody(s) {
           ', expected ', el('code', {}, s.expected)));
     } else {
       body.append(s.answer ? el('pre', {lang: s.language}, s.answer) : el('p', {class: 'empty'}, open ? 'none: thinking never closed' : 'empty'),
-        el('p', {class: 'facts-line'}, s.outcome.correctness === 'not_judged' ? (s.outcome.termination === 'closed' ? 'Not judged. ' : 'Not judged: there is no finished answer. ') : 'No rule found a number. ', 'Expected ', el('code', {}, s.expected)));
+        el('p', {class: 'facts-line'}, s.outcome.correctness === 'not_judged' ? (s.outcome.termination === 'closed' ? 'Not judged. ' : 'Not judged: there is no finished answer. ') : ({number: 'No rule found a number. ', language: 'In ' + (languageName[s.language] ?? s.language) + '? '})[s.scoring] ?? '', ...(s.expected ? ['Expected ', el('code', {}, s.expected)] : [])));
     }
   }
   if (s.trace) body.append(drawTrace(s));
