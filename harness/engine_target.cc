@@ -148,6 +148,7 @@ void EngineTarget::complete(std::span<const Request> requests, const OnDone& on_
   const auto work = [&] {
     engine::Engine engine = engine_.share(1);
     engine::Generator generator(engine, kMaxBatch);
+    std::size_t n_prompt_tokens = 0;  // of what is in flight
     // A re-ask has the ticket of its request plus the number of requests.
     std::map<std::uint64_t, Reply> first_replies;
     std::map<std::uint64_t, std::shared_ptr<const engine::Sequence>> prefixes;
@@ -168,9 +169,10 @@ void EngineTarget::complete(std::span<const Request> requests, const OnDone& on_
         const auto queued = generator.submit(i, std::move(request));
         if (!queued) {
           report(i, tl::unexpected(queued.error()));
-        } else if (requests[i].should_reask) {
-          prefixes[i] = prefix;
+          continue;
         }
+        n_prompt_tokens += requests[i].prompt.size();
+        if (requests[i].should_reask) prefixes[i] = prefix;
       }
     };
     // True if the reply is not the last word: the question is put again.
@@ -181,11 +183,12 @@ void EngineTarget::complete(std::span<const Request> requests, const OnDone& on_
       request.prompt = requests[ticket].reask_prompt;
       request.prefix = prefix.mapped();
       if (!generator.submit(ticket + requests.size(), std::move(request))) return false;
+      n_prompt_tokens += requests[ticket].reask_prompt.size();
       first_replies.emplace(ticket, std::move(reply));
       return true;
     };
     while (!stop.stop_requested()) {
-      while (generator.n_unfinished() < kMaxBatch) {
+      while (generator.n_unfinished() < kMaxBatch && n_prompt_tokens < kMaxPromptTokens) {
         const std::size_t index = next.fetch_add(1);
         if (index >= groups.size()) break;
         submit(groups[index]);
@@ -194,6 +197,7 @@ void EngineTarget::complete(std::span<const Request> requests, const OnDone& on_
       for (auto& finished :
            generator.advance([&](std::uint64_t, const engine::GeneratedToken&) { on_token(); })) {
         Reply reply = from_engine(finished.completion);
+        n_prompt_tokens -= static_cast<std::size_t>(finished.completion.n_prompt_tokens);
         if (finished.ticket >= requests.size()) {
           const std::uint64_t ticket = finished.ticket - requests.size();
           Reply first = std::move(first_replies.extract(ticket).mapped());

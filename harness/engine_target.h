@@ -11,6 +11,9 @@ namespace assay::harness {
 class EngineTarget : public Target {
  public:
   static constexpr int kMaxBatch = 8;
+  // Of a worker's requests in flight, their prompts' tokens together: no more are taken up beyond
+  // it. Long prompts gain nothing from a batch, and their caches are what fills memory.
+  static constexpr std::size_t kMaxPromptTokens = std::size_t{1} << 15;
 
   // n_workers 0: one per usable core.
   EngineTarget(engine::Engine engine, int n_workers);
