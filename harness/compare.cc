@@ -152,7 +152,11 @@ Comparison compare(std::span<const Sample> base, std::span<const Sample> candida
       const bool thinks = std::any_of(pairs.begin(), pairs.end(), [](const Pair& p) {
         return p.base->n_thinking_tokens + p.candidate->n_thinking_tokens > 0;
       });
-      if (metric == GateMetric::kClosed && !thinks) continue;
+      // Where thinking is closed by force, a trace a little over the budget is no loss.
+      const bool forced = std::any_of(pairs.begin(), pairs.end(), [](const Pair& p) {
+        return p.base->forced_close || p.candidate->forced_close;
+      });
+      if (metric == GateMetric::kClosed && (!thinks || forced)) continue;
       std::vector<Pair> seen;  // not what nobody judges
       std::copy_if(pairs.begin(), pairs.end(), std::back_inserter(seen), [&](const Pair& p) {
         return looks_at(metric, *p.base) && looks_at(metric, *p.candidate);

@@ -177,5 +177,30 @@ TEST(Verdict, ABaselineCanOnlyMakeItWorse) {
   EXPECT_EQ(v.state, VerdictState::kRegression) << "a gate that failed stays failed";
 }
 
+TEST(Compare, AnArmThatClosesByForceIsNotJudgedByClosing) {
+  std::vector<Sample> base, candidate;
+  for (int i = 0; i < 40; ++i) {
+    Sample s =
+        made_sample("a" + std::to_string(i), "c" + std::to_string(i), "ja", Correctness::kCorrect);
+    s.n_thinking_tokens = 20;
+    base.push_back(s);
+    s.forced_close = true;  // a little more than the budget
+    candidate.push_back(s);
+  }
+  const Comparison c = compare(base, candidate);
+  EXPECT_TRUE(c.regressions.empty());
+  for (const PairedRow& row : c.rows) EXPECT_EQ(row.metric, "accuracy");
+}
+
+TEST(Compare, WhatNobodyJudgesIsInNoAccuracyRow) {
+  std::vector<Sample> samples = {made_sample("a", "a", "ja", Correctness::kCorrect),
+                                 made_sample("b", "b", "ja", Correctness::kNotJudged)};
+  samples[1].scoring = Scoring::kNone;
+  const Comparison c = compare(samples, samples);
+  EXPECT_EQ(c.n_pairs, 2);
+  EXPECT_EQ(c.n_both_wrong, 0);
+  EXPECT_EQ(c.rows.at(0).n, 1);
+}
+
 }  // namespace
 }  // namespace assay::harness

@@ -48,7 +48,7 @@ std::string accuracy_table(const Json& metrics, bool colour) {
     if (!text_of(total, "kind").empty() || !text_of(total, "language").empty()) continue;
     const bool gated = total.at("gated").get<bool>();
     std::vector<Cell> row = {{row_name(total)},
-                             {fmt::format("{}", total.at("n").get<int>()), true},
+                             {fmt::format("{}", total.at("accuracy").at("n").get<int>()), true},
                              {measured(total.at("accuracy")), false, Ink::kBold}};
     for (const std::string& language : languages) {
       const auto found = std::find_if(metrics.begin(), metrics.end(), [&](const Json& g) {

@@ -69,7 +69,8 @@ std::vector<Group> group_by_prefix(std::span<const Request> requests) {
   std::vector<Group> groups;
   for (std::size_t i = 0; i < requests.size(); ++i) {
     const Request& r = requests[i];
-    if (!groups.empty()) {
+    // A group goes to one worker: no more of it than that asks at a time.
+    if (!groups.empty() && groups.back().n_requests < EngineTarget::kMaxBatch) {
       Group& last = groups.back();
       const std::size_t limit =
           last.n_requests > 1 ? last.n_shared : shareable(requests[last.first]);

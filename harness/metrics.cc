@@ -29,6 +29,15 @@ bool holds(GateMetric metric, const Sample& s) {
   return false;
 }
 
+// "ja"; crossed: "en.en.ja", haystack, needle and question.
+std::string languages_of(const Json& recipe) {
+  const auto haystack = recipe.at("haystack_language").get<std::string>(),
+             needle = recipe.at("needle_language").get<std::string>(),
+             question = recipe.at("question_language").get<std::string>();
+  return haystack == needle && needle == question ? question
+                                                  : haystack + "." + needle + "." + question;
+}
+
 Quantiles quantiles_of(std::vector<double> values) {
   if (values.empty()) return {};
   std::sort(values.begin(), values.end());
@@ -48,13 +57,17 @@ Group summarise_one(Group group, std::span<const Sample* const> samples) {
   std::vector<double> thinking;
   std::vector<Thought> thoughts;
   long n_thinking = 0, n_hesitations = 0;
+  int n_judged = 0;
   for (const Sample* s : samples) {
     ++group.classes[std::string(class_of(s->outcome))];
     ++group.termination[std::string(name_of(s->outcome.termination))];
     group.n_tokens += static_cast<long>(s->ids.size());
     if (!s->ran()) continue;
     ++group.finish[s->finish];
-    if (s->outcome.termination == Termination::kClosed) ++group.n_answered;
+    if (s->outcome.termination == Termination::kClosed) {
+      ++group.n_answered;
+      n_judged += looks_at(GateMetric::kAccuracy, *s);
+    }
     const bool open = s->outcome.termination == Termination::kNoClose ||
                       s->outcome.termination == Termination::kEosInThink || s->forced_close;
     if (open)
@@ -74,8 +87,7 @@ Group summarise_one(Group group, std::span<const Sample* const> samples) {
         1000.0 * static_cast<double>(n_hesitations) / static_cast<double>(n_thinking);
     group.thinking_survival = survival(thoughts, kSurvivalTokens);
   }
-  if (group.n_answered > 0)
-    group.accuracy_answered = static_cast<double>(group.accuracy.n_true) / group.n_answered;
+  if (n_judged > 0) group.accuracy_answered = static_cast<double>(group.accuracy.n_true) / n_judged;
   group.thinking_tokens = quantiles_of(std::move(thinking));
   return group;
 }
@@ -135,6 +147,9 @@ std::vector<SurvivalPoint> survival(std::span<const Thought> thoughts, std::span
       const double width = kZ * std::sqrt(greenwood) / std::abs(std::log(share));
       point.lo = std::pow(share, std::exp(width));
       point.hi = std::pow(share, std::exp(-width));
+    } else {  // Greenwood's variance is 0 where all or none closed, and says nothing: Wilson's
+      const auto n = static_cast<int>(sorted.size());
+      (share == 1 ? point.lo : point.hi) = share == 1 ? wilson(n, n).lo : wilson(0, n).hi;
     }
     points.push_back(point);
     // Nobody is left to look at: what comes later is not known.
@@ -148,15 +163,16 @@ std::vector<NeedleCell> needle_grid(std::span<const Sample> samples) {
   const auto add = [&](const Sample& s, const std::string& kind) {
     const int n_tokens = s.recipe.at("n_tokens").get<int>();
     const double depth = s.recipe.at("depth").get<double>();
+    const std::string languages = languages_of(s.recipe);
     auto cell = std::find_if(cells.begin(), cells.end(), [&](const NeedleCell& c) {
-      return c.suite == s.suite && c.arm == s.arm && c.language == s.language && c.kind == kind &&
+      return c.suite == s.suite && c.arm == s.arm && c.language == languages && c.kind == kind &&
              c.n_tokens == n_tokens && c.depth == depth;
     });
     if (cell == cells.end()) {
       NeedleCell fresh;
       fresh.suite = s.suite;
       fresh.arm = s.arm;
-      fresh.language = s.language;
+      fresh.language = languages;
       fresh.kind = kind;
       fresh.n_tokens = n_tokens;
       fresh.depth = depth;

@@ -34,7 +34,8 @@ struct SurvivalPoint {
   int n_tokens = 0;
   int n_at_risk = 0;  // replies that are known to have thought so far
   double share = 1;
-  double lo = 1, hi = 1;  // 95 %, Greenwood's variance on the log(−log) scale
+  // 95 %: Greenwood's variance on the log(−log) scale; Wilson's where all or none have closed.
+  double lo = 1, hi = 1;
 };
 struct Thought {
   int n_tokens = 0;
@@ -46,7 +47,9 @@ inline constexpr int kSurvivalTokens[] = {16, 32, 64, 128, 256, 512, 1024, 2048,
 
 // One cell of a needle grid.
 struct NeedleCell {
-  std::string suite, arm, language, kind;  // kind empty: all that are gated
+  std::string suite, arm;
+  std::string language;  // or haystack.needle.question, where they differ
+  std::string kind;      // empty: all that are gated
   int n_tokens = 0;
   double depth = 0;
   int n = 0, n_correct = 0;

@@ -126,6 +126,7 @@ TEST(Metrics, ThinkingThatWasCutIsALowerBoundInTheCurve) {
   const auto curve = survival(thoughts, at);
   ASSERT_EQ(curve.size(), 3u) << "nothing is known of later than the last";
   EXPECT_EQ(curve[0].share, 1);
+  EXPECT_NEAR(curve[0].lo, wilson(4, 4).lo, 1e-12) << "none of four says little of others";
   EXPECT_EQ(curve[1].share, 0.5);
   EXPECT_EQ(curve[2].share, 0.5);
   EXPECT_EQ(curve[2].n_at_risk, 0);
@@ -172,7 +173,11 @@ TEST(Metrics, ANeedleGridHasACellPerLengthAndDepth) {
     s.scoring = Scoring::kNeedle;
     s.kind = i < 4 ? "single" : "multi_query";
     s.gated = i < 4;
-    s.recipe = {{"n_tokens", 1024}, {"depth", i % 2 == 0 ? 0.0 : 0.5}};
+    s.recipe = {{"n_tokens", 1024},
+                {"depth", i % 2 == 0 ? 0.0 : 0.5},
+                {"haystack_language", "ja"},
+                {"needle_language", "ja"},
+                {"question_language", "ja"}};
     if (i == 0) s.reask = Reask{{}, "38216", Correctness::kCorrect};
     samples.push_back(std::move(s));
   }
@@ -183,6 +188,12 @@ TEST(Metrics, ANeedleGridHasACellPerLengthAndDepth) {
   EXPECT_EQ(cells[0].n_correct, 1);
   EXPECT_EQ(cells[0].n_reask_correct, 1);
   EXPECT_EQ(cells[1].depth, 0.5);
+  EXPECT_EQ(cells[0].language, "ja");
+  samples[1].recipe["haystack_language"] = "en";
+  const auto crossed = needle_grid(samples);
+  EXPECT_TRUE(std::any_of(crossed.begin(), crossed.end(), [](const NeedleCell& c) {
+    return c.language == "en.ja.ja";
+  })) << "a crossed cell is one of its own";
 }
 
 }  // namespace

@@ -58,8 +58,16 @@ Result<Plan> make_plan(std::vector<Suite> suites, const PlanOptions& options) {
     Suite& suite = plan.suites[s];
     for (Arm& arm : suite.arms) {
       arm.sampling = overridden(arm.sampling.value_or(suite.sampling), options);
-      if (!options.max_tokens) continue;
-      arm.max_tokens = std::min(arm.max_tokens, *options.max_tokens);
+      const bool asked =
+          arm.profile <= options.profile && (options.arms.empty() || has(options.arms, arm.name));
+      if (!options.max_tokens || !asked) continue;
+      arm.max_tokens = *options.max_tokens;
+      if (arm.force_close && arm.max_thinking_tokens >= arm.max_tokens)
+        return fail(
+            "--max-tokens {}: arm '{}' of suite '{}' closes thinking at {} tokens and needs room "
+            "for an "
+            "answer. Raise it, or leave the arm out with --arms.",
+            arm.max_tokens, arm.name, suite.name, arm.max_thinking_tokens);
       arm.max_thinking_tokens = std::min(arm.max_thinking_tokens, arm.max_tokens);
     }
     for (std::size_t c = 0; c < suite.cases.size(); ++c) {
@@ -81,6 +89,13 @@ Result<Plan> make_plan(std::vector<Suite> suites, const PlanOptions& options) {
     return fail("nothing to ask: no case of profile '{}' is left after --languages and --arms",
                 name_of(options.profile));
   return plan;
+}
+
+int Plan::leave_out_longer(int max_positions) {
+  return static_cast<int>(std::erase_if(items, [&](const PlanItem& item) {
+    const Json& recipe = case_of(item).recipe;
+    return recipe.is_object() && recipe.at("n_tokens").get<int>() >= max_positions;
+  }));
 }
 
 std::string Plan::key_of(const PlanItem& item) const {

@@ -18,7 +18,7 @@ struct PlanOptions {
   std::uint64_t seed = 0;
   std::optional<double> temperature, top_p, min_p, repetition_penalty;  // override the suites'
   std::optional<int> top_k;
-  std::optional<int> max_tokens;  // caps every arm's own
+  std::optional<int> max_tokens;  // instead of every arm's own
 };
 
 struct PlanItem {
@@ -35,6 +35,8 @@ struct Plan {
   const Case& case_of(const PlanItem& item) const { return suite_of(item).cases[item.case_index]; }
   const Sampling& sampling_of(const PlanItem& item) const { return *arm_of(item).sampling; }
   const Arm& arm_of(const PlanItem& item) const { return suite_of(item).arms[item.arm]; }
+  // Generated cases that a model of so few positions cannot be asked; how many there were.
+  int leave_out_longer(int max_positions);
   std::string key_of(
       const PlanItem& item) const;  // "arithmetic/thinking/ja-add-001", "thinking/sampled/x#2"
   // What a resumed run must repeat exactly.

@@ -64,6 +64,32 @@ TEST(Plan, AnArmThatRepeatsGivesEveryAskingItsOwnKey) {
   EXPECT_EQ(plan->key_of(plan->items[1]), "sums/direct/ja-2#2");
 }
 
+TEST(Plan, ALimitThatLeavesNoRoomBehindAForcedCloseIsAnError) {
+  std::string json = kSuiteJson;
+  const std::string from = "\"max_thinking_tokens\": 640}";
+  json.replace(json.find(from), from.size(), "\"max_thinking_tokens\": 24, \"force_close\": true}");
+  const auto suite = parse_suite(json, "j", kCasesCsv, "c");
+  ASSERT_TRUE(suite) << suite.error().message;
+  PlanOptions options;
+  options.profile = Profile::kFull;
+  options.max_tokens = 24;
+  EXPECT_THAT(make_plan({*suite}, options).error().message, HasSubstr("closes thinking at 24"));
+  options.arms = {"direct"};
+  EXPECT_TRUE(make_plan({*suite}, options)) << "the arm is not asked";
+  options.arms = {};
+  options.max_tokens = 5000;
+  EXPECT_EQ(make_plan({*suite}, options)->suites[0].arms[0].max_tokens, 5000) << "it may be more";
+}
+
+TEST(Plan, GeneratedCasesLongerThanTheModelAreLeftOut) {
+  Plan plan = small_plan();
+  const std::size_t n = plan.items.size();
+  plan.suites[0].cases[0].recipe = {{"n_tokens", 4096}};
+  EXPECT_EQ(plan.leave_out_longer(4097), 0);
+  EXPECT_EQ(plan.leave_out_longer(4096), 2) << "one in each arm";
+  EXPECT_EQ(plan.items.size(), n - 2);
+}
+
 TEST(Plan, UnknownNamesSuggestTheNearest) {
   PlanOptions options;
   options.profile = Profile::kFull;

@@ -149,7 +149,8 @@ Result<RunRecord> RunRecord::resume(const fs::path& folder, Json head) {
                   error.message());
   }
   ASSAY_TRY_VOID(record.open_file(record.fd_, kSamplesFile, false));
-  ASSAY_TRY_VOID(record.write_running());
+  // What is complete stays so until there is something newer.
+  if (was.value("status", "") != "complete") ASSAY_TRY_VOID(record.write_running());
   return record;
 }
 

@@ -200,7 +200,20 @@ Result<RunResult> run_plan(const Plan& plan, Target& target, RunRecord& record,
   std::vector<std::size_t> item_of;  // likewise
   std::vector<Request> requests;
   std::atomic<int> n_done{0};
-  for (std::size_t i = 0; i < n; ++i) {
+  std::atomic<long> n_tokens{0};
+  const int n_earlier = static_cast<int>(earlier.size());
+  const auto progress = [&] {
+    Progress p;
+    p.n_done = n_done;
+    p.n_total = static_cast<int>(n);
+    p.n_earlier = n_earlier;
+    p.n_tokens = n_tokens;
+    p.elapsed_s = seconds_since(start);
+    return p;
+  };
+  std::stop_source stop;
+  const Ticker ticker(hooks, progress, stop);
+  for (std::size_t i = 0; i < n && !stop.stop_requested(); ++i) {
     const PlanItem& item = plan.items[i];
     if (const auto found = earlier.find(plan.key_of(item)); found != earlier.end()) {
       finished[i] = *found->second;
@@ -228,21 +241,8 @@ Result<RunResult> run_plan(const Plan& plan, Target& target, RunRecord& record,
                Correctness::kCorrect;
       };
 
-  const int n_earlier = static_cast<int>(earlier.size());
-  std::atomic<long> n_tokens{0};
-  const auto progress = [&] {
-    Progress p;
-    p.n_done = n_done;
-    p.n_total = static_cast<int>(n);
-    p.n_earlier = n_earlier;
-    p.n_tokens = n_tokens;
-    p.elapsed_s = seconds_since(start);
-    return p;
-  };
-  std::stop_source stop;
   Result<void> written;
-  if (!requests.empty()) {
-    const Ticker ticker(hooks, progress, stop);
+  if (!requests.empty() && !stop.stop_requested()) {
     target.complete(
         requests,
         [&](std::size_t index, Result<Reply> reply) {

@@ -65,23 +65,35 @@ std::string language_of(std::string_view text) {
   return std::string(name_of(guess.language)) + (traditional ? "-Hant" : "");
 }
 
+// A Chinese answer in the other script than its question. Only where both show theirs, and where
+// the question does not speak of scripts itself.
+bool other_script(const Question& question, std::string_view answer) {
+  for (const char* word : {"繁", "簡", "简", "raditional", "implified"})
+    if (question.text.find(word) != std::string::npos) return false;
+  if (question.language != "zh") return false;
+  const auto lean = [](std::string_view text) {  // > 0: traditional
+    const LanguageGuess guess = detect_language(text);
+    return guess.n_traditional - guess.n_simplified;
+  };
+  const int asked = lean(question.text), got = lean(answer);
+  return (asked > 0 && got < 0) || (asked < 0 && got > 0);
+}
+
 // Whether the answer is in the question's language and script, and the thinking in the one asked
 // for. What cannot be told (numbers, a formula, a name) is not wrong.
 void check_language(const Question& question, Scored& scored) {
   scored.thinking_language = language_of(scored.thinking);
   scored.answer_language = language_of(scored.answer);
-  const std::string script = language_of(question.text) == "zh-Hant" ? "-Hant" : "";
   const auto compare = [&](const std::string& is, const std::string& asked) {
     if (is.empty() || asked.empty()) return;
-    scored.language_right =
-        scored.language_right.value_or(true) && is == (asked == "zh" ? asked + script : asked);
+    scored.language_right = scored.language_right.value_or(true) && is.substr(0, 2) == asked;
   };
   compare(scored.answer_language, question.language);
   compare(scored.thinking_language, question.reasoning_language);
   const bool drifts =
       find_drift(scored.answer, parse_language(question.language).value_or(Language::kNone))
           .has_value();
-  if (drifts) scored.language_right = false;
+  if (drifts || other_script(question, scored.answer)) scored.language_right = false;
   if (drifts && scored.outcome.degeneration == Degeneration::kNone)
     scored.outcome.degeneration = Degeneration::kLanguageDrift;
 }

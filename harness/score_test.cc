@@ -73,6 +73,24 @@ TEST(Score, TheLanguageOfAnswerAndReasoningMustBeAsAsked) {
   EXPECT_EQ(neutral.outcome.correctness, Correctness::kUnextractable);
 }
 
+TEST(Score, ChineseInTheOtherScriptIsAnotherLanguageOnlyWhereBothShowTheirs) {
+  const auto right = [](const char* question, const char* answer) {
+    return score_as({.scoring = Scoring::kLanguage, .language = "zh", .text = question}, "", answer)
+        .language_right;
+  };
+  const char* const simplified = "请问怎么样才能学会游泳这个运动？";
+  const char* const traditional = "請問怎麼樣才能學會游泳這個運動？";
+  const char* const in_simplified = "学习游泳需要每天练习，并且要注意安全，慢慢就会进步。";
+  const char* const in_traditional = "學習游泳需要每天練習，並且要注意安全，慢慢就會進步。";
+  EXPECT_EQ(right(simplified, in_simplified), true);
+  EXPECT_EQ(right(traditional, in_traditional), true);
+  EXPECT_EQ(right(simplified, in_traditional), false);
+  EXPECT_EQ(right(traditional, in_simplified), false);
+  EXPECT_EQ(right("请用繁体字回答：怎么样才能学会游泳？", in_traditional), true)
+      << "it was asked for";
+  EXPECT_EQ(right(traditional, "每天都去游泳，慢慢地游，不要急，一定可以的。"), true) << "neither";
+}
+
 TEST(Score, ARightNumberInTheThinkingOfAWrongAnswerWasReached) {
   EXPECT_TRUE(score(ids({"so it is 1016.", kClose, "It is 17.", kStop}), "stop").reached);
   EXPECT_FALSE(score(ids({"so it is 10165.", kClose, "It is 17.", kStop}), "stop").reached);

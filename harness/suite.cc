@@ -298,9 +298,11 @@ Result<Suite> load_needles(const fs::path& folder, const std::string& json_text,
   ASSAY_TRY(Suite suite, parse_head(json_text, json_path.string()));
   const std::string where = json_path.string() + ": generator";
   const Json& params = json["generator"];
-  if (!params.is_object() || params.value("name", "") != "needle")
+  if (!params.is_object() || !params.contains("name") || params["name"] != "needle")
     return fail("{}: 'name' must be \"needle\" (the only generator), got {}", where,
                 params.is_object() ? params.value("name", Json()).dump() : params.dump());
+  if (json.contains("cases"))
+    return fail("{}: 'cases' and 'generator' exclude each other", json_path.string());
   if (suite.scoring != Scoring::kNeedle)
     return fail("{}: a generator of needles needs \"scoring\": \"needle\", got \"{}\"",
                 json_path.string(), name_of(suite.scoring));

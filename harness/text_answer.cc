@@ -82,15 +82,15 @@ bool denied(const icu::UnicodeString& text, std::int32_t begin, std::int32_t end
   while (after < text.length() && starts_with_any(text, after, {u"」", u"”", u"\"", u"'", u"』"}))
     ++after;
   if (starts_with_any(text, after,
-                      {u"ではな", u"でな", u"じゃな", u"でも", u" is not", u" isn't", u", not "}) &&
-      !starts_with_any(text, after, {u"でもあ", u", not "}))
+                      {u"ではな", u"でな", u"じゃな", u"でも", u" is not", u" isn't", u" isn’t"}) &&
+      !starts_with_any(text, after, {u"でもあ"}))
     return true;
   std::int32_t before = begin;
   while (before > 0 && ends_with_any(text, before, {u"「", u"“", u"\"", u"'", u"『", u" "}))
     --before;
-  return ends_with_any(
-      text, before,
-      {u"不是", u"并非", u"而非", u"並非", u" not", u"isn't", u"rather than", u"instead of"});
+  return ends_with_any(text, before,
+                       {u"不是", u"并非", u"而非", u"並非", u" not", u"isn't", u"isn’t",
+                        u"rather than", u"instead of"});
 }
 
 }  // namespace

@@ -232,7 +232,7 @@ function drawNeedles() {
         const n = sum('n'), right = sum('n_correct'), again = sum('n_reask_correct');
         const title = cells.map(c => (languageName[c.language] ?? c.language) + ' ' + c.n_correct + '/' + c.n + tight(' [' + percent(c.lo) + ', ' + percent(c.hi) + ']')).join('; ') +
           (sum('n_reasked') ? '; ' + again + ' of ' + sum('n_reasked') + ' missed were found when asked again in other words' : '');
-        const td = el('td', {class: 'heat', title}, link(right + '/' + n, {suite, arm, kind, text: '-' + length + '-d' + Math.round(100 * depth)}), again ? el('span', {class: 'soft'}, ' +' + again) : '');
+        const td = el('td', {class: 'heat', title}, link(right + '/' + n, {suite, arm, kind, text: '-' + length + '-d' + Math.round(100 * depth) + '-r'}), again ? el('span', {class: 'soft'}, ' +' + again) : '');
         td.style.background = 'color-mix(in srgb, var(--pass-bg) ' + 100 * right / n + '%, var(--fail-bg))';
         return td;
       })));
@@ -259,7 +259,8 @@ const shortNumber = v => typeof v !== 'number' ? (v === null ? '–' : String(v)
 // Every list of like objects becomes a table, nested objects columns of their own; raw repetitions stay in run.json.
 function flatTables(result) {
   const flatten = (object, path) => Object.entries(object).flatMap(([k, v]) => v !== null && typeof v === 'object' && !Array.isArray(v) ? flatten(v, path + k + '.') : Array.isArray(v) ? [] : [[path + k, v]]);
-  const out = [];
+  const facts = flatten(result, '').filter(([, v]) => typeof v !== 'object' || v === null);
+  const out = facts.length ? [el('dl', {class: 'provenance'}, ...facts.flatMap(([k, v]) => [el('dt', {}, words(k).replaceAll('.', ' ')), el('dd', {}, shortNumber(v))]))] : [];
   for (const [name, value] of Object.entries(result)) {
     if (!Array.isArray(value) || !value.length || typeof value[0] !== 'object') continue;
     const rows = value.map(one => Object.fromEntries(flatten(one, '')));
@@ -331,7 +332,7 @@ function drawRow(s) {
     el('span', {class: 'question', lang: s.language}, s.question || s.id),
     el('span', {class: 'got', title: 'extracted answer; expected ' + s.expected},
       s.outcome.class === 'correct' ? s.extraction?.value ?? '' : s.extraction ? el('span', {}, s.extraction.value, el('span', {class: 'soft'}, ' ≠ ' + s.expected))
-        : el('span', {class: 'soft'}, ({unextractable: 'no number', answered: 'not judged', language_drift: 'another language'})[s.outcome.class] ?? 'no answer')));
+        : el('span', {class: 'soft'}, ({unextractable: s.scoring === 'number' ? 'no number' : 'cannot tell', answered: 'not judged', language_drift: 'another language', wrong: s.expected ? '≠ ' + s.expected : 'not as asked'})[s.outcome.class] ?? 'no answer')));
   const item = el('li', {}, row);
   item.sample = s;
   return item;

@@ -1,5 +1,6 @@
 #include "harness/cli/measure.h"
 
+#include <algorithm>
 #include <chrono>
 #include <stop_token>
 #include <thread>
@@ -99,7 +100,28 @@ Result<std::optional<Json>> measure_divergence(const DivergenceSuite& suite, Pro
   return run_divergence(suite, settings, {.captured = &base}, engine, options.threads, hook, stop);
 }
 
+Result<void> check_readable_base(const std::string& file) {
+  ASSAY_TRY([[maybe_unused]] const DivergenceBase base, read_base(file));
+  return {};
+}
+
 }  // namespace
+
+Result<void> check_base(const std::vector<MeasureSuite>& suites, const RunOptions& options) {
+  if (options.base.empty()) return {};
+  const bool used = std::any_of(suites.begin(), suites.end(), [](const MeasureSuite& suite) {
+    return std::holds_alternative<DivergenceSuite>(suite);
+  });
+  if (!used)
+    return fail("--base {}: no suite of this run compares with it. Ask for 'divergence' or 'all'.",
+                options.base);
+  std::error_code ignored;
+  if (!fs::is_directory(options.base, ignored)) return check_readable_base(options.base);
+  if (!fs::exists(fs::path(options.base) / "config.json", ignored))
+    return fail("--base {}: expected a model's folder or a captured base, found no config.json",
+                options.base);
+  return {};
+}
 
 Result<std::optional<std::vector<Measurement>>> measure(const std::vector<MeasureSuite>& suites,
                                                         const RunOptions& options, Profile profile,
@@ -115,20 +137,23 @@ Result<std::optional<std::vector<Measurement>>> measure(const std::vector<Measur
       continue;
     }
     const auto start = Clock::now();
-    std::optional<Json> result;
-    if (const auto* throughput = std::get_if<ThroughputSuite>(&suite)) {
-      ASSAY_TRY(result,
-                measure_throughput(*throughput, profile, options, engine, samples, watch.token()));
-    } else if (options.base.empty()) {
+    const auto* throughput = std::get_if<ThroughputSuite>(&suite);
+    if (!throughput && options.base.empty()) {
       out.push_back({head, std::string(kNoBase), {}, 0});
       continue;
-    } else {
-      ASSAY_TRY(result, measure_divergence(std::get<DivergenceSuite>(suite), profile, options,
-                                           engine, watch.token()));
     }
-    if (!result) return std::nullopt;
-    out.push_back({head, "", *std::move(result),
-                   std::chrono::duration<double>(Clock::now() - start).count()});
+    const auto result = throughput ? measure_throughput(*throughput, profile, options, engine,
+                                                        samples, watch.token())
+                                   : measure_divergence(std::get<DivergenceSuite>(suite), profile,
+                                                        options, engine, watch.token());
+    const double wall_s = std::chrono::duration<double>(Clock::now() - start).count();
+    if (!result) {  // what was asked before is not lost for it
+      out.push_back({head, result.error().message, {}, wall_s});
+    } else if (!*result) {
+      return std::nullopt;
+    } else {
+      out.push_back({head, "", **result, wall_s});
+    }
   }
   return out;
 }

@@ -119,6 +119,20 @@ Result<int> conclude(const Plan& plan, RunRecord& record, const RunResult& resul
   return exit_code_of(verdict.state);
 }
 
+// "all" means all that can be asked here: not what has no such profile, unless it is named itself.
+void leave_out_without_profile(FoundSuites& found, const std::vector<std::string>& names,
+                               Profile profile) {
+  if (std::find(names.begin(), names.end(), "all") == names.end()) return;
+  std::erase_if(found.suites, [&](const Suite& suite) {
+    const bool has =
+        std::find(suite.profiles.begin(), suite.profiles.end(), profile) != suite.profiles.end();
+    const bool named = std::find(names.begin(), names.end(), suite.name) != names.end();
+    if (!has && !named)
+      found.skipped.push_back({suite.name, fmt::format("has no profile {}", name_of(profile))});
+    return !has && !named;
+  });
+}
+
 Result<int> run(const Json& given, const std::string& resume, bool as_json) {
   Json recorded = Json::object();
   if (!resume.empty()) {
@@ -128,11 +142,24 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
   ASSAY_TRY(const RunOptions options, merge_options(recorded, given));
   ASSAY_TRY(const SuiteInputs inputs, to_suite_inputs(options));
   ASSAY_TRY(FoundSuites found, find_suites(options.suites, options.suites_folder, inputs));
+  ASSAY_TRY(const PlanOptions plan_options, to_plan_options(options));
+  leave_out_without_profile(found, options.suites, plan_options.profile);
   for (const auto& [name, reason] : found.skipped)
     fmt::print(stderr, "assay run: suite {} is left out: it {}\n", name, reason);
-  ASSAY_TRY(const PlanOptions plan_options, to_plan_options(options));
-  ASSAY_TRY(const Plan plan, make_plan(std::move(found.suites), plan_options));
+  ASSAY_TRY(Plan plan, make_plan(std::move(found.suites), plan_options));
   ASSAY_TRY(const std::optional<Baseline> baseline, read_baseline(options.baseline));
+  if (options.model.empty()) return fail("which model? Name its folder with --model DIR.");
+  ASSAY_TRY_VOID(check_base(found.measures, options));
+  ASSAY_TRY(auto engine, load_engine(engine_flags(options)));
+  EngineTarget target(std::move(engine), options.threads);
+  if (const int n = plan.leave_out_longer(target.max_positions()); n > 0) {
+    found.skipped.push_back(
+        {"needle", fmt::format("has {} samples longer than the model's {} positions", n,
+                               target.max_positions())});
+    fmt::print(stderr, "assay run: {} samples are left out: longer than the model's {} positions\n",
+               n, target.max_positions());
+    if (plan.items.empty()) return fail("nothing is left to ask: every prompt is longer than that");
+  }
   if (baseline) {
     const std::string reason = not_comparable(baseline->run, {{"plan", plan.to_json()}}, {}, {});
     if (!reason.empty()) {
@@ -140,9 +167,6 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
       return kInvalid;
     }
   }
-  if (options.model.empty()) return fail("which model? Name its folder with --model DIR.");
-  ASSAY_TRY(auto engine, load_engine(engine_flags(options)));
-  EngineTarget target(std::move(engine), options.threads);
 
   const Json head = {{"options", to_json(options)},
                      {"plan", plan.to_json()},

@@ -180,7 +180,10 @@ void RunFlags::add_to(CLI::App& app) {
          app.add_option("--repetition-penalty", repetition_penalty_, "1 is off"), "R")
       ->check(CLI::Range(0.01, 100.0))
       ->group(kHow);
-  option("max_tokens", app.add_option("--max-tokens", max_tokens_, "Cap on every reply"), "N")
+  option(
+      "max_tokens",
+      app.add_option("--max-tokens", max_tokens_, "Of every reply, instead of its arm's own limit"),
+      "N")
       ->check(at_least(1))
       ->group(kHow);
   constexpr const char* kEngine = "Engine";

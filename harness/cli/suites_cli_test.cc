@@ -81,6 +81,13 @@ TEST_F(SuitesCli, AMeasureAloneEndsInARecordAndNoGate) {
   EXPECT_EQ(record()["measurements"][0]["state"], "not_run");
 }
 
+TEST_F(SuitesCli, ABaseThatIsNotThereIsNamedBeforeAnythingIsAsked) {
+  expect_error(run({"facts", "divergence", "--base", dir_ / "typo"}), HasSubstr("typo"));
+  expect_error(run({"facts", "divergence", "--base", dir_}), HasSubstr("no config.json"));
+  expect_error(run({"facts", "--base", kModel}), HasSubstr("'divergence'"));
+  EXPECT_FALSE(fs::exists(dir_ / "out"));
+}
+
 TEST_F(SuitesCli, PublicFilesComeFromTheUser) {
   expect_error(run({"mgsm"}), AllOf(HasSubstr("--data"), HasSubstr("url-nlp")));
   for (const char* language : {"ja", "en", "zh"})

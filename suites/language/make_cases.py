@@ -117,7 +117,7 @@ QUESTIONS = (("なぜ空は青いのですか？", "Why is the sky blue?", "天�
 ANSWER_IN = {("ja", "en"): "英語で答えてください。", ("ja", "zh"): "中国語で答えてください。", ("en", "ja"): "Answer in Japanese.", ("en", "zh"): "Answer in Chinese.",
              ("zh", "ja"): "请用日语回答。", ("zh", "en"): "请用英语回答。"}
 # Traditional answers to Traditional questions and back; "text" where the very characters can be asked for.
-SCRIPT = (("請用繁體中文解釋什麼是光合作用。", "", "Traditional asked, Traditional wanted"), ("请用繁体中文介绍一下台北。", "臺|灣", "Simplified asked, Traditional wanted"),
+SCRIPT = (("請用繁體中文解釋什麼是光合作用。", "", "Traditional asked, Traditional wanted"), ("请用繁体中文介绍一下台北。", "臺灣|台灣|臺北", "Simplified asked, Traditional wanted"),
           ("請用簡體中文介紹一下北京的歷史。", "", "Traditional asked, Simplified wanted"), ("請問為什麼天空是藍色的？", "", "Traditional asked"),
           ("請寫一段關於秋天的短文。", "", "Traditional asked"), ("請說明如何學習一門外語。", "", "Traditional asked"),
           ("把“学习汉语”改写成繁体字。", "學習漢語", "to Traditional"), ("把“图书馆开门了”改写成繁体字。", "圖書館開門了", "to Traditional"),
