@@ -62,6 +62,10 @@ Result<MgsmCases> load_mgsm_cases(const Json& spec, const std::string& where,
         "--data "
         "DIR.",
         where);
+  std::error_code ignored;
+  if (!fs::is_directory(data, ignored))
+    return fail("--data {}: expected the folder that holds the files, found {}", data.string(),
+                fs::exists(data, ignored) ? "a file" : "nothing");
   MgsmCases out;
   Hasher hasher;
   std::size_t n_problems = 0;

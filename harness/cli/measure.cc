@@ -108,7 +108,17 @@ Result<void> check_readable_base(const std::string& file) {
 }  // namespace
 
 Result<void> check_base(const std::vector<MeasureSuite>& suites, const RunOptions& options) {
-  if (options.base.empty()) return {};
+  if (options.base.empty()) {
+    // Of "all" it is left out, and on record as not run; named itself, it is asked for in vain.
+    for (const MeasureSuite& suite : suites) {
+      const std::string& name = head_of(suite).name;
+      const bool named =
+          std::find(options.suites.begin(), options.suites.end(), name) != options.suites.end();
+      if (named && std::holds_alternative<DivergenceSuite>(suite))
+        return fail("suite '{}' {}", name, kNoBase);
+    }
+    return {};
+  }
   const bool used = std::any_of(suites.begin(), suites.end(), [](const MeasureSuite& suite) {
     return std::holds_alternative<DivergenceSuite>(suite);
   });

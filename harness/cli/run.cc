@@ -144,6 +144,10 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
   ASSAY_TRY(FoundSuites found, find_suites(options.suites, options.suites_folder, inputs));
   ASSAY_TRY(const PlanOptions plan_options, to_plan_options(options));
   leave_out_without_profile(found, options.suites, plan_options.profile);
+  if (!inputs.haystacks.empty() &&
+      std::none_of(found.suites.begin(), found.suites.end(),
+                   [](const Suite& suite) { return suite.needle != nullptr; }))
+    return fail("--haystack: no suite of this run hides needles. Ask for 'needle' or 'all'.");
   for (const auto& [name, reason] : found.skipped)
     fmt::print(stderr, "assay run: suite {} is left out: it {}\n", name, reason);
   ASSAY_TRY(Plan plan, make_plan(std::move(found.suites), plan_options));

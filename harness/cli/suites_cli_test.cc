@@ -51,6 +51,8 @@ TEST_F(SuitesCli, AHaystackOfOnesOwnMustBeLongEnough) {
   };
   expect_error(with("en:" + (dir_ / "short.txt").string()), HasSubstr("LANGUAGE=FILE"));
   expect_error(with("en=" + (dir_ / "none.txt").string()), HasSubstr("none.txt"));
+  expect_error(run({"facts", "--haystack", "en=" + (dir_ / "short.txt").string()}),
+               HasSubstr("'needle'"));
   const Outcome o = with("en=" + (dir_ / "short.txt").string());
   EXPECT_EQ(o.code, 3) << "samples that could not be built make a run invalid, not a model bad";
   EXPECT_THAT(o.out, AllOf(HasSubstr("every case runs"), HasSubstr("short.txt")));
@@ -75,10 +77,12 @@ TEST_F(SuitesCli, AHaystackOfOnesOwnIsWhatTheNeedleLiesIn) {
 }
 
 TEST_F(SuitesCli, AMeasureAloneEndsInARecordAndNoGate) {
-  const Outcome o = run({"divergence", "--limit", "3"});
-  EXPECT_EQ(o.code, 3) << "without a base nothing was measured";
-  EXPECT_THAT(o.out, HasSubstr("--base"));
-  EXPECT_EQ(record()["measurements"][0]["state"], "not_run");
+  expect_error(run({"divergence"}), HasSubstr("needs --base"));
+  EXPECT_FALSE(fs::exists(dir_ / "out"));
+  const Outcome o = run({"throughput"});
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.out, AllOf(HasSubstr("tokens/s"), HasSubstr("1 measurement made")));
+  EXPECT_EQ(record()["measurements"][0]["state"], "measured");
 }
 
 TEST_F(SuitesCli, ABaseThatIsNotThereIsNamedBeforeAnythingIsAsked) {
@@ -97,6 +101,7 @@ TEST_F(SuitesCli, PublicFilesComeFromTheUser) {
   EXPECT_EQ(samples().size(), 3u);
   write(dir_ / "mgsm_zh.tsv", "no tab here\n");
   fs::remove_all(dir_ / "out");
+  expect_error(run({"mgsm", "--data", dir_ / "mgsm_en.tsv"}), HasSubstr("a file"));
   expect_error(run({"mgsm", "--data", dir_}), AllOf(HasSubstr("mgsm_zh.tsv:1"), HasSubstr("tab")));
 }
 
