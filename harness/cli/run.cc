@@ -181,8 +181,10 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
                                                  : fs::path(default_out(options.suites));
   ASSAY_TRY(RunRecord record,
             resume.empty() ? RunRecord::create(folder, head) : RunRecord::resume(folder, head));
-  fmt::print(stderr, "assay run: {} samples, profile {}, into {}\n", plan.items.size(),
-             options.profile, folder.string());
+  const std::string n_samples =
+      plan.items.empty() ? "" : fmt::format("{} samples, ", plan.items.size());
+  fmt::print(stderr, "assay run: {}profile {}, into {}\n", n_samples, options.profile,
+             folder.string());
 
   std::signal(SIGINT, on_interrupt);
   std::signal(SIGTERM, on_interrupt);
