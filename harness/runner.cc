@@ -102,6 +102,7 @@ Result<Request> prepare(const Plan& plan, const PlanItem& item, const Target& ta
     request.reask_prompt = std::move(reask.ids);
     question.truth = std::move(needle.truth);
     sample.question = std::move(needle.question);
+    question.text = sample.question;
     sample.expected = fmt::format("{}", fmt::join(question.truth.expected, ", "));
   }
   if (!c.prefill.empty()) {

@@ -150,9 +150,9 @@ bool reaches(const Question& question, const std::string& thinking) {
       return find_accepted(thinking, question.expected).has_value();
     case Scoring::kNeedle: {
       // Other values may stand there too: the thinking may look at every key.
-      const NeedleTruth all{question.truth.expected, {}};
-      return !all.expected.empty() &&
-             std::all_of(all.expected.begin(), all.expected.end(), [&](const std::string& value) {
+      const std::vector<std::string>& wanted = question.truth.expected;
+      return !wanted.empty() &&
+             std::all_of(wanted.begin(), wanted.end(), [&](const std::string& value) {
                return find_accepted(thinking, value).has_value();
              });
     }
