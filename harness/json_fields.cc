@@ -41,6 +41,13 @@ Result<std::string> JsonFields::text(std::string_view key) const {
   return value->get<std::string>();
 }
 
+Result<std::string> JsonFields::name(std::string_view key) const {
+  ASSAY_TRY(std::string value, text(key));
+  if (value.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_-") != std::string::npos)
+    return fail("{}: '{}' may have a-z, 0-9, '-' and '_', got '{}'", where_, key, value);
+  return value;
+}
+
 Result<std::string> JsonFields::text_or(std::string_view key, std::string_view absent) const {
   if (!has(key)) return std::string(absent);
   return text(key);

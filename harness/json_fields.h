@@ -22,6 +22,8 @@ class JsonFields {
   const std::string& where() const { return where_; }
   bool has(std::string_view key) const;
   Result<std::string> text(std::string_view key) const;  // required, not empty
+  // A text of a-z, 0-9, '-' and '_': what becomes part of a folder's name and of keys.
+  Result<std::string> name(std::string_view key) const;
   Result<std::string> text_or(std::string_view key, std::string_view absent) const;
   Result<bool> boolean(std::string_view key) const;
   Result<long> integer(std::string_view key, long min, long max) const;

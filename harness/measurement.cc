@@ -18,9 +18,7 @@ Result<MeasureHead> parse_measure_head(const JsonFields& fields, std::string_vie
   if (head.measure != measure)
     return fail("{}: 'measure' must be \"{}\" here, got \"{}\"", fields.where(), measure,
                 head.measure);
-  ASSAY_TRY(head.name, fields.text("name"));
-  if (head.name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_-") != std::string::npos)
-    return fail("{}: 'name' may have a-z, 0-9, '-' and '_', got '{}'", fields.where(), head.name);
+  ASSAY_TRY(head.name, fields.name("name"));
   ASSAY_TRY(const long version, fields.integer("version", 1, 1 << 30));
   head.version = static_cast<int>(version);
   ASSAY_TRY(head.title, fields.text("title"));

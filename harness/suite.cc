@@ -173,10 +173,7 @@ Result<Suite> parse_head(std::string_view text, std::string_view source) {
   const std::string where(source);
   ASSAY_TRY([[maybe_unused]] const long format, fields.integer("format", 1, 1));
   Suite suite;
-  ASSAY_TRY(suite.name, fields.text("name"));
-  // The name becomes part of a folder's name and of every sample's key.
-  if (suite.name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_-") != std::string::npos)
-    return fail("{}: 'name' may have a-z, 0-9, '-' and '_', got '{}'", where, suite.name);
+  ASSAY_TRY(suite.name, fields.name("name"));
   ASSAY_TRY(const long version, fields.integer("version", 1, 1 << 30));
   suite.version = static_cast<int>(version);
   ASSAY_TRY(suite.title, fields.text("title"));

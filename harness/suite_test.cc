@@ -82,6 +82,11 @@ TEST(Suite, AGateThatSelectsNoCaseIsAnError) {
   EXPECT_THAT(suite.error().message, AllOf(HasSubstr("gates[0]"), HasSubstr("selects no case")));
 }
 
+TEST(Suite, ANameThatCannotBePartOfAPathIsRefused) {
+  EXPECT_THAT(error_of_json("\"name\": \"sums\"", "\"name\": \"../sums\""),
+              AllOf(HasSubstr("suite.json"), HasSubstr("'name' may have"), HasSubstr("'../sums'")));
+}
+
 TEST(Suite, AGateNeedsExactlyOneLimit) {
   EXPECT_THAT(error_of_json("\"min\": 0.75", "\"min\": 0.75, \"max\": 1"),
               HasSubstr("exactly one"));
