@@ -196,11 +196,13 @@ Result<int> accept(const Options& o) {
     return fail("{} is not valid, so its replies are no evidence: {}", o.run,
                 verdict.at("problems").empty() ? "" : verdict["problems"][0].get<std::string>());
   const Json overridden = run.at("options");
-  for (const char* sampler :
+  for (std::string flag :
        {"temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens"})
-    if (overridden.contains(sampler) && !overridden[sampler].is_null())
-      return fail("{} was made with --{} {}: a golden has the suites' own samplers", o.run, sampler,
-                  overridden[sampler].dump());
+    if (const Json value = overridden.value(flag, Json()); !value.is_null()) {
+      std::replace(flag.begin(), flag.end(), '_', '-');
+      return fail("{} was made with --{} {}: a golden has the suites' own samplers", o.run, flag,
+                  value.dump());
+    }
   ASSAY_TRY(const RunOptions options, merge_options(run.at("options"), Json::object()));
   ASSAY_TRY(std::vector<Suite> suites, clean_suites(options, run));
   ASSAY_TRY(const PlanOptions plan_options, to_plan_options(options));
