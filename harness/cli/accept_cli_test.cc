@@ -27,10 +27,9 @@ class AcceptCli : public Cli {
   }
   // A model of random weights regresses in every gate; that is no matter here.
   Outcome run(const std::string& out, const std::vector<std::string>& more = {}) const {
-    std::vector<std::string> all = {"run",        "facts",        "--suites", dir_ / "suites",
-                                    "--model",    dir_ / "tiny",  "--limit",  "6",
-                                    "--golden",   dir_ / "golden", "--out",   dir_ / out,
-                                    "--max-tokens", "12"};
+    std::vector<std::string> all = {
+        "run", "facts",    "--suites",      dir_ / "suites", "--model",  dir_ / "tiny",  "--limit",
+        "6",   "--golden", dir_ / "golden", "--out",         dir_ / out, "--max-tokens", "12"};
     if (!more.empty()) all.insert(all.end(), more.begin(), more.end());
     return assay(all);
   }
@@ -138,7 +137,8 @@ TEST_F(AcceptCli, OneCaseIsAcceptedAlone) {
                AllOf(HasSubstr("no reply"), HasSubstr(id)));
   const Outcome o = accept({dir_ / "first", "--case", key});
   ASSERT_EQ(o.code, 0) << o.err;
-  EXPECT_THAT(o.out, AllOf(HasSubstr("1 replies changed"), HasSubstr("at token 0"), HasSubstr(key)));
+  EXPECT_THAT(o.out,
+              AllOf(HasSubstr("1 replies changed"), HasSubstr("at token 0"), HasSubstr(key)));
   lines[2] = before[2];
   EXPECT_EQ(replies_in(into), lines) << "the others stay as they were";
 }
