@@ -178,7 +178,8 @@ GoldenCheck check_golden(const Golden& golden, const std::string& folder, const 
   return check;
 }
 
-Result<void> measure_noise(Golden& golden, const Plan& plan, Target& other, int n_replies) {
+Result<void> measure_noise(Golden& golden, const Plan& plan, Target& other, int n_replies,
+                           const std::function<void(int n_done, int n_total)>& on_done) {
   ASSAY_TRY(const std::vector<Asked> all, asked_of(golden, plan, other));
   if (all.empty()) return fail("none of the golden's replies is asked by these suites");
   std::vector<const GoldenReply*> chosen;
@@ -191,6 +192,7 @@ Result<void> measure_noise(Golden& golden, const Plan& plan, Target& other, int 
   }
   GoldenCheck check;
   Result<void> failed;
+  int n_done = 0;
   other.score(given,
               [&](std::size_t i, Result<std::vector<StepFigures>> steps) {
                 if (steps) {
@@ -198,6 +200,7 @@ Result<void> measure_noise(Golden& golden, const Plan& plan, Target& other, int 
                 } else if (failed) {
                   failed = fail("{}: {}", chosen[i]->key, steps.error().message);
                 }
+                if (on_done) on_done(++n_done, static_cast<int>(given.size()));
               },
               {});
   ASSAY_TRY_VOID(failed);

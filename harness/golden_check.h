@@ -60,7 +60,8 @@ GoldenCheck check_golden(const Golden& golden, const std::string& folder, const 
 // its replies, evenly spread, times kNoiseFactor: the largest of some positions is not the largest
 // of all. The golden's own backend gets the same floor, and so has the other one.
 inline constexpr double kNoiseFactor = 2;
-Result<void> measure_noise(Golden& golden, const Plan& plan, Target& other, int n_replies);
+Result<void> measure_noise(Golden& golden, const Plan& plan, Target& other, int n_replies,
+                           const std::function<void(int n_done, int n_total)>& on_done = {});
 
 // A divergence is a regression, whatever the gates say; what cannot be compared is not valid.
 void add_goldens(Verdict& verdict, std::span<const GoldenCheck> checks);

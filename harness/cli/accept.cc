@@ -12,6 +12,7 @@
 #include "harness/cli/at_least.h"
 #include "harness/cli/command_line.h"
 #include "harness/cli/engine_flags.h"
+#include "harness/cli/progress.h"
 #include "harness/cli/run_options.h"
 #include "harness/cli/verb.h"
 #include "harness/engine_target.h"
@@ -233,7 +234,10 @@ Result<int> accept(const Options& o) {
   show(differences, was.replies.size(), target, o.all);
   // Floors of other backends hold as long as the replies do.
   if (differences.empty()) golden.noise = was.noise;
-  ASSAY_TRY_VOID(measure_noise(golden, plan, target, o.n_noise_replies));
+  Bar bar(fmt::format("noise floor of {} against {}", o.noise_backend,
+                      golden.made.value("backend", "")));
+  ASSAY_TRY_VOID(measure_noise(golden, plan, target, o.n_noise_replies,
+                               [&](int n, int of) { bar.show(n, of); }));
   const NoiseFloor& noise = golden.noise.at(target.identity().at("backend").get<std::string>());
   fmt::print(
       "noise floor of {} against {}: log p {:.2g}, margin {:.2g} nats ({} × the largest of {} "

@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <csignal>
 #include <memory>
 #include <optional>
@@ -82,20 +81,12 @@ Result<std::vector<GoldenCheck>> check_goldens(const RunOptions& options, const 
   ASSAY_TRY(const auto folders, find_goldens(options.golden, target.identity()));
   for (const fs::path& folder : folders) {
     ASSAY_TRY(const Golden golden, read_golden(folder));
-    fmt::print(stderr, "golden {}\n", golden.name);
-    ProgressPrinter printer;
-    const auto start = std::chrono::steady_clock::now();
+    Bar bar("assay run: golden " + golden.name);
     std::stop_source stop;
     checks.push_back(
         check_golden(golden, folder.string(), plan, target, stop.get_token(), [&](int n, int of) {
           if (interrupted()) stop.request_stop();
-          Progress progress;
-          progress.n_done = n;
-          progress.n_total = of;
-          progress.elapsed_s =
-              std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-          progress.finished = n == of;
-          printer.show(progress);
+          bar.show(n, of);
         }));
     if (interrupted()) break;
   }
