@@ -149,8 +149,8 @@ std::string PlantedFault::text() const {
   return "";
 }
 
-std::shared_ptr<const BackendModel> plant(std::shared_ptr<const BackendModel> model,
-                                          const PlantedFault& fault) {
+std::shared_ptr<const BackendModel> with_fault(std::shared_ptr<const BackendModel> model,
+                                               const PlantedFault& fault) {
   if (!fault.is_planted() || fault.is_of_draws()) return model;
   return std::make_shared<FaultyModel>(std::move(model), fault);
 }

@@ -37,8 +37,8 @@ struct PlantedFault {
 };
 
 // The model with the fault in its executors; faults of draws leave it as it is.
-std::shared_ptr<const BackendModel> plant(std::shared_ptr<const BackendModel> model,
-                                          const PlantedFault& fault);
+std::shared_ptr<const BackendModel> with_fault(std::shared_ptr<const BackendModel> model,
+                                               const PlantedFault& fault);
 
 // In place of sample(), for faults of draws.
 Sampled sample_with_fault(const PlantedFault& fault, std::span<const float> logits,
