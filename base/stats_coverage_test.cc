@@ -16,7 +16,7 @@ namespace {
 constexpr int kDraws = 4000;
 // Of 4000 intervals that cover with 95 % fewer than 3747 hold the truth with probability 9.1e-5 (R:
 // pbinom(3746, 4000, 0.95)): a right interval is not failed by an unlucky seed. Of those that cover
-// with 90 % (z of 1.64 for 1.96, say) so many hold it with probability below 1e-20 (R:
+// with 90 % (z of 1.64 for 1.96, say) so many hold it with probability below 2e-16 (R:
 // pbinom(3746, 4000, 0.90, lower = FALSE)).
 constexpr int kLeastHeld = 3747;
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/stats.h"
+#include "harness/compare_length.h"
 #include "harness/compare_rules.h"
 #include "harness/metrics.h"
 #include "harness/sample.h"
@@ -52,13 +53,8 @@ struct PairedRow {
 };
 inline constexpr std::string_view kSmallSuites = "small suites";
 
-// How long thinking is, over pairs that closed it on both sides.
-struct LengthRow {
-  std::string suite, arm, language, family;
-  int n = 0, n_clusters = 0;     // pairs that closed on both sides
-  int n_left_out = 0;            // pairs in which one side did not, so its length is not known
-  Interval ratio = {1, 0, 1e9};  // candidate / base, geometric mean, clustered 95 %
-  double p = 1, p_holm = 1;      // Wilcoxon signed-rank over the clusters' mean log ratios
+// How long thinking is, with what it says.
+struct JudgedLength : LengthRow {
   RowVerdict verdict = RowVerdict::kPass;
 };
 // Thinking that is longer by this factor is a regression, shorter by it a warning.
@@ -85,10 +81,12 @@ struct Flip {
 };
 
 struct Comparison {
-  std::vector<PairedRow> rows;     // accuracy first
-  std::vector<LengthRow> lengths;  // of arms that think
-  std::vector<Flip> flips;         // regressed first
+  std::vector<PairedRow> rows;        // accuracy first
+  std::vector<JudgedLength> lengths;  // of arms that think
+  std::vector<Flip> flips;            // regressed first
   int n_pairs = 0, n_same_tokens = 0, n_both_wrong = 0;
+  int n_not_run = 0;     // pairs that are left out: a side ended in error or timeout …
+  int n_non_finite = 0;  // … but for these: the candidate met NaN or Inf where the base did not
   std::vector<std::string> regressions;  // decided at this stage, one sentence each
   std::vector<std::string> suspicions;   // that a second stage has to decide
   std::vector<std::string> warnings;
@@ -98,7 +96,8 @@ struct Comparison {
 
 // The first stage. A row is *suspected* if its raw p is below kAlpha and its net drop reaches its
 // suite's floor. Where nothing is drawn and engines repeat their bits, it is decided here: a
-// regression if also its adjusted p is below kAlpha. Samples that did not run on either side are
+// regression if also its adjusted p is below kAlpha. NaN or Inf that the base did not meet is one
+// without statistics. Samples that did not run on either side are
 // left out of the pairs: the validity of each run is its own gate's affair. Ungated samples are
 // pairs and may be flips, but no row counts them.
 Comparison compare(std::span<const Sample> base, std::span<const Sample> candidate,

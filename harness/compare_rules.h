@@ -8,13 +8,14 @@
 #include <string_view>
 
 #include "base/json.h"
+#include "harness/suite.h"
 
 namespace assay::harness {
 
 struct Plan;
 
 // A drop below alpha that reaches a suite's floor, a share of a row's samples, is a regression.
-inline constexpr double kAlpha = 0.01, kFloor = 0.02;
+inline constexpr double kAlpha = 0.01, kFloor = kDefaultFloor;
 // A suite with fewer gated pairs shares a family with others as small.
 inline constexpr int kSmallSuite = 50;
 

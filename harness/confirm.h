@@ -51,7 +51,7 @@ std::string_view name_of(ConfirmationState state);
 struct Confirmation {
   ConfirmationState state = ConfirmationState::kNotNeeded;
   std::vector<ConfirmedRow> rows;        // one for each suspected row
-  int n_discordant = 0, n_controls = 0;  // cases
+  int n_cases = 0;                       // asked again, controls included
   int n_missing = 0;                     // pairs of draws of which a side did not run
   std::vector<std::string> regressions;  // one sentence each
   std::vector<std::string> problems;     // why it is inconclusive
@@ -61,6 +61,9 @@ struct Confirmation {
 // kAlpha and its draws fell; that the drop is large enough was seen in the first.
 Confirmation confirm(const Comparison& first, std::span<const Sample> base_again,
                      std::span<const Sample> candidate_again);
+
+// The first stage with what the second decided of its suspected rows. Inconclusive: unchanged.
+Comparison settled(Comparison first, const Confirmation& second);
 
 Json to_json(const Confirmation& confirmation);
 
