@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "harness/compare.h"
+#include "harness/confirm.h"
 #include "harness/metrics.h"
 #include "harness/plan.h"
 #include "harness/sample.h"
@@ -15,9 +16,15 @@
 
 namespace assay::harness {
 
-enum class VerdictState { kPass, kRegression, kInvalid };
-std::string_view name_of(VerdictState state);  // "pass", "regression", "invalid"
-int exit_code_of(VerdictState state);          // 0, 1, 3 (2 is an error before there is a verdict)
+enum class VerdictState {
+  kPass,
+  kWarn,  // nothing is decided, and something is worth a look
+  kRegression,
+  kInvalid,  // nothing can be concluded; or a regression is suspected and was not confirmed yet
+};
+std::string_view name_of(VerdictState state);  // "pass", "warn", "regression", "invalid"
+// 0, 0, 1, 3 (2 is an error before there is a verdict)
+int exit_code_of(VerdictState state);
 
 enum class GateState { kPass, kFail, kNotRun };
 std::string_view name_of(GateState state);
@@ -35,6 +42,7 @@ struct Verdict {
   VerdictState state = VerdictState::kInvalid;
   std::string summary;                // one sentence
   std::vector<std::string> problems;  // why it is invalid, or what regressed
+  std::vector<std::string> warnings;  // what is worth a look
   std::vector<GateResult> gates;
   SamplerCheck sampler;  // of sampled arms
 };
@@ -50,7 +58,16 @@ Verdict judge(const Plan& plan, std::span<const Sample> samples, int n_measured 
 
 // The verdict of a run that has a baseline: a regression against it is one, and what cannot be
 // compared (`reason`, see not_comparable) is not valid.
-void add_comparison(Verdict& verdict, const Comparison& comparison, const std::string& reason);
+// Of a comparison that has been confirmed, its `settled` form (harness/confirm.h) and what the
+// second stage found. `whose` names the two runs where a command is suggested.
+struct ComparedRuns {
+  std::string base = "BASE", candidate = "CANDIDATE";
+};
+void add_comparison(Verdict& verdict, const Comparison& comparison, const std::string& reason,
+                    const Confirmation& confirmation = {}, const ComparedRuns& whose = {});
+
+// A further finding of a comparison (fidelity, speed) that has its own rule.
+void add_finding(Verdict& verdict, VerdictState state, std::string sentence);
 
 Json to_json(const Verdict& verdict);
 
