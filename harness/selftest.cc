@@ -157,7 +157,7 @@ Detection detect(const SelftestFault& fault, const Plan& plan, std::span<const S
   }
   d.state = name_of(judged.verdict.state);
   d.by = std::move(judged.why);
-  if (!is_accusing(judged.verdict.state)) return d;
+  if (!d.caught()) return d;
   d.n_needed = samples_needed(plan, rules, base, run.samples);
   d.minutes_needed = d.minutes * d.n_needed / std::max(1, d.n_samples);
   return d;

@@ -34,7 +34,10 @@ struct Detection {
   int n_samples = 0;            // asked
   int n_needed = 0;             // samples of a smaller run that would still have caught it; 0: none
   double minutes = 0, minutes_needed = 0;  // by the clock, on the machine of the run
-  bool caught() const { return state == "regression" || state == "invalid" || state == "refused"; }
+  // A run that is not valid for a reason that a healthy one has too (too few samples) is no catch.
+  bool caught() const {
+    return !by.empty() && (state == "regression" || state == "invalid" || state == "refused");
+  }
 };
 
 // `base` is a healthy model's run of the same plan.

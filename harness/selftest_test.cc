@@ -188,6 +188,16 @@ TEST(SelftestDetect, ASamplerThatDrawsSomethingElseIsNamedFirst) {
   EXPECT_LE(d.n_needed, 60);
 }
 
+TEST(SelftestDetect, WhatAHealthyRunIsToldTooIsNoCatch) {
+  const Plan plan = small_plan();  // too few samples for a comparison
+  FaultRun run;
+  run.samples = healthy(plan);
+  for (Sample& s : run.samples) s.draws.reset();
+  const Detection d = detect(fault_named("kv-every-step"), plan, run.samples, run);
+  EXPECT_EQ(d.state, "invalid");
+  EXPECT_FALSE(d.caught());
+}
+
 TEST(SelftestDetect, OtherPromptsAreNotComparable) {
   const Plan plan = wide_plan();
   FaultRun run;
@@ -280,6 +290,7 @@ TEST(SelftestVerdict, AMissedStrongFaultOrFrequentAccusationsFail) {
   caught.strong = missed.strong = true;
   caught.state = "regression";
   missed.state = "warn";
+  caught.by = {"gate a/b"};
   EXPECT_TRUE(selftest_passes(std::vector{caught}, {}));
   EXPECT_FALSE(selftest_passes(std::vector{caught, missed}, {}));
   missed.strong = false;
