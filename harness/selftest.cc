@@ -151,14 +151,18 @@ Detection detect(const SelftestFault& fault, const Plan& plan, std::span<const S
   const bool has_second = !run.candidate_again.empty();
   Judged judged =
       judge_pair(plan, rules, base, run.samples, has_second ? &second : nullptr, &first);
-  for (const std::string& problem : run.golden_problems) {
-    add_finding(judged.verdict, VerdictState::kRegression, "golden: " + problem);
-    judged.why.push_back("golden: " + problem);
-  }
+  add_goldens(judged.verdict, run.goldens);
+  for (const GoldenCheck& check : run.goldens)
+    if (check.diverged())
+      judged.why.push_back(fmt::format("golden {}: {} of {} replies", check.name,
+                                       check.divergences.size(), check.n_replies));
   d.state = name_of(judged.verdict.state);
   d.by = std::move(judged.why);
   if (!d.caught()) return d;
-  d.n_needed = samples_needed(plan, rules, base, run.samples);
+  // Seen by a golden alone, it needed the whole run.
+  d.n_needed = is_seen_in({plan, {base.begin(), base.end()}, run.samples}, rules)
+                   ? samples_needed(plan, rules, base, run.samples)
+                   : d.n_samples;
   d.minutes_needed = d.minutes * d.n_needed / std::max(1, d.n_samples);
   return d;
 }

@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "base/stats.h"
 #include "harness/confirm.h"
+#include "harness/golden_check.h"
 #include "harness/plan.h"
 #include "harness/sample.h"
 #include "harness/selftest_faults.h"
@@ -22,7 +23,7 @@ struct FaultRun {
   std::string refused;          // the model could not be loaded, and why; then nothing else is set
   std::vector<Sample> samples;  // in plan order
   std::vector<Sample> base_again, candidate_again;  // the second stage, where it was needed
-  std::vector<std::string> golden_problems;  // what teacher-forced goldens of the model found
+  std::vector<GoldenCheck> goldens;  // of exactly this model: there are none where files changed
   double wall_s = 0;
 };
 

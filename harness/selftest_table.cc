@@ -13,10 +13,13 @@ std::string outcome_of(const Detection& d) {
   return d.strong ? "MISSED" : "missed";
 }
 
+// A refusal says what to do next, which here is nothing.
+std::string first_sentence(const std::string& text) { return text.substr(0, text.find(". ")); }
+
 std::string reasons_of(const Detection& d) {
   std::string out;
   for (std::size_t i = 0; i < std::min(d.by.size(), kShownReasons); ++i)
-    out += (i == 0 ? "" : "; ") + d.by[i];
+    out += (i == 0 ? "" : "; ") + first_sentence(d.by[i]);
   if (d.by.size() > kShownReasons) out += fmt::format("; {} more", d.by.size() - kShownReasons);
   return out;
 }

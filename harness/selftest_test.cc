@@ -212,10 +212,16 @@ TEST(SelftestDetect, AGoldenCatchesWhatNoSampleShows) {
   const Plan plan = wide_plan();
   FaultRun run;
   run.samples = healthy(plan);
-  run.golden_problems = {"arithmetic/x: top-1 differs at token 700"};
+  GoldenCheck golden;
+  golden.name = "bf16";
+  golden.n_replies = 5;
+  run.goldens = {golden};
+  EXPECT_EQ(detect(fault_named("kv-once"), plan, healthy(plan), run).state, "pass");
+  run.goldens[0].divergences.push_back({.key = "sums/direct/en-001", .position = 700});
   const Detection d = detect(fault_named("kv-once"), plan, healthy(plan), run);
   EXPECT_EQ(d.state, "regression");
-  EXPECT_THAT(d.by, ElementsAre("golden: arithmetic/x: top-1 differs at token 700"));
+  EXPECT_THAT(d.by, ElementsAre("golden bf16: 1 of 5 replies"));
+  EXPECT_EQ(d.n_needed, 480);
 }
 
 TEST(SelftestDetect, IsOnRecordAndReadAgain) {

@@ -111,9 +111,12 @@ class Selftest {
   Selftest(const Options& o, Profile profile)
       : o_(o),
         profile_(profile),
-        lab_({.model = o.model, .vq = o.vq, .out = o.out, .threads = o.threads, .interrupted = [] {
-                return interrupt_signal != 0;
-              }}) {}
+        lab_({.model = o.model,
+              .vq = o.vq,
+              .golden = ASSAY_GOLDEN_DIR,
+              .out = o.out,
+              .threads = o.threads,
+              .interrupted = [] { return interrupt_signal != 0; }}) {}
 
   Result<int> run(const std::vector<SelftestFault>& faults) {
     ASSAY_TRY(plan_, detection_plan(o_, profile_));
@@ -215,6 +218,9 @@ class Selftest {
     auto target = lab_.load(model, fault.engine);
     if (!target) {
       run.refused = target.error().message;
+      // Where the copy lay is nobody's business.
+      if (run.refused.starts_with(model))
+        run.refused = fault.name + run.refused.substr(model.size());
     } else {
       const fs::path folder = file("runs") / fault.name;
       ASSAY_TRY(Answers answers, lab_.ask(plan_, **target, folder));
@@ -222,6 +228,9 @@ class Selftest {
       run.samples = *std::move(answers);
       ASSAY_TRY(const bool finished, second_stage(fault, *base, **target, folder, run));
       if (!finished) return {};
+      ASSAY_TRY(auto goldens, lab_.check_goldens(plan_, **target));
+      if (!goldens) return {};
+      run.goldens = *std::move(goldens);
     }
     lab_.discard(fault);
     run.wall_s = seconds_since(start);

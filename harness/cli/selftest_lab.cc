@@ -209,4 +209,20 @@ Result<Answers> Lab::ask(const Plan& plan, EngineTarget& target, const fs::path&
   return std::move(result.samples);
 }
 
+Result<std::optional<std::vector<GoldenCheck>>> Lab::check_goldens(const Plan& plan,
+                                                                   EngineTarget& target) const {
+  std::vector<GoldenCheck> out;
+  ASSAY_TRY(const auto folders, find_goldens(options_.golden, target.identity()));
+  for (const fs::path& folder : folders) {
+    ASSAY_TRY(const Golden golden, read_golden(folder));
+    std::stop_source stop;
+    out.push_back(
+        check_golden(golden, folder.string(), plan, target, stop.get_token(), [&](int, int) {
+          if (options_.interrupted()) stop.request_stop();
+        }));
+    if (stop.stop_requested()) return std::nullopt;
+  }
+  return out;
+}
+
 }  // namespace assay::cli

@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/result.h"
 #include "harness/engine_target.h"
+#include "harness/golden_check.h"
 #include "harness/plan.h"
 #include "harness/sample.h"
 #include "harness/selftest_faults.h"
@@ -20,6 +21,7 @@ namespace assay::cli {
 
 struct LabOptions {
   std::string model, vq;  // the healthy ones: bf16, and a VQ build of it
+  std::string golden;     // folder of goldens, by model
   fs::path out;
   int threads = 0;
   std::function<bool()> interrupted;
@@ -51,6 +53,10 @@ class Lab {
   // begun.
   Result<Answers> ask(const harness::Plan& plan, harness::EngineTarget& target,
                       const fs::path& folder);
+
+  // The model's own goldens, as far as the plan asks what they hold; none: interrupted.
+  Result<std::optional<std::vector<harness::GoldenCheck>>> check_goldens(
+      const harness::Plan& plan, harness::EngineTarget& target) const;
 
  private:
   LabOptions options_;
