@@ -53,7 +53,8 @@ TEST(Goldens, BundledModelsAreHeldToThemAndNoneIsLeftUnread) {
       ASSERT_TRUE(found) << found.error().message;
       std::set<std::string> named;
       for (const Json& suite : golden->suites) named.insert(suite.at("name"));
-      std::erase_if(found->suites, [&](const Suite& suite) { return named.erase(suite.name) == 0; });
+      std::erase_if(found->suites,
+                    [&](const Suite& suite) { return named.erase(suite.name) == 0; });
       EXPECT_THAT(named, testing::IsEmpty()) << "suites that are there no more";
       const auto plan = make_plan(std::move(found->suites), options);
       ASSERT_TRUE(plan) << plan.error().message;
