@@ -202,11 +202,12 @@ void worsen(VerdictState& state, VerdictState to) {
 
 std::string arm_of(const PairedRow& row) { return row.suite + "/" + row.arm; }
 
-// The arm whose smallest callable drop is the smallest of all; of equal ones the first.
+// The arm whose smallest callable drop is the smallest of all: of accuracy, where any can be
+// called.
 const PairedRow* most_sensitive(const Comparison& comparison) {
   const PairedRow* best = nullptr;
   for (const PairedRow& row : comparison.rows) {
-    if (!row.language.empty()) continue;
+    if (!row.language.empty() || (best != nullptr && row.metric != best->metric)) continue;
     const auto points = row.detectable_points();
     if (points && (best == nullptr || *points < *best->detectable_points())) best = &row;
   }

@@ -139,9 +139,9 @@ Result<int> judge_two(const RunFolder& base, const RunFolder& candidate, const O
   Confirmation second;
   std::string stage_two;
   if (o.confirm && first.needs_confirmation()) {
-    const fs::path folder =
-        o.confirm_out.empty() ? fs::path("out") / ("confirm-" + utc_now_for_path())
-                              : fs::path(o.confirm_out);
+    const fs::path folder = o.confirm_out.empty()
+                                ? fs::path("out") / ("confirm-" + utc_now_for_path())
+                                : fs::path(o.confirm_out);
     ASSAY_TRY(auto asked, ask_again(base, candidate, first, o.n_draws, folder));
     if (const auto* none = std::get_if<NoAnswer>(&asked)) {
       if (none->reason.empty()) return kInterrupted;
