@@ -14,6 +14,7 @@
 #include "harness/cli/progress.h"
 #include "harness/cli/run_options.h"
 #include "harness/cli/verb.h"
+#include "harness/compare_fidelity.h"
 #include "harness/console.h"
 #include "harness/engine_target.h"
 #include "harness/provenance.h"
@@ -53,7 +54,9 @@ struct Measured {
 
 void add_baseline(Verdict& verdict, RunExtras& extras, const Plan& plan, const RunRecord& record,
                   const RunResult& result, const RunFolder& baseline, const EngineTarget& target) {
-  const Json own = {{"plan", plan.to_json()}, {"provenance", {{"target", target.describe()}}}};
+  const Json own = {{"plan", plan.to_json()},
+                    {"provenance", {{"target", target.describe()}}},
+                    {"measurements", extras.measurements}};
   const std::string reason = not_comparable(baseline.run, own, baseline.samples, result.samples);
   if (!reason.empty()) return add_comparison(verdict, {}, reason);
   const Comparison compared =
@@ -65,6 +68,9 @@ void add_baseline(Verdict& verdict, RunExtras& extras, const Plan& plan, const R
     return target.engine().tokenizer().decode(one).value_or("?");
   });
   extras.comparison["baseline"] = baseline.describe();
+  const Fidelity fidelity = compare_fidelity(baseline.run, own);
+  for (const std::string& s : fidelity.warnings) add_finding(verdict, VerdictState::kWarn, s);
+  if (!fidelity.rows.empty()) extras.comparison["fidelity"] = to_json(fidelity);
 }
 
 Result<int> conclude(const Plan& plan, RunRecord& record, const RunResult& result,
@@ -74,10 +80,10 @@ Result<int> conclude(const Plan& plan, RunRecord& record, const RunResult& resul
                                         [](const Measurement& m) { return m.reason.empty(); });
   Verdict verdict = judge(plan, result.samples, static_cast<int>(n_measured));
   RunExtras extras;
-  if (baseline) add_baseline(verdict, extras, plan, record, result, *baseline, target);
   for (const NeedleCell& cell : needle_grid(result.samples))
     extras.needle_grid.push_back(to_json(cell));
   for (const Measurement& m : measured.measurements) extras.measurements.push_back(to_json(m));
+  if (baseline) add_baseline(verdict, extras, plan, record, result, *baseline, target);
   for (const auto& [name, reason] : measured.skipped)
     extras.skipped.push_back({{"suite", name}, {"reason", reason}});
   Json metrics = Json::array();
