@@ -15,7 +15,7 @@ Json RunFolder::describe() const {
 Result<RunFolder> read_run(const fs::path& folder) {
   RunFolder out{folder.string(), {}, {}};
   ASSAY_TRY(out.run, read_run_json(folder));
-  const fs::path file = folder / "samples.jsonl";
+  const fs::path file = folder / kSamplesFile;
   ASSAY_TRY(const std::string text, read_file(file));
   ASSAY_TRY(SampleLines lines, parse_sample_lines(text, file.string()));
   out.samples = std::move(lines.samples);
@@ -26,7 +26,7 @@ Result<RunFolder> read_run(const fs::path& folder) {
                   file.string(), n, out.samples.size(),
                   lines.n_bytes < text.size() ? " and a torn one" : "");
   }
-  const fs::path steps = folder / "steps.bin";
+  const fs::path steps = folder / kStepsFile;
   std::error_code ignored;
   if (!fs::exists(steps, ignored)) return out;  // format 1 had none of most suites
   ASSAY_TRY(const std::string bytes, read_file(steps));

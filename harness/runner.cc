@@ -189,6 +189,12 @@ class Ticker {
 
 }  // namespace
 
+Result<PlannedPrompt> prompt_of(const Plan& plan, const PlanItem& item, const Target& target) {
+  Waiting waiting{blank_sample(plan, item), {}};
+  ASSAY_TRY(Request request, prepare(plan, item, target, waiting));
+  return PlannedPrompt{std::move(request.prompt), std::move(waiting.sample.prompt_hash)};
+}
+
 Result<RunResult> run_plan(const Plan& plan, Target& target, RunRecord& record,
                            const RunnerHooks& hooks) {
   const auto start = Clock::now();

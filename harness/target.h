@@ -69,6 +69,11 @@ struct TokenRoles {
   std::vector<int> stop;
 };
 
+// A prompt with the reply that is given to it.
+struct GivenReply {
+  std::vector<int> prompt, ids;
+};
+
 class Target {
  public:
   virtual ~Target() = default;
@@ -94,6 +99,12 @@ class Target {
   using OnDone = std::function<void(std::size_t index, Result<Reply> reply)>;
   virtual void complete(std::span<const Request> requests, const OnDone& on_done,
                         const std::function<void()>& on_token, std::stop_token stop) = 0;
+
+  // What the model thinks at every token of a given reply (teacher forcing): one StepFigures for
+  // each of its ids. `on_done` and `stop` as above. Who cannot says so for each.
+  using OnScored = std::function<void(std::size_t index, Result<std::vector<StepFigures>> steps)>;
+  virtual void score(std::span<const GivenReply> replies, const OnScored& on_done,
+                     std::stop_token stop);
 };
 
 }  // namespace assay::harness

@@ -189,15 +189,11 @@ namespace {
 // More pairs left out than this share, and the rest need not be like them.
 constexpr double kNotRunShare = 0.01;
 
-// regression > invalid > warn > pass.
+// Valid first: what cannot be concluded from stays so, whatever its rows say. And what is decided
+// stays decided, though something else is open.
 void worsen(VerdictState& state, VerdictState to) {
-  const auto weight = [](VerdictState s) {
-    return s == VerdictState::kPass      ? 0
-           : s == VerdictState::kWarn    ? 1
-           : s == VerdictState::kInvalid ? 2
-                                         : 3;
-  };
-  if (weight(to) > weight(state)) state = to;
+  const bool final = state == VerdictState::kInvalid || state == VerdictState::kRegression;
+  if (!final && to != VerdictState::kPass) state = to;
 }
 
 std::string arm_of(const PairedRow& row) { return row.suite + "/" + row.arm; }

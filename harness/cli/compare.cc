@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <variant>
 
 #include "engine/text/tokenizer.h"
 #include "harness/cli/at_least.h"
+#include "harness/cli/command_line.h"
 #include "harness/cli/compare_models.h"
 #include "harness/cli/verb.h"
 #include "harness/compare_fidelity.h"
@@ -134,53 +136,69 @@ Result<int> show_many(const std::vector<RunFolder>& runs, const Options& o) {
   return kPass;
 }
 
-Result<int> judge_two(const RunFolder& base, const RunFolder& candidate, const Options& o) {
-  Comparison first = compare(base.samples, candidate.samples, rules_of(base.run, candidate.run));
+// What both models of the runs said when they were asked for more.
+struct Further {
   Confirmation second;
-  std::string stage_two;
+  std::string folder;  // of the second stage's draws
+  std::optional<Speed> speed;
+};
+
+// The exit code instead, where there is no answer.
+using Answer = std::variant<Further, int>;
+
+int no_answer(const NoAnswer& none, std::string_view what) {
+  if (none.reason.empty()) return kInterrupted;
+  fmt::print(stderr, "assay compare: cannot {}: {}\n", what, none.reason);
+  return kInvalid;
+}
+
+Result<Answer> ask_models(const RunFolder& base, const RunFolder& candidate,
+                          const Comparison& first, const Options& o) {
+  Further out;
   if (o.confirm && first.needs_confirmation()) {
-    const fs::path folder = o.confirm_out.empty()
-                                ? fs::path("out") / ("confirm-" + utc_now_for_path())
-                                : fs::path(o.confirm_out);
-    ASSAY_TRY(auto asked, ask_again(base, candidate, first, o.n_draws, folder));
-    if (const auto* none = std::get_if<NoAnswer>(&asked)) {
-      if (none->reason.empty()) return kInterrupted;
-      fmt::print(stderr, "assay compare: cannot confirm: {}\n", none->reason);
-      return kInvalid;
-    }
-    second = std::get<Confirmation>(std::move(asked));
-    first = settled(std::move(first), second);
-    stage_two = folder.string();
+    out.folder = o.confirm_out.empty() ? "out/confirm-" + utc_now_for_path() : o.confirm_out;
+    ASSAY_TRY(auto asked, ask_again(base, candidate, first, o.n_draws, out.folder));
+    if (const auto* none = std::get_if<NoAnswer>(&asked)) return no_answer(*none, "confirm");
+    out.second = std::get<Confirmation>(std::move(asked));
   }
+  if (o.speed) {
+    ASSAY_TRY(auto clocked, clock_in_turns(base, candidate, o.n_repetitions));
+    if (const auto* none = std::get_if<NoAnswer>(&clocked)) return no_answer(*none, "clock");
+    out.speed = std::get<Speed>(std::move(clocked));
+  }
+  return out;
+}
+
+Result<int> judge_two(const RunFolder& base, const RunFolder& candidate, const Options& o) {
+  const Comparison first =
+      compare(base.samples, candidate.samples, rules_of(base.run, candidate.run));
+  ASSAY_TRY(const Answer answer, ask_models(base, candidate, first, o));
+  if (const int* code = std::get_if<int>(&answer)) return *code;
+  const auto& [second, folder, speed] = std::get<Further>(answer);
+  const Comparison compared = settled(first, second);
   const Fidelity fidelity = compare_fidelity(base.run, candidate.run);
+
   Verdict verdict;
   verdict.state = VerdictState::kPass;
-  add_comparison(verdict, first, "", second, {base.folder, candidate.folder});
+  if (speed) add_speed(verdict, *speed);
+  add_comparison(verdict, compared, "", second,
+                 {shell_quoted(base.folder), shell_quoted(candidate.folder)});
   for (const std::string& s : fidelity.warnings) add_finding(verdict, VerdictState::kWarn, s);
 
-  Json comparison = to_json(first, token_text(candidate));
+  Json comparison = to_json(compared, token_text(candidate));
   comparison["baseline"] = base.describe();
   if (second.state != ConfirmationState::kNotNeeded) {
     comparison["confirmation"] = to_json(second);
-    comparison["confirmation"]["folder"] = stage_two;
+    comparison["confirmation"]["folder"] = folder;
   }
   if (!fidelity.rows.empty()) comparison["fidelity"] = to_json(fidelity);
-  Json record = {{"candidate", candidate.describe()}};
   std::string text =
       fmt::format("  base       {}\n  candidate  {}\n\n", base.folder, candidate.folder) +
       render_comparison(comparison,
                         {on_terminal(), static_cast<std::size_t>(o.n_flips), o.every_row});
-  record["comparison"] = std::move(comparison);
-  if (o.speed) {
-    ASSAY_TRY(auto clocked, clock_in_turns(base, candidate, o.n_repetitions));
-    if (const auto* none = std::get_if<NoAnswer>(&clocked)) {
-      if (none->reason.empty()) return kInterrupted;
-      fmt::print(stderr, "assay compare: cannot clock: {}\n", none->reason);
-      return kInvalid;
-    }
-    const auto& speed = std::get<Speed>(clocked);
-    add_speed(verdict, speed);
-    record["speed"] = to_json(speed);
+  Json record = {{"candidate", candidate.describe()}, {"comparison", std::move(comparison)}};
+  if (speed) {
+    record["speed"] = to_json(*speed);
     text += render_speed(record["speed"], on_terminal());
   }
   return conclude(std::move(record), text, verdict, o);

@@ -1,6 +1,7 @@
 #include "harness/cli/plan_run.h"
 
 #include <algorithm>
+#include <optional>
 
 namespace assay::cli {
 
@@ -33,6 +34,11 @@ Result<PlannedRun> plan_run(const RunOptions& options) {
                    [](const Suite& suite) { return suite.needle != nullptr; }))
     return fail("--haystack: no suite of this run hides needles. Ask for 'needle' or 'all'.");
   PlannedRun out;
+  PlanOptions own_samplers = plan_options;
+  own_samplers.temperature = own_samplers.top_p = own_samplers.min_p =
+      own_samplers.repetition_penalty = std::nullopt;
+  own_samplers.top_k = own_samplers.max_tokens = std::nullopt;
+  ASSAY_TRY(out.golden_plan, make_plan(found.suites, own_samplers));
   ASSAY_TRY(out.plan, make_plan(std::move(found.suites), plan_options));
   out.measures = std::move(found.measures);
   out.skipped = std::move(found.skipped);

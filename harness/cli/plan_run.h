@@ -12,6 +12,7 @@ namespace assay::cli {
 
 struct PlannedRun {
   harness::Plan plan;
+  harness::Plan golden_plan;  // the same with the suites' own samplers, as goldens were made
   std::vector<harness::MeasureSuite> measures;
   std::vector<harness::SkippedSuite> skipped;  // of "all", and why
 };

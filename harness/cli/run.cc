@@ -17,6 +17,7 @@
 #include "harness/compare_fidelity.h"
 #include "harness/console.h"
 #include "harness/engine_target.h"
+#include "harness/golden_check.h"
 #include "harness/provenance.h"
 #include "harness/report.h"
 #include "harness/run_folder.h"
@@ -50,7 +51,29 @@ Result<std::optional<RunFolder>> read_baseline(const std::string& folder) {
 struct Measured {
   std::vector<Measurement> measurements;
   std::vector<SkippedSuite> skipped;
+  std::vector<GoldenCheck> goldens;
 };
+
+// The model's own goldens, as far as the run asks what they hold. `plan` has the suites' own
+// samplers: a golden's tokens are given, whatever this run draws.
+Result<std::vector<GoldenCheck>> check_goldens(const RunOptions& options, const Plan& plan,
+                                               EngineTarget& target) {
+  std::vector<GoldenCheck> checks;
+  if (options.golden == "none" || plan.items.empty()) return checks;
+  ASSAY_TRY(const auto folders, find_goldens(options.golden, target.identity()));
+  for (const fs::path& folder : folders) {
+    ASSAY_TRY(const Golden golden, read_golden(folder));
+    Bar bar("assay run: golden " + golden.name);
+    std::stop_source stop;
+    checks.push_back(
+        check_golden(golden, folder.string(), plan, target, stop.get_token(), [&](int n, int of) {
+          if (interrupted()) stop.request_stop();
+          bar.show(n, of);
+        }));
+    if (interrupted()) break;
+  }
+  return checks;
+}
 
 void add_baseline(Verdict& verdict, RunExtras& extras, const Plan& plan, const RunRecord& record,
                   const RunResult& result, const RunFolder& baseline, const EngineTarget& target) {
@@ -80,6 +103,8 @@ Result<int> conclude(const Plan& plan, RunRecord& record, const RunResult& resul
                                         [](const Measurement& m) { return m.reason.empty(); });
   Verdict verdict = judge(plan, result.samples, static_cast<int>(n_measured));
   RunExtras extras;
+  add_goldens(verdict, measured.goldens);
+  for (const GoldenCheck& check : measured.goldens) extras.goldens.push_back(to_json(check));
   for (const NeedleCell& cell : needle_grid(result.samples))
     extras.needle_grid.push_back(to_json(cell));
   for (const Measurement& m : measured.measurements) extras.measurements.push_back(to_json(m));
@@ -156,7 +181,11 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
               run_plan(plan, target, record,
                        {[&](const Progress& progress) { printer.show(progress); }, interrupted}));
   }
-  Measured measured{{}, std::move(planned.skipped)};
+  Measured measured{{}, std::move(planned.skipped), {}};
+  if (!result.interrupted) {
+    ASSAY_TRY(measured.goldens, check_goldens(options, planned.golden_plan, target));
+    result.interrupted = interrupted();
+  }
   if (!result.interrupted) {
     ASSAY_TRY(auto done, measure(planned.measures, options, plan.options.profile, target.engine(),
                                  result.samples, interrupted));
