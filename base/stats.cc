@@ -73,12 +73,15 @@ Interval clopper_pearson(int k, int n, double confidence) {
           k == n ? 1 : solve(k + 1, 1 - alpha)};
 }
 
+double student_t_p(double t, double degrees_of_freedom) {
+  CHECK(degrees_of_freedom > 0);
+  return incomplete_beta(degrees_of_freedom / 2, 0.5,
+                         degrees_of_freedom / (degrees_of_freedom + t * t));
+}
+
 double student_t_quantile(double confidence, double degrees_of_freedom) {
   CHECK(confidence > 0 && confidence < 1 && degrees_of_freedom > 0);
-  const auto coverage = [&](double t) {
-    return 1 - incomplete_beta(degrees_of_freedom / 2, 0.5,
-                               degrees_of_freedom / (degrees_of_freedom + t * t));
-  };
+  const auto coverage = [&](double t) { return 1 - student_t_p(t, degrees_of_freedom); };
   double lo = 0, hi = 1;
   while (coverage(hi) < confidence) hi *= 2;
   for (int i = 0; i < 200 && hi - lo > 1e-14 * hi; ++i) {

@@ -48,6 +48,8 @@ ClusteredValue clustered_value(std::span<const double> value, std::span<const in
 
 // Two-sided quantile of Student's t: P(|T| <= t) = confidence.
 double student_t_quantile(double confidence, double degrees_of_freedom);
+// P(|T| >= |t|).
+double student_t_p(double t, double degrees_of_freedom);
 
 double median(std::span<const double> values);
 // Median absolute deviation from the median, times 1.4826 (the standard deviation of a normal

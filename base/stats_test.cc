@@ -91,6 +91,14 @@ TEST(StudentT, GivesThePublishedTable) {
   EXPECT_NEAR(student_t_quantile(0.80, 7), 1.415, 5e-4);
 }
 
+TEST(StudentT, GivesRsTwoSidedP) {
+  // R: 2 * pt(-c(2.5, 0, 5), c(7, 3, 200))
+  EXPECT_NEAR(student_t_p(2.5, 7), 0.0409922185857529, 1e-12);
+  EXPECT_NEAR(student_t_p(-2.5, 7), 0.0409922185857529, 1e-12);
+  EXPECT_NEAR(student_t_p(0, 3), 1, 1e-12);
+  EXPECT_NEAR(student_t_p(5, 200), 1.25019812777154e-06, 1e-15);
+}
+
 TEST(StudentT, EqualsTheClosedForms) {
   for (const double confidence : {0.5, 0.8, 0.95, 0.999}) {
     // 1 degree of freedom is Cauchy's distribution; for 2 the distribution function is algebraic.

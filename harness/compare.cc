@@ -1,8 +1,8 @@
 #include "harness/compare.h"
 
 #include <algorithm>
-#include <iterator>
 #include <map>
+#include <tuple>
 #include <unordered_map>
 
 #include "base/hypothesis.h"
@@ -172,9 +172,10 @@ Flip flip_of(const Pair& pair, bool regressed) {
 
 // Counts and flips; returns the pairs in which both sides ran.
 std::vector<Pair> look_at_pairs(std::span<const Sample> base, std::span<const Sample> candidate,
-                                Comparison& out) {
+                                const CompareRules& rules, Comparison& out) {
   std::vector<Pair> ran;
-  std::vector<Flip> fixed;
+  using Place = std::tuple<bool, std::ptrdiff_t, std::string>;  // fixed, arm, key
+  std::vector<std::pair<Place, Flip>> flips;
   for (const Pair& pair : pairs_of(base, candidate)) {
     const Sample &b = *pair.base, &c = *pair.candidate;
     if (!b.ran() || !c.ran()) {
@@ -186,11 +187,14 @@ std::vector<Pair> look_at_pairs(std::span<const Sample> base, std::span<const Sa
     out.n_same_tokens += b.ids == c.ids;
     const bool was = holds(GateMetric::kAccuracy, b), is = holds(GateMetric::kAccuracy, c);
     out.n_both_wrong += looks_at(GateMetric::kAccuracy, c) && !was && !is;
-    if (was && !is) out.flips.push_back(flip_of(pair, true));
-    if (is && !was) fixed.push_back(flip_of(pair, false));
+    if (was == is) continue;
+    const auto arm = std::find(rules.arms.begin(), rules.arms.end(), c.suite + "/" + c.arm);
+    flips.emplace_back(Place{is, arm - rules.arms.begin(), c.key()}, flip_of(pair, was));
   }
   out.n_pairs = static_cast<int>(ran.size());
-  std::move(fixed.begin(), fixed.end(), std::back_inserter(out.flips));
+  std::sort(flips.begin(), flips.end(),
+            [](const auto& a, const auto& b) { return a.first < b.first; });
+  for (auto& [place, flip] : flips) out.flips.push_back(std::move(flip));
   return ran;
 }
 
@@ -215,10 +219,10 @@ std::optional<double> PairedRow::detectable_points() const {
 Comparison compare(std::span<const Sample> base, std::span<const Sample> candidate,
                    const CompareRules& rules) {
   Comparison out;
-  const std::vector<Pair> pairs = look_at_pairs(base, candidate, out);
+  const std::vector<Pair> pairs = look_at_pairs(base, candidate, rules, out);
   std::map<std::string, int> n_gated;
   for (const Pair& pair : pairs) n_gated[pair.candidate->suite] += pair.candidate->gated;
-  const std::vector<PairGroup> groups = group_pairs(pairs);
+  const std::vector<PairGroup> groups = group_pairs(pairs, rules.arms);
 
   std::vector<Counted> counted;
   for (const GateMetric metric : kMetrics)

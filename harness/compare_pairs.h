@@ -22,8 +22,10 @@ struct PairGroup {
   std::string suite, arm, language;
   std::vector<Pair> pairs;
 };
-// All languages first, in the order of the pairs; then by language.
-std::vector<PairGroup> group_pairs(std::span<const Pair> pairs);
+// All languages together first, in the order of `arms` ("suite/arm"; what is not there comes last),
+// then by language. Neither groups nor their pairs depend on the order of `pairs`, in which samples
+// happened to finish, but for arms that `arms` does not name.
+std::vector<PairGroup> group_pairs(std::span<const Pair> pairs, std::span<const std::string> arms);
 
 // Numbers from 0 for the clusters of samples.
 class ClusterIds {

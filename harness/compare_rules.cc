@@ -11,9 +11,11 @@ CompareRules rules_of_plan(const Json& plan) {
   for (const Json& suite : plan.at("suites")) {
     const auto name = suite.at("name").get<std::string>();
     if (suite.contains("floor")) rules.floors[name] = suite.at("floor").get<double>();
-    for (const Json& arm : suite.at("arms"))
+    for (const Json& arm : suite.at("arms")) {
+      rules.arms.push_back(name + "/" + arm.at("name").get<std::string>());
       if (arm.at("sampling").at("temperature").get<double>() > 0)
-        rules.sampled_arms.insert(name + "/" + arm.at("name").get<std::string>());
+        rules.sampled_arms.insert(rules.arms.back());
+    }
   }
   return rules;
 }

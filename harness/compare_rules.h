@@ -6,6 +6,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/json.h"
 #include "harness/suite.h"
@@ -20,6 +21,7 @@ inline constexpr double kAlpha = 0.01, kFloor = kDefaultFloor;
 inline constexpr int kSmallSuite = 50;
 
 struct CompareRules {
+  std::vector<std::string> arms;                    // "suite/arm" in the order of the rows
   std::map<std::string, double> floors;             // by suite, those that are not kFloor
   std::set<std::string, std::less<>> sampled_arms;  // "suite/arm" at temperature > 0
   bool reproducible = true;  // both engines give the same bits when asked the same again

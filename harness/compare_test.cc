@@ -344,6 +344,24 @@ TEST(Verdict, ASuspicionIsInconclusiveAndSaysHowToDecide) {
   EXPECT_THAT(v.problems, testing::Contains(HasSubstr("suspected, not confirmed: sums/thinking")));
 }
 
+TEST(Verdict, ValidFirstAndWhatIsDecidedStays) {
+  const Comparison drop = compare(night(100, {}), night(100, first(30)));
+  CompareRules rules;
+  rules.sampled_arms.insert("sums/thinking");
+  const Comparison open = compare(night(100, {}), night(100, first(30)), rules);
+  Verdict v;
+  v.state = VerdictState::kInvalid;
+  add_comparison(v, drop, "");
+  EXPECT_EQ(v.state, VerdictState::kInvalid) << "samples were missing: nothing is concluded";
+  v.state = VerdictState::kPass;
+  add_finding(v, VerdictState::kRegression, "slower");
+  add_comparison(v, open, "");
+  EXPECT_EQ(v.state, VerdictState::kRegression);
+  v.state = VerdictState::kWarn;
+  add_comparison(v, drop, "");
+  EXPECT_EQ(v.state, VerdictState::kRegression);
+}
+
 TEST(Verdict, TooManyErrorsMakeAComparisonInvalid) {
   const auto base = night(100, {});
   auto now = base;

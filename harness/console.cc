@@ -8,6 +8,7 @@
 #include <set>
 #include <vector>
 
+#include "harness/compare_table.h"
 #include "harness/measure_suite.h"
 #include "harness/table.h"
 
@@ -180,7 +181,7 @@ std::string outcome_lines(const Json& metrics, bool colour) {
   return table_text(rows, colour);
 }
 
-constexpr std::size_t kManyGates = 12, kManyRows = 16;
+constexpr std::size_t kManyGates = 12;
 
 // Of many gates those that hold are counted, a line for each suite.
 std::string gates_held(const Json& gates, bool colour) {
@@ -246,61 +247,6 @@ std::string gate_table(const Json& all, bool colour) {
   return table_text(rows, colour) + held;
 }
 
-// "+1.5", "−2.1", "0.0".
-std::string signed_text(double value) {
-  const std::string digits = fmt::format("{:.1f}", std::abs(value));
-  return (digits == "0.0" ? "" : value > 0 ? "+" : "−") + digits;
-}
-
-std::string comparison_table(const Json& comparison, bool colour) {
-  const auto soft = [](const char* text, bool right = false) {
-    return Cell{text, right, Ink::kSoft};
-  };
-  std::vector<std::vector<Cell>> rows = {
-      {soft("against the baseline"), soft("n", true), soft("base", true), soft("now", true),
-       soft("difference [95 %]"), soft("regressed / fixed", true), soft("p (Holm)", true),
-       soft("would show", true)}};
-  // Of many rows those in which nothing changed are left to the report, but for each arm's own.
-  const bool many = comparison.at("rows").size() > kManyRows;
-  int n_left_out = 0;
-  for (const Json& r : comparison.at("rows")) {
-    const std::string language = text_of(r, "language");
-    const bool changed = r.at("n_regressed") != 0 || r.at("n_fixed") != 0;
-    if (many && !changed && (!language.empty() || text_of(r, "metric") != "accuracy")) {
-      ++n_left_out;
-      continue;
-    }
-    const auto share = [&](const char* key) {
-      return percent(r.at(key).get<double>() / r.at("n").get<double>());
-    };
-    const auto points = [&](const char* key) { return 100 * r.at(key).get<double>(); };
-    const bool bad = r.at("regressed").get<bool>();
-    const int detectable = r.at("detectable").get<int>();
-    const bool can_show = !bad && detectable <= r.at("n").get<int>();
-    rows.push_back(
-        {{fmt::format("{} · {}{}{}", text_of(r, "suite"), text_of(r, "arm"),
-                      language.empty() ? "" : " · " + language,
-                      text_of(r, "metric") == "closed" ? " · closed" : "")},
-         {fmt::format("{}", r.at("n").get<int>()), true},
-         {share("n_base"), true},
-         {share("n_candidate"), true},
-         {fmt::format("{} [{}, {}]", signed_text(points("difference")), signed_text(points("lo")),
-                      signed_text(points("hi"))),
-          false, bad ? Ink::kBad : Ink::kPlain},
-         {fmt::format("{} / {}", r.at("n_regressed").get<int>(), r.at("n_fixed").get<int>()), true},
-         {fmt::format("{:.2g}", r.at("p_holm").get<double>()), true, bad ? Ink::kBad : Ink::kPlain},
-         {can_show ? fmt::format("−{}", detectable) : "–", true}});
-  }
-  return table_text(rows, colour) +
-         (n_left_out == 0
-              ? ""
-              : fmt::format("  {} more rows, in which nothing changed, are in the report\n",
-                            n_left_out)) +
-         fmt::format("  {} of {} replies have the same tokens\n",
-                     comparison.at("n_same_tokens").get<int>(),
-                     comparison.at("n_pairs").get<int>());
-}
-
 std::string golden_lines(const Json& goldens) {
   std::string out;
   for (const Json& g : goldens) {
@@ -349,11 +295,12 @@ std::string render_console(const Json& run, const ConsoleStyle& style) {
                          text_of(suite, "reason"));
   if (run.contains("goldens")) out += golden_lines(run.at("goldens")) + "\n";
   if (run.contains("comparison"))
-    out += comparison_table(run.at("comparison"), style.colour) + "\n";
+    out += render_comparison(run.at("comparison"), {.colour = style.colour});
   out += fmt::format("  {}  {} (exit code {})\n", painted(upper, ink, style.colour),
                      text_of(verdict, "summary"), verdict.at("exit_code").get<int>());
-  for (const Json& problem : verdict.at("problems"))
-    out += fmt::format("    - {}\n", problem.get<std::string>());
+  for (const char* list : {"problems", "warnings"})
+    for (const Json& line : verdict.value(list, Json::array()))
+      out += fmt::format("    - {}\n", line.get<std::string>());
   std::vector<std::vector<Cell>> where;
   if (!style.report_path.empty())
     where.push_back({{"report", false, Ink::kSoft}, {style.report_path}});

@@ -93,10 +93,10 @@ TEST(Console, AComparisonShowsEveryRowAndMarksTheOneThatRegressed) {
   const std::string text = render_console(run, {});
   EXPECT_THAT(text,
               ContainsRegex("sums · thinking +80 +97.5 % +75.0 % +−22.5 .−32.0, −13.0. +20 / 2 "
-                            "+0.00012 +–"));
+                            "+0.00012 +regression +–"));
   EXPECT_THAT(text, ContainsRegex("sums · thinking · ja · closed +40 +97.5 % +100.0 % +.2.5 "
-                                  ".−1.0, .6.0. +0 / 1 +1 +−9"));
-  EXPECT_THAT(text, HasSubstr("31 of 80 replies have the same tokens"));
+                                  ".−1.0, .6.0. +0 / 1 +1 +pass +−20.0"));
+  EXPECT_THAT(text, HasSubstr("of 80 pairs; 31 replies have the same tokens"));
   const std::string coloured = render_console(run, {true, ""});
   EXPECT_THAT(coloured, HasSubstr("\x1b[31m−22.5 [−32.0, −13.0]\x1b[0m"));
   EXPECT_THAT(coloured, Not(HasSubstr("\x1b[31m+2.5")));

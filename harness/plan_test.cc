@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "harness/compare_rules.h"
 #include "harness/test_support.h"
 
 namespace assay::harness {
@@ -102,6 +103,31 @@ TEST(Plan, UnknownNamesSuggestTheNearest) {
   options.languages = {};
   options.profile = Profile::kCi;
   EXPECT_THAT(make_plan({*suite}, options).error().message, HasSubstr("no profile 'ci'"));
+}
+
+TEST(Plan, AFloorStandsInItOnlyIfItIsNotTheDefault) {
+  Plan plan = small_plan();
+  EXPECT_FALSE(plan.to_json()["suites"][0].contains("floor")) << "older records stay comparable";
+  EXPECT_EQ(rules_of(plan).floor_of("sums"), kFloor);
+  EXPECT_FALSE(rules_of(plan).needs_confirmation("sums", "thinking")) << "greedy";
+  EXPECT_TRUE(rules_of(plan, false).needs_confirmation("sums", "thinking"));
+  plan.suites[0].floor = 0.1;
+  plan.suites[0].arms[0].sampling->temperature = 0.6;
+  EXPECT_EQ(plan.to_json()["suites"][0]["floor"], 0.1);
+  EXPECT_EQ(rules_of(plan).floor_of("sums"), 0.1);
+  EXPECT_TRUE(rules_of(plan).needs_confirmation("sums", "thinking"));
+  EXPECT_FALSE(rules_of(plan).needs_confirmation("sums", "direct"));
+}
+
+TEST(Plan, RulesAreReadFromRecords) {
+  Plan plan = small_plan();
+  plan.suites[0].arms[1].sampling->temperature = 1;
+  const auto run = [&](const char* kind) {
+    return Json{{"plan", plan.to_json()}, {"provenance", {{"target", {{"kind", kind}}}}}};
+  };
+  EXPECT_TRUE(rules_of(run("engine"), run("engine")).reproducible);
+  EXPECT_FALSE(rules_of(run("engine"), run("server")).reproducible) << "only the engine promises";
+  EXPECT_TRUE(rules_of(run("engine"), run("engine")).needs_confirmation("sums", "direct"));
 }
 
 }  // namespace

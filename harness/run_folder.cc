@@ -5,15 +5,30 @@
 
 namespace assay::harness {
 
-Result<RunFolder> read_run(const std::string& folder) {
-  RunFolder out{folder, {}, {}};
+Json RunFolder::describe() const {
+  return {{"folder", folder},
+          {"identity", run.at("identity")},
+          {"commit", run.at("provenance").at("commit")},
+          {"samples", run.at("samples").at("hash")}};
+}
+
+Result<RunFolder> read_run(const fs::path& folder) {
+  RunFolder out{folder.string(), {}, {}};
   ASSAY_TRY(out.run, read_run_json(folder));
-  const fs::path samples = fs::path(folder) / kSamplesFile, steps = fs::path(folder) / kStepsFile;
-  ASSAY_TRY(const std::string text, read_file(samples));
-  ASSAY_TRY(SampleLines lines, parse_sample_lines(text, samples.string()));
+  const fs::path file = folder / kSamplesFile;
+  ASSAY_TRY(const std::string text, read_file(file));
+  ASSAY_TRY(SampleLines lines, parse_sample_lines(text, file.string()));
   out.samples = std::move(lines.samples);
+  if (out.complete()) {
+    const auto n = out.run.at("samples").at("n").get<std::size_t>();
+    if (out.samples.size() != n)
+      return fail("{}: run.json counts {} samples, found {} whole lines{}. The file is damaged.",
+                  file.string(), n, out.samples.size(),
+                  lines.n_bytes < text.size() ? " and a torn one" : "");
+  }
+  const fs::path steps = folder / kStepsFile;
   std::error_code ignored;
-  if (!fs::exists(steps, ignored)) return out;
+  if (!fs::exists(steps, ignored)) return out;  // format 1 had none of most suites
   ASSAY_TRY(const std::string bytes, read_file(steps));
   ASSAY_TRY(StepFrames frames, decode_steps(bytes, steps.string()));
   for (Sample& sample : out.samples)

@@ -1,4 +1,5 @@
-// A run's folder, read back whole.
+// A finished run's folder, read back: run.json, every sample, and what stands beside them in
+// steps.bin.
 #pragma once
 
 #include <string>
@@ -12,11 +13,17 @@
 namespace assay::harness {
 
 struct RunFolder {
-  std::string folder;           // as given
-  Json run;                     // run.json
-  std::vector<Sample> samples;  // of samples.jsonl, with their steps; in the order of the file
+  std::string folder;
+  Json run;
+  std::vector<Sample> samples;
+
+  bool complete() const { return run.value("status", "") == "complete"; }
+  // Who it was, for what is written about it elsewhere: folder, identity, commit, hash of samples.
+  Json describe() const;
 };
-// A torn last line or frame is left out, as a resumed run would.
-Result<RunFolder> read_run(const std::string& folder);
+
+// A complete run whose samples.jsonl lacks some of them is an error; an incomplete one is read as
+// far as it goes.
+Result<RunFolder> read_run(const fs::path& folder);
 
 }  // namespace assay::harness

@@ -39,6 +39,16 @@ TEST(Suite, ReadsWhatWasWritten) {
   EXPECT_EQ(suite->gates[0].where.text(), "thinking");
 }
 
+TEST(Suite, AFloorOfItsOwnIsAShare) {
+  const auto suite = parse_suite(
+      with(kSuiteJson, "\"version\": 3,", "\"version\": 3, \"floor\": 0.05,"), "j", kCasesCsv, "c");
+  ASSERT_TRUE(suite) << suite.error().message;
+  EXPECT_EQ(suite->floor, 0.05);
+  EXPECT_EQ(parse_suite(kSuiteJson, "j", kCasesCsv, "c")->floor, kDefaultFloor);
+  EXPECT_THAT(error_of_json("\"version\": 3,", "\"version\": 3, \"floor\": 5,"),
+              AllOf(HasSubstr("'floor'"), HasSubstr("5")));
+}
+
 TEST(Suite, TheHashChangesWithEitherFile) {
   const auto a = parse_suite(kSuiteJson, "j", kCasesCsv, "c");
   const auto b = parse_suite(with(kSuiteJson, "For tests.", "For test."), "j", kCasesCsv, "c");

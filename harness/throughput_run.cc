@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <map>
+#include <memory>
 
 #include "base/check.h"
 #include "base/rng.h"
@@ -173,37 +174,98 @@ bool warm_up(Bench& bench, const ThroughputResult& rows) {
   return bench.prefill(row);
 }
 
+// An engine on the clock, with its rows.
+class Clocked {
+ public:
+  static Result<std::unique_ptr<Clocked>> make(const Engine& engine,
+                                               const ThroughputSettings& settings, int n_threads,
+                                               const std::stop_token& stop) {
+    std::unique_ptr<Clocked> out(new Clocked(engine, settings, n_threads, stop));
+    if (out->trace_.empty())
+      return fail(
+          "{}: the tokenizer has no ordinary token that the model knows, expected text to feed",
+          engine.info().model_dir);
+    return out;
+  }
+
+  bool prepare() { return bench_.read_contexts(result.decode) && warm_up(bench_, result); }
+  // Those that the model can hold; each call is one repetition, false if it was stopped.
+  std::vector<std::function<bool()>> rows() {
+    std::vector<std::function<bool()>> out;
+    for (PrefillRow& row : result.prefill)
+      if (row.reason.empty()) out.emplace_back([this, &row] { return bench_.prefill(row); });
+    for (DecodeRow& row : result.decode)
+      if (row.reason.empty()) out.emplace_back([this, &row] { return bench_.decode(row); });
+    return out;
+  }
+
+ private:
+  Clocked(const Engine& engine, const ThroughputSettings& settings, int n_threads,
+          const std::stop_token& stop)
+      : own_(engine.share(n_threads)),
+        trace_(own_),
+        bench_(own_, trace_, stop),
+        result(rows_of(settings, own_)) {}
+
+  Engine own_;
+  TokenTrace trace_;
+  Bench bench_;
+
+ public:
+  ThroughputResult result;
+};
+
+// Every group in every round, backwards in every other one; false: stopped.
+bool repeat_all(std::vector<std::vector<std::function<bool()>>> groups, int n_rounds,
+                const ThroughputHooks& hooks) {
+  int n_done = 0, n_total = 0;
+  for (const auto& group : groups) n_total += n_rounds * static_cast<int>(group.size());
+  for (int round = 0; round < n_rounds; ++round) {
+    for (auto& group : groups) {
+      for (const auto& repeat : group) {
+        if (!repeat()) return false;
+        if (hooks.on_progress) hooks.on_progress(++n_done, n_total);
+      }
+      std::reverse(group.begin(), group.end());
+    }
+    std::reverse(groups.begin(), groups.end());
+  }
+  return true;
+}
+
 }  // namespace
 
 Result<std::optional<ThroughputResult>> run_throughput(const Engine& engine,
                                                        const ThroughputSettings& settings,
                                                        int n_threads,
                                                        const ThroughputHooks& hooks) {
-  Engine own = engine.share(n_threads);
-  const TokenTrace trace(own);
-  if (trace.empty())
-    return fail(
-        "{}: the tokenizer has no ordinary token that the model knows, expected text to feed",
-        own.info().model_dir);
-  ThroughputResult out = rows_of(settings, own);
-  Bench bench(own, trace, hooks.stop);
-  std::vector<std::function<bool()>> rows;
-  for (PrefillRow& row : out.prefill)
-    if (row.reason.empty()) rows.emplace_back([&bench, &row] { return bench.prefill(row); });
-  for (DecodeRow& row : out.decode)
-    if (row.reason.empty()) rows.emplace_back([&bench, &row] { return bench.decode(row); });
+  ASSAY_TRY(const auto clocked, Clocked::make(engine, settings, n_threads, hooks.stop));
+  if (!clocked->prepare()) return std::nullopt;
+  std::vector<std::vector<std::function<bool()>>> groups;
+  for (auto& row : clocked->rows()) groups.push_back({std::move(row)});
+  if (!repeat_all(std::move(groups), settings.repetitions, hooks)) return std::nullopt;
+  return std::move(clocked->result);
+}
 
-  const int n_total = settings.repetitions * static_cast<int>(rows.size());
-  int n_done = 0;
-  if (!bench.read_contexts(out.decode) || !warm_up(bench, out)) return std::nullopt;
-  for (int round = 0; round < settings.repetitions; ++round) {
-    for (const auto& repeat : rows) {
-      if (!repeat()) return std::nullopt;
-      if (hooks.on_progress) hooks.on_progress(++n_done, n_total);
-    }
-    std::reverse(rows.begin(), rows.end());
+Result<std::optional<ThroughputPair>> run_throughput_in_turns(const Engine& base,
+                                                              const Engine& candidate,
+                                                              const ThroughputSettings& settings,
+                                                              int n_threads,
+                                                              const ThroughputHooks& hooks) {
+  ASSAY_TRY(const auto a, Clocked::make(base, settings, n_threads, hooks.stop));
+  ASSAY_TRY(const auto b, Clocked::make(candidate, settings, n_threads, hooks.stop));
+  if (!a->prepare() || !b->prepare()) return std::nullopt;
+  auto rows_a = a->rows(), rows_b = b->rows();
+  std::vector<std::vector<std::function<bool()>>> groups;
+  if (rows_a.size() == rows_b.size()) {
+    for (std::size_t i = 0; i < rows_a.size(); ++i)
+      groups.push_back({std::move(rows_a[i]), std::move(rows_b[i])});
+  } else {
+    return fail("{} holds {} of the lengths to clock and {} holds {}: they cannot take turns",
+                base.info().model_dir, rows_a.size(), candidate.info().model_dir, rows_b.size());
   }
-  return out;
+  if (!repeat_all(std::move(groups), settings.repetitions, hooks)) return std::nullopt;
+  return ThroughputPair{std::move(a->result), std::move(b->result)};
 }
 
 }  // namespace assay::harness

@@ -26,4 +26,16 @@ Result<std::optional<ThroughputResult>> run_throughput(const engine::Engine& eng
                                                        int n_threads,
                                                        const ThroughputHooks& hooks = {});
 
+// Two engines, each repetition of the one beside the same of the other: A B, then B A, and so on,
+// so that a machine that warms up or slows down touches both alike. For comparisons
+// (harness/compare_speed.h).
+struct ThroughputPair {
+  ThroughputResult base, candidate;
+};
+Result<std::optional<ThroughputPair>> run_throughput_in_turns(const engine::Engine& base,
+                                                              const engine::Engine& candidate,
+                                                              const ThroughputSettings& settings,
+                                                              int n_threads,
+                                                              const ThroughputHooks& hooks = {});
+
 }  // namespace assay::harness

@@ -192,24 +192,21 @@ namespace {
 // More pairs left out than this share, and the rest need not be like them.
 constexpr double kNotRunShare = 0.01;
 
-// regression > invalid > warn > pass.
+// Valid first: what cannot be concluded from stays so, whatever its rows say. And what is decided
+// stays decided, though something else is open.
 void worsen(VerdictState& state, VerdictState to) {
-  const auto weight = [](VerdictState s) {
-    return s == VerdictState::kPass      ? 0
-           : s == VerdictState::kWarn    ? 1
-           : s == VerdictState::kInvalid ? 2
-                                         : 3;
-  };
-  if (weight(to) > weight(state)) state = to;
+  const bool final = state == VerdictState::kInvalid || state == VerdictState::kRegression;
+  if (!final && to != VerdictState::kPass) state = to;
 }
 
 std::string arm_of(const PairedRow& row) { return row.suite + "/" + row.arm; }
 
-// The arm whose smallest callable drop is the smallest of all; of equal ones the first.
+// The arm whose smallest callable drop is the smallest of all: of accuracy, where any can be
+// called.
 const PairedRow* most_sensitive(const Comparison& comparison) {
   const PairedRow* best = nullptr;
   for (const PairedRow& row : comparison.rows) {
-    if (!row.language.empty()) continue;
+    if (!row.language.empty() || (best != nullptr && row.metric != best->metric)) continue;
     const auto points = row.detectable_points();
     if (points && (best == nullptr || *points < *best->detectable_points())) best = &row;
   }

@@ -66,6 +66,7 @@ function drawVerdict() {
     run.metrics.filter(g => !g.language && !g.kind && g.gated && g.accuracy.n).length > 4 ? null : el('p', {}, 'Accuracy: ', ...run.metrics.filter(g => !g.language && !g.kind && g.gated && g.accuracy.n).flatMap((g, i) => [
       i ? ', ' : '', armTitle(g.suite, g.arm) + ' ', el('b', {}, percent(g.accuracy.estimate)), interval(g.accuracy)])),
     verdict.problems.length ? el('ul', {}, ...verdict.problems.map(p => el('li', {}, tight(p)))) : null,
+    verdict.warnings?.length ? el('ul', {class: 'soft'}, ...verdict.warnings.map(w => el('li', {}, tight(w)))) : null,
     el('div', {class: 'facts'},
       fact('Suite', suites), fact('Profile', run.plan.profile), fact('Samples', number(run.samples.n)),
       fact('Model', String(who.target.model_dir ?? who.target.kind ?? '').split('/').slice(-2).join('/')),
@@ -111,13 +112,30 @@ function drawComparison() {
   };
   const pValue = p => p < 0.0001 ? '< 0.0001' : p.toPrecision(2);
   const blind = r => !r.regressed && r.detectable > r.n;  // not even the loss of every sample would have shown
-  const rows = comparison.rows.map(r => el('tr', {class: r.language ? null : 'total'},
-    el('td', {}, r.regressed ? badge('✗ regressed', 'bad') : blind(r) ? badge('– cannot tell', 'meh') : badge('✓ holds', 'good')),
-    el('th', {scope: 'row'}, armTitle(r.suite, r.arm) + (r.language ? ' · ' + (languageName[r.language] ?? r.language) : '') + (r.metric === 'closed' ? ' · closed' : '')),
+  const says = r => r.verdict ?? (r.regressed ? 'regression' : 'pass');  // older records have no verdict per row
+  const judged = r => ({regression: () => badge('✗ regressed', 'bad'), suspected: () => badge('? suspected', 'meh'), warn: () => badge('! warns', 'meh'),
+    pass: () => blind(r) ? badge('– cannot tell', 'meh') : badge('✓ holds', 'good')})[says(r)]();
+  // How thinking ends has many rows: those of an arm as a whole, and those that say something.
+  const shown = comparison.rows.filter(r => r.metric === 'accuracy' || says(r) !== 'pass' || (!r.language && r.n_regressed + r.n_fixed > 0));
+  const rows = shown.map(r => el('tr', {class: r.language ? null : 'total'},
+    el('td', {}, judged(r)),
+    el('th', {scope: 'row'}, armTitle(r.suite, r.arm) + (r.language ? ' · ' + (languageName[r.language] ?? r.language) : '') + (r.metric === 'accuracy' ? '' : ' · ' + words(r.metric))),
     num(number(r.n)), num(percent(r.n_base / r.n)), num(percent(r.n_candidate / r.n)),
     el('td', {class: 'num'}, points(r.difference), el('span', {class: 'interval', title: tight('95 % interval over ') + r.n_clusters + ' clusters'}, '[' + points(r.lo) + ', ' + points(r.hi) + ']')),
     num(r.n_regressed + ' / ' + r.n_fixed), num(pValue(r.p_holm)),
-    el('td', {class: 'soft'}, r.regressed ? '–' : blind(r) ? 'too few' : number(r.detectable) + ' more')));
+    el('td', {class: 'soft'}, r.regressed || r.suspected ? '–' : blind(r) ? 'too few' : r.detectable_points != null ? '−' + r.detectable_points.toFixed(1) : number(r.detectable) + ' more')));
+  const failed = (l, metric) => {
+    const r = comparison.rows.find(one => one.suite === l.suite && one.arm === l.arm && one.language === l.language && one.metric === metric);
+    return r ? number(r.n - r.n_base) + ' → ' + number(r.n - r.n_candidate) : '–';
+  };
+  const lengths = (comparison.lengths ?? []).filter(l => !l.language || l.verdict !== 'pass').map(l => el('tr', {},
+    el('td', {}, {regression: badge('✗ longer', 'bad'), warn: badge('! warns', 'meh'), pass: badge('✓ holds', 'good')}[l.verdict]),
+    el('th', {scope: 'row'}, armTitle(l.suite, l.arm) + (l.language ? ' · ' + (languageName[l.language] ?? l.language) : '')),
+    num(failed(l, 'closed')), num(failed(l, 'no_loop')), num(failed(l, 'stopped')),
+    el('td', {class: 'num'}, l.ratio.toFixed(2), l.lo === null ? '' : el('span', {class: 'interval'}, '[' + l.lo.toFixed(2) + ', ' + l.hi.toFixed(2) + ']')),
+    num(number(l.n)), num(pValue(l.p_holm))));
+  const token = t => t.text ?? '#' + t.id;
+  const likely = t => t ? el('span', {}, el('code', {}, token(t)), t.top.length ? el('span', {class: 'soft'}, ' ' + t.top.map(one => token(one) + ' ' + percent(Math.exp(one.logprob))).join(', ')) : '') : el('span', {class: 'soft'}, 'had ended');
   const reply = (answer, outcome, language) => el('td', {class: 'reply'}, el('div', {lang: language}, answer, ' ',
     ['correct', 'wrong'].includes(outcome) ? '' : badge(words(outcome), tone(outcome))));
   const flip = f => {
@@ -126,7 +144,7 @@ function drawComparison() {
       el('td', {}, badge(f.regressed ? '✗ regressed' : '✓ fixed', f.regressed ? 'bad' : 'good')),
       el('th', {scope: 'row'}, link(id, {suite, arm, language: f.language, text: id}), el('div', {class: 'soft'}, armTitle(suite, arm))),
       el('td', {class: 'reply soft'}, el('div', {lang: f.language}, f.question)), num(f.expected),
-      reply(f.base_answer, f.base_class, f.language), reply(f.candidate_answer, f.candidate_class, f.language), num(number(f.first_difference)));
+      reply(f.base_answer, f.base_class, f.language), reply(f.candidate_answer, f.candidate_class, f.language), el('td', {}, 'at ' + number(f.first_difference), f.base_token === undefined ? '' : el('div', {}, likely(f.base_token), ' against ', likely(f.candidate_token))));
   };
   const differs = Object.keys(run.identity).filter(key => JSON.stringify(run.identity[key]) !== JSON.stringify(baseline.identity[key]));
   if (baseline.commit !== run.provenance.commit) differs.push('commit');
@@ -135,11 +153,15 @@ function drawComparison() {
     el('p', {class: 'soft'}, 'Baseline: ' + baseline.folder + (differs.length ? ', which differs in ' + differs.map(words).join(', ') : ', of the same identity') + '. ' +
       number(comparison.n_same_tokens) + ' of ' + number(comparison.n_pairs) + ' replies have the same tokens, ' + number(comparison.n_both_wrong) + ' are correct in neither.'),
     table(['', 'Accuracy, or share closed', {text: 'n', num: true}, {text: 'Baseline', num: true}, {text: 'Now', num: true}, {text: tight('Difference [95 %], points'), num: true},
-      {text: 'Regressed / fixed', num: true}, {text: 'p (Holm)', num: true, title: 'Exact sign-flip permutation over clusters, adjusted over all rows'},
-      {text: 'Would fail with', title: 'So many more regressed samples, each of a cluster of its own, would have made the row a regression'}], rows),
-    el('p', {class: 'soft'}, tight('A row regressed if its p is below ' + alpha + ' and at least ' + 100 * floor + ' % of its samples were lost, net. Samples of one cluster count as one observation.')),
+      {text: 'Regressed / fixed', num: true}, {text: 'p (Holm)', num: true, title: 'Exact sign-flip permutation over clusters, adjusted within the suite and across suites'},
+      {text: 'Would show', title: 'The smallest net drop in points that would have been called'}], rows),
+    el('p', {class: 'soft'}, tight('A row regressed if its p is below ' + alpha + ' and at least ' + 100 * floor + ' % of its samples were lost, net, unless its suite sets another floor. Samples of one cluster count as one observation. Where tokens are drawn, a row is suspected at most, and assay compare --confirm decides.')
+      + (comparison.n_not_run ? ' ' + number(comparison.n_not_run) + ' pairs are left out: a side ended in error.' : '') + (comparison.n_non_finite ? ' ' + number(comparison.n_non_finite) + ' replies met NaN or Inf.' : '')),
+    lengths.length ? table(['', 'Thinking, baseline → now', {text: 'Never closed', num: true}, {text: 'Loops', num: true}, {text: 'Hit a limit', num: true}, {text: tight('Length × [95 %]'), num: true, title: 'Candidate over baseline, of pairs that closed on both sides'}, {text: 'Pairs', num: true}, {text: 'p (Holm)', num: true}], lengths) : null,
+    comparison.fidelity ? table(['', {text: tight('Mean KLD to the base'), num: true}, {text: 'Now', num: true}, {text: 'Noise floor', num: true}, {text: 'p (Holm)', num: true}], comparison.fidelity.rows.map(r => el('tr', {},
+      el('th', {scope: 'row'}, r.language), num(r.base ? r.base.value.toFixed(4) : '–'), num(r.candidate ? r.candidate.value.toFixed(4) : '–'), num(r.noise_floor === null ? '–' : r.noise_floor.toPrecision(2)), num(r.difference ? pValue(r.p_holm) : '–')))) : null,
     flips.length ? el('h3', {}, 'Samples that changed: ' + number(nRegressed) + ' regressed, ' + number(flips.length - nRegressed) + ' fixed') : null,
-    flips.length ? table(['', 'Sample', 'Question', {text: 'Expected', num: true}, 'Baseline', 'Now', {text: 'Part at token', num: true, title: 'Position in the reply at which the two part'}], flips.map(flip)) : null].filter(Boolean));
+    flips.length ? table(['', 'Sample', 'Question', {text: 'Expected', num: true}, 'Baseline', 'Now', {text: 'Part at token', title: 'Position in the reply at which the two part, what each said there, and what each found likely'}], flips.map(flip)) : null].filter(Boolean));
 }
 function drawAccuracy() {
   const heads = ['', {text: 'n', num: true},

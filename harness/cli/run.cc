@@ -3,19 +3,20 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <csignal>
 #include <memory>
 #include <optional>
 
 #include "harness/cli/command_line.h"
 #include "harness/cli/engine_flags.h"
+#include "harness/cli/interrupt.h"
 #include "harness/cli/measure.h"
+#include "harness/cli/plan_run.h"
 #include "harness/cli/progress.h"
 #include "harness/cli/run_options.h"
 #include "harness/cli/verb.h"
+#include "harness/compare_fidelity.h"
 #include "harness/console.h"
 #include "harness/engine_target.h"
-#include "harness/find_suites.h"
 #include "harness/golden_check.h"
 #include "harness/provenance.h"
 #include "harness/report.h"
@@ -26,14 +27,6 @@ namespace assay::cli {
 namespace {
 
 using namespace assay::harness;
-
-volatile std::sig_atomic_t interrupt_signal = 0;
-
-// The first Ctrl-C ends the run in order; a second one ends the process at once.
-void on_interrupt(int signal) {
-  interrupt_signal = 1;
-  std::signal(signal, SIG_DFL);
-}
 
 EngineFlags engine_flags(const RunOptions& options) {
   return {.model = options.model,
@@ -49,18 +42,9 @@ std::string default_out(const std::vector<std::string>& suites) {
   return fmt::format("out/{}-{}", name.empty() ? "suite" : name, utc_now_for_path());
 }
 
-// An earlier run to compare with.
 Result<std::optional<RunFolder>> read_baseline(const std::string& folder) {
   if (folder.empty()) return std::nullopt;
   return read_run(folder);
-}
-
-Json describe(const RunFolder& baseline) {
-  const Json& run = baseline.run;
-  return {{"folder", baseline.folder},
-          {"identity", run.at("identity")},
-          {"commit", run.at("provenance").at("commit")},
-          {"samples", run.at("samples").at("hash")}};
 }
 
 // What a run has beside its samples.
@@ -69,8 +53,6 @@ struct Measured {
   std::vector<SkippedSuite> skipped;
   std::vector<GoldenCheck> goldens;
 };
-
-bool interrupted() { return interrupt_signal != 0; }
 
 // The model's own goldens, as far as the run asks what they hold. `plan` has the suites' own
 // samplers: a golden's tokens are given, whatever this run draws.
@@ -93,30 +75,40 @@ Result<std::vector<GoldenCheck>> check_goldens(const RunOptions& options, const 
   return checks;
 }
 
+void add_baseline(Verdict& verdict, RunExtras& extras, const Plan& plan, const RunRecord& record,
+                  const RunResult& result, const RunFolder& baseline, const EngineTarget& target) {
+  const Json own = {{"plan", plan.to_json()},
+                    {"provenance", {{"target", target.describe()}}},
+                    {"measurements", extras.measurements}};
+  const std::string reason = not_comparable(baseline.run, own, baseline.samples, result.samples);
+  if (!reason.empty()) return add_comparison(verdict, {}, reason);
+  const Comparison compared =
+      compare(baseline.samples, result.samples, rules_of(baseline.run, own));
+  add_comparison(verdict, compared, "", {},
+                 {shell_quoted(baseline.folder), shell_quoted(record.folder().string())});
+  extras.comparison = to_json(compared, [&](int id) {
+    const int one[] = {id};
+    return target.engine().tokenizer().decode(one).value_or("?");
+  });
+  extras.comparison["baseline"] = baseline.describe();
+  const Fidelity fidelity = compare_fidelity(baseline.run, own);
+  for (const std::string& s : fidelity.warnings) add_finding(verdict, VerdictState::kWarn, s);
+  if (!fidelity.rows.empty()) extras.comparison["fidelity"] = to_json(fidelity);
+}
+
 Result<int> conclude(const Plan& plan, RunRecord& record, const RunResult& result,
-                     const std::optional<RunFolder>& baseline, const Measured& measured,
-                     bool as_json) {
+                     const std::optional<RunFolder>& baseline, const EngineTarget& target,
+                     const Measured& measured, bool as_json) {
   const auto n_measured = std::count_if(measured.measurements.begin(), measured.measurements.end(),
                                         [](const Measurement& m) { return m.reason.empty(); });
   Verdict verdict = judge(plan, result.samples, static_cast<int>(n_measured));
   RunExtras extras;
   add_goldens(verdict, measured.goldens);
   for (const GoldenCheck& check : measured.goldens) extras.goldens.push_back(to_json(check));
-  if (baseline) {
-    const Json own = {{"plan", plan.to_json()}};
-    const std::string reason =
-        not_comparable(baseline->run, own, baseline->samples, result.samples);
-    const Comparison compared =
-        reason.empty() ? compare(baseline->samples, result.samples) : Comparison{};
-    add_comparison(verdict, compared, reason);
-    if (reason.empty()) {
-      extras.comparison = to_json(compared);
-      extras.comparison["baseline"] = describe(*baseline);
-    }
-  }
   for (const NeedleCell& cell : needle_grid(result.samples))
     extras.needle_grid.push_back(to_json(cell));
   for (const Measurement& m : measured.measurements) extras.measurements.push_back(to_json(m));
+  if (baseline) add_baseline(verdict, extras, plan, record, result, *baseline, target);
   for (const auto& [name, reason] : measured.skipped)
     extras.skipped.push_back({{"suite", name}, {"reason", reason}});
   Json metrics = Json::array();
@@ -135,20 +127,6 @@ Result<int> conclude(const Plan& plan, RunRecord& record, const RunResult& resul
   return exit_code_of(verdict.state);
 }
 
-// "all" means all that can be asked here: not what has no such profile, unless it is named itself.
-void leave_out_without_profile(FoundSuites& found, const std::vector<std::string>& names,
-                               Profile profile) {
-  if (std::find(names.begin(), names.end(), "all") == names.end()) return;
-  std::erase_if(found.suites, [&](const Suite& suite) {
-    const bool has =
-        std::find(suite.profiles.begin(), suite.profiles.end(), profile) != suite.profiles.end();
-    const bool named = std::find(names.begin(), names.end(), suite.name) != names.end();
-    if (!has && !named)
-      found.skipped.push_back({suite.name, fmt::format("has no profile {}", name_of(profile))});
-    return !has && !named;
-  });
-}
-
 Result<int> run(const Json& given, const std::string& resume, bool as_json) {
   Json recorded = Json::object();
   if (!resume.empty()) {
@@ -156,29 +134,17 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
     recorded = was.value("options", Json::object());
   }
   ASSAY_TRY(const RunOptions options, merge_options(recorded, given));
-  ASSAY_TRY(const SuiteInputs inputs, to_suite_inputs(options));
-  ASSAY_TRY(FoundSuites found, find_suites(options.suites, options.suites_folder, inputs));
-  ASSAY_TRY(const PlanOptions plan_options, to_plan_options(options));
-  leave_out_without_profile(found, options.suites, plan_options.profile);
-  if (!inputs.haystacks.empty() &&
-      std::none_of(found.suites.begin(), found.suites.end(),
-                   [](const Suite& suite) { return suite.needle != nullptr; }))
-    return fail("--haystack: no suite of this run hides needles. Ask for 'needle' or 'all'.");
-  for (const auto& [name, reason] : found.skipped)
+  ASSAY_TRY(PlannedRun planned, plan_run(options));
+  Plan& plan = planned.plan;
+  for (const auto& [name, reason] : planned.skipped)
     fmt::print(stderr, "assay run: suite {} is left out: it {}\n", name, reason);
-  PlanOptions own_samplers = plan_options;
-  own_samplers.temperature = own_samplers.top_p = own_samplers.min_p =
-      own_samplers.repetition_penalty = std::nullopt;
-  own_samplers.top_k = own_samplers.max_tokens = std::nullopt;
-  ASSAY_TRY(const Plan golden_plan, make_plan(found.suites, own_samplers));
-  ASSAY_TRY(Plan plan, make_plan(std::move(found.suites), plan_options));
   ASSAY_TRY(const std::optional<RunFolder> baseline, read_baseline(options.baseline));
   if (options.model.empty()) return fail("which model? Name its folder with --model DIR.");
-  ASSAY_TRY_VOID(check_base(found.measures, options));
+  ASSAY_TRY_VOID(check_base(planned.measures, options));
   ASSAY_TRY(auto engine, load_engine(engine_flags(options)));
   EngineTarget target(std::move(engine), options.threads);
   if (const int n = plan.leave_out_longer(target.max_positions()); n > 0) {
-    found.skipped.push_back(
+    planned.skipped.push_back(
         {"needle", fmt::format("has {} samples longer than the model's {} positions", n,
                                target.max_positions())});
     fmt::print(stderr, "assay run: {} samples are left out: longer than the model's {} positions\n",
@@ -207,8 +173,7 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
   fmt::print(stderr, "assay run: {}profile {}, into {}\n", n_samples, options.profile,
              folder.string());
 
-  std::signal(SIGINT, on_interrupt);
-  std::signal(SIGTERM, on_interrupt);
+  watch_interrupts();
   ProgressPrinter printer;
   RunResult result;
   if (!plan.items.empty()) {
@@ -216,13 +181,13 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
               run_plan(plan, target, record,
                        {[&](const Progress& progress) { printer.show(progress); }, interrupted}));
   }
-  Measured measured{{}, std::move(found.skipped), {}};
+  Measured measured{{}, std::move(planned.skipped), {}};
   if (!result.interrupted) {
-    ASSAY_TRY(measured.goldens, check_goldens(options, golden_plan, target));
+    ASSAY_TRY(measured.goldens, check_goldens(options, planned.golden_plan, target));
     result.interrupted = interrupted();
   }
   if (!result.interrupted) {
-    ASSAY_TRY(auto done, measure(found.measures, options, plan_options.profile, target.engine(),
+    ASSAY_TRY(auto done, measure(planned.measures, options, plan.options.profile, target.engine(),
                                  result.samples, interrupted));
     result.interrupted = !done.has_value();
     if (done) measured.measurements = *std::move(done);
@@ -235,7 +200,7 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
     return kInterrupted;
   }
   // With every sample on disk, all that can have failed is the writing of the summary.
-  Result<int> code = conclude(plan, record, result, baseline, measured, as_json);
+  Result<int> code = conclude(plan, record, result, baseline, target, measured, as_json);
   if (!code)
     return fail("{} All {} samples are kept; continue with --resume {}.", code.error().message,
                 result.samples.size(), shell_quoted(folder.string()));

@@ -97,5 +97,20 @@ TEST_F(ThroughputRun, StopsBetweenStepsAndThenKeepsNothing) {
   EXPECT_EQ(n, 2);
 }
 
+TEST_F(ThroughputRun, TwoEnginesTakeTurnsWithEqualWork) {
+  const ThroughputSettings settings = {
+      .depths = {0, 8}, .batches = {1}, .n_decode = 3, .prefill = {}, .repetitions = 4};
+  int n_total = 0;
+  const engine::Engine other = engine_.share(1);
+  const auto pair = run_throughput_in_turns(
+      engine_, other, settings, 1, {.on_progress = [&](int, int total) { n_total = total; }});
+  ASSERT_TRUE(pair) << pair.error().message;
+  EXPECT_EQ(n_total, 2 * 2 * 4);
+  for (const ThroughputResult* side : {&(*pair)->base, &(*pair)->candidate}) {
+    ASSERT_EQ(side->decode.size(), 2u);
+    for (const DecodeRow& row : side->decode) EXPECT_EQ(row.repetitions.size(), 4u);
+  }
+}
+
 }  // namespace
 }  // namespace assay::harness

@@ -30,6 +30,7 @@ struct Verb {
 };
 
 extern const Verb run_verb;
+extern const Verb compare_verb;
 extern const Verb generate_verb;
 extern const Verb inspect_verb;
 extern const Verb tokenize_verb;

@@ -1,0 +1,174 @@
+#include "harness/compare_speed.h"
+
+#include <algorithm>
+
+#include "base/hypothesis.h"
+
+namespace assay::harness {
+namespace {
+
+std::vector<double> per_s(const DecodeRow& row) {
+  std::vector<double> out;
+  for (const DecodeRepetition& r : row.repetitions) out.push_back(decode_per_s(row, r));
+  return out;
+}
+
+Result<double> ns_per(const std::string& unit, std::string_view where) {
+  for (const auto& [name, ns] : {std::pair{"ns", 1.0}, {"us", 1e3}, {"ms", 1e6}, {"s", 1e9}})
+    if (unit == name) return ns;
+  return fail("{}: unknown time_unit \"{}\", expected ns, us, ms or s", where, unit);
+}
+
+std::string percent(double share) { return fmt::format("{:.1f} %", 100 * share); }
+
+std::string sentence_of(const SpeedRow& r) {
+  return fmt::format("{}: slower by {} (from {:.4g} to {:.4g} {}; p = {:.2g} after Holm, floor {})",
+                     r.name, percent(r.slower.estimate), r.base, r.candidate, r.unit, r.p_holm,
+                     percent(r.floor));
+}
+
+}  // namespace
+
+SpeedRow speed_row(std::string name, std::string unit, std::span<const double> base,
+                   std::span<const double> candidate, Better better) {
+  SpeedRow row;
+  row.name = std::move(name);
+  row.unit = std::move(unit);
+  row.n_base = static_cast<int>(base.size());
+  row.n_candidate = static_cast<int>(candidate.size());
+  row.conclusive = row.n_base >= kLeastRepetitions && row.n_candidate >= kLeastRepetitions;
+  if (base.empty() || candidate.empty()) return row;
+  row.base = median(base);
+  row.candidate = median(candidate);
+  const RankSum test =
+      better == Better::kLess ? mann_whitney(candidate, base) : mann_whitney(base, candidate);
+  row.p = test.p;
+  row.slower = {test.shift.estimate / row.base, test.shift.lo / row.base, test.shift.hi / row.base};
+  const double spread =
+      std::max(scaled_mad(base) / row.base, scaled_mad(candidate) / row.candidate);
+  row.floor = std::max(kSpeedFloor, kSpreads * spread);
+  return row;
+}
+
+Speed judge_speed(std::vector<SpeedRow> rows) {
+  Speed out;
+  std::vector<double> p;
+  for (const SpeedRow& row : rows)
+    if (row.conclusive) p.push_back(row.p);
+  const std::vector<double> adjusted = holm(p);
+  std::size_t next = 0;
+  for (SpeedRow& row : rows) {
+    if (!row.conclusive) {
+      out.inconclusive.push_back(
+          fmt::format("{}: {} and {} repetitions, at least {} are needed on both sides", row.name,
+                      row.n_base, row.n_candidate, kLeastRepetitions));
+      continue;
+    }
+    row.p_holm = adjusted[next++];
+    const double slower = row.slower.estimate;
+    if (row.p_holm < kAlpha && slower >= row.floor) {
+      row.verdict = RowVerdict::kRegression;
+      out.regressions.push_back(sentence_of(row));
+    } else if (row.p < kAlpha && slower >= kSpeedFloor) {
+      row.verdict = RowVerdict::kWarn;
+      out.warnings.push_back(sentence_of(row));
+    }
+  }
+  out.rows = std::move(rows);
+  return out;
+}
+
+Speed compare_throughput(const ThroughputResult& base, const ThroughputResult& candidate) {
+  std::vector<SpeedRow> rows;
+  for (const DecodeRow& b : base.decode)
+    for (const DecodeRow& c : candidate.decode)
+      if (b.depth == c.depth && b.batch == c.batch && b.reason.empty() && c.reason.empty())
+        rows.push_back(speed_row(fmt::format("decode at depth {}, batch {}", b.depth, b.batch),
+                                 "tokens/s", per_s(b), per_s(c), Better::kMore));
+  return judge_speed(std::move(rows));
+}
+
+Result<BenchmarkTimes> parse_google_benchmark(const Json& json, std::string_view source) {
+  if (!json.is_object() || !json.contains("benchmarks") || !json["benchmarks"].is_array())
+    return fail(
+        "{}: expected what Google Benchmark writes with --benchmark_format=json, found no list "
+        "'benchmarks'",
+        source);
+  BenchmarkTimes out;
+  out.context = json.value("context", Json::object());
+  try {
+    for (const Json& one : json["benchmarks"]) {
+      const auto name = one.at("name").get<std::string>();
+      if (one.value("run_type", "iteration") != "iteration") continue;  // a mean of the others
+      if (one.value("error_occurred", false))
+        return fail("{}: benchmark {} failed: {}", source, name, one.value("error_message", ""));
+      ASSAY_TRY(const double ns, ns_per(one.value("time_unit", "ns"),
+                                        fmt::format("{}: benchmark {}", source, name)));
+      auto at = std::find_if(out.ns.begin(), out.ns.end(),
+                             [&](const auto& known) { return known.first == name; });
+      if (at == out.ns.end()) at = out.ns.insert(out.ns.end(), {name, {}});
+      at->second.push_back(ns * one.at("real_time").get<double>());
+    }
+  } catch (const Json::exception& error) {
+    return fail("{}: not what Google Benchmark writes: {}", source, error.what());
+  }
+  if (out.ns.empty())
+    return fail(
+        "{}: there is no repetition, only aggregates. Run it with --benchmark_repetitions={} and "
+        "without --benchmark_report_aggregates_only",
+        source, kLeastRepetitions);
+  return out;
+}
+
+std::string not_comparable(const BenchmarkTimes& base, const BenchmarkTimes& candidate) {
+  for (const char* key : {"host_name", "num_cpus", "library_build_type"}) {
+    const Json b = base.context.value(key, Json()), c = candidate.context.value(key, Json());
+    if (b != c)
+      return fmt::format("{} differs ({} against {}): clock both on one machine, in turns", key,
+                         b.dump(), c.dump());
+  }
+  return "";
+}
+
+Speed compare_benchmarks(const BenchmarkTimes& base, const BenchmarkTimes& candidate) {
+  std::vector<SpeedRow> rows;
+  std::vector<std::string> alone;
+  const auto find = [](const BenchmarkTimes& times, const std::string& name) {
+    return std::find_if(times.ns.begin(), times.ns.end(),
+                        [&](const auto& one) { return one.first == name; });
+  };
+  for (const auto& [name, times] : base.ns) {
+    const auto other = find(candidate, name);
+    if (other == candidate.ns.end())
+      alone.push_back(name);
+    else
+      rows.push_back(speed_row(name, "ns", times, other->second, Better::kLess));
+  }
+  for (const auto& [name, times] : candidate.ns)
+    if (find(base, name) == base.ns.end()) alone.push_back(name);
+  Speed out = judge_speed(std::move(rows));
+  out.alone = std::move(alone);
+  return out;
+}
+
+Json to_json(const Speed& speed) {
+  Json rows = Json::array();
+  for (const SpeedRow& r : speed.rows)
+    rows.push_back({{"name", r.name},
+                    {"unit", r.unit},
+                    {"n_base", r.n_base},
+                    {"n_candidate", r.n_candidate},
+                    {"base", r.base},
+                    {"candidate", r.candidate},
+                    {"slower", r.slower.estimate},
+                    {"lo", r.slower.lo},
+                    {"hi", r.slower.hi},
+                    {"floor", r.floor},
+                    {"p", r.p},
+                    {"p_holm", r.p_holm},
+                    {"conclusive", r.conclusive},
+                    {"verdict", name_of(r.verdict)}});
+  return {{"rows", std::move(rows)}, {"alone", speed.alone}};
+}
+
+}  // namespace assay::harness

@@ -1,0 +1,65 @@
+// Whether one build is slower than another, by repetitions that were clocked in turns, or by two
+// files of Google Benchmark. Pure.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/json.h"
+#include "base/result.h"
+#include "harness/compare.h"
+#include "harness/throughput.h"
+
+namespace assay::harness {
+
+// Fewer repetitions on either side decide nothing: the exact test of 9 against 9 can reach 4e-5.
+inline constexpr int kLeastRepetitions = 9;
+// The smallest slowdown that is a regression, and how many times the spread it must reach.
+inline constexpr double kSpeedFloor = 0.02, kSpreads = 3;
+
+struct SpeedRow {
+  std::string name;                 // "decode at depth 0, batch 1"; a benchmark's name
+  std::string unit;                 // "tokens/s" (more is better), "ns" (less is)
+  int n_base = 0, n_candidate = 0;  // repetitions
+  double base = 0, candidate = 0;   // medians
+  // Slower by this share of the base's median: Hodges–Lehmann's shift with its 95 % interval;
+  // negative: faster.
+  Interval slower = {0, 0, 0};
+  double floor = kSpeedFloor;  // max(kSpeedFloor, kSpreads · scaled MAD of the noisier side)
+  double p = 1, p_holm = 1;    // Mann–Whitney, exact where there are no ties
+  bool conclusive = false;     // repetitions enough on both sides
+  RowVerdict verdict = RowVerdict::kPass;
+};
+
+struct Speed {
+  std::vector<SpeedRow> rows;
+  std::vector<std::string> regressions, warnings, inconclusive;  // one sentence each
+  std::vector<std::string> alone;  // benchmarks that only one file has
+};
+
+enum class Better { kMore, kLess };
+SpeedRow speed_row(std::string name, std::string unit, std::span<const double> base,
+                   std::span<const double> candidate, Better better);
+// A row is a regression if Holm's adjusted p is below kAlpha and the slowdown reaches its floor; it
+// warns if p is below kAlpha and the slowdown reaches kSpeedFloor, though not both.
+Speed judge_speed(std::vector<SpeedRow> rows);
+
+// Of two results that were clocked in turns (harness/throughput_run.h): rows that both have.
+Speed compare_throughput(const ThroughputResult& base, const ThroughputResult& candidate);
+
+// What Google Benchmark writes with --benchmark_format=json: the real time of every repetition.
+struct BenchmarkTimes {
+  Json context;
+  std::vector<std::pair<std::string, std::vector<double>>> ns;  // by name, in the file's order
+};
+Result<BenchmarkTimes> parse_google_benchmark(const Json& json, std::string_view source);
+// Why two files cannot be compared: another machine, or a debug build. Empty: they can.
+std::string not_comparable(const BenchmarkTimes& base, const BenchmarkTimes& candidate);
+Speed compare_benchmarks(const BenchmarkTimes& base, const BenchmarkTimes& candidate);
+
+Json to_json(const Speed& speed);
+
+}  // namespace assay::harness

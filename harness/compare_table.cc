@@ -1,0 +1,286 @@
+#include "harness/compare_table.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <vector>
+
+#include "harness/table.h"
+
+namespace assay::harness {
+namespace {
+
+constexpr std::size_t kManyRows = 24;
+constexpr std::size_t kLineBytes = 100;
+
+using Rows = std::vector<std::vector<Cell>>;
+
+Cell soft(std::string text, bool right = false) { return {std::move(text), right, Ink::kSoft}; }
+Cell right(std::string text, Ink ink = Ink::kPlain) { return {std::move(text), true, ink}; }
+
+std::string text_of(const Json& json, const char* key) { return json.at(key).get<std::string>(); }
+
+// "+1.5", "−2.1", "0.0".
+std::string signed_text(double value) {
+  const std::string digits = fmt::format("{:.1f}", std::abs(value));
+  return (digits == "0.0" ? "" : value > 0 ? "+" : "−") + digits;
+}
+
+std::string place_of(const Json& row) {
+  const std::string language = text_of(row, "language");
+  return text_of(row, "suite") + " · " + text_of(row, "arm") +
+         (language.empty() ? "" : " · " + language);
+}
+
+Ink ink_of(const std::string& verdict) {
+  return verdict == "regression"                       ? Ink::kBad
+         : verdict == "suspected" || verdict == "warn" ? Ink::kWarn
+                                                       : Ink::kPlain;
+}
+
+// Records of before there were verdicts per row have "regressed" alone.
+std::string verdict_of(const Json& row) {
+  return row.value("verdict", row.value("regressed", false) ? "regression" : "pass");
+}
+
+std::string p_text(const Json& row) {
+  return fmt::format("{:.2g}", row.at("p_holm").get<double>());
+}
+
+// One line of what may be many, cut between characters.
+std::string one_line(std::string text) {
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  if (text.size() <= kLineBytes) return text;
+  std::size_t end = kLineBytes;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+  return text.substr(0, end) + "…";
+}
+
+std::string token_name(const Json& token) {
+  const Json& text = token.at("text");
+  return text.is_null() ? fmt::format("#{}", token.at("id").get<int>())
+                        : text.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+// "is" (is 62.1 %, are 30.0 %)
+std::string token_text(const Json& token) {
+  if (token.is_null()) return "it had ended";
+  std::string likely;
+  for (const Json& top : token.at("top"))
+    likely += fmt::format("{}{} {:.1f} %", likely.empty() ? "" : ", ", token_name(top),
+                          100 * std::exp(top.at("logprob").get<double>()));
+  return token_name(token) + (likely.empty() ? "" : " (" + likely + ")");
+}
+
+std::string flip_text(const Json& f, bool colour) {
+  const bool bad = f.at("regressed").get<bool>();
+  std::string out = fmt::format(
+      "  {} {}   {} → {}   expected {}\n",
+      painted(bad ? "✗ regressed" : "✓ fixed    ", bad ? Ink::kBad : Ink::kGood, colour),
+      text_of(f, "key"), text_of(f, "base_class"), text_of(f, "candidate_class"),
+      one_line(text_of(f, "expected")));
+  out += fmt::format("      asked      {}\n", one_line(text_of(f, "question")));
+  out += fmt::format("      base       {}\n", one_line(text_of(f, "base_answer")));
+  out += fmt::format("      candidate  {}\n", one_line(text_of(f, "candidate_answer")));
+  if (!f.contains("base_token")) return out;
+  return out + fmt::format("      part at token {}: {} against {}\n",
+                           f.at("first_difference").get<int>(), token_text(f.at("base_token")),
+                           token_text(f.at("candidate_token")));
+}
+
+std::string flips_text(const Json& comparison, const CompareStyle& style) {
+  const Json& flips = comparison.at("flips");
+  const auto n_regressed = std::count_if(
+      flips.begin(), flips.end(), [](const Json& f) { return f.at("regressed").get<bool>(); });
+  std::string out = fmt::format(
+      "  {} regressed, {} fixed, {} wrong in both, of {} pairs; {} replies have the same tokens\n",
+      n_regressed, flips.size() - static_cast<std::size_t>(n_regressed),
+      comparison.at("n_both_wrong").get<int>(), comparison.at("n_pairs").get<int>(),
+      comparison.at("n_same_tokens").get<int>());
+  const std::size_t n_shown =
+      style.n_flips == 0 ? flips.size() : std::min(style.n_flips, flips.size());
+  for (std::size_t i = 0; i < n_shown; ++i) out += flip_text(flips[i], style.colour);
+  if (n_shown < flips.size())
+    out += fmt::format("  … {} more: all with assay compare BASE CANDIDATE --flips 0\n",
+                       flips.size() - n_shown);
+  return out + "\n";
+}
+
+std::string would_show(const Json& row) {
+  const std::string verdict = verdict_of(row);
+  const int detectable = row.at("detectable").get<int>(), n = row.at("n").get<int>();
+  if (verdict == "regression" || verdict == "suspected" || detectable > n) return "–";
+  const double points =
+      100.0 * (row.at("n_base").get<int>() - row.at("n_candidate").get<int>() + detectable) / n;
+  return fmt::format("−{:.1f}", points);
+}
+
+std::string rows_table(const Json& comparison, const CompareStyle& style) {
+  Rows rows = {{soft("against the baseline"), soft("n", true), soft("base", true),
+                soft("now", true), soft("difference [95 %]"), soft("regressed / fixed", true),
+                soft("p (Holm)", true), soft(""), soft("would show", true)}};
+  const Json& all = comparison.at("rows");
+  const bool many = all.size() > kManyRows && !style.every_row;
+  int n_left_out = 0;
+  for (const Json& r : all) {
+    const std::string metric = text_of(r, "metric"), verdict = verdict_of(r);
+    const bool changed = r.at("n_regressed") != 0 || r.at("n_fixed") != 0;
+    // Of many rows those in which nothing changed are left to the report, but for each arm's own;
+    // how thinking ends has a table of its own, but for what needs saying.
+    const bool own = text_of(r, "language").empty() && metric == "accuracy";
+    const bool minor = metric != "accuracy" && verdict == "pass";
+    if (!style.every_row && ((many && !changed && !own) || (minor && (many || !changed)))) {
+      n_left_out += 1;
+      continue;
+    }
+    const double n = r.at("n").get<double>();
+    const auto share = [&](const char* key) {
+      return fmt::format("{:.1f} %", 100 * r.at(key).get<double>() / n);
+    };
+    const auto points = [&](const char* key) { return signed_text(100 * r.at(key).get<double>()); };
+    const Ink ink = ink_of(verdict);
+    std::string shown_metric = metric == "accuracy" ? "" : " · " + metric;
+    std::replace(shown_metric.begin(), shown_metric.end(), '_', ' ');
+    rows.push_back(
+        {{place_of(r) + shown_metric},
+         right(fmt::format("{}", r.at("n").get<int>())),
+         right(share("n_base")),
+         right(share("n_candidate")),
+         {fmt::format("{} [{}, {}]", points("difference"), points("lo"), points("hi")), false, ink},
+         right(fmt::format("{} / {}", r.at("n_regressed").get<int>(), r.at("n_fixed").get<int>())),
+         right(p_text(r), ink),
+         {verdict, false, ink},
+         right(would_show(r))});
+  }
+  std::string out = table_text(rows, style.colour);
+  if (n_left_out > 0)
+    out += fmt::format("  {} more rows, in which nothing worth a line changed, are in the JSON\n",
+                       n_left_out);
+  return out + "\n";
+}
+
+// How thinking ends and how long it is, a line per arm (and per language that says something).
+std::string thinking_table(const Json& comparison, bool colour) {
+  if (!comparison.contains("lengths") || comparison.at("lengths").empty()) return "";
+  Rows rows = {{soft("thinking"), soft("no close", true), soft("loops", true),
+                soft("hit a limit", true), soft("length × [95 %]"), soft("pairs", true),
+                soft("p (Holm)", true), soft("")}};
+  const auto failures = [&](const Json& length, const char* metric) -> std::string {
+    for (const Json& r : comparison.at("rows"))
+      if (r.at("suite") == length.at("suite") && r.at("arm") == length.at("arm") &&
+          r.at("language") == length.at("language") && r.at("metric") == metric) {
+        const int n = r.at("n").get<int>();
+        return fmt::format("{} → {}", n - r.at("n_base").get<int>(),
+                           n - r.at("n_candidate").get<int>());
+      }
+    return "–";
+  };
+  for (const Json& l : comparison.at("lengths")) {
+    const std::string verdict = verdict_of(l);
+    if (!text_of(l, "language").empty() && verdict == "pass") continue;
+    const std::string interval =
+        l.at("lo").is_null()
+            ? ""
+            : fmt::format(" [{:.2f}, {:.2f}]", l.at("lo").get<double>(), l.at("hi").get<double>());
+    const Ink ink = ink_of(verdict);
+    rows.push_back({{place_of(l)},
+                    right(failures(l, "closed")),
+                    right(failures(l, "no_loop")),
+                    right(failures(l, "stopped")),
+                    {fmt::format("{:.2f}{}", l.at("ratio").get<double>(), interval), false, ink},
+                    right(fmt::format("{}", l.at("n").get<int>())),
+                    right(p_text(l)),
+                    {verdict, false, ink}});
+  }
+  return table_text(rows, colour) + "\n";
+}
+
+std::string confirmation_text(const Json& confirmation, bool colour) {
+  const std::string state = text_of(confirmation, "state");
+  if (state == "not_needed") return "";
+  Rows rows = {{soft("second stage, fresh draws"), soft("cases", true), soft("draws", true),
+                soft("base", true), soft("now", true), soft("p (Holm)", true), soft("")}};
+  for (const Json& r : confirmation.at("rows")) {
+    const bool bad = r.at("confirmed").get<bool>();
+    rows.push_back({{place_of(r) + " · " + text_of(r, "metric")},
+                    right(fmt::format("{}", r.at("n_cases").get<int>())),
+                    right(fmt::format("{}", r.at("n").get<int>())),
+                    right(fmt::format("{}", r.at("n_base").get<int>())),
+                    right(fmt::format("{}", r.at("n_candidate").get<int>())),
+                    right(p_text(r)),
+                    {bad ? "confirmed" : "not confirmed", false, bad ? Ink::kBad : Ink::kGood}});
+  }
+  return table_text(rows, colour) + "\n";
+}
+
+}  // namespace
+
+std::string render_comparison(const Json& comparison, const CompareStyle& style) {
+  std::string out = flips_text(comparison, style) + rows_table(comparison, style) +
+                    thinking_table(comparison, style.colour);
+  if (comparison.contains("confirmation"))
+    out += confirmation_text(comparison.at("confirmation"), style.colour);
+  if (comparison.contains("fidelity"))
+    out += render_fidelity(comparison.at("fidelity"), style.colour);
+  return out;
+}
+
+std::string render_fidelity(const Json& fidelity, bool colour) {
+  if (fidelity.at("rows").empty()) return "";
+  const auto figure = [](const Json& e) -> std::string {
+    if (e.is_null()) return "–";
+    const std::string value = fmt::format("{:.4f}", e.at("value").get<double>());
+    return e.at("error").is_null() ? value
+                                   : fmt::format("{} ± {:.4f}", value, e.at("error").get<double>());
+  };
+  Rows rows = {{soft("mean KLD to the base, nats"), soft("texts", true), soft("base", true),
+                soft("now", true), soft("difference", true), soft("noise floor", true),
+                soft("p (Holm)", true), soft("")}};
+  for (const Json& r : fidelity.at("rows")) {
+    const std::string verdict = verdict_of(r);
+    const bool judged = !r.at("difference").is_null();
+    rows.push_back({{text_of(r, "language")},
+                    right(fmt::format("{}", r.at("n_texts").get<int>())),
+                    right(figure(r.at("base"))),
+                    right(figure(r.at("candidate"))),
+                    right(figure(r.at("difference")), ink_of(verdict)),
+                    right(r.at("noise_floor").is_null()
+                              ? "–"
+                              : fmt::format("{:.2g}", r.at("noise_floor").get<double>())),
+                    right(judged ? p_text(r) : "–"),
+                    {judged ? verdict : "", false, ink_of(verdict)}});
+  }
+  std::string out = table_text(rows, colour);
+  if (const std::string reason = text_of(fidelity, "reason"); !reason.empty())
+    out += fmt::format("  the two are not judged against each other: {}\n", reason);
+  return out + "\n";
+}
+
+std::string render_speed(const Json& speed, bool colour) {
+  Rows rows = {{soft("speed, in turns"), soft("repetitions", true), soft("base", true),
+                soft("now", true), soft("slower by [95 %]"), soft("floor", true),
+                soft("p (Holm)", true), soft("")}};
+  for (const Json& r : speed.at("rows")) {
+    const bool conclusive = r.at("conclusive").get<bool>();
+    const std::string verdict = conclusive ? verdict_of(r) : "too few";
+    const Ink ink = conclusive ? ink_of(verdict) : Ink::kWarn;
+    const auto points = [&](const char* key) { return signed_text(100 * r.at(key).get<double>()); };
+    rows.push_back(
+        {{text_of(r, "name")},
+         right(fmt::format("{} / {}", r.at("n_base").get<int>(), r.at("n_candidate").get<int>())),
+         right(fmt::format("{:.4g}", r.at("base").get<double>())),
+         right(fmt::format("{:.4g} {}", r.at("candidate").get<double>(), text_of(r, "unit"))),
+         {fmt::format("{} % [{}, {}]", points("slower"), points("lo"), points("hi")), false, ink},
+         right(fmt::format("{:.1f} %", 100 * r.at("floor").get<double>())),
+         right(conclusive ? p_text(r) : "–"),
+         {verdict, false, ink}});
+  }
+  std::string out = table_text(rows, colour);
+  for (const Json& name : speed.at("alone"))
+    out += fmt::format("  {} stands in one of the files only\n", name.get<std::string>());
+  return out + "\n";
+}
+
+}  // namespace assay::harness

@@ -1,0 +1,190 @@
+#include "harness/compare_table.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "harness/compare_fidelity.h"
+#include "harness/compare_speed.h"
+#include "harness/confirm.h"
+#include "harness/releases_table.h"
+
+namespace assay::harness {
+namespace {
+
+using testing::ContainsRegex;
+using testing::HasSubstr;
+using testing::Not;
+
+Flip flip(int i) {
+  Flip f;
+  f.key = fmt::format("sums/thinking/case-{}", i);
+  f.question = "2 + 3?";
+  f.expected = "5";
+  f.base_class = "correct";
+  f.candidate_class = "wrong";
+  f.base_answer = "It is\n5.";
+  f.candidate_answer = std::string(200, 'x') + "あ";
+  f.first_difference = 3;
+  f.base_token = {7, {{7, -0.105}, {8, -2.3}}};
+  f.regressed = true;
+  return f;
+}
+
+TEST(CompareTable, FlipsComeFirstWithWhatBothFoundLikely) {
+  Comparison c;
+  for (int i = 0; i < 4; ++i) c.flips.push_back(flip(i));
+  c.n_pairs = 9;
+  c.n_both_wrong = 2;
+  const auto text = [](int id) { return fmt::format("t{}", id); };
+  const std::string some = render_comparison(to_json(c, text), {.n_flips = 3});
+  EXPECT_THAT(some, HasSubstr("4 regressed, 0 fixed, 2 wrong in both, of 9 pairs"));
+  EXPECT_THAT(some,
+              HasSubstr("part at token 3: \"t7\" (\"t7\" 90.0 %, \"t8\" 10.0 %) against it had "
+                        "ended"));
+  EXPECT_THAT(some, HasSubstr("It is 5.\n")) << "one line";
+  EXPECT_THAT(some, HasSubstr("case-2"));
+  EXPECT_THAT(some, Not(HasSubstr("case-3")));
+  EXPECT_THAT(some, HasSubstr("1 more: all with assay compare BASE CANDIDATE --flips 0"));
+  EXPECT_THAT(render_comparison(to_json(c), {.n_flips = 0}), HasSubstr("case-3"));
+  EXPECT_THAT(render_comparison(to_json(c), {}), HasSubstr("token 3: #7 (#7 90.0 %, #8"));
+}
+
+TEST(CompareTable, RowsSayTheirVerdictAndWhatWouldHaveShown) {
+  Comparison c;
+  PairedRow held, suspect;
+  held.suite = suspect.suite = "sums";
+  held.arm = suspect.arm = "thinking";
+  held.metric = suspect.metric = "accuracy";
+  held.n = suspect.n = 200;
+  held.n_base = held.n_candidate = 190;
+  held.detectable = 9;
+  suspect.language = "ja";
+  suspect.n_base = 190;
+  suspect.n_candidate = 150;
+  suspect.n_regressed = 40;
+  suspect.verdict = RowVerdict::kSuspected;
+  c.rows = {held, suspect};
+  JudgedLength length;
+  length.suite = "sums";
+  length.arm = "thinking";
+  length.n = 180;
+  length.ratio = 1.25;
+  length.ratio95 = Interval{1.25, 1.1, 1.4};
+  length.verdict = RowVerdict::kRegression;
+  c.lengths = {length};
+  const std::string text = render_comparison(to_json(c), {});
+  EXPECT_THAT(text, ContainsRegex("sums · thinking +200 +95.0 % +95.0 % .*pass +−4.5"));
+  EXPECT_THAT(text, ContainsRegex("sums · thinking · ja +200 .*suspected +–"));
+  EXPECT_THAT(text, ContainsRegex("sums · thinking +– .*1.25 .1.10, 1.40. +180 .*regression"));
+  EXPECT_THAT(render_comparison(to_json(c), {.colour = true}), HasSubstr("\x1b["));
+}
+
+TEST(CompareTable, ManyRowsAreCutToWhatChanged) {
+  Comparison c;
+  for (int i = 0; i < 30; ++i) {
+    PairedRow row;
+    row.suite = "sums";
+    row.arm = fmt::format("arm{}", i);
+    row.language = "ja";
+    row.metric = "accuracy";
+    row.n = 10;
+    row.n_fixed = i == 7;
+    c.rows.push_back(row);
+  }
+  const std::string text = render_comparison(to_json(c), {});
+  EXPECT_THAT(text, HasSubstr("arm7"));
+  EXPECT_THAT(text, Not(HasSubstr("arm8")));
+  EXPECT_THAT(text, HasSubstr("29 more rows"));
+  EXPECT_THAT(render_comparison(to_json(c), {.every_row = true}), HasSubstr("arm8"));
+}
+
+TEST(CompareTable, ReadsWhatWasRecordedBeforeThereWereVerdictsPerRow) {
+  const Json old =
+      Json::parse(R"({"n_pairs": 3, "n_same_tokens": 1, "n_both_wrong": 0, "alpha": 0.01,
+    "floor": 0.02, "rows": [{"suite": "s", "arm": "a", "language": "", "metric": "accuracy", "n": 3,
+    "n_clusters": 3, "n_base": 3, "n_candidate": 0, "n_regressed": 3, "n_fixed": 0, "difference": -1,
+    "lo": -1, "hi": 0, "p": 0.001, "p_holm": 0.001, "detectable": 1, "regressed": true}],
+    "flips": [{"key": "s/a/1", "language": "ja", "kind": "k", "question": "q", "expected": "1",
+    "base_class": "correct", "candidate_class": "wrong", "base_answer": "1", "candidate_answer": "2",
+    "first_difference": 0, "regressed": true}]})");
+  const std::string text = render_comparison(old, {});
+  EXPECT_THAT(text, HasSubstr("regression"));
+  EXPECT_THAT(text, HasSubstr("s/a/1"));
+}
+
+TEST(CompareTable, TheSecondStageAndMeasuresFollow) {
+  Json comparison = to_json(Comparison{});
+  Confirmation second;
+  second.state = ConfirmationState::kConfirmed;
+  ConfirmedRow row;
+  row.suite = "sums";
+  row.arm = "thinking";
+  row.metric = "accuracy";
+  row.n_cases = 40;
+  row.n = 160;
+  row.n_base = 150;
+  row.n_candidate = 100;
+  row.confirmed = true;
+  second.rows = {row};
+  comparison["confirmation"] = to_json(second);
+  Fidelity fidelity;
+  FidelityRow all;
+  all.language = "all";
+  all.n_texts = 12;
+  all.candidate = Estimate{.value = 0.25, .error = 0.01};
+  fidelity.rows = {all};
+  fidelity.reason = "the baseline has none";
+  comparison["fidelity"] = to_json(fidelity);
+  const std::string text = render_comparison(comparison, {});
+  EXPECT_THAT(text, ContainsRegex("sums · thinking · accuracy +40 +160 +150 +100 .* confirmed"));
+  EXPECT_THAT(text, ContainsRegex("all +12 +– +0.2500 ± 0.0100 +–"));
+  EXPECT_THAT(text, HasSubstr("not judged against each other: the baseline has none"));
+  SpeedRow slow;
+  slow.name = "decode";
+  slow.unit = "tokens/s";
+  Speed speed;
+  speed.rows = {slow};
+  speed.alone = {"gone"};
+  EXPECT_THAT(render_speed(to_json(speed), false), ContainsRegex("decode .*too few"));
+  EXPECT_THAT(render_speed(to_json(speed), false), HasSubstr("gone stands in one of the files"));
+}
+
+Json run_with(double accuracy, bool thinks, const Json& measurements) {
+  const Json rate = {{"n", 50}, {"estimate", accuracy}, {"lo", accuracy - 0.1}, {"hi", accuracy}};
+  Json survival = Json::array();
+  if (thinks) survival.push_back(1);
+  return {{"metrics",
+           {{{"suite", "sums"},
+             {"arm", "thinking"},
+             {"language", ""},
+             {"kind", ""},
+             {"gated", true},
+             {"accuracy", rate},
+             {"closed", rate},
+             {"thinking_tokens", {{"p50", 33}, {"survival", survival}}}}}},
+          {"measurements", measurements},
+          {"provenance", {{"target", {{"active_bytes", 12500000}}}}}};
+}
+
+TEST(Releases, StandSideBySide) {
+  const Json speed = {
+      {{"measure", "throughput"},
+       {"state", "measured"},
+       {"result",
+        {{"decode", {{{"depth", 0}, {"batch", 4}, {"tokens_per_s", {{"median", 812.25}}}}}}}}}};
+  const Json a = run_with(0.9, true, Json::array()), b = run_with(0.8, false, speed);
+  const Release releases[] = {{"v1", &a}, {"v2", &b}};
+  const std::string text = render_releases(releases, false);
+  EXPECT_THAT(text, ContainsRegex("v1 +v2"));
+  EXPECT_THAT(text, ContainsRegex("sums · thinking +90.0 % .80.0, 90.0. +80.0 % .70.0, 80.0."));
+  EXPECT_THAT(text, HasSubstr("thinking closes"));
+  EXPECT_THAT(text, ContainsRegex("decode tokens/s, depth 0, batch 4 +– +812.2"));
+  EXPECT_THAT(text, ContainsRegex("weight MB a token reads +12.5 +12.5"));
+  EXPECT_THAT(text, Not(HasSubstr("KLD"))) << "a line that no run fills is left out";
+  const Json json = releases_json(releases);
+  EXPECT_EQ(json["runs"], Json({"v1", "v2"}));
+  EXPECT_EQ(json["rows"][0]["figure"], "accuracy");
+}
+
+}  // namespace
+}  // namespace assay::harness
