@@ -78,8 +78,7 @@ std::string xml_text(std::string_view text) { return xml_escaped(text, false); }
 std::string xml_attribute(std::string_view text) { return xml_escaped(text, true); }
 
 std::string markdown_text(std::string_view text) {
-  // ":" and the dot of "www." would make a link of an address; "@" calls a person.
-  constexpr std::string_view kMeansSomething = "\\`*_{}[]#|~!$^:@";
+  constexpr std::string_view kMeansSomething = "\\`*_{}[]#|~!$^@";  // "@" calls a person
   std::string out;
   for_each_code_point(text, [&](UChar32 c) {
     if (c == '<') {
@@ -95,7 +94,9 @@ std::string markdown_text(std::string_view text) {
     } else if (c < 0x80 && kMeansSomething.find(static_cast<char>(c)) != std::string_view::npos) {
       out += '\\';
       out += static_cast<char>(c);
-    } else if (c == '.' && (out.ends_with("www") || out.ends_with("WWW"))) {
+    } else if (c == '/' && out.ends_with(':')) {  // else "http://…" becomes a link by itself
+      out += "\\/";
+    } else if (c == '.' && (out.ends_with("www") || out.ends_with("WWW"))) {  // likewise
       out += "\\.";
     } else {
       append(out, c);
