@@ -16,6 +16,8 @@
 namespace assay {
 namespace {
 
+constexpr int kGzip = 16;  // added to the window bits: with a gzip header
+
 class Fd {
  public:
   explicit Fd(int fd) : fd_(fd) {}
@@ -73,7 +75,6 @@ Result<std::string> read_text_file(const fs::path& path) {
     return fail("{}: a gzip file of {} bytes, expected less than 4 GiB. Unpack it first.",
                 path.string(), packed.size());
   z_stream z = {};
-  constexpr int kGzip = 16;  // added to the window bits: a gzip header is expected
   CHECK(inflateInit2(&z, MAX_WBITS + kGzip) == Z_OK);
   z.next_in = reinterpret_cast<Bytef*>(packed.data());
   z.avail_in = static_cast<uInt>(packed.size());
@@ -92,6 +93,23 @@ Result<std::string> read_text_file(const fs::path& path) {
   if (code == Z_STREAM_END) return out;
   return fail("{}: the gzip data is {} at byte {} of {}. Copy the file again.", path.string(),
               z.avail_in == 0 ? "cut off" : "broken", at, packed.size());
+}
+
+std::string gzip(std::string_view bytes) {
+  z_stream z = {};
+  CHECK(deflateInit2(&z, Z_BEST_COMPRESSION, Z_DEFLATED, MAX_WBITS + kGzip, 9,
+                     Z_DEFAULT_STRATEGY) == Z_OK);
+  CHECK(bytes.size() <= std::numeric_limits<uInt>::max()) << bytes.size();
+  std::string out(deflateBound(&z, bytes.size()), '\0');
+  z.next_in =
+      reinterpret_cast<Bytef*>(const_cast<char*>(bytes.data()));  // zlib does not write to it
+  z.avail_in = static_cast<uInt>(bytes.size());
+  z.next_out = reinterpret_cast<Bytef*>(out.data());
+  z.avail_out = static_cast<uInt>(out.size());
+  CHECK(deflate(&z, Z_FINISH) == Z_STREAM_END);
+  out.resize(out.size() - z.avail_out);
+  deflateEnd(&z);
+  return out;
 }
 
 fs::path temporary_of(const fs::path& path) { return path.string() + ".tmp"; }

@@ -18,6 +18,8 @@ Result<std::string> read_file(const fs::path& path);
 
 // The same, unpacked if it is a gzip file.
 Result<std::string> read_text_file(const fs::path& path);
+// A gzip file of these bytes, always the same for the same bytes: no name and no time in it.
+std::string gzip(std::string_view bytes);
 
 // Writes beside the target, fsyncs, renames over it: a reader sees the old file or the new one,
 // never half.

@@ -55,6 +55,24 @@ Interval wilson(int n_successes, int n, double z) {
   return wilson_at(static_cast<double>(n_successes) / n, n, z);
 }
 
+Interval clopper_pearson(int k, int n, double confidence) {
+  CHECK(k >= 0 && k <= n && confidence > 0 && confidence < 1) << k << " of " << n;
+  if (n == 0) return {0, 0, 1};
+  const double alpha = (1 - confidence) / 2;
+  // The p at which P(Bin(n, p) >= at_least) = I_p(at_least, n − at_least + 1) is `share`; it grows
+  // with p.
+  const auto solve = [&](int at_least, double share) {
+    double lo = 0, hi = 1;
+    for (int i = 0; i < 100; ++i) {
+      const double mid = (lo + hi) / 2;
+      (incomplete_beta(at_least, n - at_least + 1, mid) < share ? lo : hi) = mid;
+    }
+    return (lo + hi) / 2;
+  };
+  return {static_cast<double>(k) / n, k == 0 ? 0 : solve(k, alpha),
+          k == n ? 1 : solve(k + 1, 1 - alpha)};
+}
+
 double student_t_quantile(double confidence, double degrees_of_freedom) {
   CHECK(confidence > 0 && confidence < 1 && degrees_of_freedom > 0);
   const auto coverage = [&](double t) {
@@ -122,26 +140,10 @@ ClusteredMean clustered_difference(std::span<const double> difference,
   return {{c.mean, std::max(-1.0, c.mean - half), std::min(1.0, c.mean + half)}, c.n, c.n_clusters};
 }
 
-double sign_flip_p(std::span<const int> cluster_sums) {
-  // probability[reach + t] of each total t after the sums so far.
-  std::vector<double> probability = {1};
-  int reach = 0, observed = 0;
-  for (const int sum : cluster_sums) {
-    observed += sum;
-    const int step = std::abs(sum);
-    if (step == 0) continue;
-    std::vector<double> next(probability.size() + 2 * static_cast<std::size_t>(step), 0.0);
-    for (std::size_t i = 0; i < probability.size(); ++i) {
-      next[i] += probability[i] / 2;
-      next[i + 2 * static_cast<std::size_t>(step)] += probability[i] / 2;
-    }
-    probability = std::move(next);
-    reach += step;
-  }
-  double p = 0;
-  for (std::size_t i = 0; i < probability.size(); ++i)
-    if (std::abs(static_cast<int>(i) - reach) >= std::abs(observed)) p += probability[i];
-  return std::min(1.0, p);
+ClusteredValue clustered_value(std::span<const double> value, std::span<const int> cluster) {
+  const ClusteredHalf c = clustered(value, cluster);
+  const double half = c.half.value_or(0);
+  return {{c.mean, c.mean - half, c.mean + half}, c.half.has_value(), c.n, c.n_clusters};
 }
 
 double median(std::span<const double> values) {

@@ -14,6 +14,10 @@ struct Interval {
 inline constexpr double kZ95 = 1.959963984540054;
 Interval wilson(int n_successes, int n, double z = kZ95);
 
+// Clopper and Pearson 1934: the probabilities that an exact one-sided test at (1 − confidence) / 2
+// does not reject. Covers at least `confidence`, whatever the probability. Without a sample [0, 1].
+Interval clopper_pearson(int n_successes, int n, double confidence = 0.95);
+
 // Mean of 0/1 scores (or any in [0, 1]) with a cluster-robust interval. `cluster[i]` is the cluster
 // of sample i: cases that share a problem (the same sum in three languages) are one cluster, not
 // three samples (Miller 2024, arXiv 2411.00640). The variance is the sum over clusters of squared
@@ -33,10 +37,14 @@ ClusteredMean clustered_mean(std::span<const double> score, std::span<const int>
 ClusteredMean clustered_difference(std::span<const double> difference,
                                    std::span<const int> cluster);
 
-// Two-sided p of an exact sign-flip permutation test: the share of the 2^n ways to give the sums
-// signs whose total is at least as far from zero as theirs. With sums of ±1 that is McNemar's exact
-// test. Zeros change nothing. Reckoned over the totals' distribution, not by sampling.
-double sign_flip_p(std::span<const int> cluster_sums);
+// Mean of any values, with the same interval. None of one cluster, nor where no cluster differs
+// from another: the interval is then the mean alone, and `known` is false.
+struct ClusteredValue {
+  Interval mean;
+  bool known = false;
+  int n_samples, n_clusters;
+};
+ClusteredValue clustered_value(std::span<const double> value, std::span<const int> cluster);
 
 // Two-sided quantile of Student's t: P(|T| <= t) = confidence.
 double student_t_quantile(double confidence, double degrees_of_freedom);

@@ -47,6 +47,40 @@ TEST(Wilson, StaysInTheUnitIntervalAndKnowsNothingFromNothing) {
   EXPECT_EQ(wilson(0, 0).hi, 1.0);
 }
 
+TEST(ClopperPearson, EqualsR) {
+  const struct {
+    int k, n;
+    double lo, hi;
+  } r[] = {// R: binom.test(k, n)$conf.int
+           {3, 20, 0.032070937185464, 0.378926826545314},
+           {0, 60, 0, 0.059629492286167},
+           {60, 60, 0.940370507713833, 1},
+           {81, 263, 0.252736745585271, 0.367621922601351},
+           {1, 1, 0.025, 1}};
+  for (const auto& row : r) {
+    const Interval interval = clopper_pearson(row.k, row.n);
+    EXPECT_NEAR(interval.lo, row.lo, 1e-12) << row.k << " of " << row.n;
+    EXPECT_NEAR(interval.hi, row.hi, 1e-12) << row.k << " of " << row.n;
+  }
+  EXPECT_EQ(clopper_pearson(0, 0).lo, 0);
+  EXPECT_EQ(clopper_pearson(0, 0).hi, 1);
+}
+
+TEST(ClusteredValue, IsStudentsIntervalOfClusterMeans) {
+  // R: t.test(c(1, 2, 3, 4, 7))$conf.int = 0.541475 6.258525
+  const std::vector<double> value = {1, 2, 3, 4, 7};
+  const ClusteredValue one_each = clustered_value(value, std::vector<int>{0, 1, 2, 3, 4});
+  EXPECT_NEAR(one_each.mean.lo, 0.541475, 1e-6);
+  EXPECT_NEAR(one_each.mean.hi, 6.258525, 1e-6);
+  // Every value twice in its cluster says nothing more.
+  const std::vector<double> twice = {1, 1, 2, 2, 3, 3, 4, 4, 7, 7};
+  const ClusteredValue pairs =
+      clustered_value(twice, std::vector<int>{0, 0, 1, 1, 2, 2, 3, 3, 4, 4});
+  EXPECT_NEAR(pairs.mean.lo, one_each.mean.lo, 1e-12);
+  EXPECT_FALSE(clustered_value(value, std::vector<int>{0, 0, 0, 0, 0}).known);
+  EXPECT_FALSE(clustered_value(std::vector<double>{2, 2}, std::vector<int>{0, 1}).known);
+}
+
 TEST(StudentT, GivesThePublishedTable) {
   // NIST/SEMATECH e-Handbook 1.3.6.7.2, three decimals.
   EXPECT_NEAR(student_t_quantile(0.95, 1), 12.706, 5e-4);
@@ -191,34 +225,6 @@ TEST(ClusteredDifference, ByHand) {
   std::iota(fifty.begin(), fifty.end(), 0);
   EXPECT_NEAR(clustered_difference(none, fifty).mean.hi, 3.841459 / 53.841459, 1e-6);
   EXPECT_NEAR(clustered_difference(none, fifty).mean.lo, -3.841459 / 53.841459, 1e-6);
-}
-
-TEST(SignFlip, IsMcNemarWithoutClusters) {
-  // R: 2 * pbinom(2, 12, 0.5) = 0.03857422
-  std::vector<int> sums(10, -1);
-  sums.insert(sums.end(), {1, 1, 0, 0});
-  EXPECT_NEAR(sign_flip_p(sums), 0.03857421875, 1e-12);
-  EXPECT_EQ(sign_flip_p({}), 1);
-  EXPECT_EQ(sign_flip_p(std::vector<int>{1, -1}), 1);
-}
-
-TEST(SignFlip, CountsEverySignOfEveryCluster) {
-  // Sizes 3, 1, 1, 2, observed -5: of 16 totals 2 are ±7 and 4 are ±5.
-  EXPECT_DOUBLE_EQ(sign_flip_p(std::vector<int>{-3, -1, 1, -2}), 6.0 / 16);
-  // Against all signs, tried one by one.
-  for (std::uint64_t seed = 0; seed < 20; ++seed) {
-    std::vector<int> sums;
-    for (std::uint64_t i = 0; i < 11; ++i)
-      sums.push_back(static_cast<int>(7 * uniform_at(9, seed, i)) - 3);
-    const int observed = std::abs(std::accumulate(sums.begin(), sums.end(), 0));
-    int n_far = 0;
-    for (unsigned signs = 0; signs < 1u << 11; ++signs) {
-      int total = 0;
-      for (unsigned i = 0; i < 11; ++i) total += (signs >> i & 1u) != 0 ? sums[i] : -sums[i];
-      n_far += std::abs(total) >= observed;
-    }
-    EXPECT_NEAR(sign_flip_p(sums), n_far / 2048.0, 1e-12);
-  }
 }
 
 TEST(Median, IsTheMiddleOrTheMeanOfTheTwoMiddles) {

@@ -41,6 +41,7 @@ Result<std::shared_ptr<const LoadedModel>> load_model(const std::filesystem::pat
   ASSAY_TRY(const ModelWeights weights, bind_weights(checkpoint, options.check_finite));
   ASSAY_TRY(const CheckpointSummary summary, inspect(checkpoint, options.cache_dir));
   ASSAY_TRY(auto backend, load_backend(config, weights, options.kernel));
+  backend = with_fault(std::move(backend), options.planted_fault);
 
   EngineInfo info;
   info.model_dir = dir.string();

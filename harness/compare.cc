@@ -3,44 +3,58 @@
 #include <algorithm>
 #include <iterator>
 #include <map>
-#include <numeric>
+#include <unordered_map>
+
+#include "base/hypothesis.h"
+#include "harness/compare_pairs.h"
+#include "harness/families.h"
 
 namespace assay::harness {
 namespace {
 
-struct Pair {
-  const Sample *base, *candidate;
+// A drop as large as the floor that is no chance by this is worth a look, though no more: on a row
+// of forty a single flip reaches 2 %, and a warning of every night is read by nobody.
+constexpr double kWarnP = 0.05;
+
+constexpr GateMetric kMetrics[] = {GateMetric::kAccuracy, GateMetric::kClosed, GateMetric::kStopped,
+                                   GateMetric::kNoLoop};
+
+struct Counted {
+  PairedRow row;
+  SignFlip test;
 };
 
-std::vector<Pair> pairs_of(std::span<const Sample> base, std::span<const Sample> candidate) {
-  std::map<std::string, const Sample*> by_key;
-  for (const Sample& s : base) by_key[s.key()] = &s;
-  std::vector<Pair> out;
-  for (const Sample& s : candidate)
-    if (const auto it = by_key.find(s.key()); it != by_key.end()) out.push_back({it->second, &s});
-  return out;
+// Whether the arm's replies can differ in this metric at all.
+bool has_metric(GateMetric metric, std::span<const Pair> pairs) {
+  if (metric != GateMetric::kClosed) return true;
+  const bool thinks = std::any_of(pairs.begin(), pairs.end(), [](const Pair& p) {
+    return p.base->n_thinking_tokens + p.candidate->n_thinking_tokens > 0;
+  });
+  // Where thinking is closed by force, a trace a little over the budget is no loss.
+  const bool forced = std::any_of(pairs.begin(), pairs.end(), [](const Pair& p) {
+    return p.base->forced_close || p.candidate->forced_close;
+  });
+  return thinks && !forced;
 }
 
-bool holds(GateMetric metric, const Sample& s) {
-  const Sample* one[] = {&s};
-  return rate_of(metric, one).n_true == 1;
-}
-
-PairedRow row_of(GateMetric metric, const std::vector<Pair>& pairs) {
-  PairedRow row;
+Counted count(GateMetric metric, const PairGroup& group) {
+  Counted out;
+  PairedRow& row = out.row;
+  row.suite = group.suite;
+  row.arm = group.arm;
+  row.language = group.language;
   row.metric = name_of(metric);
-  std::map<std::string, int> cluster_ids;
+  ClusterIds ids;
   std::vector<double> difference;
   std::vector<int> cluster, sums;
-  for (const Pair& pair : pairs) {
+  for (const Pair& pair : group.pairs) {
+    if (!looks_at(metric, *pair.base) || !looks_at(metric, *pair.candidate)) continue;
     const bool was = holds(metric, *pair.base), is = holds(metric, *pair.candidate);
     row.n_base += was;
     row.n_candidate += is;
     row.n_regressed += was && !is;
     row.n_fixed += is && !was;
-    const int id =
-        cluster_ids.emplace(pair.candidate->cluster, static_cast<int>(cluster_ids.size()))
-            .first->second;
+    const int id = ids.of(*pair.candidate);
     if (static_cast<std::size_t>(id) == sums.size()) sums.push_back(0);
     sums[static_cast<std::size_t>(id)] += static_cast<int>(is) - static_cast<int>(was);
     difference.push_back(static_cast<double>(is) - static_cast<double>(was));
@@ -50,48 +64,90 @@ PairedRow row_of(GateMetric metric, const std::vector<Pair>& pairs) {
   row.n = mean.n_samples;
   row.n_clusters = mean.n_clusters;
   row.difference = mean.mean;
-  row.p = sign_flip_p(sums);
-  return row;
+  for (const int sum : sums) out.test.add(sum);
+  row.p = out.test.p();
+  return out;
 }
 
-bool is_regression(int n, int net_drop, double p) {
-  return p < kAlpha && net_drop > 0 && net_drop >= kFloor * n;
+bool reaches_floor(const PairedRow& row, int net_drop) {
+  return net_drop > 0 && net_drop >= row.floor * row.n;
 }
 
-// How many more samples, each of a cluster of its own, would have had to regress.
-int detectable_drop(const PairedRow& row, const std::vector<Pair>& pairs, GateMetric metric,
-                    std::size_t n_tests) {
-  std::map<std::string, int> by_cluster;
-  for (const Pair& pair : pairs)
-    by_cluster[pair.candidate->cluster] += static_cast<int>(holds(metric, *pair.candidate)) -
-                                           static_cast<int>(holds(metric, *pair.base));
-  std::vector<int> sums;
-  for (const auto& [name, sum] : by_cluster) sums.push_back(sum);
-  const int net = row.n_base - row.n_candidate;
+std::string place_of(const std::string& suite, const std::string& arm,
+                     const std::string& language) {
+  return fmt::format("{}/{}{}", suite, arm, language.empty() ? "" : "/" + language);
+}
+
+std::string sentence_of(const PairedRow& r) {
+  return fmt::format(
+      "{}: {} fell from {} to {} of {} against the baseline ({} regressed, {} fixed; p = {:.2g}, "
+      "{:.2g} after Holm)",
+      place_of(r.suite, r.arm, r.language), r.metric, r.n_base, r.n_candidate, r.n, r.n_regressed,
+      r.n_fixed, r.p, r.p_holm);
+}
+
+std::string sentence_of(const LengthRow& r) {
+  return fmt::format(
+      "{}: thinking is {:.2f} times as long over {} pairs that closed on both sides (p = {:.2g}, "
+      "{:.2g} after Holm)",
+      place_of(r.suite, r.arm, r.language), r.ratio, r.n, r.p, r.p_holm);
+}
+
+// Small suites share a family: each alone could hardly reach a small p, and all would pay for it.
+std::string family_of(const std::string& suite, const std::map<std::string, int>& n_gated) {
+  return n_gated.at(suite) < kSmallSuite ? std::string(kSmallSuites) : suite;
+}
+
+std::vector<FamilyTest> tests_of(const std::vector<Counted>& counted,
+                                 const std::vector<JudgedLength>& lengths) {
+  std::vector<FamilyTest> tests;
+  for (const Counted& c : counted)
+    tests.push_back({c.row.family, c.row.p, [&c](double p) { return c.test.at_most(p); }});
+  for (const LengthRow& l : lengths)
+    tests.push_back({l.family, l.p, [&l](double p) { return l.least_p <= p ? p : 0; }});
+  return tests;
+}
+
+// How many more samples, each of a cluster of its own, would have had to regress for the row to be
+// called. They may count in every row of the arm.
+int detectable_drop(const std::vector<Counted>& counted, std::span<const FamilyTest> tests,
+                    std::size_t index) {
+  const PairedRow& row = counted[index].row;
+  const auto same_arm = [&](std::size_t i) {
+    return i < counted.size() && counted[i].row.suite == row.suite && counted[i].row.arm == row.arm;
+  };
+  SignFlip test = counted[index].test;
   for (int more = 1; more <= row.n_candidate; ++more) {
-    sums.push_back(-1);
-    if (is_regression(row.n, net + more, sign_flip_p(sums) * static_cast<double>(n_tests)))
-      return more;
+    test.add(-1);
+    if (!reaches_floor(row, row.net_drop() + more)) continue;
+    const double p = test.p();
+    if (p >= kAlpha) continue;
+    if (row.needs_confirmation || adjusted_bound(tests, index, p, same_arm) < kAlpha) return more;
   }
   return row.n + 1;  // not even if all had
 }
 
-// Holm 1979: the k-th smallest of m is multiplied by m − k, and never below the one before.
-void adjust(std::vector<PairedRow>& rows) {
-  std::vector<std::size_t> order(rows.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(),
-                   [&](std::size_t a, std::size_t b) { return rows[a].p < rows[b].p; });
-  double least = 0;
-  for (std::size_t k = 0; k < order.size(); ++k) {
-    PairedRow& row = rows[order[k]];
-    least = std::max(least, std::min(1.0, row.p * static_cast<double>(rows.size() - k)));
-    row.p_holm = least;
-  }
+RowVerdict verdict_of(const PairedRow& row) {
+  if (row.suspected && row.needs_confirmation) return RowVerdict::kSuspected;
+  if (row.suspected && row.p_holm < kAlpha) return RowVerdict::kRegression;
+  const bool significant = row.p < kAlpha && row.net_drop() > 0;
+  const bool large = row.language.empty() && row.p < kWarnP && reaches_floor(row, row.net_drop());
+  return significant || large ? RowVerdict::kWarn : RowVerdict::kPass;
 }
 
-std::string place_of(const PairedRow& row) {
-  return fmt::format("{}/{}{}", row.suite, row.arm, row.language.empty() ? "" : "/" + row.language);
+RowVerdict verdict_of(const LengthRow& row) {
+  if (row.p >= kAlpha || (row.ratio < kLengthFloor && row.ratio > 1 / kLengthFloor))
+    return RowVerdict::kPass;
+  return row.ratio > 1 && row.p_holm < kAlpha ? RowVerdict::kRegression : RowVerdict::kWarn;
+}
+
+TokenAt token_at(const Sample& s, std::size_t position) {
+  TokenAt out;
+  if (position < s.ids.size()) out.id = s.ids[position];
+  if (position < s.steps.size())
+    for (const TopToken& top : s.steps[position].top)
+      if (top.id >= 0) out.top.push_back({top.id, top.logprob});
+  return out;
 }
 
 Flip flip_of(const Pair& pair, bool regressed) {
@@ -106,83 +162,105 @@ Flip flip_of(const Pair& pair, bool regressed) {
   f.candidate_class = class_of(c.outcome);
   f.base_answer = b.answer;
   f.candidate_answer = c.answer;
-  f.first_difference = static_cast<int>(
-      std::mismatch(b.ids.begin(), b.ids.end(), c.ids.begin(), c.ids.end()).first - b.ids.begin());
+  const auto end = std::mismatch(b.ids.begin(), b.ids.end(), c.ids.begin(), c.ids.end()).first;
+  f.first_difference = static_cast<int>(end - b.ids.begin());
+  f.base_token = token_at(b, static_cast<std::size_t>(f.first_difference));
+  f.candidate_token = token_at(c, static_cast<std::size_t>(f.first_difference));
   f.regressed = regressed;
   return f;
 }
 
-}  // namespace
-
-Comparison compare(std::span<const Sample> base, std::span<const Sample> candidate) {
-  Comparison out;
-  struct Key {
-    std::string suite, arm, language;
-    bool operator==(const Key&) const = default;
-  };
-  std::vector<std::pair<Key, std::vector<Pair>>> groups;  // in the order of the samples
-  const auto add = [&](const Key& key, const Pair& pair) {
-    auto it = std::find_if(groups.begin(), groups.end(),
-                           [&](const auto& group) { return group.first == key; });
-    if (it == groups.end()) it = groups.insert(groups.end(), {key, {}});
-    it->second.push_back(pair);
-  };
+// Counts and flips; returns the pairs in which both sides ran.
+std::vector<Pair> look_at_pairs(std::span<const Sample> base, std::span<const Sample> candidate,
+                                Comparison& out) {
+  std::vector<Pair> ran;
   std::vector<Flip> fixed;
   for (const Pair& pair : pairs_of(base, candidate)) {
-    const Sample& c = *pair.candidate;
-    if (!pair.base->ran() || !c.ran()) continue;
-    ++out.n_pairs;
-    out.n_same_tokens += pair.base->ids == c.ids;
-    const bool was = holds(GateMetric::kAccuracy, *pair.base), is = holds(GateMetric::kAccuracy, c);
+    const Sample &b = *pair.base, &c = *pair.candidate;
+    if (!b.ran() || !c.ran()) {
+      const bool broke = c.finish == "non_finite" && b.finish != "non_finite";
+      ++(broke ? out.n_non_finite : out.n_not_run);
+      continue;
+    }
+    ran.push_back(pair);
+    out.n_same_tokens += b.ids == c.ids;
+    const bool was = holds(GateMetric::kAccuracy, b), is = holds(GateMetric::kAccuracy, c);
     out.n_both_wrong += looks_at(GateMetric::kAccuracy, c) && !was && !is;
     if (was && !is) out.flips.push_back(flip_of(pair, true));
     if (is && !was) fixed.push_back(flip_of(pair, false));
-    if (c.gated) add({c.suite, c.arm, ""}, pair);  // what the model is known not to do is churn
   }
-  const auto n_totals = groups.size();
-  for (std::size_t i = 0; i < n_totals; ++i)
-    for (const Pair& pair : std::vector<Pair>(groups[i].second))
-      add({groups[i].first.suite, groups[i].first.arm, pair.candidate->language}, pair);
-  out.flips.insert(out.flips.end(), fixed.begin(), fixed.end());
+  out.n_pairs = static_cast<int>(ran.size());
+  std::move(fixed.begin(), fixed.end(), std::back_inserter(out.flips));
+  return ran;
+}
 
-  std::vector<std::vector<Pair>> pairs_of_row;
-  std::vector<GateMetric> metric_of_row;
-  for (const GateMetric metric : {GateMetric::kAccuracy, GateMetric::kClosed})
-    for (const auto& [key, pairs] : groups) {
-      const bool thinks = std::any_of(pairs.begin(), pairs.end(), [](const Pair& p) {
-        return p.base->n_thinking_tokens + p.candidate->n_thinking_tokens > 0;
-      });
-      // Where thinking is closed by force, a trace a little over the budget is no loss.
-      const bool forced = std::any_of(pairs.begin(), pairs.end(), [](const Pair& p) {
-        return p.base->forced_close || p.candidate->forced_close;
-      });
-      if (metric == GateMetric::kClosed && (!thinks || forced)) continue;
-      std::vector<Pair> seen;  // not what nobody judges
-      std::copy_if(pairs.begin(), pairs.end(), std::back_inserter(seen), [&](const Pair& p) {
-        return looks_at(metric, *p.base) && looks_at(metric, *p.candidate);
-      });
-      if (seen.empty()) continue;
-      PairedRow row = row_of(metric, seen);
-      row.suite = key.suite;
-      row.arm = key.arm;
-      row.language = key.language;
-      out.rows.push_back(std::move(row));
-      pairs_of_row.push_back(std::move(seen));
-      metric_of_row.push_back(metric);
+void note(Comparison& out, RowVerdict verdict, std::string sentence) {
+  if (verdict == RowVerdict::kRegression) out.regressions.push_back(std::move(sentence));
+  if (verdict == RowVerdict::kSuspected) out.suspicions.push_back(std::move(sentence));
+  if (verdict == RowVerdict::kWarn) out.warnings.push_back(std::move(sentence));
+}
+
+}  // namespace
+
+std::string_view name_of(RowVerdict verdict) {
+  constexpr std::string_view kNames[] = {"pass", "warn", "suspected", "regression"};
+  return kNames[static_cast<int>(verdict)];
+}
+
+std::optional<double> PairedRow::detectable_points() const {
+  if (detectable > n) return std::nullopt;
+  return 100.0 * (net_drop() + detectable) / n;
+}
+
+Comparison compare(std::span<const Sample> base, std::span<const Sample> candidate,
+                   const CompareRules& rules) {
+  Comparison out;
+  const std::vector<Pair> pairs = look_at_pairs(base, candidate, out);
+  std::map<std::string, int> n_gated;
+  for (const Pair& pair : pairs) n_gated[pair.candidate->suite] += pair.candidate->gated;
+  const std::vector<PairGroup> groups = group_pairs(pairs);
+
+  std::vector<Counted> counted;
+  for (const GateMetric metric : kMetrics)
+    for (const PairGroup& group : groups) {
+      if (!has_metric(metric, group.pairs)) continue;
+      Counted one = count(metric, group);
+      if (one.row.n == 0) continue;
+      one.row.family = family_of(group.suite, n_gated);
+      one.row.floor = rules.floor_of(group.suite);
+      one.row.needs_confirmation = rules.needs_confirmation(group.suite, group.arm);
+      one.row.suspected = one.row.p < kAlpha && reaches_floor(one.row, one.row.net_drop());
+      counted.push_back(std::move(one));
     }
-  adjust(out.rows);
-  for (std::size_t i = 0; i < out.rows.size(); ++i) {
-    PairedRow& row = out.rows[i];
-    const int net = row.n_base - row.n_candidate;
-    row.regressed = is_regression(row.n, net, row.p_holm);
-    row.detectable = detectable_drop(row, pairs_of_row[i], metric_of_row[i], out.rows.size());
-    if (row.regressed)
-      out.regressions.push_back(fmt::format(
-          "{}: {} fell from {} to {} of {} against the baseline ({} regressed, {} fixed; p = "
-          "{:.2g} after Holm)",
-          place_of(row), row.metric, row.n_base, row.n_candidate, row.n, row.n_regressed,
-          row.n_fixed, row.p_holm));
+  for (const PairGroup& group : groups) {
+    JudgedLength row{length_row(group.pairs)};
+    if (row.n == 0) continue;
+    row.suite = group.suite;
+    row.arm = group.arm;
+    row.language = group.language;
+    row.family = family_of(group.suite, n_gated);
+    out.lengths.push_back(std::move(row));
   }
+
+  const std::vector<FamilyTest> tests = tests_of(counted, out.lengths);
+  const std::vector<double> adjusted = adjust_in_families(tests);
+  if (out.n_non_finite > 0)
+    out.regressions.push_back(fmt::format(
+        "{} replies met NaN or Inf in the logits, which the baseline's did not", out.n_non_finite));
+  for (std::size_t i = 0; i < counted.size(); ++i) {
+    PairedRow& row = counted[i].row;
+    row.p_holm = adjusted[i];
+    row.detectable = detectable_drop(counted, tests, i);
+    row.verdict = verdict_of(row);
+    note(out, row.verdict, sentence_of(row));
+  }
+  for (std::size_t i = 0; i < out.lengths.size(); ++i) {
+    JudgedLength& row = out.lengths[i];
+    row.p_holm = adjusted[counted.size() + i];
+    row.verdict = verdict_of(row);
+    note(out, row.verdict, sentence_of(row));
+  }
+  for (Counted& one : counted) out.rows.push_back(std::move(one.row));
   return out;
 }
 
@@ -197,7 +275,7 @@ std::string not_comparable(const Json& base_run, const Json& candidate_run,
           "the baseline's plan differs in \"{}\" ({} against {}): run it again with the options of "
           "this run",
           key, b.value(key, Json()).dump().substr(0, 80), value.dump().substr(0, 80));
-  std::map<std::string, const Sample*> by_key;
+  std::unordered_map<std::string, const Sample*> by_key;
   for (const Sample& s : base) by_key[s.key()] = &s;
   for (const Sample& s : candidate) {
     const auto it = by_key.find(s.key());
@@ -209,47 +287,6 @@ std::string not_comparable(const Json& base_run, const Json& candidate_run,
           "{}: the prompt's token ids differ, so the tokenizer or the chat template does", s.key());
   }
   return "";
-}
-
-Json to_json(const Comparison& comparison) {
-  Json rows = Json::array(), flips = Json::array();
-  for (const PairedRow& r : comparison.rows)
-    rows.push_back({{"suite", r.suite},
-                    {"arm", r.arm},
-                    {"language", r.language},
-                    {"metric", r.metric},
-                    {"n", r.n},
-                    {"n_clusters", r.n_clusters},
-                    {"n_base", r.n_base},
-                    {"n_candidate", r.n_candidate},
-                    {"n_regressed", r.n_regressed},
-                    {"n_fixed", r.n_fixed},
-                    {"difference", r.difference.estimate},
-                    {"lo", r.difference.lo},
-                    {"hi", r.difference.hi},
-                    {"p", r.p},
-                    {"p_holm", r.p_holm},
-                    {"detectable", r.detectable},
-                    {"regressed", r.regressed}});
-  for (const Flip& f : comparison.flips)
-    flips.push_back({{"key", f.key},
-                     {"language", f.language},
-                     {"kind", f.kind},
-                     {"question", f.question},
-                     {"expected", f.expected},
-                     {"base_class", f.base_class},
-                     {"candidate_class", f.candidate_class},
-                     {"base_answer", f.base_answer},
-                     {"candidate_answer", f.candidate_answer},
-                     {"first_difference", f.first_difference},
-                     {"regressed", f.regressed}});
-  return {{"n_pairs", comparison.n_pairs},
-          {"n_same_tokens", comparison.n_same_tokens},
-          {"n_both_wrong", comparison.n_both_wrong},
-          {"alpha", kAlpha},
-          {"floor", kFloor},
-          {"rows", rows},
-          {"flips", flips}};
 }
 
 }  // namespace assay::harness

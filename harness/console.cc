@@ -301,6 +301,28 @@ std::string comparison_table(const Json& comparison, bool colour) {
                      comparison.at("n_pairs").get<int>());
 }
 
+std::string golden_lines(const Json& goldens) {
+  std::string out;
+  for (const Json& g : goldens) {
+    const std::string state = text_of(g, "state");
+    const int n = g.at("n_replies").get<int>();
+    out += fmt::format("  golden {}: ", text_of(g, "name"));
+    if (state == "not_comparable") {
+      out += "not comparable\n";
+      continue;
+    }
+    const std::size_t n_diverged = g.at("divergences").size();
+    out += n_diverged == 0 ? fmt::format("all {} replies are computed as before", n)
+                           : fmt::format("{} of {} replies are computed otherwise", n_diverged, n);
+    out += fmt::format(
+        " ({} tokens{}; log p moved by {:.2g} at most, noise floor {:.2g})\n",
+        g.at("n_positions").get<long>(),
+        g.at("n_ties") == 0 ? "" : fmt::format(", {} ties", g.at("n_ties").get<int>()),
+        g.at("max_logprob_change").get<double>(), g.at("noise_floor").at("logprob").get<double>());
+  }
+  return out;
+}
+
 }  // namespace
 
 std::string render_console(const Json& run, const ConsoleStyle& style) {
@@ -325,6 +347,7 @@ std::string render_console(const Json& run, const ConsoleStyle& style) {
     for (const Json& suite : run.at("skipped"))
       out += fmt::format("  suite {} was left out: it {}\n", text_of(suite, "suite"),
                          text_of(suite, "reason"));
+  if (run.contains("goldens")) out += golden_lines(run.at("goldens")) + "\n";
   if (run.contains("comparison"))
     out += comparison_table(run.at("comparison"), style.colour) + "\n";
   out += fmt::format("  {}  {} (exit code {})\n", painted(upper, ink, style.colour),

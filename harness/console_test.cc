@@ -74,7 +74,7 @@ TEST(Console, AComparisonShowsEveryRowAndMarksTheOneThatRegressed) {
                       .n_fixed = 2,
                       .difference = {-0.225, -0.32, -0.13},
                       .p_holm = 0.00012,
-                      .regressed = true},
+                      .verdict = RowVerdict::kRegression},
                      {.suite = "sums",
                       .arm = "thinking",
                       .language = "ja",

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -38,6 +39,12 @@ Reply from_engine(const engine::Completion& completion) {
     step = {.logprob = t.logprob, .p_think_close = t.p_think_close, .p_eos = t.p_eos, .top = {}};
     for (std::size_t k = 0; k < t.top.size(); ++k) step.top[k] = {t.top[k].first, t.top[k].second};
   }
+  DrawFigures& draws = reply.draws.emplace();
+  draws.n_drawn = completion.draws.n_drawn;
+  draws.n_impossible = completion.draws.n_impossible;
+  if (draws.n_drawn > 0)
+    for (std::size_t k = 0; k < engine::kDrawAlternatives.size(); ++k)
+      draws.log_ratio.emplace(engine::kDrawAlternatives[k], completion.draws.log_ratio[k]);
   reply.prefill_s = completion.prefill_s;
   reply.decode_s = completion.decode_s;
   return reply;
@@ -93,6 +100,61 @@ std::vector<Group> group_by_prefix(std::span<const Request> requests) {
   return groups;
 }
 
+StepFigures figures_of(std::span<const float> logits, int id, const TokenRoles& roles) {
+  std::vector<int> watched;
+  if (roles.think_close) watched.push_back(*roles.think_close);
+  watched.insert(watched.end(), roles.stop.begin(), roles.stop.end());
+  const engine::Sampled s = engine::sample(logits, {}, {}, {}, StepFigures::kTop, watched);
+  StepFigures step;
+  step.logprob =
+      static_cast<float>(logits[static_cast<std::size_t>(id)] - engine::logsumexp(logits));
+  auto watched_p = s.watched_probability.begin();
+  if (roles.think_close) step.p_think_close = *watched_p++;
+  for (; watched_p != s.watched_probability.end(); ++watched_p) step.p_eos += *watched_p;
+  for (std::size_t k = 0; k < s.top.size(); ++k) step.top[k] = {s.top[k].first, s.top[k].second};
+  return step;
+}
+
+// Empty when a stop was requested.
+Result<std::vector<StepFigures>> score_given(engine::Engine& engine, const GivenReply& given,
+                                             const TokenRoles& roles, const std::stop_token& stop) {
+  const engine::EngineInfo& info = engine.info();
+  const auto in_vocabulary = [&](int id) { return id >= 0 && id < info.vocab; };
+  if (given.prompt.empty() ||
+      !std::all_of(given.prompt.begin(), given.prompt.end(), in_vocabulary) ||
+      !std::all_of(given.ids.begin(), given.ids.end(), in_vocabulary))
+    return fail("expected a prompt and ids from 0 to {} (the model's vocabulary)", info.vocab - 1);
+  if (given.prompt.size() + given.ids.size() > static_cast<std::size_t>(info.max_positions))
+    return fail("prompt and reply have {} tokens, the model has {} positions",
+                given.prompt.size() + given.ids.size(), info.max_positions);
+  std::vector<StepFigures> steps;
+  engine::Sequence sequence = engine.new_sequence();
+  engine::Sequence* batch[] = {&sequence};
+  if (given.ids.empty()) return steps;
+  sequence.feed(given.prompt);
+  while (sequence.n_pending() > 0 && !stop.stop_requested()) engine.step(batch);
+  const auto take = [&] {
+    const auto vocab = static_cast<std::size_t>(info.vocab);
+    for (int row = 0; row < sequence.n_logit_rows(); ++row) {
+      const auto logits = sequence.logits().subspan(static_cast<std::size_t>(row) * vocab, vocab);
+      if (!std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); }))
+        return false;
+      steps.push_back(figures_of(logits, given.ids[steps.size()], roles));
+    }
+    return true;
+  };
+  bool finite = stop.stop_requested() || take();
+  sequence.keep_all_logits(true);
+  // Logits are about the next token: the reply's last one is never read.
+  sequence.feed(std::span(given.ids).first(given.ids.size() - 1));
+  while (finite && sequence.n_pending() > 0 && !stop.stop_requested()) {
+    engine.step(batch);
+    finite = take();
+  }
+  if (!finite) return fail("NaN or Inf in the logits at reply token {}", steps.size());
+  return steps;
+}
+
 }  // namespace
 
 EngineTarget::EngineTarget(engine::Engine engine, int n_workers)
@@ -113,11 +175,13 @@ Json EngineTarget::describe() const {
 
 Json EngineTarget::identity() const {
   const engine::EngineInfo& info = engine_.info();
-  return {{"model", info.fingerprint},
-          {"tokenizer", engine_.tokenizer().fingerprint()},
-          {"chat_template", engine_.chat_template().fingerprint()},
-          {"backend", info.backend},
-          {"attention", info.attention}};
+  Json json = {{"model", info.fingerprint},
+               {"tokenizer", engine_.tokenizer().fingerprint()},
+               {"chat_template", engine_.chat_template().fingerprint()},
+               {"backend", info.backend},
+               {"attention", info.attention}};
+  if (info.planted_fault.is_planted()) json["planted_fault"] = info.planted_fault.text();
+  return json;
 }
 
 Result<Prompt> EngineTarget::render(const OrderedJson& messages, bool enable_thinking) const {
@@ -213,9 +277,30 @@ void EngineTarget::complete(std::span<const Request> requests, const OnDone& on_
       }
     }
   };
+  run_workers(groups.size(), work);
+}
+
+void EngineTarget::run_workers(std::size_t n_tasks, const std::function<void()>& work) const {
   std::vector<std::jthread> workers;
-  const auto n_workers = std::min<std::size_t>(static_cast<std::size_t>(n_workers_), groups.size());
-  for (std::size_t i = 0; i < n_workers; ++i) workers.emplace_back(work);
+  const auto n = std::min<std::size_t>(static_cast<std::size_t>(n_workers_), n_tasks);
+  for (std::size_t i = 0; i < n; ++i) workers.emplace_back(work);
+}
+
+void EngineTarget::score(std::span<const GivenReply> replies, const OnScored& on_done,
+                         std::stop_token stop) {
+  std::atomic<std::size_t> next{0};
+  std::mutex done_mutex;
+  run_workers(replies.size(), [&] {
+    engine::Engine engine = engine_.share(1);
+    while (!stop.stop_requested()) {
+      const std::size_t index = next.fetch_add(1);
+      if (index >= replies.size()) return;
+      auto steps = score_given(engine, replies[index], roles_, stop);
+      if (stop.stop_requested()) return;
+      const std::lock_guard lock(done_mutex);
+      on_done(index, std::move(steps));
+    }
+  });
 }
 
 }  // namespace assay::harness

@@ -27,10 +27,14 @@ class EngineTarget : public Target {
   std::string decode(std::span<const int> ids) const override;
   void complete(std::span<const Request> requests, const OnDone& on_done,
                 const std::function<void()>& on_token, std::stop_token stop) override;
+  void score(std::span<const GivenReply> replies, const OnScored& on_done,
+             std::stop_token stop) override;
 
   const engine::Engine& engine() const { return engine_; }  // for suites that measure
 
  private:
+  void run_workers(std::size_t n_tasks, const std::function<void()>& work) const;
+
   engine::Engine engine_;
   int n_workers_;
   TokenRoles roles_;

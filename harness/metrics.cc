@@ -7,28 +7,6 @@
 namespace assay::harness {
 namespace {
 
-bool holds(GateMetric metric, const Sample& s) {
-  switch (metric) {
-    case GateMetric::kAccuracy:
-      return s.outcome.correctness == Correctness::kCorrect;
-    case GateMetric::kClosed:
-      return s.outcome.termination != Termination::kNoClose && !s.forced_close &&
-             s.outcome.termination != Termination::kEosInThink && s.n_stray_tags == 0;
-    case GateMetric::kStopped:
-      return s.finish == "stop";
-    case GateMetric::kError:
-      return !s.ran() && s.finish != "non_finite";  // NaN is a regression of its own: see verdict.h
-    case GateMetric::kAnswered:
-      return s.outcome.termination == Termination::kClosed;
-    case GateMetric::kLanguage:
-      return s.language_right.value_or(false);
-    case GateMetric::kNoLoop:
-      return s.outcome.degeneration == Degeneration::kNone ||
-             s.outcome.degeneration == Degeneration::kLanguageDrift;
-  }
-  return false;
-}
-
 // "ja"; crossed: "en.en.ja", haystack, needle and question.
 std::string languages_of(const Json& recipe) {
   const auto haystack = recipe.at("haystack_language").get<std::string>(),
@@ -100,6 +78,28 @@ bool looks_at(GateMetric metric, const Sample& s) {
   if (metric == GateMetric::kAccuracy) return s.scoring != Scoring::kNone;
   if (metric == GateMetric::kLanguage) return s.language_right.has_value();
   return true;
+}
+
+bool holds(GateMetric metric, const Sample& s) {
+  switch (metric) {
+    case GateMetric::kAccuracy:
+      return s.outcome.correctness == Correctness::kCorrect;
+    case GateMetric::kClosed:
+      return s.outcome.termination != Termination::kNoClose && !s.forced_close &&
+             s.outcome.termination != Termination::kEosInThink && s.n_stray_tags == 0;
+    case GateMetric::kStopped:
+      return s.finish == "stop";
+    case GateMetric::kError:
+      return !s.ran() && s.finish != "non_finite";  // NaN is a regression of its own: see verdict.h
+    case GateMetric::kAnswered:
+      return s.outcome.termination == Termination::kClosed;
+    case GateMetric::kLanguage:
+      return s.language_right.value_or(false);
+    case GateMetric::kNoLoop:
+      return s.outcome.degeneration == Degeneration::kNone ||
+             s.outcome.degeneration == Degeneration::kLanguageDrift;
+  }
+  return false;
 }
 
 Rate rate_of(GateMetric metric, std::span<const Sample* const> samples) {

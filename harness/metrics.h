@@ -26,6 +26,7 @@ struct Rate {
 // can be told, answer and reasoning are in the languages asked for. no_loop: the reply does not end
 // in a loop, exact or near, nor in one token.
 bool looks_at(GateMetric metric, const Sample& sample);
+bool holds(GateMetric metric, const Sample& sample);
 Rate rate_of(GateMetric metric, std::span<const Sample* const> samples);
 
 // Share of replies that still think after `n_tokens`: Kaplan–Meier (1958), with what ended at a

@@ -129,6 +129,8 @@ Json Plan::to_json() const {
                               {"title", suite.title},
                               {"hash", suite.hash},
                               {"arms", std::move(arm_list)}});
+    // Absent otherwise, so that records from before it was known stay comparable.
+    if (suite.floor != kDefaultFloor) json["suites"].back()["floor"] = suite.floor;
   }
   return json;
 }

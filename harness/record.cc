@@ -13,10 +13,6 @@
 namespace assay::harness {
 namespace {
 
-constexpr const char* kRunFile = "run.json";
-constexpr const char* kSamplesFile = "samples.jsonl";
-constexpr const char* kStepsFile = "steps.bin";
-
 std::string reason() { return std::strerror(errno); }
 
 std::string shown(const Json& value) {
@@ -234,6 +230,7 @@ Result<Json> RunRecord::finish(const std::vector<Sample>& samples, Json verdict,
   json["samples"] = {{"file", kSamplesFile}, {"n", samples.size()}, {"hash", hash_of(samples)}};
   json["timings"] = std::move(timings);
   if (!extras.comparison.is_null()) json["comparison"] = std::move(extras.comparison);
+  if (!extras.goldens.empty()) json["goldens"] = std::move(extras.goldens);
   if (!extras.needle_grid.empty()) json["needle_grid"] = std::move(extras.needle_grid);
   if (!extras.measurements.empty()) json["measurements"] = std::move(extras.measurements);
   if (!extras.skipped.empty()) json["skipped"] = std::move(extras.skipped);

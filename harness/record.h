@@ -16,11 +16,14 @@ namespace assay::harness {
 
 // reports/run.schema.json. Format 1 knew neither repeats nor detectors; it is still read.
 inline constexpr int kRecordFormat = 2, kOldestFormat = 1;
+inline constexpr const char *kRunFile = "run.json", *kSamplesFile = "samples.jsonl",
+                            *kStepsFile = "steps.bin";
 
 // What only some runs have; empty ones are left out.
 struct RunExtras {
   Json comparison;   // with a baseline
   Json needle_grid;  // with needles
+  Json goldens = Json::array();
   Json measurements = Json::array();
   Json skipped = Json::array();  // suites of "all" that could not be asked here, and why
 };

@@ -155,6 +155,7 @@ void fill(Sample& sample, const Request& request, const Reply& reply, const Ques
   sample.reached = scored.reached;
   sample.n_hesitations = scored.n_hesitations;
   sample.steps = reply.steps;
+  if (request.sampling.temperature > 0) sample.draws = reply.draws;
   if (!reply.reasked.empty()) {
     const Reply& again = reply.reasked.front();
     Scored second = score(request, again, question, target);
@@ -188,6 +189,12 @@ class Ticker {
 };
 
 }  // namespace
+
+Result<PlannedPrompt> prompt_of(const Plan& plan, const PlanItem& item, const Target& target) {
+  Waiting waiting{blank_sample(plan, item), {}};
+  ASSAY_TRY(Request request, prepare(plan, item, target, waiting));
+  return PlannedPrompt{std::move(request.prompt), std::move(waiting.sample.prompt_hash)};
+}
 
 Result<RunResult> run_plan(const Plan& plan, Target& target, RunRecord& record,
                            const RunnerHooks& hooks) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "base/result.h"
@@ -31,6 +32,13 @@ struct RunResult {
   long n_tokens = 0;
   double wall_s = 0;
 };
+
+// The prompt of a planned item, exactly as run_plan gives it to the target.
+struct PlannedPrompt {
+  std::vector<int> ids;
+  std::string hash;  // as Sample::prompt_hash
+};
+Result<PlannedPrompt> prompt_of(const Plan& plan, const PlanItem& item, const Target& target);
 
 // Continues after `record.earlier()`. An error means that the record could not be written.
 Result<RunResult> run_plan(const Plan& plan, Target& target, RunRecord& record,

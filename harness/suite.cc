@@ -166,10 +166,10 @@ Result<Suite> parse_head(std::string_view text, std::string_view source) {
     return fail("{}: not valid UTF-8 at byte {}", source, *bad);
   ASSAY_TRY(const Json json, parse_json(text, source));
   ASSAY_TRY(const auto fields,
-            JsonFields::open(
-                json, std::string(source),
-                {"format", "name", "version", "title", "description", "languages", "cases",
-                 "generator", "scoring", "arms", "sampling", "gates", "profiles", "keep_steps"}));
+            JsonFields::open(json, std::string(source),
+                             {"format", "name", "version", "title", "description", "languages",
+                              "cases", "generator", "scoring", "arms", "sampling", "gates",
+                              "profiles", "keep_steps", "floor"}));
   const std::string where(source);
   ASSAY_TRY([[maybe_unused]] const long format, fields.integer("format", 1, 1));
   Suite suite;
@@ -188,6 +188,9 @@ Result<Suite> parse_head(std::string_view text, std::string_view source) {
   suite.scoring = *parse_scoring(scoring);
   if (fields.has("keep_steps")) {
     ASSAY_TRY(suite.draw_steps, fields.boolean("keep_steps"));
+  }
+  if (fields.has("floor")) {
+    ASSAY_TRY(suite.floor, fields.number("floor", 0.001, 1));
   }
   ASSAY_TRY(const Json* arms, fields.array("arms"));
   std::set<std::string> names;

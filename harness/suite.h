@@ -89,6 +89,8 @@ struct Gate {
 
 struct NeedleSource;  // harness/needle_source.h
 
+inline constexpr double kDefaultFloor = 0.02;
+
 struct Suite {
   std::string name, title, description;
   int version = 0;
@@ -100,8 +102,9 @@ struct Suite {
   std::vector<Case> cases;
   Scoring scoring = Scoring::kNumber;          // of cases that do not say otherwise
   std::shared_ptr<const NeedleSource> needle;  // where the cases are generated
-  bool draw_steps = false;  // the report draws p(</think>) and p(eos) over every reply
-  std::string hash;         // over the bytes of its files
+  bool draw_steps = false;       // the report draws p(</think>) and p(eos) over every reply
+  double floor = kDefaultFloor;  // the smallest net drop, a share of samples, that is a regression
+  std::string hash;              // over the bytes of its files
 };
 
 // Pure; `*_source` are the names that messages use.

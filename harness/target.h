@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
 #include <span>
 #include <stop_token>
@@ -53,13 +54,22 @@ struct StepFigures {
   bool operator==(const StepFigures&) const = default;
 };
 
+// What the drawn tokens of a reply say of the generator (harness/sampler_check.h); of a greedy
+// reply nothing was drawn. Targets that cannot see the distributions do not tell.
+struct DrawFigures {
+  int n_drawn = 0, n_impossible = 0;
+  std::map<std::string, double> log_ratio;  // by alternative
+  bool operator==(const DrawFigures&) const = default;
+};
+
 struct Reply {
   std::vector<int> ids;  // the stop token included
   std::string finish;    // "stop", "length", "thinking_budget", "context", "non_finite"
   double prefill_s = 0, decode_s = 0;
   bool forced_close = false;       // </think> was written at the budget
   std::vector<StepFigures> steps;  // one per id, or none
-  std::vector<Reply> reasked;      // what came of a re-ask: none or one
+  std::optional<DrawFigures> draws;
+  std::vector<Reply> reasked;  // what came of a re-ask: none or one
 };
 
 // Ids that the scorer must recognise. Thinking is split by token, never by searching text for
@@ -67,6 +77,11 @@ struct Reply {
 struct TokenRoles {
   std::optional<int> think_open, think_close;
   std::vector<int> stop;
+};
+
+// A prompt with the reply that is given to it.
+struct GivenReply {
+  std::vector<int> prompt, ids;
 };
 
 class Target {
@@ -94,6 +109,12 @@ class Target {
   using OnDone = std::function<void(std::size_t index, Result<Reply> reply)>;
   virtual void complete(std::span<const Request> requests, const OnDone& on_done,
                         const std::function<void()>& on_token, std::stop_token stop) = 0;
+
+  // What the model thinks at every token of a given reply (teacher forcing): one StepFigures for
+  // each of its ids. `on_done` and `stop` as above. Who cannot says so for each.
+  using OnScored = std::function<void(std::size_t index, Result<std::vector<StepFigures>> steps)>;
+  virtual void score(std::span<const GivenReply> replies, const OnScored& on_done,
+                     std::stop_token stop);
 };
 
 }  // namespace assay::harness

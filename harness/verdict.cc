@@ -115,6 +115,8 @@ std::string_view name_of(VerdictState state) {
   switch (state) {
     case VerdictState::kPass:
       return "pass";
+    case VerdictState::kWarn:
+      return "warn";
     case VerdictState::kRegression:
       return "regression";
     case VerdictState::kInvalid:
@@ -124,7 +126,7 @@ std::string_view name_of(VerdictState state) {
 }
 
 int exit_code_of(VerdictState state) {
-  return state == VerdictState::kPass ? 0 : state == VerdictState::kRegression ? 1 : 3;
+  return state == VerdictState::kRegression ? 1 : state == VerdictState::kInvalid ? 3 : 0;
 }
 
 std::string_view name_of(GateState state) {
@@ -154,6 +156,9 @@ Verdict judge(const Plan& plan, std::span<const Sample> samples, int n_measured)
   if (n_non_finite > 0)
     verdict.problems.push_back(fmt::format("{} met NaN or Inf in the logits",
                                            plural(static_cast<int>(n_non_finite), "sample")));
+  verdict.sampler = check_sampler(samples);
+  if (!verdict.sampler.holds())
+    verdict.problems.push_back("the sampler does not draw what it says: " + verdict.sampler.text());
   int n_passed = 0, n_not_run = 0;
   for (const GateResult& gate : verdict.gates) {
     n_passed += gate.state == GateState::kPass;
@@ -182,7 +187,57 @@ Verdict judge(const Plan& plan, std::span<const Sample> samples, int n_measured)
   return verdict;
 }
 
-void add_comparison(Verdict& verdict, const Comparison& comparison, const std::string& reason) {
+namespace {
+
+// More pairs left out than this share, and the rest need not be like them.
+constexpr double kNotRunShare = 0.01;
+
+// regression > invalid > warn > pass.
+void worsen(VerdictState& state, VerdictState to) {
+  const auto weight = [](VerdictState s) {
+    return s == VerdictState::kPass      ? 0
+           : s == VerdictState::kWarn    ? 1
+           : s == VerdictState::kInvalid ? 2
+                                         : 3;
+  };
+  if (weight(to) > weight(state)) state = to;
+}
+
+std::string arm_of(const PairedRow& row) { return row.suite + "/" + row.arm; }
+
+// The arm whose smallest callable drop is the smallest of all; of equal ones the first.
+const PairedRow* most_sensitive(const Comparison& comparison) {
+  const PairedRow* best = nullptr;
+  for (const PairedRow& row : comparison.rows) {
+    if (!row.language.empty()) continue;
+    const auto points = row.detectable_points();
+    if (points && (best == nullptr || *points < *best->detectable_points())) best = &row;
+  }
+  return best;
+}
+
+// What became of what was suspected.
+void add_second_stage(Verdict& verdict, const Comparison& comparison,
+                      const Confirmation& confirmation, const ComparedRuns& whose) {
+  if (confirmation.state == ConfirmationState::kRejected)
+    verdict.summary += fmt::format(" What was suspected was not seen again in fresh draws of {}.",
+                                   plural(confirmation.n_cases, "case"));
+  if (!comparison.needs_confirmation()) return;
+  for (const std::string& suspicion : comparison.suspicions)
+    verdict.problems.push_back("suspected, not confirmed: " + suspicion);
+  for (const std::string& problem : confirmation.problems)
+    verdict.problems.push_back("second stage: " + problem);
+  verdict.summary += fmt::format(
+      " A regression is suspected where tokens are drawn, and luck is not ruled out: decide with "
+      "assay compare {} {} --confirm.",
+      whose.base, whose.candidate);
+  worsen(verdict.state, VerdictState::kInvalid);
+}
+
+}  // namespace
+
+void add_comparison(Verdict& verdict, const Comparison& comparison, const std::string& reason,
+                    const Confirmation& confirmation, const ComparedRuns& whose) {
   if (!reason.empty()) {
     verdict.problems.push_back("not comparable with the baseline: " + reason);
     if (verdict.state != VerdictState::kRegression) {
@@ -195,36 +250,48 @@ void add_comparison(Verdict& verdict, const Comparison& comparison, const std::s
                                          [](const Flip& flip) { return flip.regressed; });
   const auto n_fixed = static_cast<std::ptrdiff_t>(comparison.flips.size()) - n_regressed;
   verdict.summary +=
-      fmt::format(" Against the baseline {} of {} samples regressed and {} were fixed", n_regressed,
-                  comparison.n_pairs, n_fixed);
-  if (comparison.regressions.empty()) {
-    std::optional<int> least;
-    for (const PairedRow& row : comparison.rows)
-      if (row.language.empty() && row.metric == "accuracy" && row.detectable <= row.n)
-        least = std::min(least.value_or(row.detectable), row.detectable);
-    if (least) {
-      verdict.summary +=
-          fmt::format("{}; {} more regressed in one arm would have been a regression.",
-                      n_regressed > n_fixed ? ", which cannot be told from chance" : "", *least);
-      return;
-    }
+      fmt::format("{}Against the baseline {} of {} samples regressed and {} were fixed",
+                  verdict.summary.empty() ? "" : " ", n_regressed, comparison.n_pairs, n_fixed);
+  for (const std::string& warning : comparison.warnings) verdict.warnings.push_back(warning);
+  if (!comparison.warnings.empty()) worsen(verdict.state, VerdictState::kWarn);
+  if (comparison.n_not_run > kNotRunShare * (comparison.n_pairs + comparison.n_not_run)) {
+    verdict.problems.push_back(
+        fmt::format("{} of {} pairs could not be compared: a side ended in error or timeout",
+                    comparison.n_not_run, comparison.n_pairs + comparison.n_not_run));
+    worsen(verdict.state, VerdictState::kInvalid);
+  }
+  if (!comparison.regressions.empty()) {
+    verdict.summary += ".";
+    for (const std::string& regression : comparison.regressions)
+      verdict.problems.push_back(regression);
+    worsen(verdict.state, VerdictState::kRegression);
+  } else if (const PairedRow* row = most_sensitive(comparison)) {
+    verdict.summary += fmt::format(
+        "{}; a net drop of {:.1f} points of {} in {} would have been called.",
+        n_regressed > n_fixed && !comparison.needs_confirmation() && comparison.warnings.empty()
+            ? ", which cannot be told from chance"
+            : "",
+        *row->detectable_points(), row->metric, arm_of(*row));
+  } else {
     verdict.summary += "; with so few samples no drop could have shown.";
     verdict.problems.push_back("too few samples for a comparison: ask more (--profile, --limit)");
-    if (verdict.state == VerdictState::kPass) verdict.state = VerdictState::kInvalid;
-    return;
+    worsen(verdict.state, VerdictState::kInvalid);
   }
-  verdict.summary += ".";
-  for (const std::string& regression : comparison.regressions)
-    verdict.problems.push_back(regression);
-  if (verdict.state == VerdictState::kPass) verdict.state = VerdictState::kRegression;
+  add_second_stage(verdict, comparison, confirmation, whose);
+}
+
+void add_finding(Verdict& verdict, VerdictState state, std::string sentence) {
+  if (state == VerdictState::kPass) return;
+  (state == VerdictState::kWarn ? verdict.warnings : verdict.problems)
+      .push_back(std::move(sentence));
+  worsen(verdict.state, state);
 }
 
 Json to_json(const Verdict& verdict) {
-  Json json = {{"state", name_of(verdict.state)},
-               {"exit_code", exit_code_of(verdict.state)},
-               {"summary", verdict.summary},
-               {"problems", verdict.problems},
-               {"gates", Json::array()}};
+  Json json = {{"state", name_of(verdict.state)}, {"exit_code", exit_code_of(verdict.state)},
+               {"summary", verdict.summary},      {"problems", verdict.problems},
+               {"warnings", verdict.warnings},    {"gates", Json::array()}};
+  if (verdict.sampler.has_looked()) json["sampler"] = to_json(verdict.sampler);
   for (const GateResult& g : verdict.gates) {
     Json gate = {{"suite", g.suite},          {"name", g.name},          {"metric", g.metric},
                  {"where", g.where},          {"min", nullptr},          {"max", nullptr},

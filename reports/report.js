@@ -243,6 +243,26 @@ function drawNeedles() {
   }
 }
 
+// ---- goldens: this build of assay against what an earlier one computed for the same model
+function drawGoldens() {
+  const goldens = run.goldens ?? [];
+  at('goldens').hidden = goldens.length === 0;
+  const nats = v => v === 0 ? '0' : v.toPrecision(2);
+  for (const g of goldens) {
+    const n = g.divergences.length;
+    const state = g.state === 'pass' ? badge('✓ holds', 'good') : g.state === 'diverged' ? badge('✗ diverges', 'bad') : badge('– not comparable', 'meh');
+    const text = g.state === 'not_comparable' ? g.reason
+      : (n ? number(n) + ' of ' + number(g.n_replies) + ' replies are computed otherwise' : 'all ' + number(g.n_replies) + ' replies are computed as before')
+        + ' (' + number(g.n_positions) + ' tokens, ' + number(g.n_ties) + ' ties; log p moved by ' + nats(g.max_logprob_change) + ' nats at most, noise floor ' + nats(g.noise_floor.logprob) + ')';
+    at('goldens').append(el('p', {}, state, ' ', el('b', {}, g.name), ' ', text));
+    if (!n) continue;
+    const rows = g.divergences.slice(0, 50).map(d => el('tr', {}, el('td', {}, d.key), num(number(d.position)),
+      el('td', {}, d.was_text), el('td', {}, d.other_token ? d.is_text : 'the same token'), num(nats(d.margin)), num(nats(d.logprob_change)), num(number(d.n_positions))));
+    at('goldens').append(table(['Reply', {text: 'At token', num: true}, 'Then', 'Now', {text: 'Led by, nats', num: true}, {text: 'log p moved', num: true}, {text: 'Tokens that diverge', num: true}], rows));
+    if (n > 50) at('goldens').append(el('p', {class: 'soft'}, number(n - 50) + ' more are in run.json.'));
+  }
+}
+
 // ---- measurements: throughput, divergence
 function drawMeasurements() {
   const all = run.measurements ?? [], skipped = run.skipped ?? [];
@@ -435,4 +455,4 @@ addEventListener('beforeprint', () => {  // on paper, what failed is shown in fu
   for (const item of at('list').children) if (item.sample.outcome.class !== 'correct') toggle(item, true);
 });
 
-drawVerdict(); drawComparison(); drawGates(); drawAccuracy(); drawKinds(); drawThinking(); drawNeedles(); drawMeasurements(); drawOutcomes(); drawFilters(); drawProvenance(); fromAddress(false);
+drawVerdict(); drawComparison(); drawGates(); drawGoldens(); drawAccuracy(); drawKinds(); drawThinking(); drawNeedles(); drawMeasurements(); drawOutcomes(); drawFilters(); drawProvenance(); fromAddress(false);

@@ -2,7 +2,6 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <chrono>
 #include <cstdio>
 #include <memory>
 
@@ -28,25 +27,9 @@ struct Options {
   std::vector<const CLI::Option*> of_new_base;  // what a captured base has settled
 };
 
-class Progress {
- public:
-  explicit Progress(const char* what) { fmt::print(stderr, "{}\n", what); }
-  harness::TextHook hook() {
-    return [this](int n_done, int n_total) {
-      progress_.n_done = n_done;
-      progress_.n_total = n_total;
-      progress_.elapsed_s =
-          std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-      progress_.finished = n_done == n_total;
-      printer_.show(progress_);
-    };
-  }
-
- private:
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-  harness::Progress progress_;
-  ProgressPrinter printer_;
-};
+harness::TextHook hook_of(Bar& bar) {
+  return [&bar](int n_done, int n_total) { bar.show(n_done, n_total); };
+}
 
 Result<engine::Engine> load(const EngineFlags& flags, const std::string& model) {
   EngineFlags of = flags;
@@ -72,11 +55,10 @@ Result<Json> noise_floor(const Options& o, const engine::Engine& base, const std
         "noise floor: the base would be compared with itself on the same backend {} and kernel {}: "
         "name others with --noise-backend and --noise-kernel, or measure none with --noise-texts 0",
         a.backend, a.kernel);
-  Progress progress(a.backend == b.backend
-                        ? "noise floor: the base against itself with another kernel"
-                        : "noise floor: the base against itself on another backend");
+  Bar bar(a.backend == b.backend ? "noise floor: the base against itself with another kernel"
+                                 : "noise floor: the base against itself on another backend");
   return harness::noise_floor(base, again, texts, o.n_noise_texts, o.engine.n_threads,
-                              progress.hook());
+                              hook_of(bar));
 }
 
 // Its noise floor is not measured yet.
@@ -91,8 +73,8 @@ Result<int> save_base(const Options& o) {
   ASSAY_TRY(const engine::Engine base, load(o.engine, o.models[0]));
   ASSAY_TRY(DivergenceBase out, new_base(o, base));
   ASSAY_TRY(out.noise_floor, noise_floor(o, base, o.models[0], out.texts));
-  Progress progress("capturing the base");
-  ASSAY_TRY_VOID(harness::capture(base, out.texts, o.engine.n_threads, progress.hook()));
+  Bar bar("capturing the base");
+  ASSAY_TRY_VOID(harness::capture(base, out.texts, o.engine.n_threads, hook_of(bar)));
   ASSAY_TRY_VOID(harness::write_base(o.save_base, out));
   std::size_t n = 0;
   for (const auto& t : out.texts) n += t.positions.size();
@@ -107,9 +89,9 @@ Result<Json> compare(const Options& o) {
     ASSAY_TRY(const DivergenceBase base, harness::read_base(o.base));
     ASSAY_TRY(const engine::Engine candidate, load(o.engine, o.models[0]));
     ASSAY_TRY_VOID(harness::check_comparable(base, candidate));
-    Progress progress("candidate");
+    Bar bar("candidate");
     ASSAY_TRY(const auto positions,
-              harness::diverge_texts(base, candidate, o.engine.n_threads, progress.hook()));
+              harness::diverge_texts(base, candidate, o.engine.n_threads, hook_of(bar)));
     return harness::divergence_result(base, candidate, positions);
   }
   ASSAY_TRY(const engine::Engine base, load(o.engine, o.models[0]));
@@ -117,9 +99,9 @@ Result<Json> compare(const Options& o) {
   ASSAY_TRY(DivergenceBase said, new_base(o, base));
   ASSAY_TRY_VOID(harness::check_comparable(said, candidate));
   ASSAY_TRY(said.noise_floor, noise_floor(o, base, o.models[0], said.texts));
-  Progress progress("base and candidate");
-  ASSAY_TRY(const auto positions, harness::diverge_texts(base, candidate, said.texts,
-                                                         o.engine.n_threads, progress.hook()));
+  Bar bar("base and candidate");
+  ASSAY_TRY(const auto positions,
+            harness::diverge_texts(base, candidate, said.texts, o.engine.n_threads, hook_of(bar)));
   return harness::divergence_result(said, candidate, positions);
 }
 

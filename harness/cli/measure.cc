@@ -33,24 +33,6 @@ class Watch {
   std::jthread thread_;  // last: it uses the source, and joins first
 };
 
-// Draws a bar of n_done of n_total.
-class Bar {
- public:
-  explicit Bar(const std::string& what) { fmt::print(stderr, "{}\n", what); }
-  void show(int n_done, int n_total) {
-    progress_.n_done = n_done;
-    progress_.n_total = n_total;
-    progress_.elapsed_s = std::chrono::duration<double>(Clock::now() - start_).count();
-    progress_.finished = n_done == n_total;
-    printer_.show(progress_);
-  }
-
- private:
-  Clock::time_point start_ = Clock::now();
-  Progress progress_;
-  ProgressPrinter printer_;
-};
-
 Result<std::optional<Json>> measure_throughput(const ThroughputSuite& suite, Profile profile,
                                                const RunOptions& options,
                                                const engine::Engine& engine,

@@ -51,4 +51,15 @@ void ProgressPrinter::show(const harness::Progress& progress) {
   std::fflush(stderr);
 }
 
+Bar::Bar(const std::string& what) { fmt::print(stderr, "{}\n", what); }
+
+void Bar::show(int n_done, int n_total) {
+  progress_.n_done = n_done;
+  progress_.n_total = n_total;
+  progress_.elapsed_s =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  progress_.finished = n_done == n_total;
+  printer_.show(progress_);
+}
+
 }  // namespace assay::cli

@@ -2,6 +2,7 @@
 // elsewhere.
 #pragma once
 
+#include <chrono>
 #include <string>
 
 #include "harness/runner.h"
@@ -19,6 +20,18 @@ class ProgressPrinter {
  private:
   bool terminal_;
   double last_s_ = 0;
+};
+
+// A line that says what goes on, and a bar of n_done of n_total.
+class Bar {
+ public:
+  explicit Bar(const std::string& what);
+  void show(int n_done, int n_total);
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  harness::Progress progress_;
+  ProgressPrinter printer_;
 };
 
 }  // namespace assay::cli

@@ -17,7 +17,9 @@
 #include "harness/console.h"
 #include "harness/engine_target.h"
 #include "harness/find_suites.h"
+#include "harness/golden_check.h"
 #include "harness/provenance.h"
+#include "harness/run_folder.h"
 #include "harness/verdict.h"
 
 namespace assay::cli {
@@ -48,24 +50,12 @@ std::string default_out(const std::vector<std::string>& suites) {
 }
 
 // An earlier run to compare with.
-struct Baseline {
-  std::string folder;
-  Json run;
-  std::vector<Sample> samples;
-};
-
-Result<std::optional<Baseline>> read_baseline(const std::string& folder) {
+Result<std::optional<RunFolder>> read_baseline(const std::string& folder) {
   if (folder.empty()) return std::nullopt;
-  Baseline out{folder, {}, {}};
-  ASSAY_TRY(out.run, read_run_json(folder));
-  const fs::path file = fs::path(folder) / "samples.jsonl";
-  ASSAY_TRY(const std::string text, read_file(file));
-  ASSAY_TRY(SampleLines lines, parse_sample_lines(text, file.string()));
-  out.samples = std::move(lines.samples);
-  return out;
+  return read_run(folder);
 }
 
-Json describe(const Baseline& baseline) {
+Json describe(const RunFolder& baseline) {
   const Json& run = baseline.run;
   return {{"folder", baseline.folder},
           {"identity", run.at("identity")},
@@ -77,15 +67,41 @@ Json describe(const Baseline& baseline) {
 struct Measured {
   std::vector<Measurement> measurements;
   std::vector<SkippedSuite> skipped;
+  std::vector<GoldenCheck> goldens;
 };
 
+bool interrupted() { return interrupt_signal != 0; }
+
+// The model's own goldens, as far as the run asks what they hold. `plan` has the suites' own
+// samplers: a golden's tokens are given, whatever this run draws.
+Result<std::vector<GoldenCheck>> check_goldens(const RunOptions& options, const Plan& plan,
+                                               EngineTarget& target) {
+  std::vector<GoldenCheck> checks;
+  if (options.golden == "none" || plan.items.empty()) return checks;
+  ASSAY_TRY(const auto folders, find_goldens(options.golden, target.identity()));
+  for (const fs::path& folder : folders) {
+    ASSAY_TRY(const Golden golden, read_golden(folder));
+    Bar bar("assay run: golden " + golden.name);
+    std::stop_source stop;
+    checks.push_back(
+        check_golden(golden, folder.string(), plan, target, stop.get_token(), [&](int n, int of) {
+          if (interrupted()) stop.request_stop();
+          bar.show(n, of);
+        }));
+    if (interrupted()) break;
+  }
+  return checks;
+}
+
 Result<int> conclude(const Plan& plan, RunRecord& record, const RunResult& result,
-                     const std::optional<Baseline>& baseline, const Measured& measured,
+                     const std::optional<RunFolder>& baseline, const Measured& measured,
                      bool as_json) {
   const auto n_measured = std::count_if(measured.measurements.begin(), measured.measurements.end(),
                                         [](const Measurement& m) { return m.reason.empty(); });
   Verdict verdict = judge(plan, result.samples, static_cast<int>(n_measured));
   RunExtras extras;
+  add_goldens(verdict, measured.goldens);
+  for (const GoldenCheck& check : measured.goldens) extras.goldens.push_back(to_json(check));
   if (baseline) {
     const Json own = {{"plan", plan.to_json()}};
     const std::string reason =
@@ -149,8 +165,13 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
     return fail("--haystack: no suite of this run hides needles. Ask for 'needle' or 'all'.");
   for (const auto& [name, reason] : found.skipped)
     fmt::print(stderr, "assay run: suite {} is left out: it {}\n", name, reason);
+  PlanOptions own_samplers = plan_options;
+  own_samplers.temperature = own_samplers.top_p = own_samplers.min_p =
+      own_samplers.repetition_penalty = std::nullopt;
+  own_samplers.top_k = own_samplers.max_tokens = std::nullopt;
+  ASSAY_TRY(const Plan golden_plan, make_plan(found.suites, own_samplers));
   ASSAY_TRY(Plan plan, make_plan(std::move(found.suites), plan_options));
-  ASSAY_TRY(const std::optional<Baseline> baseline, read_baseline(options.baseline));
+  ASSAY_TRY(const std::optional<RunFolder> baseline, read_baseline(options.baseline));
   if (options.model.empty()) return fail("which model? Name its folder with --model DIR.");
   ASSAY_TRY_VOID(check_base(found.measures, options));
   ASSAY_TRY(auto engine, load_engine(engine_flags(options)));
@@ -190,14 +211,18 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
   ProgressPrinter printer;
   RunResult result;
   if (!plan.items.empty()) {
-    ASSAY_TRY(result, run_plan(plan, target, record,
-                               {[&](const Progress& progress) { printer.show(progress); },
-                                [] { return interrupt_signal != 0; }}));
+    ASSAY_TRY(result,
+              run_plan(plan, target, record,
+                       {[&](const Progress& progress) { printer.show(progress); }, interrupted}));
   }
-  Measured measured{{}, std::move(found.skipped)};
+  Measured measured{{}, std::move(found.skipped), {}};
+  if (!result.interrupted) {
+    ASSAY_TRY(measured.goldens, check_goldens(options, golden_plan, target));
+    result.interrupted = interrupted();
+  }
   if (!result.interrupted) {
     ASSAY_TRY(auto done, measure(found.measures, options, plan_options.profile, target.engine(),
-                                 result.samples, [] { return interrupt_signal != 0; }));
+                                 result.samples, interrupted));
     result.interrupted = !done.has_value();
     if (done) measured.measurements = *std::move(done);
   }

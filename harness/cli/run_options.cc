@@ -2,8 +2,8 @@
 
 #include "harness/cli/at_least.h"
 
-#ifndef ASSAY_SUITES_DIR
-#error "the build defines where the suites lie"
+#if !defined(ASSAY_SUITES_DIR) || !defined(ASSAY_GOLDEN_DIR)
+#error "the build defines where the suites and the goldens lie"
 #endif
 
 namespace assay::cli {
@@ -30,6 +30,7 @@ Json to_json(const RunOptions& o) {
           {"data", o.data},
           {"haystacks", o.haystacks},
           {"base", o.base},
+          {"golden", o.golden},
           {"profile", o.profile},
           {"languages", o.languages},
           {"arms", o.arms},
@@ -50,6 +51,7 @@ Json to_json(const RunOptions& o) {
 Result<RunOptions> merge_options(const Json& recorded, const Json& given) {
   RunOptions o;
   o.suites_folder = ASSAY_SUITES_DIR;
+  o.golden = ASSAY_GOLDEN_DIR;
   Json merged = to_json(o);
   merged.update(recorded);
   merged.update(given);
@@ -62,6 +64,7 @@ Result<RunOptions> merge_options(const Json& recorded, const Json& given) {
     merged["data"].get_to(o.data);
     merged["haystacks"].get_to(o.haystacks);
     merged["base"].get_to(o.base);
+    merged["golden"].get_to(o.golden);
     merged["profile"].get_to(o.profile);
     merged["languages"].get_to(o.languages);
     merged["arms"].get_to(o.arms);
@@ -161,6 +164,12 @@ void RunFlags::add_to(CLI::App& app) {
       app.add_option("--base", v.base,
                      "What suite divergence compares with: a model's folder, or a captured base"),
       "MODEL|FILE")
+      ->group(kWhat);
+  option("golden",
+         app.add_option("--golden", v.golden,
+                        "Goldens that the model is held to: a folder of <model>/runs/<name>, or "
+                        "none (default: the bundled ones)"),
+         "DIR")
       ->group(kWhat);
   constexpr const char* kHow = "Sampling (recorded; each overrides the suite's)";
   option("seed", app.add_option("--seed", v.seed, "Seed of the run (default 0)"), "N")->group(kHow);

@@ -18,6 +18,7 @@ struct RunOptions {
   std::string data;                    // folder of public files that suites read
   std::vector<std::string> haystacks;  // LANGUAGE=FILE
   std::string base;                    // of divergence: a model's folder, or a captured base
+  std::string golden;                  // folder of <model>/runs/<name>; "none": no check
   std::vector<std::string> languages, arms;
   int limit = 0, threads = 0;
   std::uint64_t seed = 0;

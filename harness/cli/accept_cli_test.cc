@@ -1,0 +1,187 @@
+// Goldens as people make them and are held to them: assay accept, and the check in assay run.
+#include <sstream>
+
+#include "base/json.h"
+#include "harness/cli/cli_testing.h"
+#include "harness/cli/tiny_model.h"
+
+namespace assay {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class AcceptCli : public Cli {
+ protected:
+  AcceptCli() {
+    unsetenv("CI");
+    make_tiny_model(dir_ / "tiny");
+    copy_suite("facts");
+  }
+
+  void copy_suite(const std::string& name) {
+    fs::create_directories(dir_ / "suites");
+    fs::copy(std::string(ASSAY_SOURCE_DIR) + "/suites/" + name, dir_ / "suites" / name,
+             fs::copy_options::recursive);
+  }
+  // A model of random weights regresses in every gate; that is no matter here.
+  Outcome run(const std::string& out, const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> all = {
+        "run", "facts",    "--suites",      dir_ / "suites", "--model",  dir_ / "tiny",  "--limit",
+        "6",   "--golden", dir_ / "golden", "--out",         dir_ / out, "--max-tokens", "12"};
+    if (!more.empty()) all.insert(all.end(), more.begin(), more.end());
+    return assay(all);
+  }
+  Outcome accept(std::vector<std::string> more) const {
+    more.insert(more.begin(), {"accept", "--golden", dir_ / "golden"});
+    return assay(more);
+  }
+  Json golden_of(const std::string& out) const {
+    return read_json(dir_ / out / "run.json")->value("goldens", Json());
+  }
+  static std::vector<Json> replies_in(const fs::path& golden) {
+    std::vector<Json> lines;
+    std::istringstream text(*read_text_file(golden / "replies.jsonl.gz"));
+    for (std::string line; std::getline(text, line);) lines.push_back(Json::parse(line));
+    return lines;
+  }
+  void shorten_replies() {  // as committed data, not as an option
+    const fs::path file = dir_ / "suites" / "facts" / "suite.json";
+    Json suite = *read_json(file);
+    for (Json& arm : suite["arms"]) arm["max_tokens"] = 12, arm.erase("max_thinking_tokens");
+    write(file, suite.dump());
+  }
+  Outcome plain_run(const std::string& out, const std::string& model = "tiny") const {
+    return assay({"run", "facts", "--suites", dir_ / "suites", "--model", dir_ / model, "--limit",
+                  "6", "--golden", dir_ / "golden", "--out", dir_ / out});
+  }
+  void damage(const std::string& model) {
+    const fs::path file = dir_ / model / "model.safetensors";
+    StoredTensors tensors = read_tensors(file);
+    std::string& bytes = tensors.at("model.norm.weight").bytes;
+    for (std::size_t i = 1; i < bytes.size(); i += 2) bytes[i] = '\x3e';
+    write_tensors(file, tensors);
+  }
+};
+
+TEST_F(AcceptCli, MakesAGoldenThatTheSameModelIsThenHeldTo) {
+  shorten_replies();
+  plain_run("first");
+  EXPECT_EQ(golden_of("first"), Json()) << "there is none yet";
+  expect_error(accept({dir_ / "first"}), AllOf(HasSubstr("no golden"), HasSubstr("--into")));
+  const fs::path into = dir_ / "golden" / "tiny" / "runs" / "base";
+  const Outcome dry = accept({dir_ / "first", "--into", into, "--dry-run"});
+  EXPECT_EQ(dry.code, 0) << dry.err;
+  EXPECT_THAT(dry.out, AllOf(HasSubstr("6 new"), HasSubstr("noise floor of reference against cpu"),
+                             HasSubstr("nothing is written")));
+  EXPECT_FALSE(fs::exists(into));
+  const Outcome made = accept({dir_ / "first", "--into", into});
+  ASSERT_EQ(made.code, 0) << made.err;
+  EXPECT_TRUE(fs::exists(into / "golden.json"));
+
+  const Outcome held = plain_run("second");
+  EXPECT_THAT(held.out, HasSubstr("golden base: all 6 replies are computed as before"));
+  const Json check = golden_of("second")[0];
+  EXPECT_EQ(check["state"], "pass");
+  EXPECT_EQ(check["n_same"], 6);
+
+  const Outcome again = accept({dir_ / "second"});
+  EXPECT_EQ(again.code, 0) << again.err;
+  EXPECT_THAT(again.out, HasSubstr("0 new, 0 gone, 6 the same"));
+}
+
+TEST_F(AcceptCli, ABuildThatComputesOtherwiseIsARegressionAndOfAnotherSuiteNotComparable) {
+  shorten_replies();
+  plain_run("first");
+  const fs::path into = dir_ / "golden" / "tiny" / "runs" / "base";
+  ASSERT_EQ(accept({dir_ / "first", "--into", into}).code, 0);
+  // What a broken build of assay does to the same fingerprint: the golden's figures are moved
+  // instead, which is the same distance.
+  const fs::path file = into / "replies.jsonl.gz";
+  std::string text = *read_text_file(file);
+  Json line = Json::parse(text.substr(0, text.find('\n')));
+  line["logprobs"][3] = line["logprobs"][3].get<int>() - 1000;  // 0.01 nats
+  write(file, line.dump() + text.substr(text.find('\n')));
+  const Outcome diverged = plain_run("second");
+  EXPECT_EQ(diverged.code, 1) << diverged.out;
+  EXPECT_THAT(diverged.out, AllOf(HasSubstr("1 of 6 replies of the golden base"),
+                                  HasSubstr(line["key"].get<std::string>()), HasSubstr("token 3")));
+
+  const fs::path suite = dir_ / "suites" / "facts" / "suite.json";
+  Json json = *read_json(suite);
+  json["version"] = json["version"].get<int>() + 1;
+  write(suite, json.dump());
+  plain_run("third");
+  EXPECT_EQ(golden_of("third")[0]["state"], "not_comparable");
+  EXPECT_THAT(golden_of("third")[0]["reason"].get<std::string>(), HasSubstr("of suite facts"));
+  EXPECT_THAT(accept({dir_ / "second"}).err, HasSubstr("is not what the run asked"));
+}
+
+TEST_F(AcceptCli, OneCaseIsAcceptedAlone) {
+  shorten_replies();
+  plain_run("first");
+  const fs::path into = dir_ / "golden" / "tiny" / "runs" / "base";
+  ASSERT_EQ(accept({dir_ / "first", "--into", into}).code, 0);
+  const std::vector<Json> before = replies_in(into);
+  std::vector<Json> lines = before;
+  std::string changed;
+  for (Json& line : lines) {
+    line["ids"][0] = 100;
+    changed += line.dump() + "\n";
+  }
+  write(into / "replies.jsonl.gz", changed);
+  const std::string key = lines[2]["key"];
+  const std::string id = key.substr(key.rfind('/') + 1);
+  expect_error(accept({dir_ / "first", "--case", id + "x"}),
+               AllOf(HasSubstr("no reply"), HasSubstr(id)));
+  const Outcome o = accept({dir_ / "first", "--case", key});
+  ASSERT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.out,
+              AllOf(HasSubstr("1 replies changed"), HasSubstr("at token 0"), HasSubstr(key)));
+  lines[2] = before[2];
+  EXPECT_EQ(replies_in(into), lines) << "the others stay as they were";
+}
+
+TEST_F(AcceptCli, RefusesInContinuousIntegrationWithAChangedSuiteAndWithAnothersSampler) {
+  run("short");
+  expect_error(accept({dir_ / "short", "--into", dir_ / "g"}),
+               AllOf(HasSubstr("--max-tokens 12"), HasSubstr("own samplers")));
+  shorten_replies();
+  plain_run("first");
+  setenv("CI", "true", 1);
+  expect_error(accept({dir_ / "first", "--into", dir_ / "g"}), HasSubstr("(CI is set)"));
+  unsetenv("CI");
+  // A suite in a repository, with a change that is not committed.
+  const std::string git = "git -C " + (dir_ / "suites").string() + " ";
+  ASSERT_EQ(std::system((git + "init -q && " + git + "add -A && " + git +
+                         "-c user.name=a -c user.email=a@b commit -q -m suites")
+                            .c_str()),
+            0);
+  EXPECT_EQ(accept({dir_ / "first", "--into", dir_ / "g", "--dry-run"}).code, 0);
+  write(dir_ / "suites" / "facts" / "NOTES.md", "more\n");
+  expect_error(accept({dir_ / "first", "--into", dir_ / "g"}),
+               AllOf(HasSubstr("not committed"), HasSubstr("NOTES.md")));
+  EXPECT_FALSE(fs::exists(dir_ / "g"));
+}
+
+TEST_F(AcceptCli, AModelThatChangedSinceTheRunIsNoticed) {
+  shorten_replies();
+  plain_run("first");
+  damage("tiny");
+  expect_error(accept({dir_ / "first", "--into", dir_ / "g"}),
+               AllOf(HasSubstr("no longer what the run asked"), HasSubstr("model")));
+}
+
+TEST_F(AcceptCli, AFolderWithoutARunAndAnUnfinishedOneAreNamed) {
+  expect_error(accept({dir_ / "nothing"}), HasSubstr("holds no run"));
+  shorten_replies();
+  plain_run("first");
+  Json json = *read_json(dir_ / "first" / "run.json");
+  json["status"] = "running";
+  write(dir_ / "first" / "run.json", json.dump());
+  expect_error(accept({dir_ / "first"}), AllOf(HasSubstr("not complete"), HasSubstr("--resume")));
+}
+
+}  // namespace
+}  // namespace assay
