@@ -96,5 +96,30 @@ TEST(EngineTarget, AMissIsAskedAgainInOtherWordsAndAHitIsNot) {
   EXPECT_EQ(got[true].reasked[0].ids, alone.ids);
 }
 
+TEST(EngineTarget, AGivenReplyIsThoughtOfAsWhenItWasMade) {
+  EngineTarget target = micro_glm(2);
+  std::vector<Request> requests(2);
+  for (std::size_t i = 0; i < 2; ++i) {
+    requests[i].prompt = prompt(target, "What is the secret code for Kesslow?");
+    requests[i].sampling.temperature = i == 0 ? 0 : 1.5;
+    requests[i].max_tokens = 40;
+  }
+  const auto made = answers(target, requests);
+  std::vector<GivenReply> given = {{requests[0].prompt, made[0].ids},
+                                   {requests[1].prompt, made[1].ids},
+                                   {requests[0].prompt, {}},
+                                   {requests[0].prompt, {1 << 20}}};
+  std::vector<Result<std::vector<StepFigures>>> scored(given.size());
+  target.score(given, [&](std::size_t i, auto steps) { scored[i] = std::move(steps); }, {});
+  for (std::size_t i = 0; i < 2; ++i) {
+    ASSERT_TRUE(scored[i]) << scored[i].error().message;
+    EXPECT_EQ(*scored[i], made[i].steps) << "bit for bit, " << i;
+  }
+  ASSERT_TRUE(scored[2]);
+  EXPECT_TRUE(scored[2]->empty());
+  ASSERT_FALSE(scored[3]);
+  EXPECT_NE(scored[3].error().message.find("vocabulary"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace assay::harness
