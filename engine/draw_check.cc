@@ -130,6 +130,13 @@ void DrawCheck::see(std::span<const float> logits, std::span<const int> history,
   for (const double c : {0.9, 0.3, -0.9, -0.3}) *sum++ += log_f64(1 + c * spread);
   for (const double c : {0.9, 0.3, -0.9, -0.3}) *sum++ += log_f64(1 + c * place * before_);
   before_ = place;
+
+  const double low = std::max(a, low_), high = std::min(b, high_);
+  const double share = std::max(0.0, high - low) / (high_ - low_);
+  for (const double c : {0.9, 0.3})
+    *sum++ += log_f64(c * share / (taken->weight / total) + (1 - c));
+  low_ = share > 0 ? low : a;
+  high_ = share > 0 ? high : b;
 }
 
 }  // namespace assay::engine

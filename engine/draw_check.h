@@ -17,13 +17,15 @@ namespace assay::engine {
 // tokens in descending order of probability:
 // temperature_x…: another temperature; likely_a: u has density 1 − a (2u − 1), unlikely_a the
 // opposite; edges_a: 1 + a (6u² − 6u + 1), middle_a the opposite; repeating_a: 1 + a (2u − 1)(2v −
-// 1) after v, alternating_a the opposite. A token stands for its interval of u.
-inline constexpr std::array<std::string_view, 19> kDrawAlternatives = {
+// 1) after v, alternating_a the opposite; stuck_a: with probability a u is what it was, as far as
+// the tokens since it last moved tell. A token stands for its interval of u.
+inline constexpr std::array<std::string_view, 21> kDrawAlternatives = {
     "temperature_x0.25", "temperature_x0.5", "temperature_x0.8", "temperature_x1.33",
     "temperature_x2",    "likely_0.9",       "likely_0.3",       "likely_0.1",
     "unlikely_0.9",      "unlikely_0.3",     "unlikely_0.1",     "edges_0.9",
     "edges_0.3",         "middle_0.9",       "middle_0.3",       "repeating_0.9",
-    "repeating_0.3",     "alternating_0.9",  "alternating_0.3"};
+    "repeating_0.3",     "alternating_0.9",  "alternating_0.3",  "stuck_0.9",
+    "stuck_0.3"};
 
 // Over the tokens of one reply.
 struct DrawFigures {
@@ -44,7 +46,8 @@ class DrawCheck {
  private:
   SamplingParams params_;
   DrawFigures figures_;
-  double before_ = 0;  // 2u − 1 of the token before, on average over its interval
+  double before_ = 0;          // 2u − 1 of the token before, on average over its interval
+  double low_ = 0, high_ = 1;  // where u is, if it has not moved
 };
 
 }  // namespace assay::engine

@@ -140,12 +140,14 @@ class Selftest {
     fs::create_directories(file("faults"), error);
     fs::create_directories(file("nights"), error);
     if (error) return fail("cannot create {}: {}", o_.out, error.message());
-    ASSAY_TRY(const Plan night, night_plan(o_, profile_, 0));
     head_ = {{"format", 1},
              {"profile", o_.profile},
              {"limit", o_.limit},
-             {"plan", hash_hex(plan_.to_json().dump())},
-             {"night_plan", hash_hex(night.to_json().dump())}};
+             {"plan", hash_hex(plan_.to_json().dump())}};
+    if (o_.nights > 0) {
+      ASSAY_TRY(const Plan night, night_plan(o_, profile_, 0));
+      head_["night_plan"] = hash_hex(night.to_json().dump());
+    }
     for (const bool quantised : {false, true}) {
       const bool needed = (!quantised && o_.nights > 0) ||
                           std::any_of(faults.begin(), faults.end(), [&](const SelftestFault& f) {
@@ -160,20 +162,22 @@ class Selftest {
     const fs::path path = file("selftest-plan.json");
     if (!fs::exists(path, error)) return write_file_atomic(path, head_.dump(1) + "\n");
     ASSAY_TRY(const Json was, read_json(path));
+    // A call for faults alone says nothing of nights, and may load one of the models.
     for (const auto& [key, value] : head_.items()) {
-      const Json old = was.value(key, Json());
-      const bool same = key != "models" ? old == value : [&] {
+      const Json old = was.value(key, value);
+      bool same = key == "models" || old == value;
+      if (key == "models")
         for (const auto& [build, identity] : value.items())
-          if (old.is_object() && old.contains(build) && old.at(build) != identity) return false;
-        return true;
-      }();
+          same &= old.value(build, identity) == identity;
       if (!same)
         return fail(
             "{} holds a selftest that differs in \"{}\". Repeat its options, or name another "
             "folder with --out.",
             o_.out, key);
     }
-    head_["models"].update(was.value("models", Json::object()));
+    Json both = was;
+    both.merge_patch(head_);
+    head_ = std::move(both);
     return write_file_atomic(path, head_.dump(1) + "\n");
   }
 
