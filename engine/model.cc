@@ -14,13 +14,13 @@ struct BackendEntry {
   std::string_view name;
   Loader load;
 };
-constexpr std::array<BackendEntry, 2> kBackends = {
-    {{"cpu", load_cpu_model}, {"reference", load_reference_model}}};
+constexpr std::array<BackendEntry, 3> kBackends = {
+    {{"cpu", load_cpu_model}, {"cuda", load_cuda_model}, {"reference", load_reference_model}}};
 
 Result<Loader> find_backend(std::string_view name) {
   for (const BackendEntry& entry : kBackends)
     if (entry.name == name) return entry.load;
-  return fail("unknown backend '{}', expected one of: cpu, reference", name);
+  return fail("unknown backend '{}', expected one of: cpu, cuda, reference", name);
 }
 
 }  // namespace
