@@ -112,12 +112,14 @@ std::string gzip(std::string_view bytes) {
   return out;
 }
 
+fs::path temporary_of(const fs::path& path) { return path.string() + ".tmp"; }
+
 Result<void> write_file_atomic(const fs::path& path, std::string_view bytes) {
   return write_file_atomic(path, std::span(&bytes, 1));
 }
 
 Result<void> write_file_atomic(const fs::path& path, std::span<const std::string_view> pieces) {
-  const fs::path temporary = path.string() + ".tmp";
+  const fs::path temporary = temporary_of(path);
   Fd fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
   if (fd.get() < 0) return fail("cannot create {}: {}", temporary.string(), reason());
   Result<void> written;

@@ -24,6 +24,8 @@ std::string gzip(std::string_view bytes);
 // Writes beside the target, fsyncs, renames over it: a reader sees the old file or the new one,
 // never half.
 Result<void> write_file_atomic(const fs::path& path, std::string_view bytes);
+// Where that writes first. A process that was killed may leave it behind.
+fs::path temporary_of(const fs::path& path);
 // The pieces one after the other, without a copy of the whole.
 Result<void> write_file_atomic(const fs::path& path, std::span<const std::string_view> pieces);
 

@@ -79,6 +79,7 @@ Result<Engine> Engine::load(const std::filesystem::path& model_dir, const Engine
   impl->info.attention = impl->sparse ? "sparse" : "dense";
   impl->info.n_threads = options.n_threads > 0 ? options.n_threads : n_usable_cores();
   impl->info.prefill_chunk = options.prefill_chunk;
+  impl->info.planted_fault = options.planted_fault;
   impl->model = std::move(model);
   return Engine(std::move(impl));
 }
@@ -162,25 +163,27 @@ double EngineInfo::prefill_fma(int first, int n) const {
 }
 
 Json EngineInfo::to_json() const {
-  return {{"model_dir", model_dir},
-          {"model_type", model_type},
-          {"fingerprint", fingerprint},
-          {"backend", backend},
-          {"kernel", kernel},
-          {"attention", attention},
-          {"n_threads", n_threads},
-          {"vocab", vocab},
-          {"max_positions", max_positions},
-          {"prefill_chunk", prefill_chunk},
-          {"n_parameters", n_parameters},
-          {"n_active_parameters", n_active_parameters},
-          {"active_bytes", active_bytes},
-          {"routed_bytes", routed_bytes},
-          {"stop_ids", stop_ids},
-          {"recommended_sampling",
-           {{"temperature", recommended.temperature},
-            {"top_p", recommended.top_p},
-            {"top_k", recommended.top_k}}}};
+  Json json = {{"model_dir", model_dir},
+               {"model_type", model_type},
+               {"fingerprint", fingerprint},
+               {"backend", backend},
+               {"kernel", kernel},
+               {"attention", attention},
+               {"n_threads", n_threads},
+               {"vocab", vocab},
+               {"max_positions", max_positions},
+               {"prefill_chunk", prefill_chunk},
+               {"n_parameters", n_parameters},
+               {"n_active_parameters", n_active_parameters},
+               {"active_bytes", active_bytes},
+               {"routed_bytes", routed_bytes},
+               {"stop_ids", stop_ids},
+               {"recommended_sampling",
+                {{"temperature", recommended.temperature},
+                 {"top_p", recommended.top_p},
+                 {"top_k", recommended.top_k}}}};
+  if (planted_fault.is_planted()) json["planted_fault"] = planted_fault.text();
+  return json;
 }
 
 }  // namespace assay::engine

@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "base/result.h"
 #include "engine/generate.h"
+#include "engine/planted_fault.h"
 #include "engine/sampler.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
@@ -35,6 +36,7 @@ struct EngineOptions {
   bool check_finite = true;         // read every weight once and refuse NaN and Inf
   std::filesystem::path cache_dir;  // where fingerprints are kept; empty: nowhere
   int prefill_chunk = 512;          // prompt tokens per step and sequence
+  PlantedFault planted_fault;       // for tests of who judges an engine
 };
 
 struct EngineInfo {
@@ -47,6 +49,7 @@ struct EngineInfo {
   int n_moe_layers, n_experts, n_experts_per_token;
   std::vector<int> stop_ids;   // of generation_config.json, else config.json
   SamplingParams recommended;  // of generation_config.json
+  PlantedFault planted_fault;  // none, unless it was asked for
   // Fused multiply-adds that reading tokens [first, first + n) of one text needs, logits of the
   // last token only: projections of every token, attention over its keys, and the indexer's scores
   // where it has to choose.

@@ -31,6 +31,7 @@ struct Active {
   std::vector<int> history;  // prompt and reply
   bool thinking;
   Completion completion;
+  DrawCheck draws;
   Clock::time_point submitted, first_token, last_token;
 };
 
@@ -91,12 +92,14 @@ struct Generator::Impl {
       completion.n_prompt_tokens = static_cast<int>(next.request.prompt.size());
       completion.thinking_closed = !thinking;
       std::vector<int> history = next.request.prompt;
+      const DrawCheck draws(next.request.sampling);
       active.push_back(Active{.ticket = next.ticket,
                               .request = std::move(next.request),
                               .sequence = std::move(sequence),
                               .history = std::move(history),
                               .thinking = thinking,
                               .completion = std::move(completion),
+                              .draws = draws,
                               .submitted = next.submitted,
                               .first_token = {},
                               .last_token = {}});
@@ -110,9 +113,14 @@ struct Generator::Impl {
     if (think_close) watched.push_back(*think_close);
     watched.insert(watched.end(), stop.begin(), stop.end());
     const SampleKey key{a.request.seed, a.request.stream, a.history.size()};
-    const Sampled s =
-        sample(a.sequence.logits(), a.history, a.request.sampling, key, a.request.n_top, watched);
+    const PlantedFault& fault = engine.info().planted_fault;
+    const Sampled s = fault.is_of_draws()
+                          ? sample_with_fault(fault, a.sequence.logits(), a.history,
+                                              a.request.sampling, key, a.request.n_top, watched)
+                          : sample(a.sequence.logits(), a.history, a.request.sampling, key,
+                                   a.request.n_top, watched);
     if (s.id < 0) return FinishReason::kNonFinite;
+    a.draws.see(a.sequence.logits(), a.history, s.id);
 
     const float p_close = think_close ? s.watched_probability[0] : 0.0f;
     const auto first_stop = s.watched_probability.begin() + (think_close ? 1 : 0);
@@ -217,6 +225,7 @@ std::vector<Generator::Finished> Generator::advance(
       continue;
     }
     it->completion.finish = *reason;
+    it->completion.draws = it->draws.figures();
     if (!it->completion.tokens.empty()) {
       it->completion.prefill_s = seconds(it->first_token - it->submitted);
       it->completion.decode_s = seconds(it->last_token - it->first_token);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "engine/draw_check.h"
 #include "engine/sampler.h"
 
 namespace assay::engine {
@@ -56,6 +57,7 @@ struct Completion {
   int n_prompt_tokens = 0;
   int n_thinking_tokens = 0;     // before </think>; all of them if it never came
   bool thinking_closed = false;  // </think> was produced, or the prompt had already closed it
+  DrawFigures draws;             // what the drawn tokens say of the generator
   double prefill_s = 0;          // until the first token; includes waiting for others in the batch
   double decode_s = 0;           // first token until the last
   std::vector<int> ids() const;

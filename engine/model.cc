@@ -14,13 +14,13 @@ struct BackendEntry {
   std::string_view name;
   Loader load;
 };
-constexpr std::array<BackendEntry, 2> kBackends = {
-    {{"cpu", load_cpu_model}, {"reference", load_reference_model}}};
+constexpr std::array<BackendEntry, 3> kBackends = {
+    {{"cpu", load_cpu_model}, {"cuda", load_cuda_model}, {"reference", load_reference_model}}};
 
 Result<Loader> find_backend(std::string_view name) {
   for (const BackendEntry& entry : kBackends)
     if (entry.name == name) return entry.load;
-  return fail("unknown backend '{}', expected one of: cpu, reference", name);
+  return fail("unknown backend '{}', expected one of: cpu, cuda, reference", name);
 }
 
 }  // namespace
@@ -41,6 +41,7 @@ Result<std::shared_ptr<const LoadedModel>> load_model(const std::filesystem::pat
   ASSAY_TRY(const ModelWeights weights, bind_weights(checkpoint, options.check_finite));
   ASSAY_TRY(const CheckpointSummary summary, inspect(checkpoint, options.cache_dir));
   ASSAY_TRY(auto backend, load_backend(config, weights, options.kernel));
+  backend = with_fault(std::move(backend), options.planted_fault);
 
   EngineInfo info;
   info.model_dir = dir.string();

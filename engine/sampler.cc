@@ -22,8 +22,14 @@ bool all_finite(std::span<const float> logits) {
 // probability.
 std::vector<double> filter(std::vector<double>& logits, const SamplingParams& params,
                            std::vector<int>& kept) {
-  std::sort(kept.begin(), kept.end(),
-            [&](int a, int b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; });
+  // Logit and id side by side: a comparison that looks the logit up costs twice as much.
+  std::vector<std::pair<double, int>> order;
+  order.reserve(kept.size());
+  for (const int id : kept) order.emplace_back(logits[id], id);
+  std::sort(order.begin(), order.end(), [](const auto& a, const auto& b) {
+    return a.first != b.first ? a.first > b.first : a.second < b.second;
+  });
+  for (std::size_t i = 0; i < kept.size(); ++i) kept[i] = order[i].second;
   if (params.top_k > 0) kept.resize(std::min(kept.size(), static_cast<std::size_t>(params.top_k)));
   std::vector<double> p(kept.size());
   const double largest = logits[kept[0]];
@@ -55,9 +61,8 @@ double logsumexp(std::span<const float> logits) {
   return largest + log_f64(sum);
 }
 
-Sampled sample(std::span<const float> logits, std::span<const int> history,
-               const SamplingParams& params, const SampleKey& key, int n_top,
-               std::span<const int> watched) {
+Sampled sample_at(std::span<const float> logits, std::span<const int> history,
+                  const SamplingParams& params, double u, int n_top, std::span<const int> watched) {
   Sampled out;
   if (logits.empty() || !all_finite(logits)) return out;
   const double total = logsumexp(logits);
@@ -85,12 +90,12 @@ Sampled sample(std::span<const float> logits, std::span<const int> history,
       const std::vector<double> p = filter(adjusted, params, kept);
       double sum = 0;
       for (const double v : p) sum += v;
-      const double u = uniform_at(key.seed, key.stream, key.position) * sum;
+      const double at = u * sum;
       double cumulative = 0;
-      out.id = kept.back();  // u == sum up to rounding
+      out.id = kept.back();  // at == sum up to rounding
       for (std::size_t i = 0; i < p.size(); ++i) {
         cumulative += p[i];
-        if (u < cumulative) {
+        if (at < cumulative) {
           out.id = kept[i];
           break;
         }
@@ -114,6 +119,13 @@ Sampled sample(std::span<const float> logits, std::span<const int> history,
     out.watched_probability.push_back(
         static_cast<float>(exp_f64(static_cast<double>(logits[id]) - total)));
   return out;
+}
+
+Sampled sample(std::span<const float> logits, std::span<const int> history,
+               const SamplingParams& params, const SampleKey& key, int n_top,
+               std::span<const int> watched) {
+  return sample_at(logits, history, params, uniform_at(key.seed, key.stream, key.position), n_top,
+                   watched);
 }
 
 }  // namespace assay::engine

@@ -32,7 +32,12 @@ struct Sampled {
 };
 
 // Greedy takes the lowest id among equal largest logits. A logit that is NaN or infinite gives id =
-// -1.
+// -1. `u` in [0, 1) chooses the token: the one whose interval it falls into, with tokens in
+// descending order of probability.
+Sampled sample_at(std::span<const float> logits, std::span<const int> history,
+                  const SamplingParams& params, double u, int n_top = 0,
+                  std::span<const int> watched = {});
+// With the uniform number of `key` as u.
 Sampled sample(std::span<const float> logits, std::span<const int> history,
                const SamplingParams& params, const SampleKey& key, int n_top = 0,
                std::span<const int> watched = {});

@@ -39,6 +39,12 @@ Reply from_engine(const engine::Completion& completion) {
     step = {.logprob = t.logprob, .p_think_close = t.p_think_close, .p_eos = t.p_eos, .top = {}};
     for (std::size_t k = 0; k < t.top.size(); ++k) step.top[k] = {t.top[k].first, t.top[k].second};
   }
+  DrawFigures& draws = reply.draws.emplace();
+  draws.n_drawn = completion.draws.n_drawn;
+  draws.n_impossible = completion.draws.n_impossible;
+  if (draws.n_drawn > 0)
+    for (std::size_t k = 0; k < engine::kDrawAlternatives.size(); ++k)
+      draws.log_ratio.emplace(engine::kDrawAlternatives[k], completion.draws.log_ratio[k]);
   reply.prefill_s = completion.prefill_s;
   reply.decode_s = completion.decode_s;
   return reply;
@@ -169,11 +175,13 @@ Json EngineTarget::describe() const {
 
 Json EngineTarget::identity() const {
   const engine::EngineInfo& info = engine_.info();
-  return {{"model", info.fingerprint},
-          {"tokenizer", engine_.tokenizer().fingerprint()},
-          {"chat_template", engine_.chat_template().fingerprint()},
-          {"backend", info.backend},
-          {"attention", info.attention}};
+  Json json = {{"model", info.fingerprint},
+               {"tokenizer", engine_.tokenizer().fingerprint()},
+               {"chat_template", engine_.chat_template().fingerprint()},
+               {"backend", info.backend},
+               {"attention", info.attention}};
+  if (info.planted_fault.is_planted()) json["planted_fault"] = info.planted_fault.text();
+  return json;
 }
 
 Result<Prompt> EngineTarget::render(const OrderedJson& messages, bool enable_thinking) const {

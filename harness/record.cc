@@ -42,6 +42,16 @@ std::string first_difference(const Json& was, const Json& is, const std::string&
   return fmt::format("{} was {}, is {}", path, shown(was), shown(is));
 }
 
+// Nothing is there, or only what a process left that was killed before its run.json was whole.
+bool is_unused(const fs::path& folder) {
+  std::error_code error;
+  if (!fs::exists(folder, error)) return true;
+  if (!fs::is_directory(folder, error)) return false;
+  for (const auto& entry : fs::directory_iterator(folder, error))
+    if (entry.path() != temporary_of(folder / kRunFile)) return false;
+  return !error;
+}
+
 Result<void> make_folder(const fs::path& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
@@ -77,7 +87,8 @@ Result<SampleLines> parse_sample_lines(std::string_view text, std::string_view s
 Result<Json> read_run_json(const fs::path& folder) {
   std::error_code ignored;
   if (!fs::exists(folder / kRunFile, ignored))
-    return fail("{} holds no run: there is no {}", folder.string(), kRunFile);
+    return fail("{} holds no run: there is no {}. Start one there without --resume.",
+                folder.string(), kRunFile);
   ASSAY_TRY(Json json, read_json(folder / kRunFile));
   const bool known = json.is_object() && json.contains("format") &&
                      json["format"].is_number_integer() && json["format"] >= kOldestFormat &&
@@ -90,9 +101,7 @@ Result<Json> read_run_json(const fs::path& folder) {
 }
 
 Result<RunRecord> RunRecord::create(const fs::path& folder, Json head) {
-  std::error_code error;
-  if (fs::exists(folder, error) &&
-      (!fs::is_directory(folder, error) || !fs::is_empty(folder, error)))
+  if (!is_unused(folder))
     return fail(
         "{} is there already and not empty. Continue it with --resume {}, or choose another --out.",
         folder.string(), folder.string());

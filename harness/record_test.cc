@@ -60,6 +60,14 @@ TEST(Record, AFolderWithAnythingInItIsRefused) {
   EXPECT_EQ(*read_file(folder.path() / "notes.txt"), "mine");
 }
 
+TEST(Record, WhatAKilledProcessLeftBeforeItsFirstFileIsNoRun) {
+  const TemporaryFolder folder;
+  std::ofstream(folder.path() / "run.json.tmp") << "{\"form";
+  EXPECT_THAT(error_of(RunRecord::resume(folder.path(), head())), HasSubstr("without --resume"));
+  EXPECT_EQ(error_of(RunRecord::create(folder.path(), head())), "no error");
+  EXPECT_FALSE(fs::exists(folder.path() / "run.json.tmp"));
+}
+
 TEST(Record, AnUnwritableFolderIsAnErrorThatNamesIt) {
   const TemporaryFolder folder;
   std::ofstream(folder.path() / "file") << "x";

@@ -155,6 +155,7 @@ void fill(Sample& sample, const Request& request, const Reply& reply, const Ques
   sample.reached = scored.reached;
   sample.n_hesitations = scored.n_hesitations;
   sample.steps = reply.steps;
+  if (request.sampling.temperature > 0) sample.draws = reply.draws;
   if (!reply.reasked.empty()) {
     const Reply& again = reply.reasked.front();
     Scored second = score(request, again, question, target);

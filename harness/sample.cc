@@ -54,6 +54,10 @@ Json to_json(const Sample& s) {
     // Absent otherwise, so that records from before it was known keep their hash.
     if (s.extraction->per != 1) json["extraction"]["per"] = s.extraction->per;
   }
+  if (s.draws)  // absent otherwise, likewise
+    json["draws"] = {{"n", s.draws->n_drawn},
+                     {"n_impossible", s.draws->n_impossible},
+                     {"log_ratio", s.draws->log_ratio}};
   if (s.reask)
     json["reask"] = {{"ids", s.reask->ids},
                      {"answer", s.reask->answer},
@@ -87,6 +91,11 @@ Result<Sample> parse_sample(const Json& json, std::string_view where) {
       check.at("answer").get_to(s.answer_language);
       check.at("reasoning_asked").get_to(s.reasoning_language);
       if (!check.at("right").is_null()) s.language_right = check.at("right").get<bool>();
+    }
+    if (json.contains("draws")) {
+      const Json& draws = json.at("draws");
+      s.draws = DrawFigures{draws.at("n").get<int>(), draws.at("n_impossible").get<int>(),
+                            draws.at("log_ratio").get<std::map<std::string, double>>()};
     }
     if (json.contains("reask") && !json.at("reask").is_null()) {
       const Json& again = json.at("reask");

@@ -1,5 +1,6 @@
 // A checker for the part of JSON Schema that reports/run.schema.json uses; for tests. A keyword
-// that it does not know is reported too, so that the schema cannot outgrow it unseen.
+// that it does not know is reported too, so that the schema cannot outgrow it unseen, and so is an
+// object of which the schema does not say whether it may hold more than it names.
 #pragma once
 
 #include <fmt/format.h>
@@ -38,13 +39,18 @@ class SchemaCheck {
   }
 
   void check(const Json& v, const Json& schema, const std::string& at) {
+    if (schema.is_boolean()) {
+      if (!schema.get<bool>()) problem(at, "must not be there");
+      return;
+    }
     if (schema.contains("$ref")) {
       const auto name = schema["$ref"].get<std::string>().substr(std::string("#").size());
       return check(v, root_.at(Json::json_pointer(name)), at);
     }
     static const std::set<std::string> kKnown = {
         "$schema", "title",      "description", "type",  "required", "additionalProperties",
-        "const",   "properties", "enum",        "items", "minimum",  "$defs"};
+        "const",   "properties", "enum",        "items", "minimum",  "$defs",
+        "if",      "then",       "else"};
     for (const auto& [key, ignored] : schema.items())
       if (!kKnown.contains(key)) problem(at, "the checker does not know the keyword " + key);
     if (schema.contains("const") && v != schema["const"]) problem(at, "is not the constant");
@@ -63,9 +69,24 @@ class SchemaCheck {
       for (std::size_t i = 0; i < v.size(); ++i)
         check(v[i], schema["items"], fmt::format("{}[{}]", at, i));
     if (v.is_object()) check_object(v, schema, at);
+    if (schema.contains("if")) {
+      const std::size_t n = problems_.size();
+      check_conditional(v, schema["if"], at);
+      const bool holds = problems_.size() == n;
+      problems_.resize(n);
+      check_conditional(v, schema[holds ? "then" : "else"], at);
+    }
+  }
+
+  // A part of another schema, which is what says whether the object may hold more.
+  void check_conditional(const Json& v, Json part, const std::string& at) {
+    if (!part.contains("additionalProperties")) part["additionalProperties"] = true;
+    check(v, part, at);
   }
 
   void check_object(const Json& v, const Json& schema, const std::string& at) {
+    if (!schema.contains("additionalProperties"))
+      problem(at, "the schema does not say whether more may be there");
     if (schema.contains("required"))
       for (const Json& key : schema["required"])
         if (!v.contains(key.get<std::string>())) problem(at, "misses " + key.get<std::string>());

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
 #include <span>
 #include <stop_token>
@@ -53,13 +54,22 @@ struct StepFigures {
   bool operator==(const StepFigures&) const = default;
 };
 
+// What the drawn tokens of a reply say of the generator (harness/sampler_check.h); of a greedy
+// reply nothing was drawn. Targets that cannot see the distributions do not tell.
+struct DrawFigures {
+  int n_drawn = 0, n_impossible = 0;
+  std::map<std::string, double> log_ratio;  // by alternative
+  bool operator==(const DrawFigures&) const = default;
+};
+
 struct Reply {
   std::vector<int> ids;  // the stop token included
   std::string finish;    // "stop", "length", "thinking_budget", "context", "non_finite"
   double prefill_s = 0, decode_s = 0;
   bool forced_close = false;       // </think> was written at the budget
   std::vector<StepFigures> steps;  // one per id, or none
-  std::vector<Reply> reasked;      // what came of a re-ask: none or one
+  std::optional<DrawFigures> draws;
+  std::vector<Reply> reasked;  // what came of a re-ask: none or one
 };
 
 // Ids that the scorer must recognise. Thinking is split by token, never by searching text for

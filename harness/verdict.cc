@@ -156,6 +156,9 @@ Verdict judge(const Plan& plan, std::span<const Sample> samples, int n_measured)
   if (n_non_finite > 0)
     verdict.problems.push_back(fmt::format("{} met NaN or Inf in the logits",
                                            plural(static_cast<int>(n_non_finite), "sample")));
+  verdict.sampler = check_sampler(samples);
+  if (!verdict.sampler.holds())
+    verdict.problems.push_back("the sampler does not draw what it says: " + verdict.sampler.text());
   int n_passed = 0, n_not_run = 0;
   for (const GateResult& gate : verdict.gates) {
     n_passed += gate.state == GateState::kPass;
@@ -285,6 +288,7 @@ Json to_json(const Verdict& verdict) {
   Json json = {{"state", name_of(verdict.state)}, {"exit_code", exit_code_of(verdict.state)},
                {"summary", verdict.summary},      {"problems", verdict.problems},
                {"warnings", verdict.warnings},    {"gates", Json::array()}};
+  if (verdict.sampler.has_looked()) json["sampler"] = to_json(verdict.sampler);
   for (const GateResult& g : verdict.gates) {
     Json gate = {{"suite", g.suite},          {"name", g.name},          {"metric", g.metric},
                  {"where", g.where},          {"min", nullptr},          {"max", nullptr},

@@ -12,6 +12,7 @@
 #include "harness/metrics.h"
 #include "harness/plan.h"
 #include "harness/sample.h"
+#include "harness/sampler_check.h"
 
 namespace assay::harness {
 
@@ -43,13 +44,15 @@ struct Verdict {
   std::vector<std::string> problems;  // why it is invalid, or what regressed
   std::vector<std::string> warnings;  // what is worth a look
   std::vector<GateResult> gates;
+  SamplerCheck sampler;  // of sampled arms
 };
 
 // A gate compares the measured share with its limit: on the same cases the same model gives the
 // same share, so no interval is needed to see a change; the interval says what the share means for
 // other cases. Two gates are always there: no sample is missing or an error (else invalid; a
 // suite's own `error` gate replaces the limit of none), and no reply met NaN or Inf (else
-// regression: the model ran, and what it computed is broken).
+// regression: the model ran, and what it computed is broken). Where tokens were drawn, a third: the
+// sampler draws what it says (else regression).
 // A run that only measures has no gate: it passes if it is told that something was measured.
 Verdict judge(const Plan& plan, std::span<const Sample> samples, int n_measured = 0);
 

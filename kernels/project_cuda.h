@@ -1,18 +1,45 @@
-// Dense bf16 projection on a GPU, for decode. Plain C++: device pointers and an opaque stream.
+// Projections on a GPU, in float32: any kind of weight matrix, one warp to a row and token. All
+// pointers are device pointers; x and y rows are 16-byte aligned. Accumulates in a fixed order: the
+// same request gives the same bits whatever n_tokens is.
 #pragma once
 
-#include <cstdint>
-
-struct CUstream_st;
+#include "kernels/cuda_memory.h"
+#include "kernels/device_matrix.h"
 
 namespace assay::kernels {
 
-using CudaStream = CUstream_st*;  // cudaStream_t
+// y (n_tokens, y_stride) = x (n_tokens, x_stride) mᵀ; accumulate adds to y. n_tokens < 65536.
+void project_cuda(const DeviceMatrix& m, const float* x, int x_stride, int n_tokens, float* y,
+                  int y_stride, bool accumulate, CudaStream stream);
 
-// y = W x for each of n_tokens rows of x. W (n_rows, n_cols) bf16, x (n_tokens, n_cols) f32, y
-// (n_tokens, n_rows) f32, all on the device, 16-byte aligned; n_cols a multiple of 8. Accumulates
-// in float32, in a fixed order: the same request gives the same bits whatever n_tokens is.
-void project_bf16_cuda(const std::uint16_t* w, int n_rows, int n_cols, const float* x, int n_tokens,
-                       float* y, CudaStream stream);
+// For each token and head: y = w_h x_h. w (n_heads, n_rows, n_cols) float.
+struct HeadsCudaArgs {
+  const float* w;
+  int n_heads, n_rows, n_cols;
+  const float* x;  // (n_tokens, x_token_stride), head h at h * x_head_stride
+  int x_token_stride, x_head_stride;
+  float* y;
+  int y_token_stride, y_head_stride;
+  int n_tokens;
+};
+void project_heads_cuda(const HeadsCudaArgs& args, CudaStream stream);
+
+// h (n_tokens, gate.n_rows) = silu(gate x) * (up x).
+void swiglu_cuda(const DeviceMatrix& gate, const DeviceMatrix& up, const float* x, int x_stride,
+                 int n_tokens, float* h, CudaStream stream);
+
+// The routed experts of each token. `experts` (n_experts, 3): gate, up, down, in device memory; kinds
+// may differ from one to the next.
+struct MoeCudaArgs {
+  const DeviceMatrix* experts;
+  const int* expert;    // (n_tokens, top_k), ascending
+  const float* weight;  // (n_tokens, top_k)
+  int n_tokens, top_k, hidden, width;
+  const float* x;       // (n_tokens, hidden)
+  float* h;             // (n_tokens * top_k, width): scratch
+  const float* shared;  // (n_tokens, hidden): the shared experts' output
+  float* residual;      // (n_tokens, hidden): += Σ_k weight_k · expert_k(x) (a chain) + shared
+};
+void moe_cuda(const MoeCudaArgs& args, CudaStream stream);
 
 }  // namespace assay::kernels

@@ -124,4 +124,10 @@ Result<std::shared_ptr<const BackendModel>> load_cpu_model(const ModelConfig& co
                                                            const ModelWeights& weights,
                                                            std::string_view kernel);
 
+// One GPU, the current device. An error where there is none, where the build has no CUDA, or where
+// the weights do not fit.
+Result<std::shared_ptr<const BackendModel>> load_cuda_model(const ModelConfig& config,
+                                                            const ModelWeights& weights,
+                                                            std::string_view kernel);
+
 }  // namespace assay::engine

@@ -57,6 +57,7 @@ class Program {
   ~Program() { fs::remove_all(dir_); }
 
   void kill_now() const { kill(pid_, SIGKILL); }
+  void interrupt() const { kill(pid_, SIGINT); }
 
   Outcome wait() {
     int status = 0;

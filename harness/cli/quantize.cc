@@ -9,8 +9,8 @@
 #include <set>
 
 #include "engine/checkpoint/checkpoint.h"
-#include "engine/text/corpus.h"
 #include "harness/cli/at_least.h"
+#include "harness/cli/calibration_texts.h"
 #include "harness/cli/verb.h"
 
 namespace assay::cli {
@@ -25,12 +25,6 @@ struct Options {
   int spine_bits = 0, n_threads = 0, limit = 0;
   std::uint64_t seed = 0;
 };
-
-// The bundled set that a recipe means.
-std::string default_calibration(const std::string& recipe) {
-  return std::string(ASSAY_GOLDEN_DIR) + "/micro-glm/calibration/" +
-         (recipe == "arith-1.86" ? "arith" : "ja") + ".jsonl.gz";
-}
 
 Result<engine::Recipe> recipe_of(const Options& o) {
   ASSAY_TRY(engine::Recipe r, engine::named_recipe(o.recipe));
@@ -54,27 +48,6 @@ Result<engine::Recipe> recipe_of(const Options& o) {
   for (const std::string& assignment : o.settings) ASSAY_TRY_VOID(r.set(assignment));
   r.seed = o.seed;
   return r;
-}
-
-// Token ids of the calibration set, in the model's own words.
-Result<std::vector<engine::CalibrationText>> read_texts(const Options& o, const std::string& file) {
-  ASSAY_TRY(const std::vector<text::CorpusLine> lines, text::read_corpus(file));
-  const fs::path model = o.model;
-  ASSAY_TRY(const text::Tokenizer tokenizer, text::Tokenizer::load(model / "tokenizer.json"));
-  ASSAY_TRY(const text::ChatTemplate chat_template, text::ChatTemplate::load(model));
-  std::vector<engine::CalibrationText> out;
-  for (const text::CorpusLine& line : lines) {
-    if (o.limit > 0 && static_cast<int>(out.size()) == o.limit) break;
-    if (!line.messages.is_null() && line.reply.empty())
-      return fail(
-          "{}: text {}: messages without a reply, which make a prompt list: answer them with assay "
-          "calibrate first",
-          file, line.id);
-    auto t = text::tokenize(line, tokenizer, chat_template);
-    if (!t) return fail("{}: text {}: {}", file, line.id, t.error().message);
-    out.push_back({line.lang.empty() ? "?" : line.lang, std::move(t->ids), t->reply});
-  }
-  return out;
 }
 
 // A line every other second, and one for each stage.
@@ -153,7 +126,7 @@ Result<int> run(const Options& o) {
     return fail("{}. Choose others with --bits, --tiers or --set", fits.error().message);
   ASSAY_TRY_VOID(engine::Checkpoint::open(o.model));  // before its parts are missed by name
   in.calibration = o.calibration.empty() ? default_calibration(o.recipe) : o.calibration;
-  ASSAY_TRY(in.texts, read_texts(o, in.calibration));
+  ASSAY_TRY(in.texts, read_calibration(in.calibration, o.model, o.limit));
   in.calibration = fs::path(in.calibration).filename().string();
   in.n_threads = o.n_threads;
   StagePrinter printer;

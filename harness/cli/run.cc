@@ -12,6 +12,7 @@
 #include "harness/cli/measure.h"
 #include "harness/cli/plan_run.h"
 #include "harness/cli/progress.h"
+#include "harness/cli/report_files.h"
 #include "harness/cli/run_options.h"
 #include "harness/cli/verb.h"
 #include "harness/compare_fidelity.h"
@@ -19,7 +20,6 @@
 #include "harness/engine_target.h"
 #include "harness/golden_check.h"
 #include "harness/provenance.h"
-#include "harness/report.h"
 #include "harness/run_folder.h"
 #include "harness/verdict.h"
 
@@ -117,8 +117,7 @@ Result<int> conclude(const Plan& plan, RunRecord& record, const RunResult& resul
       const Json run,
       record.finish(result.samples, to_json(verdict), std::move(metrics),
                     {{"wall_s", result.wall_s}, {"n_tokens", result.n_tokens}}, std::move(extras)));
-  const fs::path report = record.folder() / "report.html";
-  ASSAY_TRY_VOID(write_file_atomic(report, render_report(run, result.samples)));
+  ASSAY_TRY(const fs::path report, write_report_files(record.folder(), run, result.samples));
   if (as_json) {
     fmt::print("{}\n", run.dump(1));
   } else {
@@ -234,7 +233,8 @@ const Verb run_verb = {
     "  assay run mgsm --model DIR --data ~/mgsm   public files that are not ours to bring along\n"
     "  assay run --resume out/tonight            continue after Ctrl-C, kill -9 or a full disk\n"
     "  assay run arithmetic --model DIR --json | jq .verdict\n\n"
-    "Writes run.json, samples.jsonl and report.html into the output folder.\n"
+    "Writes run.json, samples.jsonl, report.html, junit.xml and summary.md into the output "
+    "folder.\n"
     "Exit codes: 0 pass, 1 regression, 2 could not run, 3 invalid or inconclusive,\n"
     "            130 interrupted.",
     &setup};

@@ -1,0 +1,171 @@
+#include "engine/planted_fault.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+#include "base/rng.h"
+#include "engine/backend/backend.h"
+#include "kernels/elementary.h"
+
+namespace assay::engine {
+namespace {
+
+using Kind = PlantedFault::Kind;
+
+// Counts what its owner believes; `inner` may hold fewer rows.
+class FaultyCache final : public KvCache {
+ public:
+  explicit FaultyCache(std::unique_ptr<KvCache> inner) : inner_(std::move(inner)) {}
+
+  int n_tokens() const override { return n_tokens_; }
+  void truncate(int n) override {
+    inner_->truncate(std::min(n, inner_->n_tokens()));
+    n_tokens_ = n;
+  }
+  std::unique_ptr<KvCache> fork() const override {
+    auto copy = std::make_unique<FaultyCache>(inner_->fork());
+    copy->n_tokens_ = n_tokens_;
+    copy->n_lost_ = n_lost_;
+    return copy;
+  }
+  std::size_t bytes() const override { return inner_->bytes(); }
+
+  KvCache& inner() { return *inner_; }
+  int n_lost() const { return n_lost_; }
+  void lose_row() {
+    inner_->truncate(inner_->n_tokens() - 1);
+    ++n_lost_;
+  }
+  void set_n_tokens(int n) { n_tokens_ = n; }
+
+ private:
+  std::unique_ptr<KvCache> inner_;
+  int n_tokens_ = 0, n_lost_ = 0;
+};
+
+class FaultyBackend final : public Backend {
+ public:
+  FaultyBackend(std::unique_ptr<Backend> inner, const PlantedFault& fault)
+      : inner_(std::move(inner)), fault_(fault) {}
+
+  std::unique_ptr<KvCache> new_cache() override {
+    return std::make_unique<FaultyCache>(inner_->new_cache());
+  }
+  void begin_step(const StepRows& rows) override {
+    rows_ = rows;
+    StepRows shown = rows;
+    for (Segment& s : shown.segments) {
+      auto& cache = static_cast<FaultyCache&>(*s.cache);
+      const bool due = fault_.kind == Kind::kLostRowEveryStep ||
+                       (fault_.kind == Kind::kLostRowOnce && cache.n_lost() == 0);
+      if (due && s.first_position >= fault_.from && cache.inner().n_tokens() > 0) cache.lose_row();
+      s.cache = &cache.inner();
+      s.first_position = cache.inner().n_tokens();
+    }
+    inner_->begin_step(shown);
+  }
+  void end_step() override {
+    inner_->end_step();
+    for (const Segment& s : rows_.segments)
+      static_cast<FaultyCache&>(*s.cache).set_n_tokens(s.first_position + s.n_rows);
+  }
+  void logits(std::span<const int> rows, std::span<float> out) override {
+    inner_->logits(rows, out);
+    if (fault_.kind != Kind::kNanLogit || rows.empty()) return;
+    const std::size_t vocab = out.size() / rows.size();
+    for (std::size_t i = 0; i < rows.size(); ++i)
+      for (const Segment& s : rows_.segments) {
+        const int row = rows[i] - s.first_row;
+        if (row >= 0 && row < s.n_rows && s.first_position + row >= fault_.from)
+          out[i * vocab] = std::numeric_limits<float>::quiet_NaN();
+      }
+  }
+
+  void embed() override { inner_->embed(); }
+  void set_residual(std::span<const float> rows) override { inner_->set_residual(rows); }
+  void rms_norm(int layer, Norm norm, Act in, Act out) override {
+    inner_->rms_norm(layer, norm, in, out);
+  }
+  void project(int layer, Projection projection, Act in, Act out) override {
+    inner_->project(layer, projection, in, out);
+  }
+  void project_add(int layer, Projection projection, Act in, Act out) override {
+    inner_->project_add(layer, projection, in, out);
+  }
+  void append_kv(int layer) override { inner_->append_kv(layer); }
+  void index(int layer) override { inner_->index(layer); }
+  void mla_attention(int layer, bool sparse) override { inner_->mla_attention(layer, sparse); }
+  void mlp(int layer) override { inner_->mlp(layer); }
+  void route(int layer) override { inner_->route(layer); }
+  void moe(int layer) override { inner_->moe(layer); }
+  std::vector<float> read(Act act) const override { return inner_->read(act); }
+  Routing read_routing() const override { return inner_->read_routing(); }
+  Selection read_selection() const override { return inner_->read_selection(); }
+
+ private:
+  std::unique_ptr<Backend> inner_;
+  PlantedFault fault_;
+  StepRows rows_;
+};
+
+class FaultyModel final : public BackendModel {
+ public:
+  FaultyModel(std::shared_ptr<const BackendModel> inner, const PlantedFault& fault)
+      : inner_(std::move(inner)), fault_(fault) {}
+  std::string_view backend() const override { return inner_->backend(); }
+  std::string kernel() const override { return inner_->kernel(); }
+  std::size_t weight_bytes() const override { return inner_->weight_bytes(); }
+  std::unique_ptr<Backend> new_executor(int n_threads) const override {
+    return std::make_unique<FaultyBackend>(inner_->new_executor(n_threads), fault_);
+  }
+
+ private:
+  std::shared_ptr<const BackendModel> inner_;
+  PlantedFault fault_;
+};
+
+}  // namespace
+
+std::string PlantedFault::text() const {
+  switch (kind) {
+    case Kind::kNone:
+      return "";
+    case Kind::kLostRowOnce:
+      return fmt::format("lost_row_once from {}", from);
+    case Kind::kLostRowEveryStep:
+      return fmt::format("lost_row_every_step from {}", from);
+    case Kind::kNanLogit:
+      return fmt::format("nan_logit from {}", from);
+    case Kind::kBiasedDraws:
+      return fmt::format("biased_draws {}", strength);
+    case Kind::kStuckDraws:
+      return "stuck_draws";
+    case Kind::kGreedyDraws:
+      return "greedy_draws";
+  }
+  return "";
+}
+
+std::shared_ptr<const BackendModel> with_fault(std::shared_ptr<const BackendModel> model,
+                                               const PlantedFault& fault) {
+  if (!fault.is_planted() || fault.is_of_draws()) return model;
+  return std::make_shared<FaultyModel>(std::move(model), fault);
+}
+
+Sampled sample_with_fault(const PlantedFault& fault, std::span<const float> logits,
+                          std::span<const int> history, const SamplingParams& params,
+                          const SampleKey& key, int n_top, std::span<const int> watched) {
+  SamplingParams used = params;
+  SampleKey at = key;
+  if (fault.kind == Kind::kGreedyDraws) used.temperature = 0;
+  if (fault.kind == Kind::kStuckDraws) at.position = 0;
+  double u = uniform_at(at.seed, at.stream, at.position);
+  if (fault.kind == Kind::kBiasedDraws && u > 0)
+    u = kernels::exp_f64((1 + fault.strength) * kernels::log_f64(u));
+  return sample_at(logits, history, used, u, n_top, watched);
+}
+
+}  // namespace assay::engine

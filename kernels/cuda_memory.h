@@ -1,0 +1,85 @@
+// Device memory, streams and what a device is, for code that includes no CUDA header.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <utility>
+#include <vector>
+
+struct CUstream_st;
+
+namespace assay::kernels {
+
+using CudaStream = CUstream_st*;  // cudaStream_t
+
+struct CudaDevice {
+  std::string name;        // "NVIDIA H100 80GB HBM3"
+  int major = 0, minor = 0;  // compute capability
+  std::size_t free_bytes = 0, total_bytes = 0;
+};
+int n_cuda_devices();  // 0 where there is no driver, or no device
+CudaDevice cuda_device();  // the current one
+
+// A copy into or out of pageable memory returns when the bytes are there.
+void copy_to_device(void* device, const void* host, std::size_t n_bytes, CudaStream stream);
+void copy_to_host(void* host, const void* device, std::size_t n_bytes, CudaStream stream);
+void copy_on_device(void* to, const void* from, std::size_t n_bytes, CudaStream stream);
+void synchronise(CudaStream stream);
+void synchronise_device();  // every stream
+
+class CudaStreamOwner {
+ public:
+  CudaStreamOwner();
+  ~CudaStreamOwner();
+  CudaStreamOwner(const CudaStreamOwner&) = delete;
+  CudaStreamOwner& operator=(const CudaStreamOwner&) = delete;
+  CudaStream get() const { return stream_; }
+
+ private:
+  CudaStream stream_;
+};
+
+class DeviceBytes {
+ public:
+  DeviceBytes() = default;
+  explicit DeviceBytes(std::size_t n_bytes);  // uninitialised
+  ~DeviceBytes();
+  DeviceBytes(DeviceBytes&& o) noexcept
+      : data_(std::exchange(o.data_, nullptr)), n_(std::exchange(o.n_, 0)) {}
+  DeviceBytes& operator=(DeviceBytes&& o) noexcept {
+    std::swap(data_, o.data_);
+    std::swap(n_, o.n_);
+    return *this;
+  }
+  void* data() const { return data_; }
+  std::size_t size() const { return n_; }
+
+ private:
+  void* data_ = nullptr;
+  std::size_t n_ = 0;
+};
+
+// Of a trivially copyable T.
+template <class T>
+class DeviceArray {
+ public:
+  DeviceArray() = default;
+  explicit DeviceArray(std::size_t n) : bytes_(n * sizeof(T)), n_(n) {}
+  explicit DeviceArray(const std::vector<T>& host) : DeviceArray(host.size()) {
+    if (n_ > 0) copy_to_device(data(), host.data(), n_ * sizeof(T), nullptr);
+  }
+  T* data() const { return static_cast<T*>(bytes_.data()); }
+  std::size_t size() const { return n_; }
+  std::vector<T> host(std::size_t n, CudaStream stream) const {
+    std::vector<T> out(n);
+    if (n > 0) copy_to_host(out.data(), data(), n * sizeof(T), stream);
+    return out;
+  }
+  std::vector<T> host() const { return host(n_, nullptr); }
+
+ private:
+  DeviceBytes bytes_;
+  std::size_t n_ = 0;
+};
+
+}  // namespace assay::kernels

@@ -1,0 +1,109 @@
+#include "kernels/device_matrix.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/check.h"
+
+namespace assay::kernels {
+
+const void* DeviceWeights::upload(const void* host, std::size_t n_bytes) {
+  owned_.emplace_back(n_bytes);
+  if (n_bytes > 0) copy_to_device(owned_.back().data(), host, n_bytes, nullptr);
+  n_bytes_ += n_bytes;
+  return owned_.back().data();
+}
+
+const float* DeviceWeights::add(const std::vector<float>& values) { return add_array(values); }
+
+DeviceMatrix DeviceWeights::add(const WeightMatrix& w) {
+  DeviceMatrix m;
+  m.kind = w.type == WeightType::kBf16  ? DeviceMatrix::Kind::kBf16
+           : w.type == WeightType::kF16 ? DeviceMatrix::Kind::kF16
+                                        : DeviceMatrix::Kind::kF32;
+  m.n_rows = w.n_rows;
+  m.n_cols = w.n_cols;
+  const std::size_t size = w.type == WeightType::kF32 ? 4 : 2;
+  m.values = upload(w.data, size * static_cast<std::size_t>(w.n_rows) *
+                                static_cast<std::size_t>(w.n_cols));
+  return m;
+}
+
+DeviceMatrix DeviceWeights::add(const VqMatrix& w) {
+  DeviceMatrix m;
+  m.kind = DeviceMatrix::Kind::kVq;
+  m.n_rows = w.n_rows;
+  m.n_cols = w.n_cols;
+  m.dim = w.dim;
+  m.n_codes = w.n_codes;
+  m.index_bits = w.index_bits;
+  m.n_books = w.n_books;
+  m.group = w.group;
+  m.n_groups = w.n_groups();
+  m.row_words = w.row_words();
+  const auto rows = static_cast<std::size_t>(w.n_rows);
+  m.values = upload(w.codes, 4 * rows * static_cast<std::size_t>(m.row_words));
+  m.scales = upload(w.scales, 2 * rows * static_cast<std::size_t>(m.n_groups));
+  const auto known = std::find_if(codebooks_.begin(), codebooks_.end(),
+                                  [&](const auto& c) { return c.first == w.codebook; });
+  if (known != codebooks_.end()) {
+    m.codebook = known->second;
+  } else {
+    m.codebook = static_cast<const float*>(
+        upload(w.codebook, sizeof(float) * static_cast<std::size_t>(w.n_books) *
+                               static_cast<std::size_t>(w.n_codes) *
+                               static_cast<std::size_t>(w.dim)));
+    codebooks_.emplace_back(w.codebook, m.codebook);
+  }
+  return m;
+}
+
+DeviceMatrix DeviceWeights::add(const ScaledMatrix& w) {
+  DeviceMatrix m;
+  m.n_rows = w.n_rows;
+  m.n_cols = w.n_cols;
+  m.group = w.group;
+  m.n_groups = w.n_groups();
+  const auto rows = static_cast<std::size_t>(w.n_rows), cols = static_cast<std::size_t>(w.n_cols),
+             groups = static_cast<std::size_t>(m.n_groups);
+  if (w.kind == ScaledMatrix::Kind::kFp8E4m3) {
+    m.kind = DeviceMatrix::Kind::kFp8;
+    m.values = upload(w.values, rows * cols);
+    const std::size_t row_blocks = (rows + static_cast<std::size_t>(w.group) - 1) /
+                                   static_cast<std::size_t>(w.group);
+    m.scales = upload(w.scales, 4 * row_blocks * groups);
+    return m;
+  }
+  m.kind = DeviceMatrix::Kind::kGptq;
+  m.bits = w.kind == ScaledMatrix::Kind::kGptq4 ? 4 : 8;
+  const auto per_word = static_cast<std::size_t>(32 / m.bits);
+  const std::size_t words = (cols + per_word - 1) / per_word,
+                    zero_words = (rows + per_word - 1) / per_word;
+  const std::uint32_t mask = (1u << m.bits) - 1;
+  const auto word_at = [](const std::byte* data, std::size_t i) {
+    std::uint32_t word;
+    std::memcpy(&word, data + 4 * i, 4);
+    return word;
+  };
+  std::vector<std::uint32_t> values(rows * words);
+  for (std::size_t r = 0; r < rows; ++r)
+    for (std::size_t i = 0; i < words; ++i) values[r * words + i] = word_at(w.values, i * rows + r);
+  std::vector<float> scales(rows * groups), zeros(rows * groups);
+  for (std::size_t r = 0; r < rows; ++r)
+    for (std::size_t g = 0; g < groups; ++g) {
+      std::uint16_t half;
+      std::memcpy(&half, w.scales + 2 * (g * rows + r), 2);
+      scales[r * groups + g] = f16_to_f32(half);
+      const std::uint32_t word = word_at(w.zeros, g * zero_words + r / per_word);
+      zeros[r * groups + g] = static_cast<float>(
+          (word >> (static_cast<unsigned>(m.bits) * static_cast<unsigned>(r % per_word)) & mask) +
+          1);
+    }
+  m.row_words = static_cast<int>(words);
+  m.values = add_array(values);
+  m.scales = add(scales);
+  m.zeros = add(zeros);
+  return m;
+}
+
+}  // namespace assay::kernels

@@ -1,0 +1,51 @@
+// A weight matrix in device memory: dense, or as its codes. Every kind is one matrix to a kernel, so
+// that a layer may mix them per expert and projection.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "kernels/cuda_memory.h"
+#include "kernels/dtype.h"
+#include "kernels/quantised.h"
+
+namespace assay::kernels {
+
+struct DeviceMatrix {
+  enum class Kind { kBf16, kF16, kF32, kVq, kGptq, kFp8 };
+  Kind kind = Kind::kBf16;
+  int n_rows = 0, n_cols = 0;
+  // Dense and FP8: (n_rows, n_cols). VQ: (n_rows, row_words) words of the index stream. GPTQ:
+  // (n_rows, row_words), transposed from the file, so that a row's values follow each other.
+  const void* values = nullptr;
+  // VQ: binary16 (n_rows, n_groups). GPTQ: float (n_rows, n_groups). FP8: float, square blocks.
+  const void* scales = nullptr;
+  const float* zeros = nullptr;     // GPTQ: z + 1, (n_rows, n_groups)
+  const float* codebook = nullptr;  // VQ: (n_books, n_codes, dim)
+  int dim = 0, n_codes = 0, index_bits = 0, n_books = 1;  // VQ
+  int bits = 0;                                           // GPTQ: 4 or 8
+  int group = 0, n_groups = 0, row_words = 0;
+};
+
+// Uploads matrices and owns their memory. A codebook is uploaded once, however many matrices share
+// it.
+class DeviceWeights {
+ public:
+  DeviceMatrix add(const WeightMatrix& w);
+  DeviceMatrix add(const VqMatrix& w);
+  DeviceMatrix add(const ScaledMatrix& w);
+  const float* add(const std::vector<float>& values);
+  template <class T>
+  const T* add_array(const std::vector<T>& values) {
+    return static_cast<const T*>(upload(values.data(), values.size() * sizeof(T)));
+  }
+  std::size_t bytes() const { return n_bytes_; }
+
+ private:
+  const void* upload(const void* host, std::size_t n_bytes);
+  std::vector<DeviceBytes> owned_;
+  std::vector<std::pair<const float*, const float*>> codebooks_;  // host, device
+  std::size_t n_bytes_ = 0;
+};
+
+}  // namespace assay::kernels

@@ -1,0 +1,107 @@
+// What stands between a layer's projections, on a GPU: embedding, norms, RoPE, cache rows, attention,
+// the indexer and its selection, routing. Float32 throughout; every output depends on its own row
+// alone, in a fixed order. All pointers are device pointers.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda_memory.h"
+#include "kernels/device_matrix.h"
+
+namespace assay::kernels {
+
+// out (n_tokens, n_cols) = rows `tokens` of a dense table.
+void embed_cuda(const DeviceMatrix& table, const int* tokens, int n_tokens, float* out,
+                CudaStream stream);
+
+// y = weight * (x * rsqrt(mean(x²) + eps)) for each of n_rows rows of n values; y may be x.
+void rms_norm_cuda(const float* x, int x_stride, const float* weight, float eps, int n, int n_rows,
+                   float* y, int y_stride, CudaStream stream);
+
+// cos and sin of each row's position: (n_rows, dim / 2), as RopeTable gives them.
+struct RopeCuda {
+  const float *cosine, *sine;
+  int dim;
+  bool interleaved;
+};
+
+// Rotates the first rope.dim of n_heads vectors per row: head h of row r at
+// x + r * row_stride + h * head_stride.
+void rope_cuda(const RopeCuda& rope, float* x, int row_stride, int head_stride, int n_heads,
+               int n_rows, CudaStream stream);
+
+// y's n values of each head and row = x's: head h of row r at r * row_stride + h * head_stride.
+void copy_heads_cuda(const float* x, int x_row_stride, int x_head_stride, float* y,
+                     int y_row_stride, int y_head_stride, int n, int n_heads, int n_rows,
+                     CudaStream stream);
+
+// The cache rows of each token: latent = rms_norm(in[:kv_lora]), rope key = in[kv_lora:] rotated.
+// cache[r] points to (positions, kv_lora + rope.dim).
+struct AppendKvCuda {
+  const float* in;  // (n_rows, kv_lora + rope.dim)
+  const float* norm_weight;
+  float eps;
+  int kv_lora, n_rows;
+  float* const* cache;
+  const int* position;  // (n_rows)
+};
+void append_kv_cuda(const AppendKvCuda& args, const RopeCuda& rope, CudaStream stream);
+
+// The indexer's keys: layer_norm, then the first rope.dim values rotated. cache[r]: (positions, dim)
+struct AppendIndexCuda {
+  const float* in;  // (n_rows, dim)
+  const float *norm_weight, *norm_bias;
+  float eps;
+  int dim, n_rows;
+  float* const* cache;
+  const int* position;
+};
+void append_index_cuda(const AppendIndexCuda& args, const RopeCuda& rope, CudaStream stream);
+
+// Absorbed multi-head latent attention (mla_attention.h): one block to a row and head, online
+// softmax over blocks of 64 keys of the row's own key list, ascending.
+struct MlaAttentionCuda {
+  const float* q;  // (n_rows, n_heads, kv_lora + rope)
+  float* const* cache;
+  const int* position;    // row r sees keys 0 … position[r] …
+  const int* keys;        // … or these: (n_rows, keys_stride) ascending, n_keys[r] of them; may be null
+  const int* n_keys;
+  int keys_stride;
+  int n_rows, n_heads, kv_lora, rope;
+  float scale;
+  float* out;  // (n_rows, n_heads, kv_lora)
+};
+void mla_attention_cuda(const MlaAttentionCuda& args, CudaStream stream);
+inline constexpr int kMaxKvLoraCuda = 512;
+
+// The lightning indexer's scores and each row's top_k keys (indexer.h): ascending positions, among
+// equal scores the lower. Rows with no more than top_k keys get all of them.
+struct IndexCuda {
+  const float* q;        // (n_rows, n_heads, dim), rotated
+  const float* weights;  // (n_rows, n_heads): of weights_proj, not yet scaled
+  float* const* cache;   // (positions, dim) of each row
+  const int* position;
+  int n_rows, n_heads, dim, top_k;
+  int max_keys;    // of any row
+  float* scores;   // (n_rows, max_keys): scratch
+  int* keys;       // (n_rows, top_k)
+  int* n_keys;     // (n_rows)
+  float* margin;   // (n_rows): k-th largest minus the next; +inf where all are selected
+};
+void index_cuda(const IndexCuda& args, CudaStream stream);
+
+// The sigmoid router (route.h), in double like the reference.
+struct RouteCuda {
+  const float* logits;  // (n_rows, n_experts)
+  const float* bias;    // (n_experts)
+  int n_rows, n_experts, top_k;
+  bool normalise;
+  float scaling;
+  int* expert;    // (n_rows, top_k), ascending
+  float* weight;  // (n_rows, top_k)
+  float* margin;  // (n_rows)
+};
+void route_cuda(const RouteCuda& args, CudaStream stream);
+inline constexpr int kMaxExpertsCuda = 1024, kMaxTopExpertsCuda = 32;
+
+}  // namespace assay::kernels
