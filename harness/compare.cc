@@ -199,9 +199,9 @@ std::vector<Pair> look_at_pairs(std::span<const Sample> base, std::span<const Sa
 }
 
 void note(Comparison& out, RowVerdict verdict, std::string sentence) {
-  if (verdict == RowVerdict::kRegression) out.regressions.push_back(std::move(sentence));
-  if (verdict == RowVerdict::kSuspected) out.suspicions.push_back(std::move(sentence));
-  if (verdict == RowVerdict::kWarn) out.warnings.push_back(std::move(sentence));
+  std::vector<std::string>* const lists[] = {nullptr, &out.warnings, &out.suspicions,
+                                             &out.regressions};  // by RowVerdict
+  if (auto* list = lists[static_cast<int>(verdict)]) list->push_back(std::move(sentence));
 }
 
 }  // namespace

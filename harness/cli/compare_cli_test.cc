@@ -211,7 +211,8 @@ TEST_F(CompareCli, BenchmarkFilesAreJudgedLikeAnything) {
 // What assay run --baseline writes is what assay compare says.
 TEST_F(CompareCli, ABaselineIsComparedByTheSameCode) {
   const std::string a = run("a"), b = run("b", {"--baseline", a}, kVq);
-  const Json record = *read_json(fs::path(b) / "run.json"), recorded = record["comparison"];
+  const Json record = *read_json(fs::path(b) / "run.json");
+  const Json& recorded = record.at("comparison");
   const Json schema = *read_json(fs::path(ASSAY_SOURCE_DIR) / "reports" / "run.schema.json");
   EXPECT_THAT(harness::SchemaCheck(schema).problems(record), ::testing::IsEmpty());
   EXPECT_GT(recorded["flips"].size(), 0u);
