@@ -86,8 +86,9 @@ TestSuite verdict_suite(const Json& run) {
   c.type = state;
   c.message = text_of(verdict, "summary");
   c.out = state + ": " + c.message + "\n";
-  for (const Json& problem : verdict.at("problems"))
-    c.out += fmt::format("- {}\n", problem.get<std::string>());
+  for (const char* list : {"problems", "warnings"})
+    for (const Json& line : verdict.value(list, Json::array()))
+      c.out += fmt::format("- {}\n", line.get<std::string>());
   c.out += "again: " + text_of(run.at("provenance"), "command") + "\n";
   return {"verdict", {std::move(c)}};
 }
@@ -114,6 +115,15 @@ TestSuite gate_suite(const Json& run) {
     if (state == "not_run") c.state = State::kSkipped;
     if (c.state != State::kPass) c.out.clear();
     c.type = text_of(gate, "metric");
+    suite.cases.push_back(std::move(c));
+  }
+  if (run.at("verdict").contains("sampler")) {
+    const Json& sampler = run.at("verdict").at("sampler");
+    TestCase c{.classname = "gates", .name = "the sampler draws what it says"};
+    if (!sampler.at("holds").get<bool>()) c.state = State::kFailure;
+    c.type = "sampler";
+    c.message = text_of(sampler, "text");
+    if (c.state == State::kPass) c.out = c.message;
     suite.cases.push_back(std::move(c));
   }
   return suite;
@@ -159,6 +169,28 @@ TestSuite baseline_suite(const Json& comparison) {
                     fmt::format("{:.2f} times as long, n {}, p = {:.2g} after Holm",
                                 row.at("ratio").get<double>(), row.at("n").get<int>(),
                                 row.at("p_holm").get<double>()));
+    suite.cases.push_back(std::move(c));
+  }
+  return suite;
+}
+
+TestSuite golden_suite(const Json& goldens) {
+  TestSuite suite{.name = "goldens"};
+  for (const Json& golden : goldens) {
+    TestCase c{.classname = "goldens", .name = text_of(golden, "name")};
+    const std::string state = text_of(golden, "state");
+    c.type = state;
+    c.message =
+        state == "not_comparable"
+            ? text_of(golden, "reason")
+            : fmt::format("{} of {} replies are computed otherwise now",
+                          golden.at("divergences").size(), golden.at("n_replies").get<int>());
+    if (state == "diverged") c.state = State::kFailure;
+    if (state == "not_comparable") c.state = State::kError;
+    for (const Json& d : golden.at("divergences"))
+      c.out +=
+          fmt::format("{} at token {}: '{}' was '{}'\n", text_of(d, "key"),
+                      d.at("position").get<int>(), text_of(d, "is_text"), text_of(d, "was_text"));
     suite.cases.push_back(std::move(c));
   }
   return suite;
@@ -234,6 +266,7 @@ std::vector<TestSuite> sample_suites(const std::vector<Sample>& samples,
 
 std::string render_junit(const Json& run, const std::vector<Sample>& samples) {
   std::vector<TestSuite> suites = {verdict_suite(run), gate_suite(run)};
+  if (run.contains("goldens")) suites.push_back(golden_suite(run.at("goldens")));
   if (run.contains("comparison")) suites.push_back(baseline_suite(run.at("comparison")));
   if (run.contains("measurements")) suites.push_back(measurement_suite(run.at("measurements")));
   for (TestSuite& suite : sample_suites(samples, suites_that_allow_errors(run)))

@@ -168,6 +168,35 @@ TEST(Junit, ARowOfTheComparisonIsATestThatFailsWhereItRegressed) {
   EXPECT_THAT(baseline->children[2].children[0].text, HasSubstr("warn: "));
 }
 
+TEST(Junit, AGoldenThatDivergesIsAFailureAndOneThatCannotBeComparedAnError) {
+  Json run = complete_run(full_samples());
+  const Json divergence = {
+      {"key", "sums/direct/a"}, {"position", 3}, {"is_text", "6"}, {"was_text", "5"}};
+  run["goldens"] = Json::array({{{"name", "same"}, {"state", "pass"}, {"n_replies", 9}},
+                                {{"name", "other"}, {"state", "diverged"}, {"n_replies", 9}},
+                                {{"name", "old"}, {"state", "not_comparable"}, {"n_replies", 0}}});
+  for (Json& golden : run["goldens"]) {
+    golden["divergences"] = Json::array();
+    golden["reason"] = golden["state"] == "not_comparable" ? "another suite" : "";
+  }
+  run["goldens"][1]["divergences"].push_back(divergence);
+  const XmlNode root = junit_of(run, full_samples());
+  expect_dialect(root);
+  const auto& cases = find_suite(root, "goldens")->children;
+  EXPECT_TRUE(cases[0].children.empty());
+  EXPECT_EQ(cases[1].children[0].name, "failure");
+  EXPECT_THAT(cases[1].children[1].text, HasSubstr("sums/direct/a at token 3: '6' was '5'"));
+  EXPECT_EQ(cases[2].children[0].attributes.at("message"), "another suite");
+}
+
+TEST(Junit, ASamplerThatDoesNotDrawWhatItSaysIsAFailure) {
+  Json run = complete_run(full_samples());
+  run["verdict"]["sampler"] = {{"holds", false}, {"text", "draws too often"}};
+  const XmlNode root = junit_of(run, full_samples());
+  expect_dialect(root);
+  EXPECT_EQ(find_suite(root, "gates")->attributes.at("failures"), "1");
+}
+
 TEST(Junit, AMeasurementThatWasNotMadeIsSkipped) {
   Json run = complete_run(full_samples());
   run["measurements"] = Json::array({{{"suite", "divergence"},

@@ -60,12 +60,15 @@ std::string headline(const Json& run) {
   std::string out =
       fmt::format("## {} {}\n\n{} (exit code {})\n\n", sign, state,
                   markdown_text(text_of(verdict, "summary")), verdict.at("exit_code").get<int>());
-  const Json& problems = verdict.at("problems");
-  for (std::size_t i = 0; i < std::min(kMostRows, problems.size()); ++i)
-    out += fmt::format("- {}\n",
-                       markdown_text(shortened(problems[i].get<std::string>(), kMostOfASentence)));
-  out += left_out(problems.size(), "problems");
-  return problems.empty() ? out : out + "\n";
+  for (const char* list : {"problems", "warnings"}) {
+    const Json lines = verdict.value(list, Json::array());
+    for (std::size_t i = 0; i < std::min(kMostRows, lines.size()); ++i)
+      out += fmt::format("- {}\n",
+                         markdown_text(shortened(lines[i].get<std::string>(), kMostOfASentence)));
+    out += left_out(lines.size(), list);
+    if (!lines.empty()) out += "\n";
+  }
+  return out;
 }
 
 std::string flips(const Json& comparison) {
@@ -91,6 +94,19 @@ std::string flips(const Json& comparison) {
                     fmt::format("{}", flip.at("first_difference").get<int>())});
   }
   return out + table(rows) + left_out(all.size(), "flips") + "\n";
+}
+
+std::string goldens(const Json& checks) {
+  std::string out;
+  for (const Json& check : checks) {
+    const std::string name = markdown_text(text_of(check, "name"));
+    out += text_of(check, "state") == "not_comparable"
+               ? fmt::format("- golden {}: not comparable\n", name)
+               : fmt::format("- golden {}: {} of {} replies are computed otherwise now, {} ties\n",
+                             name, check.at("divergences").size(), check.at("n_replies").get<int>(),
+                             check.at("n_ties").get<int>());
+  }
+  return out + "\n";
 }
 
 std::string failed_gates(const Json& gates) {
@@ -166,11 +182,13 @@ std::string detectable(const Json& run) {
       if (!text_of(row, "language").empty() || text_of(row, "metric") != "accuracy" ||
           row.at("regressed").get<bool>())
         continue;
-      const int n = row.at("n").get<int>(), more = row.at("detectable").get<int>();
       const std::string place = markdown_text(text_of(row, "suite") + "/" + text_of(row, "arm"));
-      out += more > n
+      const int n = row.at("n").get<int>();
+      const Json& points = row.at("detectable_points");
+      out += points.is_null()
                  ? fmt::format("- {}: no drop could have shown in {} pairs\n", place, n)
-                 : fmt::format("- {}: {} more regressed of {} would have shown\n", place, more, n);
+                 : fmt::format("- {}: a net drop of {:.1f} points in {} pairs\n", place,
+                               points.get<double>(), n);
     }
   return out.empty() ? "" : "### What would have been seen\n\n" + out + "\n";
 }
@@ -228,6 +246,7 @@ std::string measurements(const Json& all) {
 std::string render_summary(const Json& run, const std::string& folder) {
   std::string out = headline(run);
   if (run.contains("comparison")) out += flips(run.at("comparison"));
+  if (run.contains("goldens")) out += goldens(run.at("goldens"));
   out +=
       failed_gates(run.at("verdict").at("gates")) + accuracy(run.at("metrics")) + detectable(run);
   if (run.contains("measurements")) out += measurements(run.at("measurements"));
