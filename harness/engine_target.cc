@@ -24,6 +24,7 @@ engine::GenerateRequest to_engine(const Request& request) {
   out.max_tokens = request.max_tokens;
   out.max_thinking_tokens = request.max_thinking_tokens;
   out.force_close = request.force_close;
+  out.n_top = StepFigures::kTop;
   return out;
 }
 
@@ -33,7 +34,9 @@ Reply from_engine(const engine::Completion& completion) {
   reply.finish = name_of(completion.finish);
   for (const engine::GeneratedToken& t : completion.tokens) {
     reply.forced_close |= t.forced;
-    reply.steps.push_back({t.logprob, t.p_think_close, t.p_eos});
+    StepFigures& step = reply.steps.emplace_back();
+    step = {.logprob = t.logprob, .p_think_close = t.p_think_close, .p_eos = t.p_eos, .top = {}};
+    for (std::size_t k = 0; k < t.top.size(); ++k) step.top[k] = {t.top[k].first, t.top[k].second};
   }
   reply.prefill_s = completion.prefill_s;
   reply.decode_s = completion.decode_s;

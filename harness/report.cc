@@ -54,7 +54,7 @@ Json page_sample(const Sample& s) {
   json.erase("timings");
   if (s.reask) json["reask"].erase("ids");
   json["n_tokens"] = s.ids.size();
-  if (!s.steps.empty())
+  if (s.drawn && !s.steps.empty())
     json["trace"] = {{"floor", kTraceFloor},
                      {"think_close", page_trace(s.steps, &StepFigures::p_think_close)},
                      {"eos", page_trace(s.steps, &StepFigures::p_eos)}};

@@ -150,6 +150,7 @@ TEST(Report, ATraceKeepsEveryPeak) {
   Sample sample = made_sample("a", "a", "ja", Correctness::kCorrect);
   sample.ids.assign(1000, 1);
   sample.steps.assign(1000, {-1, 0, 0});
+  sample.drawn = true;
   sample.steps[613].p_think_close = 0.1F;
   const Json data = Json::parse(data_of(render_report(run_of({sample}), {sample})));
   const auto trace = data["samples"][0]["trace"]["think_close"].get<std::vector<double>>();

@@ -140,7 +140,7 @@ Scored score(const Request& request, const Reply& reply, const Question& questio
 }
 
 void fill(Sample& sample, const Request& request, const Reply& reply, const Question& question,
-          const Target& target, bool keep_steps) {
+          const Target& target) {
   Scored scored = score(request, reply, question, target);
   sample.ids = reply.ids;
   sample.finish = reply.finish;
@@ -154,7 +154,7 @@ void fill(Sample& sample, const Request& request, const Reply& reply, const Ques
   sample.language_right = scored.language_right;
   sample.reached = scored.reached;
   sample.n_hesitations = scored.n_hesitations;
-  if (keep_steps) sample.steps = reply.steps;
+  sample.steps = reply.steps;
   if (!reply.reasked.empty()) {
     const Reply& again = reply.reasked.front();
     Scored second = score(request, again, question, target);
@@ -250,8 +250,7 @@ Result<RunResult> run_plan(const Plan& plan, Target& target, RunRecord& record,
           if (!written) return;  // the disk is full: nothing more is kept
           Sample& sample = waiting[index].sample;
           if (reply) {
-            fill(sample, requests[index], *reply, waiting[index].question, target,
-                 plan.suite_of(plan.items[item_of[index]]).keep_steps);
+            fill(sample, requests[index], *reply, waiting[index].question, target);
           } else {
             set_error(sample, reply.error().message);
           }
@@ -268,8 +267,11 @@ Result<RunResult> run_plan(const Plan& plan, Target& target, RunRecord& record,
   ASSAY_TRY_VOID(written);
 
   RunResult result;
-  for (auto& sample : finished)
-    if (sample) result.samples.push_back(*std::move(sample));
+  for (std::size_t i = 0; i < n; ++i) {
+    if (!finished[i]) continue;
+    finished[i]->drawn = plan.suite_of(plan.items[i]).draw_steps;
+    result.samples.push_back(*std::move(finished[i]));
+  }
   result.interrupted = stop.stop_requested() && result.samples.size() < n;
   result.n_tokens = n_tokens;
   result.wall_s = seconds_since(start);

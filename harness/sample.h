@@ -48,7 +48,8 @@ struct Sample {
   Outcome outcome;
   std::string error;                   // why, where termination is error
   double prefill_s = 0, decode_s = 0;  // the only fields that may differ between two equal runs
-  std::vector<StepFigures> steps;      // into steps.bin, where the suite keeps them
+  std::vector<StepFigures> steps;      // into steps.bin
+  bool drawn = false;                  // the report draws them; not on record
 
   std::string key() const {
     return suite + "/" + arm + "/" + id + (repeat > 0 ? "#" + std::to_string(repeat) : "");

@@ -1,5 +1,6 @@
-// steps.bin beside samples.jsonl: what the model thought of </think> and of stopping at every token
-// of a reply. Bulk, so binary and compressed (docs/formats/run-record.md).
+// steps.bin beside samples.jsonl: the most likely tokens at every token of a reply, and what the
+// model thought of </think> and of stopping there. Bulk, so binary and compressed
+// (docs/formats/run-record.md).
 #pragma once
 
 #include <map>

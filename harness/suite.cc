@@ -187,7 +187,7 @@ Result<Suite> parse_head(std::string_view text, std::string_view source) {
                 suggestion(scoring, list_of(kScoringNames)));
   suite.scoring = *parse_scoring(scoring);
   if (fields.has("keep_steps")) {
-    ASSAY_TRY(suite.keep_steps, fields.boolean("keep_steps"));
+    ASSAY_TRY(suite.draw_steps, fields.boolean("keep_steps"));
   }
   ASSAY_TRY(const Json* arms, fields.array("arms"));
   std::set<std::string> names;

@@ -100,7 +100,7 @@ struct Suite {
   std::vector<Case> cases;
   Scoring scoring = Scoring::kNumber;          // of cases that do not say otherwise
   std::shared_ptr<const NeedleSource> needle;  // where the cases are generated
-  bool keep_steps = false;  // p(</think>) and p(eos) of every token go into steps.bin
+  bool draw_steps = false;  // the report draws p(</think>) and p(eos) over every reply
   std::string hash;         // over the bytes of its files
 };
 

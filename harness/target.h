@@ -2,6 +2,7 @@
 // only this.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -36,11 +37,20 @@ struct Request {
   std::function<bool(const struct Reply&)> should_reask;
 };
 
+struct TopToken {
+  int id = -1;  // -1: none
+  float logprob = 0;
+  bool operator==(const TopToken&) const = default;
+};
+
 // What the model thought of each of its reply's tokens; servers may not tell.
 struct StepFigures {
-  float logprob = 0;        // of the token that was taken
-  float p_think_close = 0;  // of </think> instead
-  float p_eos = 0;          // of any stop token instead
+  static constexpr int kTop = 4;
+  float logprob = 0;                    // of the token that was taken
+  float p_think_close = 0;              // of </think> instead
+  float p_eos = 0;                      // of any stop token instead
+  std::array<TopToken, kTop> top = {};  // the most likely ones, largest first
+  bool operator==(const StepFigures&) const = default;
 };
 
 struct Reply {
