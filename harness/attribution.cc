@@ -8,7 +8,7 @@
 namespace assay::harness {
 namespace {
 
-constexpr const char* kLevels[] = {"layer", "part", "expert", "projection"};
+constexpr const char* kLevels[] = {"layer", "part", "expert or tensor", "tensor"};
 constexpr std::size_t kDepth = std::size(kLevels);
 
 std::string prefix_name(const SitePath& path, std::size_t depth) {
@@ -109,6 +109,8 @@ Result<Attribution> attribute(std::span<const SitePath> paths, const Attribution
     out.sites = sites_of(groups, found->items);
     for (const int g : found->items)
       level.found.push_back(groups[static_cast<std::size_t>(g)].name);
+    ASSAY_TRY(level.recovery, oracle.recovery(out.sites));
+    ++out.n_recoveries;
     out.levels.push_back(std::move(level));
     if (!out.is_minimal) break;
   }

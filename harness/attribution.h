@@ -33,9 +33,10 @@ struct Suspect {
   double recovery = 0;
 };
 struct AttributionLevel {
-  std::string name;               // "layer", "part", "expert", "projection"
+  std::string name;               // "layer", "part", "expert or tensor", "tensor"
   int n_groups = 0, n_tests = 0;  // tests that were not answered before
   std::vector<std::string> found;
+  double recovery = 0;            // of all that was found here together
   std::vector<Suspect> suspects;  // every group alone, the greatest recovery first
 };
 

@@ -40,6 +40,7 @@ extern const Verb calibrate_verb;
 extern const Verb quantize_verb;
 extern const Verb diverge_verb;
 extern const Verb extract_verb;
+extern const Verb attribute_verb;
 
 // Those that this build links, in the order in which --help lists them.
 std::span<const Verb* const> all_verbs();
