@@ -63,14 +63,19 @@ Result<Engine> Engine::load(const std::filesystem::path& model_dir, const Engine
   if (options.n_threads < 0)
     return fail("number of threads is {}, expected 0 (every core) or more", options.n_threads);
   ASSAY_TRY(auto model, load_model(model_dir, options));
-  const ModelConfig& config = model->checkpoint.config();
+  return over(std::move(model), options);
+}
+
+Result<Engine> Engine::over(std::shared_ptr<const LoadedModel> model,
+                            const EngineOptions& options) {
+  const ModelConfig& config = model->config;
   const bool has_indexer = config.index_topk > 0;
   if (options.attention == Attention::kSparse && !has_indexer)
     return fail(
         "{}: sparse attention was asked for, but config.json has no index_topk: this model has no "
         "indexer. "
         "Use dense or auto.",
-        model_dir.string());
+        model->info.model_dir);
 
   auto impl = std::make_unique<Impl>();
   impl->sparse = has_indexer && options.attention != Attention::kDense;
@@ -138,8 +143,7 @@ void Engine::step(std::span<Sequence* const> batch, Observer* observer) {
 
   const std::size_t vocab = static_cast<std::size_t>(impl_->info.vocab);
   std::vector<float> logits(logit_rows.size() * vocab);
-  forward(*impl_->backend, impl_->model->checkpoint.config(), rows, impl_->sparse, logit_rows,
-          logits, observer);
+  forward(*impl_->backend, impl_->model->config, rows, impl_->sparse, logit_rows, logits, observer);
 
   std::size_t at = 0;
   for (const Part& part : parts) {

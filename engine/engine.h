@@ -19,7 +19,8 @@
 
 namespace assay::engine {
 
-class Observer;  // engine/forward.h
+class Observer;      // engine/forward.h
+struct LoadedModel;  // engine/model.h
 
 enum class Attention {
   kAuto,
@@ -112,8 +113,11 @@ class Engine {
 
  private:
   friend class Generator;
+  friend class Mixture;  // engine/mixture.h
   struct Impl;
   explicit Engine(std::unique_ptr<Impl> impl);
+  static Result<Engine> over(std::shared_ptr<const LoadedModel> model,
+                             const EngineOptions& options);
   std::unique_ptr<Impl> impl_;
 };
 

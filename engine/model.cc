@@ -26,9 +26,12 @@ Result<Loader> find_backend(std::string_view name) {
 }  // namespace
 
 Result<std::shared_ptr<const LoadedModel>> load_model(const std::filesystem::path& dir,
-                                                      const EngineOptions& options) {
+                                                      const EngineOptions& options,
+                                                      const LoadedModel* like) {
   ASSAY_TRY(const Loader load_backend, find_backend(options.backend));
-  ASSAY_TRY(Checkpoint checkpoint, Checkpoint::open(dir));
+  ASSAY_TRY(Checkpoint opened, Checkpoint::open(dir));
+  const auto kept = std::make_shared<const Checkpoint>(std::move(opened));
+  const Checkpoint& checkpoint = *kept;
   const ModelConfig& config = checkpoint.config();
   ASSAY_TRY(const GenerationConfig generation, load_generation_config(dir, config));
   ASSAY_TRY(text::Tokenizer tokenizer, text::Tokenizer::load(dir / "tokenizer.json"));
@@ -38,10 +41,12 @@ Result<std::shared_ptr<const LoadedModel>> load_model(const std::filesystem::pat
         "belong together",
         dir.string(), tokenizer.vocab_size() - 1, config.vocab);
   ASSAY_TRY(text::ChatTemplate chat_template, text::ChatTemplate::load(dir));
-  ASSAY_TRY(const ModelWeights weights, bind_weights(checkpoint, options.check_finite));
+  ASSAY_TRY(ModelWeights weights, bind_weights(checkpoint, options.check_finite));
   ASSAY_TRY(const CheckpointSummary summary, inspect(checkpoint, options.cache_dir));
-  ASSAY_TRY(auto backend, load_backend(config, weights, options.kernel));
-  backend = with_fault(std::move(backend), options.planted_fault);
+  ASSAY_TRY(auto backend, like != nullptr ? like->backend->with(config, weights)
+                                          : load_backend(config, weights, options.kernel));
+  // Another model made from a faulty one has its fault.
+  if (like == nullptr) backend = with_fault(std::move(backend), options.planted_fault);
 
   EngineInfo info;
   info.model_dir = dir.string();
@@ -71,7 +76,9 @@ Result<std::shared_ptr<const LoadedModel>> load_model(const std::filesystem::pat
   info.recommended = {.temperature = generation.do_sample ? generation.temperature : 0,
                       .top_p = generation.top_p,
                       .top_k = generation.top_k};
-  return std::make_shared<const LoadedModel>(LoadedModel{.checkpoint = std::move(checkpoint),
+  return std::make_shared<const LoadedModel>(LoadedModel{.config = config,
+                                                         .checkpoints = {kept},
+                                                         .weights = std::move(weights),
                                                          .backend = std::move(backend),
                                                          .tokenizer = std::move(tokenizer),
                                                          .chat_template = std::move(chat_template),

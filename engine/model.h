@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <vector>
 
 #include "engine/backend/backend.h"
 #include "engine/checkpoint/checkpoint.h"
@@ -11,14 +12,18 @@
 namespace assay::engine {
 
 struct LoadedModel {
-  Checkpoint checkpoint;
-  std::shared_ptr<const BackendModel> backend;  // may point into checkpoint's mapped files
+  ModelConfig config;
+  std::vector<std::shared_ptr<const Checkpoint>> checkpoints;  // one; of a mixture two
+  ModelWeights weights;                                        // views into their mapped files …
+  std::shared_ptr<const BackendModel> backend;                 // … as this may be
   text::Tokenizer tokenizer;
   text::ChatTemplate chat_template;
   EngineInfo info;  // all but what an engine chooses: attention, threads, chunk
 };
 
+// `like`: a loaded model whose backend, and packed weights, this one shares (BackendModel::with).
 Result<std::shared_ptr<const LoadedModel>> load_model(const std::filesystem::path& model_dir,
-                                                      const EngineOptions& options);
+                                                      const EngineOptions& options,
+                                                      const LoadedModel* like = nullptr);
 
 }  // namespace assay::engine

@@ -121,6 +121,11 @@ class FaultyModel final : public BackendModel {
   std::unique_ptr<Backend> new_executor(int n_threads) const override {
     return std::make_unique<FaultyBackend>(inner_->new_executor(n_threads), fault_);
   }
+  Result<std::shared_ptr<const BackendModel>> with(const ModelConfig& config,
+                                                   const ModelWeights& weights) const override {
+    ASSAY_TRY(auto other, inner_->with(config, weights));
+    return std::make_shared<const FaultyModel>(std::move(other), fault_);
+  }
 
  private:
   std::shared_ptr<const BackendModel> inner_;

@@ -290,4 +290,46 @@ Result<RunResult> run_plan(const Plan& plan, Target& target, RunRecord& record,
   return result;
 }
 
+std::optional<std::vector<Asked>> ask(const Plan& plan, std::span<const PlanItem> items,
+                                      Target& target, const RunnerHooks& hooks) {
+  std::vector<Asked> asked(items.size());
+  std::vector<Question> questions;
+  std::vector<std::size_t> item_of;  // of each request
+  std::vector<Request> requests;
+  std::size_t n_done = 0;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    Waiting one{blank_sample(plan, items[i]), {}};
+    auto request = prepare(plan, items[i], target, one);
+    if (!request) set_error(one.sample, request.error().message);
+    asked[i].sample = std::move(one.sample);
+    if (!request) {
+      ++n_done;
+      continue;
+    }
+    request->reask_prompt.clear();  // what it says the second time decides nothing
+    asked[i].prompt = request->prompt;
+    requests.push_back(*std::move(request));
+    questions.push_back(std::move(one.question));
+    item_of.push_back(i);
+  }
+  std::stop_source stop;
+  {
+    const Ticker ticker(
+        hooks, [] { return Progress(); }, stop);
+    target.complete(
+        requests,
+        [&](std::size_t index, Result<Reply> reply) {
+          Sample& sample = asked[item_of[index]].sample;
+          if (reply)
+            fill(sample, requests[index], *reply, questions[index], target);
+          else
+            set_error(sample, reply.error().message);
+          ++n_done;
+        },
+        [] {}, stop.get_token());
+  }
+  if (n_done < items.size()) return std::nullopt;
+  return asked;
+}
+
 }  // namespace assay::harness

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <functional>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -43,5 +45,14 @@ Result<PlannedPrompt> prompt_of(const Plan& plan, const PlanItem& item, const Ta
 // Continues after `record.earlier()`. An error means that the record could not be written.
 Result<RunResult> run_plan(const Plan& plan, Target& target, RunRecord& record,
                            const RunnerHooks& hooks = {});
+
+// One item, asked without a record.
+struct Asked {
+  std::vector<int> prompt;
+  Sample sample;  // an outcome `error` where it could not be asked
+};
+// In the order of `items`; nothing if interrupted.
+std::optional<std::vector<Asked>> ask(const Plan& plan, std::span<const PlanItem> items,
+                                      Target& target, const RunnerHooks& hooks = {});
 
 }  // namespace assay::harness

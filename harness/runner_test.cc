@@ -62,6 +62,23 @@ TEST(Runner, EveryItemBecomesASampleInPlanOrder) {
   EXPECT_EQ(result->samples.back().outcome.correctness, Correctness::kWrong);  // 6 × 7 = 43
 }
 
+TEST(Runner, AskedWithoutARecordItemsGiveTheSamplesOfARun) {
+  const TemporaryFolder folder;
+  const Plan plan = small_plan();
+  FakeTarget target(good_answer, 7);
+  auto record = RunRecord::create(folder.path() / "run", head_of(plan, target));
+  ASSERT_TRUE(record);
+  const auto run = run_plan(plan, target, *record);
+  ASSERT_TRUE(run);
+  const std::vector<PlanItem> chosen = {plan.items[2], plan.items[0]};
+  const auto asked = ask(plan, chosen, target);
+  ASSERT_TRUE(asked);
+  ASSERT_EQ(asked->size(), 2u);
+  EXPECT_EQ((*asked)[0].prompt, run->samples[2].prompt_ids);
+  EXPECT_EQ(hash_of({(*asked)[0].sample, (*asked)[1].sample}),
+            hash_of({run->samples[2], run->samples[0]}));
+}
+
 TEST(Runner, TheRecordDoesNotDependOnTheOrderOfReplies) {
   const TemporaryFolder folder;
   FakeTarget in_order(good_answer);

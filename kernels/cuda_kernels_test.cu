@@ -1,5 +1,5 @@
-// GPU kernels against the reference, in three tiers: exact on small integers, within a derived bound,
-// and at edges. Need a GPU; say so and skip where there is none.
+// GPU kernels against the reference, in three tiers: exact on small integers, within a derived
+// bound, and at edges. Need a GPU; say so and skip where there is none.
 #include <cuda_fp16.h>
 #include <gtest/gtest.h>
 
@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kernels/cuda_check.cuh"
+#include "kernels/device_matrix_testing.cuh"
 #include "kernels/indexer.h"
 #include "kernels/layer_cuda.h"
 #include "kernels/mla_attention.h"
@@ -37,147 +38,6 @@ class Cuda : public testing::Test {
   }
 };
 
-struct Random {
-  explicit Random(unsigned seed) : rng(seed) {}
-  std::vector<float> floats(std::size_t n, bool integers = false) {
-    std::uniform_int_distribution<int> small(-8, 8);
-    std::normal_distribution<float> normal;
-    std::vector<float> out(n);
-    for (float& v : out) v = integers ? static_cast<float>(small(rng)) : normal(rng);
-    return out;
-  }
-  int below(int n) { return std::uniform_int_distribution<int>(0, n - 1)(rng); }
-  std::mt19937 rng;
-};
-
-std::uint16_t to_half(float v) {
-  const __half h(v);
-  std::uint16_t bits;
-  std::memcpy(&bits, &h, 2);
-  return bits;
-}
-
-// A matrix of one of the kinds with the memory it points to.
-struct HostMatrix {
-  std::vector<std::byte> values, scales, zeros;
-  std::vector<float> codebook;
-  WeightMatrix dense{};
-  VqMatrix vq;
-  ScaledMatrix scaled;
-  enum class Kind { kDense, kVq, kScaled } kind = Kind::kDense;
-
-  DeviceMatrix upload(DeviceWeights& memory) const {
-    return kind == Kind::kDense ? memory.add(dense)
-           : kind == Kind::kVq  ? memory.add(vq)
-                                : memory.add(scaled);
-  }
-  double at(int r, int c) const {
-    return kind == Kind::kDense
-               ? static_cast<double>(
-                     weight_at(dense, static_cast<std::int64_t>(r) * dense.n_cols + c))
-           : kind == Kind::kVq ? static_cast<double>(weight_at(vq, r, c))
-                               : static_cast<double>(weight_at(scaled, r, c));
-  }
-};
-
-template <class T>
-std::vector<std::byte> bytes_of(const std::vector<T>& v) {
-  std::vector<std::byte> out(v.size() * sizeof(T));
-  std::memcpy(out.data(), v.data(), out.size());
-  return out;
-}
-
-HostMatrix dense(WeightType type, int rows, int cols, bool integers, Random& random) {
-  HostMatrix m;
-  const std::vector<float> v =
-      random.floats(static_cast<std::size_t>(rows) * static_cast<std::size_t>(cols), integers);
-  if (type == WeightType::kF32) {
-    m.values = bytes_of(v);
-  } else {
-    std::vector<std::uint16_t> half(v.size());
-    for (std::size_t i = 0; i < v.size(); ++i)
-      half[i] = type == WeightType::kF16
-                    ? to_half(v[i])
-                    : static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(v[i]) >> 16);
-    m.values = bytes_of(half);
-  }
-  m.dense = {m.values.data(), type, rows, cols};
-  return m;
-}
-
-HostMatrix vq(int dim, int n_codes, int rows, int cols, int group, bool integers, Random& random) {
-  HostMatrix m;
-  m.kind = HostMatrix::Kind::kVq;
-  int bits = 0;
-  while (1 << bits < n_codes) ++bits;
-  m.codebook = random.floats(static_cast<std::size_t>(n_codes) * static_cast<std::size_t>(dim), integers);
-  for (float& v : m.codebook) v = static_cast<float>(__half(v));
-  m.vq = {.codes = nullptr, .scales = nullptr, .codebook = m.codebook.data(), .n_rows = rows,
-          .n_cols = cols, .dim = dim, .n_codes = n_codes, .index_bits = bits, .n_books = 1,
-          .group = group};
-  std::vector<std::uint32_t> words(
-      static_cast<std::size_t>(rows) * static_cast<std::size_t>(m.vq.row_words()));
-  for (int r = 0; r < rows; ++r)
-    for (int j = 0; j < m.vq.n_subvectors(); ++j) {
-      const auto index = static_cast<std::uint64_t>(random.below(n_codes));
-      const int bit = j * bits;
-      const std::size_t word =
-          static_cast<std::size_t>(r) * static_cast<std::size_t>(m.vq.row_words()) +
-          static_cast<std::size_t>(bit / 32);
-      words[word] |= static_cast<std::uint32_t>(index << (bit % 32));
-      if (bit % 32 + bits > 32) words[word + 1] |= static_cast<std::uint32_t>(index >> (32 - bit % 32));
-    }
-  std::vector<std::uint16_t> scales;
-  for (int i = 0; i < rows * m.vq.n_groups(); ++i)
-    scales.push_back(to_half(integers ? static_cast<float>(1 << random.below(3)) : random.floats(1)[0]));
-  m.values = bytes_of(words);
-  m.scales = bytes_of(scales);
-  m.vq.codes = m.values.data();
-  m.vq.scales = m.scales.data();
-  return m;
-}
-
-HostMatrix gptq(int bits, int rows, int cols, int group, bool integers, Random& random) {
-  HostMatrix m;
-  m.kind = HostMatrix::Kind::kScaled;
-  m.scaled = {.kind = bits == 4 ? ScaledMatrix::Kind::kGptq4 : ScaledMatrix::Kind::kGptq8,
-              .values = nullptr, .scales = nullptr, .zeros = nullptr, .n_rows = rows,
-              .n_cols = cols, .group = group};
-  const int per_word = 32 / bits, groups = m.scaled.n_groups();
-  std::vector<std::uint32_t> values(static_cast<std::size_t>(cols / per_word * rows)),
-      zeros(static_cast<std::size_t>(groups * ((rows + per_word - 1) / per_word)));
-  for (std::uint32_t& w : values) w = static_cast<std::uint32_t>(random.rng());
-  for (std::uint32_t& w : zeros) w = static_cast<std::uint32_t>(random.rng());
-  std::vector<std::uint16_t> scales;
-  for (int i = 0; i < groups * rows; ++i)
-    scales.push_back(to_half(integers ? 1.0f : random.floats(1)[0] / 16));
-  m.values = bytes_of(values);
-  m.zeros = bytes_of(zeros);
-  m.scales = bytes_of(scales);
-  m.scaled.values = m.values.data();
-  m.scaled.zeros = m.zeros.data();
-  m.scaled.scales = m.scales.data();
-  return m;
-}
-
-HostMatrix fp8(int rows, int cols, int group, Random& random) {
-  HostMatrix m;
-  m.kind = HostMatrix::Kind::kScaled;
-  m.scaled = {.kind = ScaledMatrix::Kind::kFp8E4m3, .values = nullptr, .scales = nullptr,
-              .zeros = nullptr, .n_rows = rows, .n_cols = cols, .group = group};
-  for (int i = 0; i < rows * cols; ++i) {
-    int code = random.below(256);
-    if ((code & 0x7F) == 0x7F) code = 0;
-    m.values.push_back(static_cast<std::byte>(code));
-  }
-  const std::size_t blocks = static_cast<std::size_t>((rows + group - 1) / group) *
-                             static_cast<std::size_t>(m.scaled.n_groups());
-  m.scales = bytes_of(random.floats(blocks));
-  m.scaled.values = m.values.data();
-  m.scaled.scales = m.scales.data();
-  return m;
-}
-
 // Each product passes through at most n_cols + 3 roundings (its own, the scale's and the chain's);
 // 2^-24 is float's unit roundoff.
 void expect_product(const HostMatrix& m, int rows, int cols, int n_tokens, bool exact,
@@ -196,11 +56,13 @@ void expect_product(const HostMatrix& m, int rows, int cols, int n_tokens, bool 
     for (int r = 0; r < rows; ++r) {
       double sum = 0, sum_abs = 0;
       for (int c = 0; c < cols; ++c) {
-        const double p = m.at(r, c) * static_cast<double>(x[static_cast<std::size_t>(t * cols + c)]);
+        const double p =
+            m.at(r, c) * static_cast<double>(x[static_cast<std::size_t>(t * cols + c)]);
         sum += p;
         sum_abs += std::abs(p);
       }
-      const double delta = std::abs(static_cast<double>(y[static_cast<std::size_t>(t * rows + r)]) - sum);
+      const double delta =
+          std::abs(static_cast<double>(y[static_cast<std::size_t>(t * rows + r)]) - sum);
       const double bound = exact ? 0 : (cols + 3) * 0x1p-24 * sum_abs;
       ASSERT_LE(delta, bound) << what << ": token " << t << ", row " << r;
       if (bound > 0) worst = std::max(worst, delta / bound);
@@ -212,11 +74,16 @@ void expect_product(const HostMatrix& m, int rows, int cols, int n_tokens, bool 
 TEST_F(Cuda, ProductsOfEveryKindOfMatrixAreExactOnIntegers) {
   Random random(1);
   for (const int n_tokens : {1, 3}) {
-    expect_product(dense(WeightType::kBf16, 130, 264, true, random), 130, 264, n_tokens, true, random, "bf16");
-    expect_product(dense(WeightType::kF16, 5, 320, true, random), 5, 320, n_tokens, true, random, "f16");
-    expect_product(dense(WeightType::kF32, 7, 96, true, random), 7, 96, n_tokens, true, random, "f32");
-    expect_product(vq(8, 256, 96, 320, 64, true, random), 96, 320, n_tokens, true, random, "vq 8x256");
-    expect_product(vq(4, 4096, 33, 96, 96, true, random), 33, 96, n_tokens, true, random, "vq 4x4096");
+    expect_product(dense(WeightType::kBf16, 130, 264, true, random), 130, 264, n_tokens, true,
+                   random, "bf16");
+    expect_product(dense(WeightType::kF16, 5, 320, true, random), 5, 320, n_tokens, true, random,
+                   "f16");
+    expect_product(dense(WeightType::kF32, 7, 96, true, random), 7, 96, n_tokens, true, random,
+                   "f32");
+    expect_product(vq(8, 256, 96, 320, 64, true, random), 96, 320, n_tokens, true, random,
+                   "vq 8x256");
+    expect_product(vq(4, 4096, 33, 96, 96, true, random), 33, 96, n_tokens, true, random,
+                   "vq 4x4096");
     expect_product(gptq(4, 64, 320, 32, true, random), 64, 320, n_tokens, true, random, "gptq4");
     expect_product(gptq(8, 40, 128, 128, true, random), 40, 128, n_tokens, true, random, "gptq8");
   }
@@ -226,7 +93,8 @@ TEST_F(Cuda, ProductsOfEveryKindOfMatrixStayWithinTheRoundingBound) {
   const unsigned seed = std::random_device{}();
   std::printf("seed %u\n", seed);
   Random random(seed);
-  expect_product(dense(WeightType::kBf16, 257, 6144, false, random), 257, 6144, 2, false, random, "bf16");
+  expect_product(dense(WeightType::kBf16, 257, 6144, false, random), 257, 6144, 2, false, random,
+                 "bf16");
   expect_product(dense(WeightType::kF32, 31, 100, false, random), 31, 100, 5, false, random, "f32");
   for (const auto& [dim, codes] : {std::pair{8, 256}, {8, 4096}, {4, 256}, {4, 4096}}) {
     expect_product(vq(dim, codes, 64, 2048, 128, false, random), 64, 2048, 2, false, random, "vq");
@@ -268,21 +136,31 @@ TEST_F(Cuda, ExpertsOfDifferentKindsAddUpAsTheReferenceSays) {
   std::vector<DeviceMatrix> experts;
   for (const HostMatrix& m : host) experts.push_back(m.upload(memory));
   const std::vector<int> expert = {0, 3, 1, 2, 2, 3};
-  const std::vector<float> weight = {0.5f, 1.5f, 2, 0.25f, 1, 1}, x = random.floats(kTokens * kHidden),
+  const std::vector<float> weight = {0.5f, 1.5f, 2, 0.25f, 1, 1},
+                           x = random.floats(kTokens * kHidden),
                            shared = random.floats(kTokens * kHidden),
                            residual = random.floats(kTokens * kHidden);
   const DeviceArray<DeviceMatrix> d_experts(experts);
   const DeviceArray<int> d_expert(expert);
   const DeviceArray<float> d_weight(weight), d_x(x), d_shared(shared), d_residual(residual);
   const auto h = poisoned(kTokens * kTop * kWidth);
-  moe_cuda({.experts = d_experts.data(), .expert = d_expert.data(), .weight = d_weight.data(),
-            .n_tokens = kTokens, .top_k = kTop, .hidden = kHidden, .width = kWidth, .x = d_x.data(),
-            .h = h.data(), .shared = d_shared.data(), .residual = d_residual.data()},
+  moe_cuda({.experts = d_experts.data(),
+            .expert = d_expert.data(),
+            .weight = d_weight.data(),
+            .n_tokens = kTokens,
+            .top_k = kTop,
+            .hidden = kHidden,
+            .width = kWidth,
+            .x = d_x.data(),
+            .h = h.data(),
+            .shared = d_shared.data(),
+            .residual = d_residual.data()},
            nullptr);
   const std::vector<float> out = d_residual.host();
   for (int t = 0; t < kTokens; ++t)
     for (int r = 0; r < kHidden; ++r) {
-      double sum = static_cast<double>(residual[t * kHidden + r]) + static_cast<double>(shared[t * kHidden + r]);
+      double sum = static_cast<double>(residual[t * kHidden + r]) +
+                   static_cast<double>(shared[t * kHidden + r]);
       double size = std::abs(sum);
       for (int k = 0; k < kTop; ++k) {
         const int e = expert[t * kTop + k];
@@ -292,14 +170,16 @@ TEST_F(Cuda, ExpertsOfDifferentKindsAddUpAsTheReferenceSays) {
             g += host[3 * e].at(i, c) * static_cast<double>(x[t * kHidden + c]);
             u += host[3 * e + 1].at(i, c) * static_cast<double>(x[t * kHidden + c]);
           }
-          const double term = static_cast<double>(weight[t * kTop + k]) * host[3 * e + 2].at(r, i) * (g / (1 + std::exp(-g)) * u);
+          const double term = static_cast<double>(weight[t * kTop + k]) * host[3 * e + 2].at(r, i) *
+                              (g / (1 + std::exp(-g)) * u);
           sum += term;
           size += std::abs(term);
         }
       }
       // Two products deep: relative errors of h are those of g and u, which random signs keep far
       // below (kHidden + 3) · 2^-24 · Σ|terms| of each; the sum of sizes here is what they scale.
-      EXPECT_NEAR(out[t * kHidden + r], sum, 4 * (kHidden + kWidth) * 0x1p-24 * size * 8) << t << ", " << r;
+      EXPECT_NEAR(out[t * kHidden + r], sum, 4 * (kHidden + kWidth) * 0x1p-24 * size * 8)
+          << t << ", " << r;
     }
 }
 
@@ -320,15 +200,18 @@ TEST_F(Cuda, NormsAndRotationsAgree) {
   constexpr int kDim = 32, kHeads = 3, kRows = 4;
   const RopeTable table(1e6, kDim);
   for (const bool interleaved : {true, false}) {
-    std::vector<float> cosine(kRows * kDim / 2), sine(cosine.size()), x = random.floats(kRows * kHeads * 40);
+    std::vector<float> cosine(kRows * kDim / 2), sine(cosine.size()),
+        x = random.floats(kRows * kHeads * 40);
     std::vector<float> expected = x;
     for (int r = 0; r < kRows; ++r) {
       table.angles(r * 1000, &cosine[r * kDim / 2], &sine[r * kDim / 2]);
       for (int h = 0; h < kHeads; ++h)
-        rope_reference(&cosine[r * kDim / 2], &sine[r * kDim / 2], kDim, interleaved, &expected[(r * kHeads + h) * 40]);
+        rope_reference(&cosine[r * kDim / 2], &sine[r * kDim / 2], kDim, interleaved,
+                       &expected[(r * kHeads + h) * 40]);
     }
     const DeviceArray<float> dc(cosine), ds(sine), dx(x);
-    rope_cuda({dc.data(), ds.data(), kDim, interleaved}, dx.data(), kHeads * 40, 40, kHeads, kRows, nullptr);
+    rope_cuda({dc.data(), ds.data(), kDim, interleaved}, dx.data(), kHeads * 40, 40, kHeads, kRows,
+              nullptr);
     const auto y = dx.host();
     for (std::size_t i = 0; i < y.size(); ++i)
       EXPECT_NEAR(y[i], expected[i], 4 * 0x1p-24 * (1 + 2 * 4)) << i;
@@ -349,22 +232,34 @@ TEST_F(Cuda, AttentionAgreesOverAllKeysAndOverChosenOnes) {
     for (const bool chosen : {false, true}) {
       std::vector<float> expected(heads * lora);
       const float scale = 1 / std::sqrt(static_cast<float>(width));
-      mla_attention_reference({.q = q.data(), .kv = kv.data(), .keys = chosen ? keys.data() : nullptr,
+      mla_attention_reference({.q = q.data(),
+                               .kv = kv.data(),
+                               .keys = chosen ? keys.data() : nullptr,
                                .n_keys = chosen ? static_cast<int>(keys.size()) : n_keys,
-                               .n_heads = heads, .kv_lora = lora, .rope = rope, .scale = scale,
+                               .n_heads = heads,
+                               .kv_lora = lora,
+                               .rope = rope,
+                               .scale = scale,
                                .out = expected.data()});
       const auto out = poisoned(heads * lora);
-      mla_attention_cuda({.q = dq.data(), .cache = cache.data(), .position = position.data(),
+      mla_attention_cuda({.q = dq.data(),
+                          .cache = cache.data(),
+                          .position = position.data(),
                           .keys = chosen ? d_keys.data() : nullptr,
                           .n_keys = chosen ? n_chosen.data() : nullptr,
-                          .keys_stride = static_cast<int>(keys.size()), .n_rows = 1,
-                          .n_heads = heads, .kv_lora = lora, .rope = rope, .scale = scale,
+                          .keys_stride = static_cast<int>(keys.size()),
+                          .n_rows = 1,
+                          .n_heads = heads,
+                          .kv_lora = lora,
+                          .rope = rope,
+                          .scale = scale,
                           .out = out.data()},
                          nullptr);
       const auto y = out.host();
       // Scores of size s have error (width + 3) · 2^-24 · Σ|q kv| scale < 2e-4 here, which weights
       // turn into that relative error of a mean of values below 5.
-      for (std::size_t i = 0; i < y.size(); ++i) EXPECT_NEAR(y[i], expected[i], 1e-3) << i << ", " << lora;
+      for (std::size_t i = 0; i < y.size(); ++i)
+        EXPECT_NEAR(y[i], expected[i], 1e-3) << i << ", " << lora;
     }
   }
 }
@@ -374,12 +269,18 @@ TEST_F(Cuda, TheSelectionIsTheReferencesToTheKeyAmongEqualsToo) {
   constexpr int kHeads = 4, kDim = 64;
   for (const auto& [n_keys, k] : {std::pair{1500, 512}, {513, 512}, {40, 64}, {64, 64}}) {
     // Integers: scores are exact, and many are equal.
-    const std::vector<float> q = random.floats(kHeads * kDim, true), weights = random.floats(kHeads, true),
+    const std::vector<float> q = random.floats(kHeads * kDim, true),
+                             weights = random.floats(kHeads, true),
                              keys = random.floats(n_keys * kDim, true);
     std::vector<float> scores(n_keys), scaled(weights);
     for (float& w : scaled) w *= 0.5f;  // 4 heads: an exact root
-    index_scores_reference({.q = q.data(), .weights = scaled.data(), .k = keys.data(), .n_keys = n_keys,
-                            .n_heads = kHeads, .head_dim = kDim, .scores = scores.data()});
+    index_scores_reference({.q = q.data(),
+                            .weights = scaled.data(),
+                            .k = keys.data(),
+                            .n_keys = n_keys,
+                            .n_heads = kHeads,
+                            .head_dim = kDim,
+                            .scores = scores.data()});
     std::vector<int> expected;
     float margin = 0;
     select_top_k(scores.data(), n_keys, k, &expected, &margin);
@@ -388,9 +289,18 @@ TEST_F(Cuda, TheSelectionIsTheReferencesToTheKeyAmongEqualsToo) {
     const DeviceArray<int> position(std::vector<int>{n_keys - 1}), chosen(std::vector<int>(k, -1)),
         n_chosen(std::vector<int>{-1});
     const auto d_scores = poisoned(n_keys), d_margin = poisoned(1);
-    index_cuda({.q = dq.data(), .weights = dw.data(), .cache = cache.data(), .position = position.data(),
-                .n_rows = 1, .n_heads = kHeads, .dim = kDim, .top_k = k, .max_keys = n_keys,
-                .scores = d_scores.data(), .keys = chosen.data(), .n_keys = n_chosen.data(),
+    index_cuda({.q = dq.data(),
+                .weights = dw.data(),
+                .cache = cache.data(),
+                .position = position.data(),
+                .n_rows = 1,
+                .n_heads = kHeads,
+                .dim = kDim,
+                .top_k = k,
+                .max_keys = n_keys,
+                .scores = d_scores.data(),
+                .keys = chosen.data(),
+                .n_keys = n_chosen.data(),
                 .margin = d_margin.data()},
                nullptr);
     std::vector<int> got = chosen.host();
@@ -409,8 +319,15 @@ TEST_F(Cuda, RoutingAgreesAndEqualScoresGoToTheLowerExpert) {
     const DeviceArray<float> dl(logits), db(bias);
     const DeviceArray<int> expert(std::vector<int>(2 * k, -1));
     const auto weight = poisoned(2 * k), margin = poisoned(2);
-    route_cuda({.logits = dl.data(), .bias = db.data(), .n_rows = 2, .n_experts = n, .top_k = k,
-                .normalise = true, .scaling = 2.5f, .expert = expert.data(), .weight = weight.data(),
+    route_cuda({.logits = dl.data(),
+                .bias = db.data(),
+                .n_rows = 2,
+                .n_experts = n,
+                .top_k = k,
+                .normalise = true,
+                .scaling = 2.5f,
+                .expert = expert.data(),
+                .weight = weight.data(),
                 .margin = margin.data()},
                nullptr);
     const auto e = expert.host();
@@ -419,9 +336,15 @@ TEST_F(Cuda, RoutingAgreesAndEqualScoresGoToTheLowerExpert) {
       std::vector<int> want(k);
       std::vector<float> want_weight(k);
       float want_margin = 0;
-      route_reference({.logits = &logits[r * n], .bias = bias.data(), .n_experts = n, .top_k = k,
-                       .normalise = true, .scaling = 2.5f, .expert = want.data(),
-                       .weight = want_weight.data(), .margin = &want_margin});
+      route_reference({.logits = &logits[r * n],
+                       .bias = bias.data(),
+                       .n_experts = n,
+                       .top_k = k,
+                       .normalise = true,
+                       .scaling = 2.5f,
+                       .expert = want.data(),
+                       .weight = want_weight.data(),
+                       .margin = &want_margin});
       EXPECT_EQ(std::vector<int>(e.begin() + r * k, e.begin() + (r + 1) * k), want);
       for (int i = 0; i < k; ++i) EXPECT_NEAR(w[r * k + i], want_weight[i], 2e-7 * want_weight[i]);
       if (k < n) EXPECT_NEAR(m[r], want_margin, 1e-7);

@@ -13,11 +13,11 @@ namespace assay::kernels {
 using CudaStream = CUstream_st*;  // cudaStream_t
 
 struct CudaDevice {
-  std::string name;        // "NVIDIA H100 80GB HBM3"
+  std::string name;          // "NVIDIA H100 80GB HBM3"
   int major = 0, minor = 0;  // compute capability
   std::size_t free_bytes = 0, total_bytes = 0;
 };
-int n_cuda_devices();  // 0 where there is no driver, or no device
+int n_cuda_devices();      // 0 where there is no driver, or no device
 CudaDevice cuda_device();  // the current one
 
 // A copy into or out of pageable memory returns when the bytes are there.

@@ -24,8 +24,8 @@ DeviceMatrix DeviceWeights::add(const WeightMatrix& w) {
   m.n_rows = w.n_rows;
   m.n_cols = w.n_cols;
   const std::size_t size = w.type == WeightType::kF32 ? 4 : 2;
-  m.values = upload(w.data, size * static_cast<std::size_t>(w.n_rows) *
-                                static_cast<std::size_t>(w.n_cols));
+  m.values = upload(w.data,
+                    size * static_cast<std::size_t>(w.n_rows) * static_cast<std::size_t>(w.n_cols));
   return m;
 }
 
@@ -49,10 +49,9 @@ DeviceMatrix DeviceWeights::add(const VqMatrix& w) {
   if (known != codebooks_.end()) {
     m.codebook = known->second;
   } else {
-    m.codebook = static_cast<const float*>(
-        upload(w.codebook, sizeof(float) * static_cast<std::size_t>(w.n_books) *
-                               static_cast<std::size_t>(w.n_codes) *
-                               static_cast<std::size_t>(w.dim)));
+    m.codebook = static_cast<const float*>(upload(
+        w.codebook, sizeof(float) * static_cast<std::size_t>(w.n_books) *
+                        static_cast<std::size_t>(w.n_codes) * static_cast<std::size_t>(w.dim)));
     codebooks_.emplace_back(w.codebook, m.codebook);
   }
   return m;
@@ -69,8 +68,8 @@ DeviceMatrix DeviceWeights::add(const ScaledMatrix& w) {
   if (w.kind == ScaledMatrix::Kind::kFp8E4m3) {
     m.kind = DeviceMatrix::Kind::kFp8;
     m.values = upload(w.values, rows * cols);
-    const std::size_t row_blocks = (rows + static_cast<std::size_t>(w.group) - 1) /
-                                   static_cast<std::size_t>(w.group);
+    const std::size_t row_blocks =
+        (rows + static_cast<std::size_t>(w.group) - 1) / static_cast<std::size_t>(w.group);
     m.scales = upload(w.scales, 4 * row_blocks * groups);
     return m;
   }

@@ -1,5 +1,5 @@
-// A weight matrix in device memory: dense, or as its codes. Every kind is one matrix to a kernel, so
-// that a layer may mix them per expert and projection.
+// A weight matrix in device memory: dense, or as its codes. Every kind is one matrix to a kernel,
+// so that a layer may mix them per expert and projection.
 #pragma once
 
 #include <memory>
@@ -20,8 +20,8 @@ struct DeviceMatrix {
   const void* values = nullptr;
   // VQ: binary16 (n_rows, n_groups). GPTQ: float (n_rows, n_groups). FP8: float, square blocks.
   const void* scales = nullptr;
-  const float* zeros = nullptr;     // GPTQ: z + 1, (n_rows, n_groups)
-  const float* codebook = nullptr;  // VQ: (n_books, n_codes, dim)
+  const float* zeros = nullptr;                           // GPTQ: z + 1, (n_rows, n_groups)
+  const float* codebook = nullptr;                        // VQ: (n_books, n_codes, dim)
   int dim = 0, n_codes = 0, index_bits = 0, n_books = 1;  // VQ
   int bits = 0;                                           // GPTQ: 4 or 8
   int group = 0, n_groups = 0, row_words = 0;

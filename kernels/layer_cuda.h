@@ -1,6 +1,6 @@
-// What stands between a layer's projections, on a GPU: embedding, norms, RoPE, cache rows, attention,
-// the indexer and its selection, routing. Float32 throughout; every output depends on its own row
-// alone, in a fixed order. All pointers are device pointers.
+// What stands between a layer's projections, on a GPU: embedding, norms, RoPE, cache rows,
+// attention, the indexer and its selection, routing. Float32 throughout; every output depends on
+// its own row alone, in a fixed order. All pointers are device pointers.
 #pragma once
 
 #include <cstdint>
@@ -47,7 +47,8 @@ struct AppendKvCuda {
 };
 void append_kv_cuda(const AppendKvCuda& args, const RopeCuda& rope, CudaStream stream);
 
-// The indexer's keys: layer_norm, then the first rope.dim values rotated. cache[r]: (positions, dim)
+// The indexer's keys: layer_norm, then the first rope.dim values rotated. cache[r]: (positions,
+// dim)
 struct AppendIndexCuda {
   const float* in;  // (n_rows, dim)
   const float *norm_weight, *norm_bias;
@@ -63,8 +64,8 @@ void append_index_cuda(const AppendIndexCuda& args, const RopeCuda& rope, CudaSt
 struct MlaAttentionCuda {
   const float* q;  // (n_rows, n_heads, kv_lora + rope)
   float* const* cache;
-  const int* position;    // row r sees keys 0 … position[r] …
-  const int* keys;        // … or these: (n_rows, keys_stride) ascending, n_keys[r] of them; may be null
+  const int* position;  // row r sees keys 0 … position[r] …
+  const int* keys;  // … or these: (n_rows, keys_stride) ascending, n_keys[r] of them; may be null
   const int* n_keys;
   int keys_stride;
   int n_rows, n_heads, kv_lora, rope;
@@ -82,11 +83,11 @@ struct IndexCuda {
   float* const* cache;   // (positions, dim) of each row
   const int* position;
   int n_rows, n_heads, dim, top_k;
-  int max_keys;    // of any row
-  float* scores;   // (n_rows, max_keys): scratch
-  int* keys;       // (n_rows, top_k)
-  int* n_keys;     // (n_rows)
-  float* margin;   // (n_rows): k-th largest minus the next; +inf where all are selected
+  int max_keys;   // of any row
+  float* scores;  // (n_rows, max_keys): scratch
+  int* keys;      // (n_rows, top_k)
+  int* n_keys;    // (n_rows)
+  float* margin;  // (n_rows): k-th largest minus the next; +inf where all are selected
 };
 void index_cuda(const IndexCuda& args, CudaStream stream);
 

@@ -17,8 +17,7 @@ __global__ void project(DeviceMatrix m, const float* x, int x_stride, float* y, 
                         bool accumulate) {
   const int row = warp_row();
   if (row >= m.n_rows) return;
-  const float sum =
-      row_dot(m, row, x + static_cast<size_t>(blockIdx.y) * x_stride, threadIdx.x);
+  const float sum = row_dot(m, row, x + static_cast<size_t>(blockIdx.y) * x_stride, threadIdx.x);
   if (threadIdx.x != 0) return;
   float& out = y[static_cast<size_t>(blockIdx.y) * y_stride + row];
   out = accumulate ? out + sum : sum;

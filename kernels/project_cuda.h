@@ -28,8 +28,8 @@ void project_heads_cuda(const HeadsCudaArgs& args, CudaStream stream);
 void swiglu_cuda(const DeviceMatrix& gate, const DeviceMatrix& up, const float* x, int x_stride,
                  int n_tokens, float* h, CudaStream stream);
 
-// The routed experts of each token. `experts` (n_experts, 3): gate, up, down, in device memory; kinds
-// may differ from one to the next.
+// The routed experts of each token. `experts` (n_experts, 3): gate, up, down, in device memory;
+// kinds may differ from one to the next.
 struct MoeCudaArgs {
   const DeviceMatrix* experts;
   const int* expert;    // (n_tokens, top_k), ascending

@@ -31,8 +31,8 @@ __device__ inline float dense_dot(const DeviceMatrix& m, int row, const float* x
   const long long first = static_cast<long long>(row) * m.n_cols;
   if (m.kind == DeviceMatrix::Kind::kBf16 && m.n_cols % 8 == 0) {
     // 16-byte pieces 32 apart: a warp reads 512 consecutive bytes.
-    const uint4* w = reinterpret_cast<const uint4*>(
-        static_cast<const unsigned short*>(m.values) + first);
+    const uint4* w =
+        reinterpret_cast<const uint4*>(static_cast<const unsigned short*>(m.values) + first);
     const float4* x4 = reinterpret_cast<const float4*>(x);
     for (int i = lane; i < m.n_cols / 8; i += 32) {
       const uint4 piece = w[i];
@@ -68,8 +68,7 @@ __device__ inline float vq_dot(const DeviceMatrix& m, int row, const float* x, i
       if (bit % 32 + m.index_bits > 32)
         both |= static_cast<unsigned long long>(words[word + 1]) << 32;
       const unsigned index = static_cast<unsigned>(both >> (bit % 32)) & mask;
-      const float* codeword =
-          m.codebook + (static_cast<long long>(b) * m.n_codes + index) * m.dim;
+      const float* codeword = m.codebook + (static_cast<long long>(b) * m.n_codes + index) * m.dim;
       for (int i = 0; i < m.dim; ++i) part = fmaf(codeword[i], x[j * m.dim + i], part);
     }
     sum = fmaf(__half2float(scales[j * m.dim / m.group]), part, sum);

@@ -112,6 +112,10 @@ class BackendModel {
   virtual std::string kernel() const = 0;        // what will run: "scalar", "avx2", "avx512"
   virtual std::size_t weight_bytes() const = 0;  // memory that the model's weights take
   virtual std::unique_ptr<Backend> new_executor(int n_threads) const = 0;  // 0: every usable core
+  // The same backend and kernel with other weights of the same shapes. What both have is laid out
+  // once, so the weights of every model made from one must stay mapped while another is made.
+  virtual Result<std::shared_ptr<const BackendModel>> with(const ModelConfig& config,
+                                                           const ModelWeights& weights) const = 0;
 };
 
 // `checkpoint` and `weights` must outlive the model (reference computes from the mapped file).

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 
+#include "engine/backend/cpu_packer.h"
 #include "engine/backend/tiny_model.h"
 #include "engine/checkpoint/tiny_quantised.h"
 #include "engine/forward.h"
@@ -330,6 +331,20 @@ TEST(CpuBackend, CacheForksAndTruncates) {
   EXPECT_EQ(first_difference(expected, step(*cache, 80, 10)), "") << "dropped rows leave no trace";
   const double full = 4096.0 * (m.config.kv_row() * m.config.n_layers) * sizeof(float);
   EXPECT_LT(static_cast<double>(cache->bytes()), full / 4) << "not allocated for max_positions";
+}
+
+TEST(CpuPacker, PacksEachMatrixOnce) {
+  const TinyModel m;
+  const LayerWeights& l = m.weights.layers[1];
+  CpuPacker packer;
+  const auto* first = packer.pack(l.o).dense()->block(0);
+  EXPECT_EQ(packer.pack(l.o).dense()->block(0), first);
+  EXPECT_NE(packer.pack(l.q_a).dense()->block(0), first);
+  const MlpWeights &a = l.experts[0], &b = l.experts[1];
+  const auto* both = packer.pack_in_turn(a.gate, a.up).block(0);
+  EXPECT_EQ(packer.pack_in_turn(a.gate, a.up).block(0), both);
+  EXPECT_NE(packer.pack_in_turn(a.gate, b.up).block(0), both) << "half of it is another";
+  EXPECT_EQ(&packer.pack_kv_up(m.config, l.kv_b), &packer.pack_kv_up(m.config, l.kv_b));
 }
 
 TEST(CpuBackend, RefusesAKernelThatIsNotThere) {

@@ -11,55 +11,46 @@ namespace assay::engine {
 namespace {
 
 using kernels::PackedMatrix;
-using kernels::WeightMatrix;
-using kernels::WeightType;
 
-CpuMlp pack_mlp(kernels::WeightArena& a, const MlpWeights& w) {
+CpuMlp pack_mlp(CpuPacker& p, const MlpWeights& w) {
   CpuMlp m;
   if (w.gate.is_dense() && w.up.is_dense()) {
-    m.gate_up = PackedMatrix::pack_in_turn(a, view(w.gate), view(w.up));
+    m.gate_up = p.pack_in_turn(w.gate, w.up);
   } else {
-    m.gate = CpuMatrix::pack(a, w.gate);
-    m.up = CpuMatrix::pack(a, w.up);
+    m.gate = p.pack(w.gate);
+    m.up = p.pack(w.up);
   }
-  m.down = CpuMatrix::pack(a, w.down);
+  m.down = p.pack(w.down);
   m.width = w.gate.n_rows;
   return m;
 }
 
-CpuLayer pack_layer(kernels::WeightArena& a, const ModelConfig& c, const LayerWeights& w) {
+CpuLayer pack_layer(CpuPacker& p, const ModelConfig& c, const LayerWeights& w) {
   CpuLayer l;
   l.input_norm = to_floats(w.input_norm);
   l.q_a_norm = to_floats(w.q_a_norm);
   l.kv_a_norm = to_floats(w.kv_a_norm);
   l.post_attention_norm = to_floats(w.post_attention_norm);
-  l.q_a = CpuMatrix::pack(a, w.q_a);
-  l.q_b = CpuMatrix::pack(a, w.q_b);
-  l.kv_a = CpuMatrix::pack(a, w.kv_a);
-  l.o = CpuMatrix::pack(a, w.o);
-  // Sliced by head and transposed, so a quantised one is expanded.
-  const std::vector<float> expanded = w.kv_b.is_dense() ? std::vector<float>() : to_floats(w.kv_b);
-  const WeightMatrix kv_b = w.kv_b.is_dense() ? view(w.kv_b)
-                                              : WeightMatrix{expanded.data(), WeightType::kF32,
-                                                             w.kv_b.n_rows, w.kv_b.n_cols};
-  for (int h = 0; h < c.n_heads; ++h) {
-    const int first = h * (c.qk_nope + c.v_head);
-    l.key_up.push_back(PackedMatrix::pack_transposed(a, rows_of(kv_b, first, c.qk_nope)));
-    l.value_up.push_back(PackedMatrix::pack(a, rows_of(kv_b, first + c.qk_nope, c.v_head)));
-  }
+  l.q_a = p.pack(w.q_a);
+  l.q_b = p.pack(w.q_b);
+  l.kv_a = p.pack(w.kv_a);
+  l.o = p.pack(w.o);
+  const CpuPacker::KvUp& kv_up = p.pack_kv_up(c, w.kv_b);
+  l.key_up = kv_up.key;
+  l.value_up = kv_up.value;
   if (!w.indexer.wk.empty()) {
-    l.index_q = CpuMatrix::pack(a, w.indexer.wq_b);
-    l.index_k = CpuMatrix::pack(a, w.indexer.wk);
-    l.index_weights = CpuMatrix::pack(a, w.indexer.weights_proj);
+    l.index_q = p.pack(w.indexer.wq_b);
+    l.index_k = p.pack(w.indexer.wk);
+    l.index_weights = p.pack(w.indexer.weights_proj);
     l.index_norm_weight = to_floats(w.indexer.k_norm_weight);
     l.index_norm_bias = to_floats(w.indexer.k_norm_bias);
   }
-  if (!w.mlp.gate.empty()) l.mlp = pack_mlp(a, w.mlp);
+  if (!w.mlp.gate.empty()) l.mlp = pack_mlp(p, w.mlp);
   if (!w.router.empty()) {
-    l.router = CpuMatrix::pack(a, w.router);
+    l.router = p.pack(w.router);
     l.router_bias = to_floats(w.router_bias);
   }
-  for (const MlpWeights& expert : w.experts) l.experts.push_back(pack_mlp(a, expert));
+  for (const MlpWeights& expert : w.experts) l.experts.push_back(pack_mlp(p, expert));
   l.is_dense_moe = l.mlp.is_dense();
   for (const CpuMlp& expert : l.experts) l.is_dense_moe = l.is_dense_moe && expert.is_dense();
   return l;
@@ -78,24 +69,31 @@ std::size_t bytes_of(const CpuLayer& l) {
 
 }  // namespace
 
-CpuModel::CpuModel(const ModelConfig& c, const ModelWeights& weights, kernels::CpuTarget t)
+CpuModel::CpuModel(const ModelConfig& c, const ModelWeights& weights, kernels::CpuTarget t,
+                   std::shared_ptr<CpuPacker> p)
     : config(c),
+      packer(std::move(p)),
       target(t),
       rope(c.rope_theta, c.qk_rope),
       attention_scale(static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.qk_head())))),
       embed(view(weights.embed)),
       final_norm(to_floats(weights.final_norm)),
-      lm_head(CpuMatrix::pack(arena, weights.lm_head)),
+      lm_head(packer->pack(weights.lm_head)),
       owned(weights.owned) {
   weight_bytes_ = lm_head.bytes();
   for (const LayerWeights& w : weights.layers) {
-    layers.push_back(pack_layer(arena, c, w));
+    layers.push_back(pack_layer(*packer, c, w));
     weight_bytes_ += bytes_of(layers.back());
   }
 }
 
 std::unique_ptr<Backend> CpuModel::new_executor(int n_threads) const {
   return std::make_unique<CpuBackend>(shared_from_this(), n_threads);
+}
+
+Result<std::shared_ptr<const BackendModel>> CpuModel::with(const ModelConfig& other,
+                                                           const ModelWeights& weights) const {
+  return std::make_shared<const CpuModel>(other, weights, target, packer);
 }
 
 Result<std::shared_ptr<const BackendModel>> load_cpu_model(const ModelConfig& config,
@@ -115,7 +113,8 @@ Result<std::shared_ptr<const BackendModel>> load_cpu_model(const ModelConfig& co
     known += fmt::format("{}{}", known.empty() ? "" : ", ", entry.name);
     if (runs) here += fmt::format("{}{}", here.empty() ? "" : ", ", entry.name);
     if (runs && (kernel.empty() || kernel == entry.name))
-      return std::make_shared<const CpuModel>(config, weights, entry.target);
+      return std::make_shared<const CpuModel>(config, weights, entry.target,
+                                              std::make_shared<CpuPacker>());
   }
   return fail("backend cpu cannot run kernel '{}' here: this machine runs {} (of {})", kernel, here,
               known);

@@ -9,6 +9,7 @@
 
 #include "engine/backend/backend.h"
 #include "engine/backend/cpu_matrix.h"
+#include "engine/backend/cpu_packer.h"
 #include "kernels/cpu_target.h"
 #include "kernels/packed_matrix.h"
 #include "kernels/rope.h"
@@ -45,15 +46,18 @@ struct CpuLayer {
 
 class CpuModel final : public BackendModel, public std::enable_shared_from_this<CpuModel> {
  public:
-  CpuModel(const ModelConfig& config, const ModelWeights& weights, kernels::CpuTarget target);
+  CpuModel(const ModelConfig& config, const ModelWeights& weights, kernels::CpuTarget target,
+           std::shared_ptr<CpuPacker> packer);
 
   std::string_view backend() const override { return "cpu"; }
   std::string kernel() const override { return std::string(kernels::cpu_target_name(target)); }
   std::size_t weight_bytes() const override { return weight_bytes_; }
   std::unique_ptr<Backend> new_executor(int n_threads) const override;
+  Result<std::shared_ptr<const BackendModel>> with(const ModelConfig& other,
+                                                   const ModelWeights& weights) const override;
 
   const ModelConfig config;
-  kernels::WeightArena arena;  // holds every packed matrix
+  const std::shared_ptr<CpuPacker> packer;  // holds every packed matrix
   const kernels::CpuTarget target;
   const kernels::RopeTable rope;
   const float attention_scale;        // qk_head^-0.5

@@ -71,6 +71,10 @@ class CudaModel final : public BackendModel, public std::enable_shared_from_this
   }
   std::size_t weight_bytes() const override { return memory.bytes(); }
   std::unique_ptr<Backend> new_executor(int n_threads) const override;
+  Result<std::shared_ptr<const BackendModel>> with(const ModelConfig& other,
+                                                   const ModelWeights& weights) const override {
+    return load_cuda_model(other, weights, "");
+  }
 
   const ModelConfig c;
   const kernels::RopeTable rope;
@@ -113,13 +117,15 @@ class CudaModel final : public BackendModel, public std::enable_shared_from_this
   // Sliced by head, and the key part transposed, so that queries meet the latent itself.
   void upload_kv_b(const std::vector<float>& kv_b, CudaLayer& l) {
     const auto nope = static_cast<std::size_t>(c.qk_nope), v = static_cast<std::size_t>(c.v_head),
-               lora = static_cast<std::size_t>(c.kv_lora), heads = static_cast<std::size_t>(c.n_heads);
+               lora = static_cast<std::size_t>(c.kv_lora),
+               heads = static_cast<std::size_t>(c.n_heads);
     std::vector<float> keys(heads * lora * nope), values(heads * v * lora);
     for (std::size_t h = 0; h < heads; ++h) {
       const float* head = kv_b.data() + h * (nope + v) * lora;
       for (std::size_t d = 0; d < nope; ++d)
         for (std::size_t i = 0; i < lora; ++i) keys[(h * lora + i) * nope + d] = head[d * lora + i];
-      std::copy_n(head + nope * lora, v * lora, values.begin() + static_cast<std::ptrdiff_t>(h * v * lora));
+      std::copy_n(head + nope * lora, v * lora,
+                  values.begin() + static_cast<std::ptrdiff_t>(h * v * lora));
     }
     l.absorbed_k = memory.add(keys);
     l.value_up = memory.add(values);
@@ -167,8 +173,7 @@ class CudaCache final : public KvCache {
       DeviceArray<float> next(static_cast<std::size_t>(capacity) * static_cast<std::size_t>(width));
       const std::size_t kept =
           static_cast<std::size_t>(from.n_tokens_) * static_cast<std::size_t>(width);
-      if (kept > 0)
-        kernels::copy_on_device(next.data(), old.data(), kept * sizeof(float), nullptr);
+      if (kept > 0) kernels::copy_on_device(next.data(), old.data(), kept * sizeof(float), nullptr);
       return next;
     };
     // What an executor's stream still writes must be there before it is copied.
@@ -408,10 +413,9 @@ class CudaBackend final : public Backend {
     // Runs of consecutive rows are one product.
     for (std::size_t i = 0, n = 0; i < rows.size(); i += n) {
       for (n = 1; i + n < rows.size() && rows[i + n] == rows[i] + static_cast<int>(n);) ++n;
-      kernels::project_cuda(m_.lm_head,
-                            act(Act::kFinal) + static_cast<std::ptrdiff_t>(rows[i]) * c_.hidden,
-                            c_.hidden, static_cast<int>(n), logits_.data() + i * vocab, c_.vocab,
-                            false, stream());
+      kernels::project_cuda(
+          m_.lm_head, act(Act::kFinal) + static_cast<std::ptrdiff_t>(rows[i]) * c_.hidden,
+          c_.hidden, static_cast<int>(n), logits_.data() + i * vocab, c_.vocab, false, stream());
     }
     kernels::copy_to_host(out.data(), logits_.data(), out.size_bytes(), stream());
   }
@@ -498,9 +502,9 @@ class CudaBackend final : public Backend {
           std::pair{&index_q_, c_.index_n_heads * c_.index_head_dim},
           std::pair{&index_weights_, c_.index_n_heads}, std::pair{&index_k_, c_.index_head_dim}})
       *array = DeviceArray<float>(rows(width));
-    for (auto& [array, width] : {std::pair{&tokens_, 1}, std::pair{&position_, 1},
-                                 std::pair{&expert_, k}, std::pair{&selected_, c_.index_topk},
-                                 std::pair{&n_selected_, 1}})
+    for (auto& [array, width] :
+         {std::pair{&tokens_, 1}, std::pair{&position_, 1}, std::pair{&expert_, k},
+          std::pair{&selected_, c_.index_topk}, std::pair{&n_selected_, 1}})
       *array = DeviceArray<int>(rows(width));
     kv_ = DeviceArray<float*>(rows(c_.n_layers));
     index_cache_ = DeviceArray<float*>(rows(c_.n_layers));

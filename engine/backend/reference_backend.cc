@@ -80,6 +80,10 @@ class ReferenceModel final : public BackendModel,
   std::string kernel() const override { return "scalar"; }
   std::size_t weight_bytes() const override { return 0; }  // the mapped file's own pages
   std::unique_ptr<Backend> new_executor(int n_threads) const override;
+  Result<std::shared_ptr<const BackendModel>> with(const ModelConfig& other,
+                                                   const ModelWeights& weights) const override {
+    return std::make_shared<const ReferenceModel>(other, weights);
+  }
 
   const ModelConfig c;
   const ModelWeights w;

@@ -39,6 +39,7 @@ struct Options {
   std::string vq = std::string(ASSAY_GOLDEN_DIR) + "/micro-glm/vq-1.71";
   std::string suites = ASSAY_SUITES_DIR, profile = "quick", out = "out/selftest";
   std::vector<std::string> faults = {"all"};
+  std::string backend = "cpu";
   int nights = 300, limit = 0, threads = 0;
   bool power = false;
 };
@@ -115,6 +116,7 @@ class Selftest {
               .vq = o.vq,
               .golden = ASSAY_GOLDEN_DIR,
               .out = o.out,
+              .backend = o.backend,
               .threads = o.threads,
               .interrupted = [] { return interrupt_signal != 0; }}) {}
 
@@ -372,6 +374,8 @@ Action setup(CLI::App& app) {
   app.add_option("--limit", o->limit, "Only the first N samples of each plan")->check(at_least(1));
   app.add_option("--suites", o->suites, "Folder of the suites")->type_name("DIR");
   app.add_option("--out", o->out, "Folder to write; a second call goes on there")
+      ->capture_default_str();
+  app.add_option("--backend", o->backend, "That computes: cpu, cuda or reference")
       ->capture_default_str();
   app.add_option("--threads", o->threads, "Workers (default: every core)")->check(at_least(1));
   return [o] { return run(*o); };

@@ -133,6 +133,7 @@ Result<std::unique_ptr<EngineTarget>> Lab::load(const std::string& dir,
                                                 const engine::PlantedFault& fault) const {
   EngineFlags flags;
   flags.model = dir;
+  flags.backend = options_.backend;
   flags.n_threads = 1;  // the workers share it with one thread each
   ASSAY_TRY(engine::EngineOptions options, engine_options(flags));
   options.planted_fault = fault;

@@ -23,6 +23,7 @@ struct LabOptions {
   std::string model, vq;  // the healthy ones: bf16, and a VQ build of it
   std::string golden;     // folder of goldens, by model
   fs::path out;
+  std::string backend = "cpu";
   int threads = 0;
   std::function<bool()> interrupted;
 };
