@@ -10,7 +10,7 @@ namespace assay::harness {
 namespace {
 
 // A reply of the golden with the prompt that this build of assay makes for it.
-struct Asked {
+struct AskedReply {
   const GoldenReply* golden = nullptr;
   GivenReply given;
 };
@@ -41,8 +41,9 @@ std::string suite_difference(const Golden& golden, const Plan& plan) {
 }
 
 // The golden's replies that the plan asks for, their prompts checked.
-Result<std::vector<Asked>> asked_of(const Golden& golden, const Plan& plan, const Target& target) {
-  std::vector<Asked> out;
+Result<std::vector<AskedReply>> asked_of(const Golden& golden, const Plan& plan,
+                                         const Target& target) {
+  std::vector<AskedReply> out;
   for (const PlanItem& item : plan.items) {
     const std::string key = plan.key_of(item);
     const auto found = golden.replies.find(key);
@@ -153,7 +154,7 @@ GoldenCheck check_golden(const Golden& golden, const std::string& folder, const 
   check.n_left_out = static_cast<int>(golden.replies.size() - asked->size());
   std::vector<GivenReply> given;
   given.reserve(asked->size());
-  for (Asked& one : *asked) given.push_back(std::move(one.given));
+  for (AskedReply& one : *asked) given.push_back(std::move(one.given));
   std::vector<std::vector<StepFigures>> figures(given.size());
   int n_done = 0;
   target.score(
@@ -180,13 +181,13 @@ GoldenCheck check_golden(const Golden& golden, const std::string& folder, const 
 
 Result<void> measure_noise(Golden& golden, const Plan& plan, Target& other, int n_replies,
                            const std::function<void(int n_done, int n_total)>& on_done) {
-  ASSAY_TRY(const std::vector<Asked> all, asked_of(golden, plan, other));
+  ASSAY_TRY(const std::vector<AskedReply> all, asked_of(golden, plan, other));
   if (all.empty()) return fail("none of the golden's replies is asked by these suites");
   std::vector<const GoldenReply*> chosen;
   std::vector<GivenReply> given;
   const std::size_t n = std::min(all.size(), static_cast<std::size_t>(std::max(1, n_replies)));
   for (std::size_t i = 0; i < n; ++i) {
-    const Asked& one = all[i * all.size() / n];
+    const AskedReply& one = all[i * all.size() / n];
     chosen.push_back(one.golden);
     given.push_back(one.given);
   }

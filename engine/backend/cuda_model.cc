@@ -1,0 +1,146 @@
+#include "engine/backend/cuda_model.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "engine/backend/matrix_view.h"
+#include "kernels/layer_cuda.h"
+
+namespace assay::engine {
+namespace {
+
+constexpr int kGrowTokens = 256;
+
+DeviceMatrix upload(const Matrix& m, kernels::DeviceWeights& memory) {
+  if (m.empty()) return {};
+  if (const auto* vq = std::get_if<kernels::VqMatrix>(&m.codes)) return memory.add(*vq);
+  if (const auto* scaled = std::get_if<kernels::ScaledMatrix>(&m.codes)) return memory.add(*scaled);
+  return memory.add(view(m));
+}
+
+const float* upload_floats(const Matrix& m, kernels::DeviceWeights& memory) {
+  return m.empty() ? nullptr : memory.add(to_floats(m));
+}
+
+CudaMlp upload(const MlpWeights& w, kernels::DeviceWeights& memory) {
+  return {upload(w.gate, memory), upload(w.up, memory), upload(w.down, memory)};
+}
+
+// What a matrix takes on the device, at most.
+std::size_t bytes_of(const Matrix& m) {
+  const auto values = static_cast<std::size_t>(m.n_rows) * static_cast<std::size_t>(m.n_cols);
+  if (const auto* vq = std::get_if<kernels::VqMatrix>(&m.codes))
+    return static_cast<std::size_t>(m.n_rows) *
+           static_cast<std::size_t>(4 * vq->row_words() + 2 * vq->n_groups());
+  if (!m.is_dense()) return values + values / 4;
+  return values * (m.dtype == DType::kF32 ? 4 : 2);
+}
+
+}  // namespace
+
+CudaModel::CudaModel(const ModelConfig& config, const ModelWeights& w)
+    : c(config), rope(config.rope_theta, config.qk_rope), device(kernels::cuda_device()) {
+  embed = upload(w.embed, memory);
+  // A tied head is the embedding.
+  lm_head = w.lm_head.name == w.embed.name ? embed : upload(w.lm_head, memory);
+  final_norm = upload_floats(w.final_norm, memory);
+  for (const LayerWeights& layer : w.layers) layers.push_back(upload_layer(layer));
+}
+
+CudaLayer CudaModel::upload_layer(const LayerWeights& w) {
+  CudaLayer l;
+  l.input_norm = upload_floats(w.input_norm, memory);
+  l.q_a_norm = upload_floats(w.q_a_norm, memory);
+  l.kv_a_norm = upload_floats(w.kv_a_norm, memory);
+  l.post_attention_norm = upload_floats(w.post_attention_norm, memory);
+  l.q_a = upload(w.q_a, memory);
+  l.q_b = upload(w.q_b, memory);
+  l.kv_a = upload(w.kv_a, memory);
+  l.o = upload(w.o, memory);
+  upload_kv_b(to_floats(w.kv_b), l);
+  l.index_q = upload(w.indexer.wq_b, memory);
+  l.index_k = upload(w.indexer.wk, memory);
+  l.index_weights = upload(w.indexer.weights_proj, memory);
+  l.index_norm_weight = upload_floats(w.indexer.k_norm_weight, memory);
+  l.index_norm_bias = upload_floats(w.indexer.k_norm_bias, memory);
+  l.mlp = upload(w.mlp, memory);
+  l.router = upload(w.router, memory);
+  l.router_bias = upload_floats(w.router_bias, memory);
+  std::vector<DeviceMatrix> experts;
+  for (const MlpWeights& e : w.experts) {
+    const CudaMlp mlp = upload(e, memory);
+    experts.insert(experts.end(), {mlp.gate, mlp.up, mlp.down});
+  }
+  l.n_experts = static_cast<int>(w.experts.size());
+  if (!experts.empty()) l.experts = memory.add_array(experts);
+  return l;
+}
+
+// Sliced by head, and the key part transposed, so that queries meet the latent itself.
+void CudaModel::upload_kv_b(const std::vector<float>& kv_b, CudaLayer& l) {
+  const auto nope = static_cast<std::size_t>(c.qk_nope), v = static_cast<std::size_t>(c.v_head),
+             lora = static_cast<std::size_t>(c.kv_lora),
+             heads = static_cast<std::size_t>(c.n_heads);
+  std::vector<float> keys(heads * lora * nope), values(heads * v * lora);
+  for (std::size_t h = 0; h < heads; ++h) {
+    const float* head = kv_b.data() + h * (nope + v) * lora;
+    for (std::size_t d = 0; d < nope; ++d)
+      for (std::size_t i = 0; i < lora; ++i) keys[(h * lora + i) * nope + d] = head[d * lora + i];
+    std::copy_n(head + nope * lora, v * lora,
+                values.begin() + static_cast<std::ptrdiff_t>(h * v * lora));
+  }
+  l.absorbed_k = memory.add(keys);
+  l.value_up = memory.add(values);
+}
+
+void CudaCache::grow_from(const CudaCache& from, int n) {
+  const int capacity = (n + kGrowTokens - 1) / kGrowTokens * kGrowTokens;
+  const auto grown = [&](const kernels::DeviceArray<float>& old, int width) {
+    kernels::DeviceArray<float> next(static_cast<std::size_t>(capacity) *
+                                     static_cast<std::size_t>(width));
+    const std::size_t kept =
+        static_cast<std::size_t>(from.n_tokens_) * static_cast<std::size_t>(width);
+    if (kept > 0) kernels::copy_on_device(next.data(), old.data(), kept * sizeof(float), nullptr);
+    return next;
+  };
+  // What an executor's stream still writes must be there before it is copied.
+  kernels::synchronise_device();
+  for (std::size_t l = 0; l < kv_.size(); ++l) {
+    kv_[l] = grown(from.kv_[l], c_->kv_row());
+    if (c_->index_topk > 0 && c_->indexer_full[l])
+      index_[l] = grown(from.index_[l], c_->index_head_dim);
+  }
+  kernels::synchronise_device();
+  capacity_ = capacity;
+}
+
+Result<std::shared_ptr<const BackendModel>> load_cuda_model(const ModelConfig& config,
+                                                            const ModelWeights& weights,
+                                                            std::string_view kernel) {
+  if (!kernel.empty())
+    return fail("backend cuda has no kernel '{}' to choose: leave --kernel out", kernel);
+  if (kernels::n_cuda_devices() == 0)
+    return fail(
+        "no CUDA device here (no driver, or no GPU): run on a machine with one, or with --backend "
+        "cpu");
+  if (config.kv_lora > kernels::kMaxKvLoraCuda)
+    return fail("kv_lora_rank is {}, backend cuda takes at most {}", config.kv_lora,
+                kernels::kMaxKvLoraCuda);
+  if (config.n_experts > kernels::kMaxExpertsCuda ||
+      config.n_experts_per_token > kernels::kMaxTopExpertsCuda)
+    return fail("{} experts, {} a token; backend cuda takes at most {} and {}", config.n_experts,
+                config.n_experts_per_token, kernels::kMaxExpertsCuda, kernels::kMaxTopExpertsCuda);
+  std::size_t need = 0;
+  for (const Matrix* m : all_matrices(weights)) need += bytes_of(*m);
+  const kernels::CudaDevice device = kernels::cuda_device();
+  if (need > device.free_bytes)
+    return fail(
+        "the weights need {:.1f} GiB on the GPU, {} has {:.1f} of {:.1f} GiB free: use a larger or "
+        "an emptier one",
+        static_cast<double>(need) / 0x1p30, device.name,
+        static_cast<double>(device.free_bytes) / 0x1p30,
+        static_cast<double>(device.total_bytes) / 0x1p30);
+  return std::make_shared<const CudaModel>(config, weights);
+}
+
+}  // namespace assay::engine
