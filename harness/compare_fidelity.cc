@@ -51,18 +51,92 @@ std::string reason_of(const Json* base, const Json* candidate) {
   if (base->at("hash") != candidate->at("hash")) return "the suites differ";
   if (b.at("base").value("fingerprint", "") != c.at("base").value("fingerprint", ""))
     return "they were measured against different bases";
-  if (b.at("groups").front().at("n_positions") != c.at("groups").front().at("n_positions"))
-    return "they were measured on different texts";
+  for (const auto& [name, result] : {std::pair{"baseline", &b}, {"candidate", &c}})
+    if (!result->contains("texts"))
+      return fmt::format(
+          "the {} was measured by an earlier assay, which kept no figure of each text: measure it "
+          "again",
+          name);
+  const Json &of_base = b.at("texts"), &of_candidate = c.at("texts");
+  bool same = of_base.size() == of_candidate.size();
+  for (std::size_t i = 0; same && i < of_base.size(); ++i)
+    same = of_base[i].at("id") == of_candidate[i].at("id") &&
+           of_base[i].at("n_positions") == of_candidate[i].at("n_positions");
+  if (!same) return "they were measured on different texts";
   if (is_lower_bound(b) != is_lower_bound(c))
     return "one was measured against a captured base, whose KLD is a lower bound";
   return "";
 }
 
-void judge(FidelityRow& row) {
-  const double grown = row.difference->value;
-  const bool large = grown >= kFidelityFloor * row.base->value;
-  const bool beyond_noise = grown > row.noise_floor.value_or(0);
-  if (row.p_holm < kAlpha && grown > 0 && large && beyond_noise) row.verdict = RowVerdict::kWarn;
+bool have_same_size(const Json& base, const Json& candidate) {
+  const auto bytes = [](const Json& result) {
+    const Json& model = result.at("candidate");
+    return model.value("active_bytes", 0.0) + model.value("routed_bytes", 0.0);
+  };
+  const double b = bytes(base), c = bytes(candidate);
+  return b > 0 && std::abs(c - b) <= kSameSize * b;
+}
+
+// What a KLD is measured to where no noise floor was.
+constexpr double kSmallestKld = 1e-9;
+
+// Fills difference, ratio and p from the texts of that language in both, which are the same ones.
+void set_against(FidelityRow& row, const Json& base_texts, const Json& candidate_texts) {
+  const double noise = std::max(row.noise_floor.value_or(kSmallestKld), 1e-12);
+  std::vector<double> grown, log_ratio, n_positions;
+  std::vector<int> text;
+  double sum = 0, n = 0;
+  for (std::size_t i = 0; i < base_texts.size(); ++i) {
+    if (row.language != "all" && base_texts[i].at("lang") != row.language) continue;
+    const double b = base_texts[i].at("kld").get<double>(),
+                 c = candidate_texts[i].at("kld").get<double>();
+    // Rounding can leave a KLD of −1e-17.
+    log_ratio.push_back(std::log((std::max(c, 0.0) + noise) / (std::max(b, 0.0) + noise)));
+    text.push_back(static_cast<int>(text.size()));
+    grown.push_back(c - b);
+    n_positions.push_back(base_texts[i].at("n_positions").get<double>());
+    sum += grown.back() * n_positions.back();
+    n += n_positions.back();
+  }
+  if (text.empty()) return;
+  // Of a mean over positions, with texts as clusters (the sandwich of a ratio of sums).
+  const double mean = sum / n, n_texts = static_cast<double>(text.size());
+  double squares = 0;
+  for (std::size_t i = 0; i < text.size(); ++i)
+    squares += std::pow(n_positions[i] * (grown[i] - mean) / n, 2);
+  row.difference = Estimate{.value = mean, .error = std::nullopt};
+  if (n_texts > 1) row.difference->error = std::sqrt(squares * n_texts / (n_texts - 1));
+  const ClusteredValue typical = clustered_value(log_ratio, text);
+  const double ratio = std::exp(typical.mean.estimate);
+  row.ratio = typical.known ? Interval{ratio, std::exp(typical.mean.lo), std::exp(typical.mean.hi)}
+                            : Interval{ratio, ratio, ratio};
+  row.p = wilcoxon_signed_rank(log_ratio).p;
+}
+
+std::string sentence(const FidelityRow& row) {
+  return fmt::format(
+      "fidelity{}: the typical text is {:.2f} times as far from the base (mean KLD {:.2g}, was "
+      "{:.2g} nats; p = {:.2g} after Holm)",
+      row.language == "all" ? "" : " in " + row.language, row.ratio->estimate, row.candidate->value,
+      row.base->value, row.p_holm);
+}
+
+void judge(Fidelity& out) {
+  std::vector<double> p;
+  for (const FidelityRow& row : out.rows) p.push_back(row.p);
+  const std::vector<double> adjusted = holm(p);
+  for (std::size_t i = 0; i < out.rows.size(); ++i) {
+    FidelityRow& row = out.rows[i];
+    row.p_holm = adjusted[i];
+    if (!row.ratio || row.p_holm >= kAlpha || row.ratio->estimate < kFidelityWarns) continue;
+    const bool far = row.ratio->estimate >= kFidelityFloor;
+    row.verdict = far && out.same_size ? RowVerdict::kRegression : RowVerdict::kWarn;
+    if (row.verdict == RowVerdict::kRegression) {
+      out.regressions.push_back(sentence(row));
+    } else {
+      out.warnings.push_back(sentence(row) + (far ? "; the two are not of one size" : ""));
+    }
+  }
 }
 
 }  // namespace
@@ -72,6 +146,8 @@ Fidelity compare_fidelity(const Json& base_run, const Json& candidate_run) {
   Fidelity out;
   if (base == nullptr && candidate == nullptr) return out;
   out.reason = reason_of(base, candidate);
+  const bool both = out.reason.empty();
+  if (both) out.same_size = have_same_size(base->at("result"), candidate->at("result"));
   const Json& any = (candidate != nullptr ? candidate : base)->at("result");
   for (const Json& group : any.at("groups")) {
     if (group.at("part") != "all") continue;
@@ -85,31 +161,31 @@ Fidelity compare_fidelity(const Json& base_run, const Json& candidate_run) {
       if (const auto noise = noise_of(result, row.language))
         row.noise_floor = std::max(row.noise_floor.value_or(0), *noise);
     }
-    const bool both = row.base && row.candidate && row.base->error && row.candidate->error;
-    if (out.reason.empty() && both) {
-      const double error = std::hypot(*row.base->error, *row.candidate->error);
-      row.difference = Estimate{.value = row.candidate->value - row.base->value, .error = error};
-      if (error > 0 && row.n_texts > 1)
-        row.p = student_t_p(row.difference->value / error, row.n_texts - 1);
-    }
+    if (both) set_against(row, base->at("result").at("texts"), candidate->at("result").at("texts"));
     out.rows.push_back(std::move(row));
   }
-  std::vector<double> p;
-  for (const FidelityRow& row : out.rows) p.push_back(row.p);
-  const std::vector<double> adjusted = holm(p);
-  for (std::size_t i = 0; i < out.rows.size(); ++i) {
-    FidelityRow& row = out.rows[i];
-    row.p_holm = adjusted[i];
-    if (!row.difference) continue;
-    judge(row);
-    if (row.verdict == RowVerdict::kWarn)
-      out.warnings.push_back(
-          fmt::format("fidelity{}: mean KLD to the base grew from {:.4f} to {:.4f} nats (p = "
-                      "{:.2g} after Holm)",
-                      row.language == "all" ? "" : " in " + row.language, row.base->value,
-                      row.candidate->value, row.p_holm));
-  }
+  judge(out);
   return out;
+}
+
+void add_fidelity(Verdict& verdict, const Fidelity& fidelity) {
+  for (const std::string& s : fidelity.regressions)
+    add_finding(verdict, VerdictState::kRegression, s);
+  for (const std::string& s : fidelity.warnings) add_finding(verdict, VerdictState::kWarn, s);
+}
+
+void add_comparison(Verdict& verdict, const Comparison& comparison, const Fidelity& fidelity,
+                    const Confirmation& confirmation, const ComparedRuns& whose) {
+  add_fidelity(verdict, fidelity);
+  const bool was_asked = comparison.n_pairs + comparison.n_not_run > 0;
+  const bool is_judged = !fidelity.rows.empty() && fidelity.rows.front().ratio.has_value();
+  if (was_asked || !is_judged) return add_comparison(verdict, comparison, "", confirmation, whose);
+  const FidelityRow& all = fidelity.rows.front();
+  verdict.summary += fmt::format(
+      "{}Against the baseline the typical of {} texts is {:.2f} [{:.2f}, {:.2f}] times as far from "
+      "the base.",
+      verdict.summary.empty() ? "" : " ", all.n_texts, all.ratio->estimate, all.ratio->lo,
+      all.ratio->hi);
 }
 
 Json to_json(const Fidelity& fidelity) {
@@ -119,16 +195,21 @@ Json to_json(const Fidelity& fidelity) {
   };
   Json rows = Json::array();
   for (const FidelityRow& r : fidelity.rows)
-    rows.push_back({{"language", r.language},
-                    {"n_texts", r.n_texts},
-                    {"base", estimate(r.base)},
-                    {"candidate", estimate(r.candidate)},
-                    {"noise_floor", r.noise_floor ? Json(*r.noise_floor) : Json()},
-                    {"difference", estimate(r.difference)},
-                    {"p", r.p},
-                    {"p_holm", r.p_holm},
-                    {"verdict", name_of(r.verdict)}});
-  return {{"rows", std::move(rows)}, {"reason", fidelity.reason}};
+    rows.push_back(
+        {{"language", r.language},
+         {"n_texts", r.n_texts},
+         {"base", estimate(r.base)},
+         {"candidate", estimate(r.candidate)},
+         {"noise_floor", r.noise_floor ? Json(*r.noise_floor) : Json()},
+         {"difference", estimate(r.difference)},
+         {"ratio",
+          r.ratio ? Json{{"estimate", r.ratio->estimate}, {"lo", r.ratio->lo}, {"hi", r.ratio->hi}}
+                  : Json()},
+         {"p", r.p},
+         {"p_holm", r.p_holm},
+         {"verdict", name_of(r.verdict)}});
+  return {
+      {"rows", std::move(rows)}, {"reason", fidelity.reason}, {"same_size", fidelity.same_size}};
 }
 
 }  // namespace assay::harness

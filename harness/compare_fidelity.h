@@ -7,8 +7,10 @@
 #include <vector>
 
 #include "base/json.h"
+#include "base/stats.h"
 #include "harness/compare.h"
 #include "harness/divergence.h"
+#include "harness/verdict.h"
 
 namespace assay::harness {
 
@@ -18,24 +20,36 @@ struct FidelityRow {
   int n_texts = 0;
   std::optional<Estimate> base, candidate;  // none: that run did not measure it
   std::optional<double> noise_floor;        // mean KLD of the base in another arithmetic
-  // Candidate less base with its standard error, where both were measured against one base on the
-  // same texts. The two errors are added as if independent; the texts are the same, so it is less.
+  // Of the same texts, pair by pair, where both were measured against one base: candidate less base
+  // over all positions, with its standard error over texts; and the candidate's KLD as a multiple
+  // of the base's in the typical text: the geometric mean over texts, with its 95 % interval, each
+  // KLD plus the noise floor. A few positions carry most of a mean; the ratio is of all texts.
   std::optional<Estimate> difference;
-  double p = 1, p_holm = 1;
+  std::optional<Interval> ratio;
+  double p = 1, p_holm = 1;  // Wilcoxon's signed-rank test of the ratios' logarithms
   RowVerdict verdict = RowVerdict::kPass;
 };
 
 struct Fidelity {
   std::vector<FidelityRow> rows;  // all first; empty: neither run measured it
   std::string reason;             // why no difference is judged; empty: it is
-  std::vector<std::string> warnings;
+  // Both have as many bytes of weights (to kSameSize), so nothing was bought with the distance.
+  bool same_size = false;
+  std::vector<std::string> warnings, regressions;
 };
 
-// A row warns if its adjusted p is below kAlpha and KLD grew by kFidelityFloor of the base's, and
-// by more than the noise floor. It never is a regression: a smaller build is further off by its
-// making, and whether that matters is what the suites ask.
-inline constexpr double kFidelityFloor = 0.10;
+// A row warns if its adjusted p is below kAlpha and the typical text is kFidelityWarns times as far
+// from the base. From kFidelityFloor on it is a regression if the two builds are of one size:
+// a smaller one is further off by its making, and whether that matters is what the suites ask.
+inline constexpr double kFidelityWarns = 1.10, kFidelityFloor = 1.25, kSameSize = 0.01;
 Fidelity compare_fidelity(const Json& base_run, const Json& candidate_run);
+
+// What it found, in a verdict. Before add_comparison: what is decided here stays so, whatever is
+// only suspected there.
+void add_fidelity(Verdict& verdict, const Fidelity& fidelity);
+// Both, in that order. Of two runs that only measured, fidelity alone decides.
+void add_comparison(Verdict& verdict, const Comparison& comparison, const Fidelity& fidelity,
+                    const Confirmation& confirmation = {}, const ComparedRuns& whose = {});
 
 Json to_json(const Fidelity& fidelity);
 

@@ -1,9 +1,8 @@
 // Fidelity and speed of two runs.
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <cmath>
 
 #include "harness/compare_fidelity.h"
 #include "harness/compare_speed.h"
@@ -26,49 +25,123 @@ Json group(const std::string& lang, double kld, const Json& error,
           {"kld", {{"mean", {{"value", kld}, {"error", error}}}}}};
 }
 
-// A run that measured `kld` for all and for Japanese, with standard error 0.004.
-Json measured(double kld, double ja, const std::string& base = "bf16") {
+struct Fixture {
+  double all = 0.1, ja = 0.1;  // mean KLD …
+  double factor = 1;           // … of the typical text, times what the base's run has
+  double spread = 0.02;        // of the texts' factors, alternating
+  double outlier = 0;          // added to one text
+  double bytes = 1e6;
+  std::string base = "bf16";
+};
+
+// A run that measured 24 texts, every other one Japanese.
+Json measured(const Fixture& f = {}) {
   Json result = {
-      {"base", {{"fingerprint", base}}},
+      {"base", {{"fingerprint", f.base}}},
+      {"candidate", {{"active_bytes", f.bytes}, {"routed_bytes", 3 * f.bytes}}},
       {"groups",
-       {group("all", kld, 0.004), group("all", 9, 0.1, "thinking"), group("ja", ja, 0.004)}},
-      {"noise_floor", group("all", 0.002, 0.0001)}};
-  result["noise_floor"]["groups"] = {group("ja", 0.003, 0.0001)};
+       {group("all", f.all, 0.004), group("all", 9, 0.1, "thinking"), group("ja", f.ja, 0.004)}},
+      {"texts", Json::array()},
+      {"noise_floor", group("all", 1e-6, 1e-7)}};
+  result["noise_floor"]["groups"] = {group("ja", 2e-6, 1e-7)};
+  for (int i = 0; i < 24; ++i) {
+    const double base = 0.02 + 0.01 * i, factor = f.factor * (1 + (i % 3 - 1) * f.spread);
+    result["texts"].push_back({{"id", fmt::format("t{}", i)},
+                               {"lang", i % 2 == 0 ? "ja" : "en"},
+                               {"n_positions", 10 + i},
+                               {"kld", base * factor + (i == 7 ? f.outlier : 0)}});
+  }
   return {
       {"measurements",
        {{{"measure", "divergence"}, {"state", "measured"}, {"hash", "h"}, {"result", result}}}}};
 }
 
-TEST(Fidelity, ALargeSureGrowthWarnsAndNothingElse) {
-  const Fidelity f = compare_fidelity(measured(0.10, 0.10), measured(0.10, 0.15));
+TEST(Fidelity, ATypicalTextThatIsFurtherOffIsARegressionOfABuildOfTheSameSize) {
+  const Fidelity f = compare_fidelity(measured({.spread = 0}), measured({.factor = 1.4}));
   ASSERT_THAT(f.rows, SizeIs(2)) << "thinking and answers together only";
   EXPECT_EQ(f.reason, "");
-  EXPECT_EQ(f.rows[0].verdict, RowVerdict::kPass);
+  EXPECT_TRUE(f.same_size);
   EXPECT_EQ(f.rows[1].language, "ja");
-  EXPECT_NEAR(f.rows[1].difference->value, 0.05, 1e-12);
-  EXPECT_NEAR(*f.rows[1].difference->error, 0.004 * std::sqrt(2.0), 1e-12);
-  // R: 2 * pt(-0.05 / (0.004 * sqrt(2)), 39)
-  EXPECT_NEAR(f.rows[1].p, 7.4731375848865e-11, 1e-15);
-  EXPECT_EQ(f.rows[1].noise_floor, 0.003);
-  EXPECT_EQ(f.rows[1].verdict, RowVerdict::kWarn);
-  EXPECT_THAT(f.warnings, Contains(HasSubstr("fidelity in ja: mean KLD")));
+  EXPECT_EQ(f.rows[1].noise_floor, 2e-6);
+  // Of 24 factors 1.372, 1.4, 1.428, in turns: their geometric mean.
+  EXPECT_NEAR(f.rows[0].ratio->estimate, 1.3998133, 1e-5);
+  EXPECT_LT(f.rows[0].ratio->lo, 1.3998);
+  EXPECT_GT(f.rows[0].ratio->hi, 1.3998);
+  // Python: b = [0.02 + 0.01 * i ...]; d = [b * (k - 1) ...]; n = [10 + i ...] of 24 texts;
+  //   m = sum(n * d) / sum(n); r = [n * (d - m) / sum(n) ...]; (m, sqrt(sum(r ** 2) * 24 / 23))
+  EXPECT_NEAR(f.rows[0].difference->value, 0.0632186047, 1e-8);
+  EXPECT_NEAR(*f.rows[0].difference->error, 0.0056402813, 1e-8);
+  EXPECT_LT(f.rows[0].p, 1e-4);
+  EXPECT_EQ(f.rows[0].verdict, RowVerdict::kRegression);
+  EXPECT_THAT(f.regressions, Contains(HasSubstr("fidelity in ja: the typical text is 1.40 times")));
+  EXPECT_THAT(f.warnings, IsEmpty());
+  Verdict verdict;
+  verdict.state = VerdictState::kPass;
+  add_fidelity(verdict, f);
+  EXPECT_EQ(verdict.state, VerdictState::kRegression);
 }
 
-TEST(Fidelity, NeitherAnUnsureNorASmallNorANoisyGrowthWarns) {
-  EXPECT_THAT(compare_fidelity(measured(0.10, 0.10), measured(0.112, 0.10)).warnings, IsEmpty())
-      << "12 %, and p is 0.04";
-  EXPECT_THAT(compare_fidelity(measured(1.00, 1.00), measured(1.05, 1.05)).warnings, IsEmpty())
-      << "sure, and 5 %";
-  Json noisy = measured(0.15, 0.15);
-  noisy["measurements"][0]["result"]["noise_floor"] = group("all", 0.06, 0.001);
-  EXPECT_THAT(compare_fidelity(measured(0.10, 0.10), noisy).warnings, IsEmpty())
-      << "the base differs from itself by more";
-  EXPECT_THAT(compare_fidelity(measured(0.15, 0.15), measured(0.10, 0.10)).warnings, IsEmpty())
-      << "closer to the base";
+TEST(Fidelity, ASmallerBuildIsOnlyWarnedOf) {
+  const Fidelity f =
+      compare_fidelity(measured({.spread = 0}), measured({.factor = 1.4, .bytes = 0.9e6}));
+  EXPECT_FALSE(f.same_size);
+  EXPECT_EQ(f.rows[0].verdict, RowVerdict::kWarn);
+  EXPECT_THAT(f.warnings, Contains(HasSubstr("not of one size")));
+  EXPECT_THAT(f.regressions, IsEmpty());
+  EXPECT_TRUE(compare_fidelity(measured({}), measured({.bytes = 1.009e6})).same_size)
+      << "another allocation of the same bits";
+}
+
+TEST(Fidelity, BelowItsFloorAGrowthWarnsAndBelowATenthItIsNone) {
+  const auto of = [](double factor) {
+    return compare_fidelity(measured({.spread = 0}), measured({.factor = factor}));
+  };
+  EXPECT_EQ(of(1.15).rows[0].verdict, RowVerdict::kWarn);
+  EXPECT_THAT(of(1.15).regressions, IsEmpty());
+  EXPECT_EQ(of(1.07).rows[0].verdict, RowVerdict::kPass) << "sure, and 7 %";
+  EXPECT_EQ(of(0.5).rows[0].verdict, RowVerdict::kPass) << "closer to the base";
+}
+
+TEST(Fidelity, OneTextDecidesNothing) {
+  const Fidelity f =
+      compare_fidelity(measured({.spread = 0}), measured({.spread = 0.3, .outlier = 40}));
+  EXPECT_GT(f.rows[0].difference->value, 0.1);
+  EXPECT_EQ(f.rows[0].verdict, RowVerdict::kPass) << "a mean of one position is no drift";
+}
+
+TEST(Fidelity, BelowTheNoiseNothingGrows) {
+  Json base = measured(), candidate = measured();
+  for (Json* run : {&base, &candidate})
+    for (Json& text : (*run)["measurements"][0]["result"]["texts"])
+      text["kld"] = run == &base ? 0.0 : 1e-8;  // a hundredth of the noise floor
+  EXPECT_EQ(compare_fidelity(base, candidate).rows[0].verdict, RowVerdict::kPass);
+  for (Json& text : candidate["measurements"][0]["result"]["texts"]) text["kld"] = 1e-3;
+  EXPECT_EQ(compare_fidelity(base, candidate).rows[0].verdict, RowVerdict::kRegression)
+      << "the base itself, and what was it";
+}
+
+TEST(Fidelity, DecidesAloneWhereNothingWasAskedAndStaysDecidedWhereSomethingIsSuspected) {
+  const Fidelity worse = compare_fidelity(measured({.spread = 0}), measured({.factor = 1.4})),
+                 same = compare_fidelity(measured({}), measured({.spread = 0}));
+  const auto verdict_of = [](const Comparison& comparison, const Fidelity& fidelity) {
+    Verdict verdict;
+    verdict.state = VerdictState::kPass;
+    add_comparison(verdict, comparison, fidelity);
+    return verdict;
+  };
+  EXPECT_EQ(verdict_of({}, worse).state, VerdictState::kRegression);
+  EXPECT_EQ(verdict_of({}, same).state, VerdictState::kPass);
+  EXPECT_THAT(verdict_of({}, same).summary, HasSubstr("typical of 40 texts is 1.00 ["));
+  EXPECT_EQ(verdict_of({}, {}).state, VerdictState::kInvalid) << "nothing was compared";
+  Comparison suspected;
+  suspected.n_pairs = 100;
+  suspected.suspicions = {"sums/thinking: fell"};
+  EXPECT_EQ(verdict_of(suspected, same).state, VerdictState::kInvalid);
+  EXPECT_EQ(verdict_of(suspected, worse).state, VerdictState::kRegression);
 }
 
 TEST(Fidelity, SaysWhyItDoesNotJudge) {
-  const Json some = measured(0.1, 0.1), none = Json::object();
+  const Json some = measured(), none = Json::object();
   EXPECT_THAT(compare_fidelity(none, none).rows, IsEmpty());
   const Fidelity one = compare_fidelity(none, some);
   EXPECT_THAT(one.reason, HasSubstr("the baseline has no divergence"));
@@ -76,12 +149,15 @@ TEST(Fidelity, SaysWhyItDoesNotJudge) {
   EXPECT_FALSE(one.rows[0].base);
   EXPECT_EQ(one.rows[0].candidate->value, 0.1);
   EXPECT_FALSE(one.rows[0].difference);
-  EXPECT_THAT(compare_fidelity(some, measured(0.5, 0.5, "other")).reason, HasSubstr("bases"));
+  EXPECT_THAT(compare_fidelity(some, measured({.base = "other"})).reason, HasSubstr("bases"));
   Json suite = some, texts = some, captured = some;
   suite["measurements"][0]["hash"] = "i";
   EXPECT_THAT(compare_fidelity(some, suite).reason, HasSubstr("suites differ"));
-  texts["measurements"][0]["result"]["groups"][0]["n_positions"] = 80;
+  texts["measurements"][0]["result"]["texts"][3]["n_positions"] = 80;
   EXPECT_THAT(compare_fidelity(some, texts).reason, HasSubstr("different texts"));
+  texts["measurements"][0]["result"].erase("texts");
+  EXPECT_THAT(compare_fidelity(some, texts).reason,
+              HasSubstr("candidate was measured by an earlier"));
   captured["measurements"][0]["result"]["groups"][0]["kld_coarsening"] = nullptr;
   EXPECT_THAT(compare_fidelity(some, captured).reason, HasSubstr("lower bound"));
 }

@@ -235,9 +235,14 @@ std::string render_fidelity(const Json& fidelity, bool colour) {
     return e.at("error").is_null() ? value
                                    : fmt::format("{} ± {:.4f}", value, e.at("error").get<double>());
   };
+  const auto ratio = [](const Json& r) -> std::string {
+    if (r.is_null()) return "–";
+    return fmt::format("{:.2f} [{:.2f}, {:.2f}]", r.at("estimate").get<double>(),
+                       r.at("lo").get<double>(), r.at("hi").get<double>());
+  };
   Rows rows = {{soft("mean KLD to the base, nats"), soft("texts", true), soft("base", true),
-                soft("now", true), soft("difference", true), soft("noise floor", true),
-                soft("p (Holm)", true), soft("")}};
+                soft("now", true), soft("difference", true), soft("typical text × [95 %]", true),
+                soft("noise floor", true), soft("p (Holm)", true), soft("")}};
   for (const Json& r : fidelity.at("rows")) {
     const std::string verdict = verdict_of(r);
     const bool judged = !r.at("difference").is_null();
@@ -245,7 +250,8 @@ std::string render_fidelity(const Json& fidelity, bool colour) {
                     right(fmt::format("{}", r.at("n_texts").get<int>())),
                     right(figure(r.at("base"))),
                     right(figure(r.at("candidate"))),
-                    right(figure(r.at("difference")), ink_of(verdict)),
+                    right(figure(r.at("difference"))),
+                    right(ratio(r.at("ratio")), ink_of(verdict)),
                     right(r.at("noise_floor").is_null()
                               ? "–"
                               : fmt::format("{:.2g}", r.at("noise_floor").get<double>())),

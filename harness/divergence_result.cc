@@ -12,7 +12,9 @@ Json identity(const engine::Engine& e) {
           {"tokenizer", e.tokenizer().fingerprint()},
           {"backend", i.backend},
           {"kernel", i.kernel},
-          {"attention", i.attention}};
+          {"attention", i.attention},
+          {"active_bytes", i.active_bytes},
+          {"routed_bytes", i.routed_bytes}};
 }
 
 // `n` of them, the first of each of n equal parts.
@@ -56,6 +58,24 @@ Result<Json> worst_positions(const DivergenceBase& base, const text::Tokenizer& 
                    {"before", std::move(before)},
                    {"next", std::move(next)}});
   }
+  return out;
+}
+
+// Mean KLD of every text.
+Json texts_json(const DivergenceBase& base, const std::vector<ScoredPosition>& positions) {
+  std::vector<double> sum(base.texts.size());
+  std::vector<int> n(base.texts.size());
+  for (const ScoredPosition& p : positions) {
+    sum[static_cast<std::size_t>(p.text)] += p.d.kld;
+    ++n[static_cast<std::size_t>(p.text)];
+  }
+  Json out = Json::array();
+  for (std::size_t i = 0; i < base.texts.size(); ++i)
+    if (n[i] > 0)
+      out.push_back({{"id", base.texts[i].id},
+                     {"lang", base.texts[i].lang},
+                     {"n_positions", n[i]},
+                     {"kld", sum[i] / n[i]}});
   return out;
 }
 
@@ -113,7 +133,8 @@ Result<Json> divergence_result(const DivergenceBase& base, const engine::Engine&
   Json out = {{"base", base.model},
               {"candidate", identity(candidate)},
               {"noise_floor", base.noise_floor},
-              {"groups", groups_json(summarise(positions))}};
+              {"groups", groups_json(summarise(positions))},
+              {"texts", texts_json(base, positions)}};
   ASSAY_TRY(out["worst"], worst_positions(base, candidate.tokenizer(), positions));
   return out;
 }

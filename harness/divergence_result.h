@@ -28,8 +28,8 @@ Result<Json> noise_floor(const engine::Engine& base, const engine::Engine& again
                          const TextHook& on_text = {}, const std::stop_token& stop = {});
 
 // {"base", "candidate": who they are, "noise_floor": null if it was not measured, "groups": every
-// DivergenceSummary, all × all first, "worst": the positions furthest apart, and what was being
-// said there}.
+// DivergenceSummary, all × all first, "texts": mean KLD of each, "worst": the positions furthest
+// apart, and what was being said there}.
 Result<Json> divergence_result(const DivergenceBase& base, const engine::Engine& candidate,
                                const std::vector<ScoredPosition>& positions);
 

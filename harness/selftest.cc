@@ -6,6 +6,7 @@
 #include <map>
 
 #include "harness/compare.h"
+#include "harness/compare_fidelity.h"
 
 namespace assay::harness {
 namespace {
@@ -47,7 +48,7 @@ struct Judged {
 
 Judged judge_pair(const Plan& plan, const CompareRules& rules, std::span<const Sample> base,
                   std::span<const Sample> candidate, const Confirmation* second = nullptr,
-                  const Comparison* first = nullptr) {
+                  const Comparison* first = nullptr, const Fidelity& fidelity = {}) {
   Judged out;
   out.verdict = judge(plan, candidate);
   const Json same = {{"status", "complete"}, {"plan", plan.to_json()}};
@@ -55,7 +56,11 @@ Judged judge_pair(const Plan& plan, const CompareRules& rules, std::span<const S
   Comparison compared;
   if (reason.empty()) compared = first ? *first : compare(base, candidate, rules);
   if (second) compared = settled(std::move(compared), *second);
-  add_comparison(out.verdict, compared, reason, second ? *second : Confirmation{});
+  if (reason.empty()) {
+    add_comparison(out.verdict, compared, fidelity, second ? *second : Confirmation{});
+  } else {
+    add_comparison(out.verdict, {}, reason);
+  }
   out.why = reasons(out.verdict, compared, reason);
   return out;
 }
@@ -113,6 +118,41 @@ int samples_needed(const Plan& plan, const CompareRules& rules, std::span<const 
   return needed;
 }
 
+// Of the divergence on the first `n` of the texts in a spread order, all of them if n is too many.
+Fidelity fidelity_on(const Json& base, const Json& candidate, std::size_t n) {
+  Json runs[] = {{{"measurements", base}}, {{"measurements", candidate}}};
+  for (Json& run : runs)
+    for (Json& measurement : run["measurements"]) {
+      Json& texts = measurement["result"]["texts"];
+      Json some = Json::array();
+      for (std::size_t i = 0; i < std::min(n, texts.size()); ++i)
+        some.push_back(texts[i * texts.size() / std::min(n, texts.size())]);
+      texts = std::move(some);
+    }
+  return compare_fidelity(runs[0], runs[1]);
+}
+
+// The fewest texts at and above which every number of them shows it; `n_texts` do.
+int texts_needed(const Json& base, const Json& candidate, int n_texts) {
+  int n = n_texts;
+  while (n > 1 &&
+         !fidelity_on(base, candidate, static_cast<std::size_t>(n - 1)).regressions.empty())
+    --n;
+  return n;
+}
+
+// What the divergence has against the run.
+std::string divergence_reason(const Fidelity& fidelity) {
+  std::vector<std::string> languages;
+  double largest = 0;
+  for (const FidelityRow& row : fidelity.rows) {
+    if (row.verdict != RowVerdict::kRegression) continue;
+    languages.push_back(row.language);
+    largest = std::max(largest, row.ratio->estimate);
+  }
+  return fmt::format("divergence ({}) × {:.3g}", fmt::join(languages, ", "), largest);
+}
+
 }  // namespace
 
 std::vector<std::size_t> spread_order(const Plan& plan) {
@@ -149,8 +189,18 @@ Detection detect(const SelftestFault& fault, const Plan& plan, std::span<const S
   const Comparison first = compare(base, run.samples, rules);
   const Confirmation second = confirm(first, run.base_again, run.candidate_again);
   const bool has_second = !run.candidate_again.empty();
+  Fidelity fidelity;
+  if (!run.measurements.empty() && !run.base_measurements.empty()) {
+    d.n_texts = static_cast<int>(run.measurements[0].at("result").at("texts").size());
+    fidelity =
+        fidelity_on(run.base_measurements, run.measurements, static_cast<std::size_t>(d.n_texts));
+  }
   Judged judged =
-      judge_pair(plan, rules, base, run.samples, has_second ? &second : nullptr, &first);
+      judge_pair(plan, rules, base, run.samples, has_second ? &second : nullptr, &first, fidelity);
+  if (!fidelity.regressions.empty()) {
+    judged.why.push_back(divergence_reason(fidelity));
+    d.n_texts_needed = texts_needed(run.base_measurements, run.measurements, d.n_texts);
+  }
   add_goldens(judged.verdict, run.goldens);
   for (const GoldenCheck& check : run.goldens)
     if (check.diverged())
@@ -159,11 +209,17 @@ Detection detect(const SelftestFault& fault, const Plan& plan, std::span<const S
   d.state = name_of(judged.verdict.state);
   d.by = std::move(judged.why);
   if (!d.caught()) return d;
-  // Seen by a golden alone, it needed the whole run.
-  d.n_needed = is_seen_in({plan, {base.begin(), base.end()}, run.samples}, rules)
-                   ? samples_needed(plan, rules, base, run.samples)
-                   : d.n_samples;
-  d.minutes_needed = d.minutes * d.n_needed / std::max(1, d.n_samples);
+  // What reading the texts took is no part of asking.
+  const double asking = (run.wall_s - run.divergence_wall_s) / 60;
+  if (is_seen_in({plan, {base.begin(), base.end()}, run.samples}, rules)) {
+    d.n_needed = samples_needed(plan, rules, base, run.samples);
+  } else if (d.n_texts_needed > 0) {  // seen by the divergence, nothing need be asked
+    d.minutes_needed = run.divergence_wall_s / 60 * d.n_texts_needed / d.n_texts;
+    return d;
+  } else {  // by a golden alone, it needed the whole run
+    d.n_needed = d.n_samples;
+  }
+  d.minutes_needed = asking * d.n_needed / std::max(1, d.n_samples);
   return d;
 }
 
@@ -253,10 +309,13 @@ Result<Night> parse_night(const Json& json, std::string_view where) {
 }
 
 Json to_json(const Detection& d) {
-  return {{"fault", d.fault},       {"what", d.what},       {"strength", d.strength},
-          {"build", d.build},       {"strong", d.strong},   {"caught", d.caught()},
-          {"state", d.state},       {"by", d.by},           {"n_samples", d.n_samples},
-          {"n_needed", d.n_needed}, {"minutes", d.minutes}, {"minutes_needed", d.minutes_needed}};
+  return {{"fault", d.fault},         {"what", d.what},
+          {"strength", d.strength},   {"build", d.build},
+          {"strong", d.strong},       {"caught", d.caught()},
+          {"state", d.state},         {"by", d.by},
+          {"n_samples", d.n_samples}, {"n_needed", d.n_needed},
+          {"n_texts", d.n_texts},     {"n_texts_needed", d.n_texts_needed},
+          {"minutes", d.minutes},     {"minutes_needed", d.minutes_needed}};
 }
 
 Result<Detection> parse_detection(const Json& json, std::string_view where) {
@@ -271,6 +330,8 @@ Result<Detection> parse_detection(const Json& json, std::string_view where) {
     json.at("by").get_to(d.by);
     json.at("n_samples").get_to(d.n_samples);
     json.at("n_needed").get_to(d.n_needed);
+    d.n_texts = json.value("n_texts", 0);
+    d.n_texts_needed = json.value("n_texts_needed", 0);
     json.at("minutes").get_to(d.minutes);
     json.at("minutes_needed").get_to(d.minutes_needed);
   } catch (const Json::exception& error) {

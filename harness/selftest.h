@@ -24,7 +24,10 @@ struct FaultRun {
   std::vector<Sample> samples;  // in plan order
   std::vector<Sample> base_again, candidate_again;  // the second stage, where it was needed
   std::vector<GoldenCheck> goldens;  // of exactly this model: there are none where files changed
-  double wall_s = 0;
+  // How far the healthy model and this one are from the bf16 model, as run.json's "measurements"
+  // have it; null: not measured.
+  Json base_measurements, measurements;
+  double wall_s = 0, divergence_wall_s = 0;  // the second is part of the first
 };
 
 struct Detection {
@@ -34,6 +37,8 @@ struct Detection {
   std::vector<std::string> by;  // what caught it, most telling first
   int n_samples = 0;            // asked
   int n_needed = 0;             // samples of a smaller run that would still have caught it; 0: none
+  int n_texts = 0;              // read for the divergence
+  int n_texts_needed = 0;  // of fewer texts that would have shown it; 0: the divergence did not
   double minutes = 0, minutes_needed = 0;  // by the clock, on the machine of the run
   // A run that is not valid for a reason that a healthy one has too (too few samples) is no catch.
   bool caught() const {

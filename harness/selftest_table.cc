@@ -26,7 +26,9 @@ std::string reasons_of(const Detection& d) {
 
 std::string needed_of(const Detection& d) {
   if (d.state == "refused") return "0";
-  return d.caught() ? std::to_string(d.n_needed) : "–";
+  if (!d.caught()) return fmt::format("– of {}", d.n_samples);
+  if (d.n_needed == 0) return fmt::format("{} texts", d.n_texts_needed);
+  return fmt::format("{} of {}", d.n_needed, d.n_samples);
 }
 
 std::string minutes_of(const Detection& d) {
@@ -46,9 +48,8 @@ std::string escaped(std::string text) {  // for a cell of a Markdown table
 std::string selftest_table(std::span<const Detection> detections) {
   std::string out;
   for (const Detection& d : detections)
-    out += fmt::format("  {:<24} {:<5} {:<7} {:<11} {:>4} of {:>4}  {}\n", d.fault, d.build,
-                       d.strong ? "strong" : "weak", outcome_of(d), needed_of(d), d.n_samples,
-                       reasons_of(d));
+    out += fmt::format("  {:<24} {:<5} {:<7} {:<11} {:>11}  {}\n", d.fault, d.build,
+                       d.strong ? "strong" : "weak", outcome_of(d), needed_of(d), reasons_of(d));
   const auto n_strong = std::count_if(detections.begin(), detections.end(),
                                       [](const Detection& d) { return d.strong; });
   const auto n_caught = std::count_if(detections.begin(), detections.end(),
@@ -65,9 +66,9 @@ std::string selftest_markdown(std::span<const Detection> detections) {
       "| fault | strength | build | must be caught | ended in | cases needed | minutes | by |\n"
       "| --- | --- | --- | --- | --- | ---: | ---: | --- |\n";
   for (const Detection& d : detections)
-    out += fmt::format("| {} | {} | {} | {} | {} | {} of {} | {} | {} |\n", escaped(d.what),
+    out += fmt::format("| {} | {} | {} | {} | {} | {} | {} | {} |\n", escaped(d.what),
                        escaped(d.strength), d.build, d.strong ? "yes" : "no", outcome_of(d),
-                       needed_of(d), d.n_samples, minutes_of(d), escaped(reasons_of(d)));
+                       needed_of(d), minutes_of(d), escaped(reasons_of(d)));
   return out;
 }
 

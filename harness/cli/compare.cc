@@ -181,9 +181,8 @@ Result<int> judge_two(const RunFolder& base, const RunFolder& candidate, const O
   Verdict verdict;
   verdict.state = VerdictState::kPass;
   if (speed) add_speed(verdict, *speed);
-  add_comparison(verdict, compared, "", second,
+  add_comparison(verdict, compared, fidelity, second,
                  {shell_quoted(base.folder), shell_quoted(candidate.folder)});
-  for (const std::string& s : fidelity.warnings) add_finding(verdict, VerdictState::kWarn, s);
 
   Json comparison = to_json(compared, token_text(candidate));
   comparison["baseline"] = base.describe();

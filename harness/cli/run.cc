@@ -84,15 +84,14 @@ void add_baseline(Verdict& verdict, RunExtras& extras, const Plan& plan, const R
   if (!reason.empty()) return add_comparison(verdict, {}, reason);
   const Comparison compared =
       compare(baseline.samples, result.samples, rules_of(baseline.run, own));
-  add_comparison(verdict, compared, "", {},
+  const Fidelity fidelity = compare_fidelity(baseline.run, own);
+  add_comparison(verdict, compared, fidelity, {},
                  {shell_quoted(baseline.folder), shell_quoted(record.folder().string())});
   extras.comparison = to_json(compared, [&](int id) {
     const int one[] = {id};
     return target.engine().tokenizer().decode(one).value_or("?");
   });
   extras.comparison["baseline"] = baseline.describe();
-  const Fidelity fidelity = compare_fidelity(baseline.run, own);
-  for (const std::string& s : fidelity.warnings) add_finding(verdict, VerdictState::kWarn, s);
   if (!fidelity.rows.empty()) extras.comparison["fidelity"] = to_json(fidelity);
 }
 

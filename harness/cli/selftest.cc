@@ -73,6 +73,17 @@ class Steps {
   Clock::time_point start_ = Clock::now();
 };
 
+// The divergence suite of the folder, if it has one and that the profile.
+Result<std::optional<DivergenceSuite>> divergence_suite(const Options& o, Profile profile) {
+  const std::vector<std::string> all = {"all"};
+  ASSAY_TRY(FoundSuites found, find_suites(all, o.suites));
+  for (MeasureSuite& suite : found.measures)
+    if (auto* divergence = std::get_if<DivergenceSuite>(&suite);
+        divergence && divergence->profiles.contains(profile))
+      return std::move(*divergence);
+  return std::nullopt;
+}
+
 // All suites of the profile that need nothing of the user, and the sampled arm of suite thinking
 // even where the profile leaves it out: a greedy run sees nothing of a sampler.
 Result<Plan> detection_plan(const Options& o, const Profile profile) {
@@ -122,6 +133,7 @@ class Selftest {
 
   Result<int> run(const std::vector<SelftestFault>& faults) {
     ASSAY_TRY(plan_, detection_plan(o_, profile_));
+    ASSAY_TRY(divergence_, divergence_suite(o_, profile_));
     ASSAY_TRY_VOID(begin(faults));
     Steps fault_steps("fault", static_cast<int>(faults.size()));
     for (std::size_t i = 0; i < faults.size() && !stopped(); ++i)
@@ -193,6 +205,24 @@ class Selftest {
     return kept;
   }
 
+  // Of the healthy model; empty: there is no such suite. None: interrupted.
+  Result<std::optional<Json>> healthy_divergence(bool quantised) {
+    auto& kept = healthy_divergence_[quantised ? 1 : 0];
+    if (!kept) {
+      ASSAY_TRY(EngineTarget* const target, lab_.healthy(quantised));
+      ASSAY_TRY(kept, diverge(*target));
+    }
+    return kept;
+  }
+
+  Result<std::optional<Json>> diverge(EngineTarget& target) {
+    if (!divergence_) return Json::array();
+    // All texts: they cost seconds, and a plan of whatever profile needs them as much.
+    const DivergenceSettings settings = {
+        .limit = o_.limit, .n_noise_texts = divergence_->profiles.at(profile_).n_noise_texts};
+    return lab_.diverge(*divergence_, settings, target);
+  }
+
   static Lab::Texts usage_texts(const std::vector<Sample>& samples) {
     Lab::Texts texts;
     for (const Sample& s : samples) {
@@ -218,8 +248,11 @@ class Selftest {
     steps.begin(number, fault.name);
     ASSAY_TRY(const Answers base, healthy_run(fault.quantised));
     if (!base) return {};
-    const auto start = Clock::now();
     FaultRun run;
+    ASSAY_TRY(auto base_divergence, healthy_divergence(fault.quantised));
+    if (!base_divergence) return {};
+    run.base_measurements = *std::move(base_divergence);
+    const auto start = Clock::now();
     ASSAY_TRY(const std::string model, lab_.plant(fault, usage_texts(*base)));
     auto target = lab_.load(model, fault.engine);
     if (!target) {
@@ -237,6 +270,12 @@ class Selftest {
       ASSAY_TRY(auto goldens, lab_.check_goldens(plan_, **target));
       if (!goldens) return {};
       run.goldens = *std::move(goldens);
+      const auto before = Clock::now();
+      auto measured = diverge(**target);
+      if (measured && !*measured) return {};
+      // Where nothing can be measured (NaN, another tokenizer) the other checks speak.
+      run.measurements = measured ? **std::move(measured) : Json::array();
+      run.divergence_wall_s = seconds_since(before);
     }
     lab_.discard(fault);
     run.wall_s = seconds_since(start);
@@ -343,6 +382,8 @@ class Selftest {
   Plan plan_;
   Json head_;
   Answers healthy_[2];
+  std::optional<DivergenceSuite> divergence_;
+  std::optional<Json> healthy_divergence_[2];
   std::vector<Detection> detections_;
   std::vector<Night> nights_;
 };

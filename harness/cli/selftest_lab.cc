@@ -11,6 +11,8 @@
 #include "harness/cli/command_line.h"
 #include "harness/cli/engine_flags.h"
 #include "harness/cli/progress.h"
+#include "harness/divergence_suite_run.h"
+#include "harness/measurement.h"
 #include "harness/metrics.h"
 #include "harness/provenance.h"
 #include "harness/record.h"
@@ -208,6 +210,29 @@ Result<Answers> Lab::ask(const Plan& plan, EngineTarget& target, const fs::path&
                                std::move(metrics),
                                {{"wall_s", result.wall_s}, {"n_tokens", result.n_tokens}}));
   return std::move(result.samples);
+}
+
+Result<std::optional<Json>> Lab::diverge(const DivergenceSuite& suite,
+                                         const DivergenceSettings& settings, EngineTarget& target) {
+  ASSAY_TRY(EngineTarget* const base, healthy(false));
+  if (!reference_) {
+    EngineFlags flags;
+    flags.model = healthy_dir(false);
+    flags.backend = "reference";
+    flags.n_threads = 1;
+    ASSAY_TRY(reference_, load_engine(flags));
+  }
+  std::stop_source stop;
+  ASSAY_TRY(auto result,
+            run_divergence(
+                suite, settings, {.loaded = &base->engine(), .loaded_again = &*reference_},
+                target.engine(), options_.threads,
+                [&](int, int) {
+                  if (options_.interrupted()) stop.request_stop();
+                },
+                stop.get_token()));
+  if (!result) return std::nullopt;
+  return Json::array({to_json(Measurement{suite.head, "", *std::move(result), 0})});
 }
 
 Result<std::optional<std::vector<GoldenCheck>>> Lab::check_goldens(const Plan& plan,

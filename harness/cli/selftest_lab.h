@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "base/result.h"
+#include "harness/divergence_suite.h"
 #include "harness/engine_target.h"
 #include "harness/golden_check.h"
 #include "harness/plan.h"
@@ -55,6 +57,12 @@ class Lab {
   Result<Answers> ask(const harness::Plan& plan, harness::EngineTarget& target,
                       const fs::path& folder);
 
+  // How far `target` is from the healthy bf16 model on the suite's texts, as run.json's
+  // "measurements" have it; none: interrupted.
+  Result<std::optional<Json>> diverge(const harness::DivergenceSuite& suite,
+                                      const harness::DivergenceSettings& settings,
+                                      harness::EngineTarget& target);
+
   // The model's own goldens, as far as the plan asks what they hold; none: interrupted.
   Result<std::optional<std::vector<harness::GoldenCheck>>> check_goldens(
       const harness::Plan& plan, harness::EngineTarget& target) const;
@@ -62,6 +70,7 @@ class Lab {
  private:
   LabOptions options_;
   std::unique_ptr<harness::EngineTarget> healthy_[2];
+  std::optional<engine::Engine> reference_;  // the healthy bf16 model's scalar arithmetic
 };
 
 }  // namespace assay::cli
