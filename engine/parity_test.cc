@@ -1,7 +1,9 @@
 // The engine against Hugging Face transformers, float32 (golden/micro-glm/oracle).
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <iostream>
+#include <string>
 
 #include "base/check.h"
 #include "engine/oracle_parity.h"
@@ -9,22 +11,32 @@
 namespace assay::engine {
 namespace {
 
-// What one executable checks: unit tests take the short records, the slow tests the long ones (or
-// all on the reference backend, which is some hundred times slower). `build` is the bf16 model or a
-// quantised one, which transformers was given expanded by decode_vq.py; `logits` what it said.
+// What one run checks, by its environment (engine/CMakeLists.txt): unit tests take the short
+// records, the slow tests the long ones (or all on the reference backend, which is some hundred
+// times slower). `build` is the bf16 model or a quantised one, which transformers was given
+// expanded by decode_vq.py; `logits` what it said.
 struct Part {
-  const char *build, *logits, *backend;
+  std::string build, logits, backend;
   double bound;
   int min_tokens, max_tokens;
 };
 
-Part part() {
-  return {ASSAY_PARITY_BUILD, ASSAY_PARITY_LOGITS,     ASSAY_PARITY_BACKEND,
-          ASSAY_PARITY_BOUND, ASSAY_PARITY_MIN_TOKENS, ASSAY_PARITY_MAX_TOKENS};
+const Part& part() {
+  const auto of = [](const char* name, const char* otherwise) {
+    const char* set = std::getenv(name);
+    return std::string(set == nullptr ? otherwise : set);
+  };
+  static const Part kPart = {of("ASSAY_PARITY_BUILD", "model"),
+                             of("ASSAY_PARITY_LOGITS", "logits.json.gz"),
+                             of("ASSAY_PARITY_BACKEND", "cpu"),
+                             std::stod(of("ASSAY_PARITY_BOUND", "2e-3")),
+                             std::stoi(of("ASSAY_PARITY_MIN_TOKENS", "0")),
+                             std::stoi(of("ASSAY_PARITY_MAX_TOKENS", "400"))};
+  return kPart;
 }
 
 Engine load(Attention attention) {
-  auto engine = Engine::load(micro_glm_dir(part().build),
+  auto engine = Engine::load(micro_glm_dir(part().build.c_str()),
                              {.backend = part().backend, .attention = attention});
   CHECK(engine.has_value()) << engine.error().message;
   return *std::move(engine);
@@ -34,8 +46,8 @@ Engine load(Attention attention) {
 class OracleParity : public testing::Test {
  protected:
   void SetUp() override {
-    if (std::string_view(part().backend) != "cuda") return;
-    const auto engine = Engine::load(micro_glm_dir(part().build), {.backend = "cuda"});
+    if (part().backend != "cuda") return;
+    const auto engine = Engine::load(micro_glm_dir(part().build.c_str()), {.backend = "cuda"});
     if (!engine && engine.error().message.starts_with("no CUDA device here"))
       GTEST_SKIP() << engine.error().message << ". This test shows nothing without one.";
   }
@@ -54,7 +66,7 @@ void expect_parity(const std::vector<RecordParity>& rows) {
 }
 
 TEST_F(OracleParity, LogitsAgreeAtEveryListedPosition) {
-  const Json records = oracle(part().logits)["records"];
+  const Json records = oracle(part().logits.c_str())["records"];
   std::vector<RecordParity> rows;
   for (const auto attention : {Attention::kDense, Attention::kSparse}) {
     Engine engine = load(attention);

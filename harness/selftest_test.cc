@@ -152,6 +152,52 @@ TEST(SelftestDetect, AGateCatchesAWreckInFewCases) {
   EXPECT_LE(d.n_needed, 16);
 }
 
+// A divergence in which every text is `factor` times as far from the base as `kld`.
+Json divergence(double factor) {
+  const Json mean = {{"value", 0.01 * factor}, {"error", 0.001}};
+  Json result = {{"base", {{"fingerprint", "b"}}},
+                 {"candidate", {{"active_bytes", 1000}, {"routed_bytes", 1000}}},
+                 {"noise_floor", nullptr},
+                 {"groups",
+                  {{{"lang", "all"},
+                    {"part", "all"},
+                    {"n_texts", 40},
+                    {"kld_coarsening", 0.0},
+                    {"kld", {{"mean", mean}}}}}},
+                 {"texts", Json::array()}};
+  for (int i = 0; i < 40; ++i)
+    result["texts"].push_back({{"id", fmt::format("t{}", i)},
+                               {"lang", "en"},
+                               {"n_positions", 10},
+                               {"kld", 0.01 * factor * (1 + i % 7)}});
+  return Json::array(
+      {{{"measure", "divergence"}, {"state", "measured"}, {"hash", "h"}, {"result", result}}});
+}
+
+// No answer changed; every distribution did.
+TEST(SelftestDetect, TheDivergenceCatchesWhatNoAnswerShows) {
+  const Plan plan = wide_plan();
+  FaultRun run;
+  run.samples = healthy(plan);
+  run.wall_s = 120;
+  run.divergence_wall_s = 12;
+  run.base_measurements = divergence(1);
+  run.measurements = divergence(1.4);
+  const Detection d = detect(fault_named("expert-swap"), plan, healthy(plan), run);
+  EXPECT_EQ(d.state, "regression");
+  EXPECT_THAT(d.by, ElementsAre("divergence (all) × 1.4"));
+  EXPECT_EQ(d.n_needed, 0) << "nothing need be asked";
+  EXPECT_EQ(d.n_texts, 40);
+  // Wilcoxon's p of n equal signs is 2^(1 - n) where no two ranks tie, below 0.01 from 8 on.
+  EXPECT_GE(d.n_texts_needed, 8);
+  EXPECT_LT(d.n_texts_needed, 14);
+  EXPECT_DOUBLE_EQ(d.minutes_needed, 0.2 * d.n_texts_needed / 40);
+  EXPECT_THAT(selftest_table(std::vector{d}), HasSubstr(fmt::format("{} texts", d.n_texts_needed)));
+
+  run.measurements = divergence(1.2);
+  EXPECT_EQ(detect(fault_named("expert-swap"), plan, healthy(plan), run).state, "warn");
+}
+
 TEST(SelftestDetect, WhatIsSuspectedInDrawsIsInvalidUntilItIsDrawnAgain) {
   const Plan plan = wide_plan();
   FaultRun run;
