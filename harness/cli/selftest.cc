@@ -287,11 +287,14 @@ class Selftest {
     return {};
   }
 
-  // What is suspected in sampled arms is asked again, of both. False: interrupted.
+  // What is suspected in sampled arms is asked again, of both, unless the run is a regression
+  // already: a wreck's replies are as long as they may be. False: interrupted.
   Result<bool> second_stage(const SelftestFault& fault, const std::vector<Sample>& base,
                             EngineTarget& target, const fs::path& folder, FaultRun& run) {
     const Comparison first = compare(base, run.samples, rules_of(plan_));
-    if (!first.needs_confirmation()) return true;
+    const bool is_decided =
+        !first.regressions.empty() || judge(plan_, run.samples).state == VerdictState::kRegression;
+    if (is_decided || !first.needs_confirmation()) return true;
     const Plan again = confirmation_plan(plan_, confirm_keys(first, base, run.samples));
     if (again.items.empty()) return true;
     ASSAY_TRY(EngineTarget* const healthy, lab_.healthy(fault.quantised));
