@@ -268,11 +268,41 @@ Comparison compare(std::span<const Sample> base, std::span<const Sample> candida
   return out;
 }
 
+namespace {
+
+// Which suite, and in what.
+std::string suites_differ(const Json& base, const Json& candidate) {
+  const auto named = [](const Json& suites, const Json& name) {
+    return std::find_if(suites.begin(), suites.end(),
+                        [&](const Json& s) { return s.at("name") == name; });
+  };
+  for (const Json& suite : candidate) {
+    const auto was = named(base, suite.at("name"));
+    const std::string name = suite.at("name").get<std::string>();
+    if (was == base.end()) return fmt::format("the baseline was not asked suite {}", name);
+    for (const auto& [key, value] : suite.items())
+      if (was->value(key, Json()) != value)
+        return fmt::format(
+            "the baseline was asked another suite {}: its \"{}\" is {}, here {}. Run the baseline "
+            "again",
+            name, key, was->value(key, Json()).dump().substr(0, 80), value.dump().substr(0, 80));
+  }
+  for (const Json& suite : base)
+    if (named(candidate, suite.at("name")) == candidate.end())
+      return fmt::format("the baseline was also asked suite {}, this run was not",
+                         suite.at("name").get<std::string>());
+  return "the baseline was asked the suites in another order";
+}
+
+}  // namespace
+
 std::string not_comparable(const Json& base_run, const Json& candidate_run,
                            std::span<const Sample> base, std::span<const Sample> candidate) {
   if (const std::string status = base_run.value("status", ""); status != "complete")
     return fmt::format("the baseline's status is \"{}\": finish it with --resume first", status);
   const Json &b = base_run.at("plan"), &c = candidate_run.at("plan");
+  if (b.contains("suites") && c.contains("suites") && b.at("suites") != c.at("suites"))
+    return suites_differ(b.at("suites"), c.at("suites"));
   for (const auto& [key, value] : c.items())
     if (!b.contains(key) || b.at(key) != value)
       return fmt::format(

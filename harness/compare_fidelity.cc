@@ -110,7 +110,10 @@ void set_against(FidelityRow& row, const Json& base_texts, const Json& candidate
   const double ratio = std::exp(typical.mean.estimate);
   row.ratio = typical.known ? Interval{ratio, std::exp(typical.mean.lo), std::exp(typical.mean.hi)}
                             : Interval{ratio, ratio, ratio};
-  row.p = wilcoxon_signed_rank(log_ratio).p;
+  const SignedRank test = wilcoxon_signed_rank(log_ratio);
+  row.p = test.p;
+  // Texts without a difference say nothing, but might have: any n texts can give 2^(1 - n).
+  row.least_p = std::min(test.least_p, std::exp2(1 - n_texts));
 }
 
 std::string sentence(const FidelityRow& row) {
@@ -122,13 +125,33 @@ std::string sentence(const FidelityRow& row) {
 }
 
 void judge(Fidelity& out) {
+  // The most rows k of which each could reach kAlpha / k: they are the family.
+  const auto n_able = [&](std::ptrdiff_t k) {
+    return std::count_if(out.rows.begin(), out.rows.end(), [&](const FidelityRow& row) {
+      return row.ratio && row.least_p < kAlpha / static_cast<double>(k);
+    });
+  };
+  std::ptrdiff_t k = 1;
+  while (n_able(k) > k) ++k;
   std::vector<double> p;
-  for (const FidelityRow& row : out.rows) p.push_back(row.p);
+  for (FidelityRow& row : out.rows) {
+    row.can_tell = row.ratio && row.least_p < kAlpha / static_cast<double>(k);
+    if (row.can_tell) p.push_back(row.p);
+  }
   const std::vector<double> adjusted = holm(p);
-  for (std::size_t i = 0; i < out.rows.size(); ++i) {
-    FidelityRow& row = out.rows[i];
-    row.p_holm = adjusted[i];
-    if (!row.ratio || row.p_holm >= kAlpha || row.ratio->estimate < kFidelityWarns) continue;
+  std::size_t next = 0;
+  for (FidelityRow& row : out.rows) {
+    if (!row.can_tell) continue;
+    row.p_holm = adjusted[next++];
+    row.would_show = kFidelityFloor;
+    if (row.ratio->hi > row.ratio->estimate) {
+      const double n = row.n_texts - 1;
+      const double error =
+          std::log(row.ratio->hi / row.ratio->estimate) / student_t_quantile(0.95, n);
+      const double level = 1 - kAlpha / static_cast<double>(k);
+      row.would_show = std::max(kFidelityFloor, std::exp(student_t_quantile(level, n) * error));
+    }
+    if (row.p_holm >= kAlpha || row.ratio->estimate < kFidelityWarns) continue;
     const bool far = row.ratio->estimate >= kFidelityFloor;
     row.verdict = far && out.same_size ? RowVerdict::kRegression : RowVerdict::kWarn;
     if (row.verdict == RowVerdict::kRegression) {
@@ -183,9 +206,17 @@ void add_comparison(Verdict& verdict, const Comparison& comparison, const Fideli
   const FidelityRow& all = fidelity.rows.front();
   verdict.summary += fmt::format(
       "{}Against the baseline the typical of {} texts is {:.2f} [{:.2f}, {:.2f}] times as far from "
-      "the base.",
+      "the base",
       verdict.summary.empty() ? "" : " ", all.n_texts, all.ratio->estimate, all.ratio->lo,
       all.ratio->hi);
+  if (!all.can_tell) {
+    verdict.summary += "; with so few texts no distance could have shown.";
+    return add_finding(verdict, VerdictState::kInvalid,
+                       "too few texts for a comparison: ask more (--profile)");
+  }
+  verdict.summary += fidelity.same_size
+                         ? fmt::format("; {:.2f} times would have been called.", *all.would_show)
+                         : "; builds of unequal size are only warned of.";
 }
 
 Json to_json(const Fidelity& fidelity) {
@@ -205,6 +236,8 @@ Json to_json(const Fidelity& fidelity) {
          {"ratio",
           r.ratio ? Json{{"estimate", r.ratio->estimate}, {"lo", r.ratio->lo}, {"hi", r.ratio->hi}}
                   : Json()},
+         {"can_tell", r.can_tell},
+         {"would_show", r.would_show ? Json(*r.would_show) : Json()},
          {"p", r.p},
          {"p_holm", r.p_holm},
          {"verdict", name_of(r.verdict)}});

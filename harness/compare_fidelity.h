@@ -27,6 +27,10 @@ struct FidelityRow {
   std::optional<Estimate> difference;
   std::optional<Interval> ratio;
   double p = 1, p_holm = 1;  // Wilcoxon's signed-rank test of the ratios' logarithms
+  double least_p = 1;        // that so many texts could have given
+  bool can_tell = false;     // least_p, adjusted, is below kAlpha: else the row can accuse nobody
+  // The smallest ratio that would have been a regression, from how the texts differ here.
+  std::optional<double> would_show;
   RowVerdict verdict = RowVerdict::kPass;
 };
 
@@ -38,9 +42,11 @@ struct Fidelity {
   std::vector<std::string> warnings, regressions;
 };
 
-// A row warns if its adjusted p is below kAlpha and the typical text is kFidelityWarns times as far
-// from the base. From kFidelityFloor on it is a regression if the two builds are of one size:
-// a smaller one is further off by its making, and whether that matters is what the suites ask.
+// Rows of so few texts that no p could be small enough are left out and cost the others nothing
+// (Tarone 1990). A row warns if its adjusted p is below kAlpha and the typical text is
+// kFidelityWarns times as far from the base. From kFidelityFloor on it is a regression if the two
+// builds are of one size: a smaller one is further off by its making, and whether that matters is
+// what the suites ask.
 inline constexpr double kFidelityWarns = 1.10, kFidelityFloor = 1.25, kSameSize = 0.01;
 Fidelity compare_fidelity(const Json& base_run, const Json& candidate_run);
 

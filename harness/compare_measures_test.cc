@@ -102,6 +102,26 @@ TEST(Fidelity, BelowItsFloorAGrowthWarnsAndBelowATenthItIsNone) {
   EXPECT_EQ(of(0.5).rows[0].verdict, RowVerdict::kPass) << "closer to the base";
 }
 
+TEST(Fidelity, SaysWhatWouldHaveShownAndWhereNothingCould) {
+  const Fidelity same = compare_fidelity(measured({.spread = 0}), measured({}));
+  EXPECT_EQ(same.rows[0].verdict, RowVerdict::kPass);
+  EXPECT_TRUE(same.rows[0].can_tell);
+  EXPECT_EQ(same.rows[0].would_show, kFidelityFloor) << "texts that hardly differ: the floor";
+  const Fidelity wide = compare_fidelity(measured({.spread = 0}), measured({.spread = 0.9}));
+  EXPECT_GT(*wide.rows[0].would_show, kFidelityFloor);
+  // 7 texts of Japanese: 2^-6 is above 0.01 whatever they say, and 24 of all are judged alone.
+  Json base = measured({.spread = 0}), candidate = measured({.factor = 3});
+  for (Json* run : {&base, &candidate})
+    for (std::size_t i = 0; i < 24; ++i)
+      (*run)["measurements"][0]["result"]["texts"][i]["lang"] = i < 7 ? "ja" : "en";
+  const Fidelity few = compare_fidelity(base, candidate);
+  EXPECT_EQ(few.rows[0].verdict, RowVerdict::kRegression);
+  EXPECT_EQ(few.rows[0].p, few.rows[0].p_holm);
+  EXPECT_FALSE(few.rows[1].can_tell);
+  EXPECT_EQ(few.rows[1].verdict, RowVerdict::kPass);
+  EXPECT_FALSE(few.rows[1].would_show);
+}
+
 TEST(Fidelity, OneTextDecidesNothing) {
   const Fidelity f =
       compare_fidelity(measured({.spread = 0}), measured({.spread = 0.3, .outlier = 40}));

@@ -242,10 +242,11 @@ std::string render_fidelity(const Json& fidelity, bool colour) {
   };
   Rows rows = {{soft("mean KLD to the base, nats"), soft("texts", true), soft("base", true),
                 soft("now", true), soft("difference", true), soft("typical text × [95 %]", true),
-                soft("noise floor", true), soft("p (Holm)", true), soft("")}};
+                soft("noise floor", true), soft("p (Holm)", true), soft(""),
+                soft("would show ×", true)}};
   for (const Json& r : fidelity.at("rows")) {
     const std::string verdict = verdict_of(r);
-    const bool judged = !r.at("difference").is_null();
+    const bool judged = !r.at("difference").is_null(), able = r.value("can_tell", false);
     rows.push_back({{text_of(r, "language")},
                     right(fmt::format("{}", r.at("n_texts").get<int>())),
                     right(figure(r.at("base"))),
@@ -255,8 +256,12 @@ std::string render_fidelity(const Json& fidelity, bool colour) {
                     right(r.at("noise_floor").is_null()
                               ? "–"
                               : fmt::format("{:.2g}", r.at("noise_floor").get<double>())),
-                    right(judged ? p_text(r) : "–"),
-                    {judged ? verdict : "", false, ink_of(verdict)}});
+                    right(able ? p_text(r) : "–"),
+                    {able     ? verdict
+                     : judged ? "too few"
+                              : "",
+                     false, ink_of(verdict)},
+                    right(able ? fmt::format("{:.2f}", r.at("would_show").get<double>()) : "–")});
   }
   std::string out = table_text(rows, colour);
   if (const std::string reason = text_of(fidelity, "reason"); !reason.empty())

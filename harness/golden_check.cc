@@ -114,7 +114,10 @@ void check_reply(const GoldenReply& golden, std::span<const StepFigures> now, Go
 Result<std::vector<fs::path>> find_goldens(const fs::path& root, const Json& identity) {
   std::vector<fs::path> out;
   std::error_code error;
-  if (!fs::is_directory(root, error)) return out;
+  if (!fs::is_directory(root, error))
+    return fail("{}: expected a folder of goldens (MODEL/runs/NAME), or one golden's, found {}",
+                root.string(), fs::exists(root, error) ? "a file" : "nothing");
+  if (fs::exists(root / "golden.json", error)) return std::vector{root};
   for (const auto& model : fs::directory_iterator(root, error)) {
     if (!fs::is_directory(model.path() / "runs", error)) continue;
     for (const auto& run : fs::directory_iterator(model.path() / "runs", error)) {
@@ -209,7 +212,11 @@ Result<void> measure_noise(Golden& golden, const Plan& plan, Target& other, int 
       .logprob = kNoiseFactor * std::max(check.max_logprob_change, GoldenReply::kLogprobUnit),
       .margin = kNoiseFactor * std::max(check.max_margin_change, GoldenReply::kLogprobUnit),
       .n_positions = check.n_positions};
-  golden.noise[other.identity().value("backend", "")] = floor;
+  // Of some replies the largest change may be smaller than what was measured of more before.
+  NoiseFloor& kept = golden.noise[other.identity().value("backend", "")];
+  kept = {.logprob = std::max(kept.logprob, floor.logprob),
+          .margin = std::max(kept.margin, floor.margin),
+          .n_positions = std::max(kept.n_positions, floor.n_positions)};
   if (const std::string own = golden.made.value("backend", ""); !golden.noise.contains(own))
     golden.noise[own] = floor;
   return {};
@@ -219,7 +226,7 @@ void add_goldens(Verdict& verdict, std::span<const GoldenCheck> checks) {
   for (const GoldenCheck& check : checks) {
     if (!check.reason.empty()) {
       verdict.problems.push_back(
-          fmt::format("not comparable with the golden {}: {}", check.folder, check.reason));
+          fmt::format("{} {}: {}", kGoldenNotComparable, check.folder, check.reason));
       if (verdict.state == VerdictState::kRegression) continue;
       verdict.state = VerdictState::kInvalid;
       verdict.summary = "The build of assay cannot be held against the model's golden.";

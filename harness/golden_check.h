@@ -42,10 +42,15 @@ struct GoldenCheck {
   bool diverged() const { return !divergences.empty(); }
 };
 
+// What a problem of a verdict begins with whose golden is not comparable.
+inline constexpr std::string_view kGoldenNotComparable = "not comparable with the golden";
+
 // One reply, `now` being the target's figures at each of its tokens.
 void check_reply(const GoldenReply& golden, std::span<const StepFigures> now, GoldenCheck& check);
 
-// Goldens below `root` (<model>/runs/<name>) of exactly this model: the fingerprint decides.
+// Goldens below `root` (<model>/runs/<name>) of exactly this model: the fingerprint decides. Where
+// `root` is itself the folder of a golden, that one, whatever its model: what was named is to hold.
+// A root that is not there is an error.
 Result<std::vector<fs::path>> find_goldens(const fs::path& root, const Json& identity);
 
 // Those replies that are among the plan's items; the plan must have the suites' own samplers. A

@@ -295,7 +295,11 @@ TEST(GoldenFolders, AreFoundByTheModelsFingerprint) {
   ASSERT_TRUE(found) << found.error().message;
   ASSERT_EQ(found->size(), 1u);
   EXPECT_THAT(*find_goldens(folder.path(), {{"model", "m2"}}), IsEmpty());
-  EXPECT_THAT(*find_goldens(folder.path() / "nowhere", {{"model", "m1"}}), IsEmpty());
+  EXPECT_THAT(find_goldens(folder.path() / "nowhere", {{"model", "m1"}}).error().message,
+              HasSubstr("expected a folder of goldens"));
+  EXPECT_THAT(*find_goldens(found->front(), {{"model", "another"}}),
+              testing::ElementsAre(found->front()))
+      << "the one that is named";
   fs::create_directories(folder.path() / "some-model" / "runs" / "empty");
   EXPECT_FALSE(find_goldens(folder.path(), {{"model", "m1"}})) << "a folder of no golden";
 }

@@ -171,6 +171,17 @@ TestSuite baseline_suite(const Json& comparison) {
                                 row.at("p_holm").get<double>()));
     suite.cases.push_back(std::move(c));
   }
+  if (!comparison.contains("fidelity")) return suite;
+  for (const Json& row : comparison.at("fidelity").at("rows")) {
+    if (!row.value("can_tell", false)) continue;
+    TestCase c{.classname = "baseline.fidelity",
+               .name = "KLD to the base " + text_of(row, "language")};
+    set_row_verdict(
+        c, verdict_of_row(row),
+        fmt::format("the typical text is {:.2f} times as far, p = {:.2g} after Holm",
+                    row.at("ratio").at("estimate").get<double>(), row.at("p_holm").get<double>()));
+    suite.cases.push_back(std::move(c));
+  }
   return suite;
 }
 

@@ -87,8 +87,8 @@ Result<SampleLines> parse_sample_lines(std::string_view text, std::string_view s
 Result<Json> read_run_json(const fs::path& folder) {
   std::error_code ignored;
   if (!fs::exists(folder / kRunFile, ignored))
-    return fail("{} holds no run: there is no {}. Start one there without --resume.",
-                folder.string(), kRunFile);
+    return fail("{} holds no run: there is no {}. assay run --out {} makes one.", folder.string(),
+                kRunFile, folder.string());
   ASSAY_TRY(Json json, read_json(folder / kRunFile));
   const bool known = json.is_object() && json.contains("format") &&
                      json["format"].is_number_integer() && json["format"] >= kOldestFormat &&

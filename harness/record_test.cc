@@ -63,7 +63,7 @@ TEST(Record, AFolderWithAnythingInItIsRefused) {
 TEST(Record, WhatAKilledProcessLeftBeforeItsFirstFileIsNoRun) {
   const TemporaryFolder folder;
   std::ofstream(folder.path() / "run.json.tmp") << "{\"form";
-  EXPECT_THAT(error_of(RunRecord::resume(folder.path(), head())), HasSubstr("without --resume"));
+  EXPECT_THAT(error_of(RunRecord::resume(folder.path(), head())), HasSubstr("assay run --out"));
   EXPECT_EQ(error_of(RunRecord::create(folder.path(), head())), "no error");
   EXPECT_FALSE(fs::exists(folder.path() / "run.json.tmp"));
 }

@@ -253,7 +253,7 @@ FalseFails count_false_fails(std::span<const Night> nights) {
   out.n_nights = static_cast<int>(nights.size());
   for (const Night& night : nights) {
     out.n_suspected += !night.suspicions.empty();
-    out.n_failed += night.state == name_of(VerdictState::kRegression);
+    out.n_failed += night.state == name_of(VerdictState::kRegression) || night.sampler_accused;
     out.n_inconclusive += night.state == name_of(VerdictState::kInvalid);
     out.n_sampler += night.sampler_accused;
     out.n_gates += !night.gates_hold;

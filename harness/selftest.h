@@ -78,7 +78,7 @@ Night judge_night(int number, const Plan& plan, std::span<const Sample> base,
 struct FalseFails {
   int n_nights = 0;
   int n_suspected = 0;     // nights in which the first stage suspected something
-  int n_failed = 0;        // nights that ended in a regression
+  int n_failed = 0;        // nights that ended in a regression, or in which a sampler was accused
   int n_inconclusive = 0;  // that ended invalid
   int n_sampler = 0;       // in which an honest sampler was accused
   int n_gates = 0;         // in which a gate for greedy decoding would not have held

@@ -1,5 +1,6 @@
 // assay accept: a run's replies become the model's golden, after a look at what that changes.
 #include <fmt/format.h>
+#include <sys/wait.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -35,15 +36,22 @@ struct Options {
 
 constexpr std::size_t kManyDifferences = 20;
 
-// What stands uncommitted in a folder; empty where there is nothing, or no repository.
-std::string uncommitted(const fs::path& folder) {
+// What stands uncommitted in a folder; empty where there is nothing, or no repository. An error
+// where git cannot say.
+Result<std::string> uncommitted(const fs::path& folder) {
   const std::string command =
-      fmt::format("git -C {} status --porcelain -- . 2>/dev/null", shell_quoted(folder.string()));
-  const std::unique_ptr<FILE, int (*)(FILE*)> pipe(::popen(command.c_str(), "r"), ::pclose);
+      fmt::format("LC_ALL=C git -C {} status --porcelain -- . 2>&1", shell_quoted(folder.string()));
+  FILE* const pipe = ::popen(command.c_str(), "r");
   std::string out;
   char buffer[256];
-  while (pipe != nullptr && std::fgets(buffer, sizeof buffer, pipe.get()) != nullptr) out += buffer;
-  return out;
+  while (pipe != nullptr && std::fgets(buffer, sizeof buffer, pipe) != nullptr) out += buffer;
+  const int status = pipe == nullptr ? -1 : ::pclose(pipe);
+  if (status == 0) return out;
+  if (out.find("not a git repository") != std::string::npos) return "";
+  return fail(
+      "{}: whether the suite is committed cannot be told, since git status ended with {}: {}",
+      folder.string(), WIFEXITED(status) ? WEXITSTATUS(status) : status,
+      out.empty() ? "it printed nothing" : out);
 }
 
 // The suites that the run asked, which must be what is committed now.
@@ -66,7 +74,8 @@ Result<std::vector<Suite>> clean_suites(const RunOptions& options, const Json& r
           name, suite.hash, recorded.at("hash").get<std::string>());
     const fs::path folder =
         fs::is_directory(what[0]) ? fs::path(what[0]) : fs::path(options.suites_folder) / name;
-    if (const std::string changes = uncommitted(folder); !changes.empty())
+    ASSAY_TRY(const std::string changes, uncommitted(folder));
+    if (!changes.empty())
       return fail(
           "suite {} has changes that are not committed, so nobody else could repeat this golden:\n"
           "{}Commit them, run again, then accept.",
@@ -101,6 +110,9 @@ Result<Golden> with_cases(const Golden& was, const Golden& now,
           "side. Accept the whole run.",
           what);
   Golden out = was;
+  Json amended = now.made;
+  amended["cases"] = cases;
+  out.made["amended"].push_back(std::move(amended));
   std::vector<std::string> known;
   for (const auto& [key, reply] : now.replies) known.push_back(key);
   for (const std::string& written : cases) {
@@ -192,10 +204,12 @@ Result<int> accept(const Options& o) {
   if (run.value("status", "") != "complete")
     return fail("{} is not complete: finish it with assay run --resume {}", o.run,
                 shell_quoted(o.run));
-  if (const Json& verdict = run.at("verdict");
-      verdict.at("state") == "invalid" && !run.contains("goldens"))
-    return fail("{} is not valid, so its replies are no evidence: {}", o.run,
-                verdict.at("problems").empty() ? "" : verdict["problems"][0].get<std::string>());
+  // That the golden to be replaced cannot be compared is why one accepts.
+  if (const Json& verdict = run.at("verdict"); verdict.at("state") == "invalid")
+    for (const Json& problem : verdict.at("problems"))
+      if (!problem.get<std::string>().starts_with(kGoldenNotComparable))
+        return fail("{} is not valid, so its replies are no evidence: {}", o.run,
+                    problem.get<std::string>());
   const Json overridden = run.at("options");
   for (std::string flag :
        {"temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens"})
@@ -280,7 +294,7 @@ const Verb accept_verb = {
     "accept", "Make a run's replies the golden that its model is held to",
     "  assay run all --model DIR --profile quick --out out/new\n"
     "  assay accept out/new --dry-run          what would change\n"
-    "  assay accept out/new --case ja-add-001  only this case\n"
+    "  assay accept out/new --case add-001-ja  only this case\n"
     "  assay accept out/new --into golden/mine/runs/first    a model's first golden\n\n"
     "Refuses in continuous integration, and where a suite is not what the run asked, or not\n"
     "committed.",

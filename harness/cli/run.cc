@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <optional>
 
@@ -54,15 +55,32 @@ struct Measured {
   std::vector<GoldenCheck> goldens;
 };
 
-// The model's own goldens, as far as the run asks what they hold. `plan` has the suites' own
-// samplers: a golden's tokens are given, whatever this run draws.
-Result<std::vector<GoldenCheck>> check_goldens(const RunOptions& options, const Plan& plan,
-                                               EngineTarget& target) {
-  std::vector<GoldenCheck> checks;
-  if (options.golden == "none" || plan.items.empty()) return checks;
+// The model's own goldens, by folder. Read before anything is asked: a broken one costs no run.
+using Goldens = std::map<fs::path, Golden>;
+Result<Goldens> read_goldens(const RunOptions& options, const EngineTarget& target) {
+  Goldens goldens;
+  std::error_code ignored;
+  const bool are_bundled = options.golden == ASSAY_GOLDEN_DIR;
+  if (options.golden == "none" || (are_bundled && !fs::exists(options.golden, ignored)))
+    return goldens;
   ASSAY_TRY(const auto folders, find_goldens(options.golden, target.identity()));
   for (const fs::path& folder : folders) {
-    ASSAY_TRY(const Golden golden, read_golden(folder));
+    ASSAY_TRY(goldens[folder], read_golden(folder));
+  }
+  if (goldens.empty())
+    fmt::print(stderr,
+               "assay run: no golden below {} is of this model; assay accept RUN --into "
+               "golden/MODEL/runs/NAME makes its first\n",
+               options.golden);
+  return goldens;
+}
+
+// As far as the run asks what they hold. `plan` has the suites' own samplers: a golden's tokens are
+// given, whatever this run draws.
+std::vector<GoldenCheck> check_goldens(const Goldens& goldens, const Plan& plan,
+                                       EngineTarget& target) {
+  std::vector<GoldenCheck> checks;
+  for (const auto& [folder, golden] : goldens) {
     Bar bar("assay run: golden " + golden.name);
     std::stop_source stop;
     checks.push_back(
@@ -71,6 +89,10 @@ Result<std::vector<GoldenCheck>> check_goldens(const RunOptions& options, const 
           bar.show(n, of);
         }));
     if (interrupted()) break;
+    if (checks.back().reason.empty() && checks.back().n_replies == 0) {
+      fmt::print(stderr, "assay run: golden {}: this run asks none of its replies\n", golden.name);
+      checks.pop_back();
+    }
   }
   return checks;
 }
@@ -157,6 +179,11 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
     }
   }
 
+  Goldens goldens;
+  if (!plan.items.empty()) {
+    ASSAY_TRY(goldens, read_goldens(options, target));
+  }
+
   const Json head = {{"options", to_json(options)},
                      {"plan", plan.to_json()},
                      {"identity", target.identity()},
@@ -181,7 +208,7 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
   }
   Measured measured{{}, std::move(planned.skipped), {}};
   if (!result.interrupted) {
-    ASSAY_TRY(measured.goldens, check_goldens(options, planned.golden_plan, target));
+    measured.goldens = check_goldens(goldens, planned.golden_plan, target);
     result.interrupted = interrupted();
   }
   if (!result.interrupted) {

@@ -15,6 +15,7 @@
 #include "harness/cli/verb.h"
 #include "harness/find_suites.h"
 #include "harness/provenance.h"
+#include "harness/version.h"
 
 namespace assay::cli {
 namespace {
@@ -157,7 +158,8 @@ class Selftest {
     head_ = {{"format", 1},
              {"profile", o_.profile},
              {"limit", o_.limit},
-             {"plan", hash_hex(plan_.to_json().dump())}};
+             {"plan", hash_hex(plan_.to_json().dump())},
+             {"assay", version_text()}};
     if (o_.nights > 0) {
       ASSAY_TRY(const Plan night, night_plan(o_, profile_, 0));
       head_["night_plan"] = hash_hex(night.to_json().dump());
@@ -185,9 +187,9 @@ class Selftest {
           same &= old.value(build, identity) == identity;
       if (!same)
         return fail(
-            "{} holds a selftest that differs in \"{}\". Repeat its options, or name another "
-            "folder with --out.",
-            o_.out, key);
+            "{} holds a selftest that differs in \"{}\": {}, here {}. Repeat its options with that "
+            "build of assay, or name another folder with --out.",
+            o_.out, key, old.dump(), value.dump());
     }
     Json both = was;
     both.merge_patch(head_);
@@ -252,8 +254,8 @@ class Selftest {
     ASSAY_TRY(auto base_divergence, healthy_divergence(fault.quantised));
     if (!base_divergence) return {};
     run.base_measurements = *std::move(base_divergence);
-    const auto start = Clock::now();
     ASSAY_TRY(const std::string model, lab_.plant(fault, usage_texts(*base)));
+    const auto start = Clock::now();
     auto target = lab_.load(model, fault.engine);
     if (!target) {
       run.refused = target.error().message;
