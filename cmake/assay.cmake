@@ -43,7 +43,7 @@ function(assay_library name)
   target_link_libraries(${name} PUBLIC assay_options ${ARG_DEPS})
 endfunction()
 
-# assay_test(NAME SOURCES a_test.cc ... [DEPS target ...] [LABEL unit|slow|gpu] [TIMEOUT s] [FILTER gtest filter])
+# assay_test(NAME SOURCES a_test.cc ... [DEPS target ...] [LABEL unit|slow|longest|gpu] [TIMEOUT s] [FILTER gtest filter])
 # One executable, one ctest entry. "unit" tests together stay under a minute.
 function(assay_test name)
   cmake_parse_arguments(ARG "" "LABEL;TIMEOUT;FILTER" "SOURCES;DEPS" ${ARGN})

@@ -15,6 +15,7 @@
 #include "harness/cli/at_least.h"
 #include "harness/cli/attribute_trial.h"
 #include "harness/cli/engine_flags.h"
+#include "harness/cli/say.h"
 #include "harness/cli/verb.h"
 #include "harness/find_suites.h"
 #include "harness/suggest.h"
@@ -134,20 +135,19 @@ std::vector<AttributionCase> describe(const Trials& trials, const engine::Engine
 Result<Attribution> search(const std::vector<SitePath>& paths, const Trials& trials,
                            int max_tests) {
   int n = 0;
-  return attribute(paths,
-                   {.reverts = [&](std::span<const int> sites) -> Result<std::optional<bool>> {
-                      ASSAY_TRY(const std::optional<bool> right, trials.reverts(sites));
-                      if (right)
-                        fmt::print(stderr, "  test {}: {} of the base's tensors: {}\n", ++n,
-                                   sites.size(), *right ? "right" : "wrong");
-                      return right;
-                    },
-                    .recovery = [&](std::span<const int> sites) { return trials.recovery(sites); },
-                    .on_level =
-                        [](std::string_view level, std::size_t n_groups) {
-                          fmt::print(stderr, "by {}: {} groups\n", level, n_groups);
-                        }},
-                   max_tests);
+  return attribute(
+      paths,
+      {.reverts = [&](std::span<const int> sites) -> Result<std::optional<bool>> {
+         ASSAY_TRY(const std::optional<bool> right, trials.reverts(sites));
+         if (right)
+           say("  test {}: {} of the base's tensors: {}\n", ++n, sites.size(),
+               *right ? "right" : "wrong");
+         return right;
+       },
+       .recovery = [&](std::span<const int> sites) { return trials.recovery(sites); },
+       .on_level = [](std::string_view level,
+                      std::size_t n_groups) { say("by {}: {} groups\n", level, n_groups); }},
+      max_tests);
 }
 
 Result<void> add_evidence(AttributionReport& report, const Trials& trials) {
@@ -176,12 +176,11 @@ Result<int> run(const Options& o) {
   ASSAY_TRY(const engine::Mixture mixture, engine::Mixture::open(o.base, o.candidate, engine_opts));
   std::signal(SIGINT, on_interrupt);
   std::signal(SIGTERM, on_interrupt);
-  fmt::print(stderr, "assay attribute: {} tensors differ; asking both models\n",
-             mixture.differing().size());
+  say("assay attribute: {} tensors differ; asking both models\n", mixture.differing().size());
   ASSAY_TRY(const std::optional<Trials> begun,
             Trials::begin(mixture, plan, items, o.engine.n_threads, is_interrupted));
   if (!begun) {
-    fmt::print(stderr, "assay attribute: interrupted before both models had answered\n");
+    say("assay attribute: interrupted before both models had answered\n");
     return kInterrupted;
   }
   const Trials& trials = *begun;
@@ -207,7 +206,7 @@ Result<int> run(const Options& o) {
   } else if (nothing.empty()) {
     fmt::print("{}", render_attribution(report, ::isatty(STDOUT_FILENO) != 0));
   }
-  if (!nothing.empty()) fmt::print(stderr, "assay attribute: nothing to attribute: {}\n", nothing);
+  if (!nothing.empty()) say("assay attribute: nothing to attribute: {}\n", nothing);
   if (report.interrupted) return kInterrupted;
   return report.attribution.reverts ? kPass : kInvalid;
 }

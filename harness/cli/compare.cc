@@ -11,6 +11,7 @@
 #include "harness/cli/at_least.h"
 #include "harness/cli/command_line.h"
 #include "harness/cli/compare_models.h"
+#include "harness/cli/say.h"
 #include "harness/cli/verb.h"
 #include "harness/compare_fidelity.h"
 #include "harness/compare_table.h"
@@ -92,7 +93,7 @@ Result<int> compare_benchmark_files(const Options& o) {
     times.push_back(std::move(one));
   }
   if (const std::string reason = not_comparable(times[0], times[1]); !reason.empty()) {
-    fmt::print(stderr, "assay compare: not comparable: {}\n", reason);
+    say("assay compare: not comparable: {}\n", reason);
     return kInvalid;
   }
   const Speed speed = compare_benchmarks(times[0], times[1]);
@@ -148,7 +149,7 @@ using Answer = std::variant<Further, int>;
 
 int no_answer(const NoAnswer& none, std::string_view what) {
   if (none.reason.empty()) return kInterrupted;
-  fmt::print(stderr, "assay compare: cannot {}: {}\n", what, none.reason);
+  say("assay compare: cannot {}: {}\n", what, none.reason);
   return kInvalid;
 }
 
@@ -223,8 +224,8 @@ Result<int> compare_runs(const Options& o) {
   for (const RunFolder& run : runs) {
     const std::string reason = why_not(runs.front(), run);
     if (reason.empty()) continue;
-    fmt::print(stderr, "assay compare: {} is not comparable with {}: {}\n", run.folder,
-               runs.front().folder, reason);
+    say("assay compare: {} is not comparable with {}: {}\n", run.folder, runs.front().folder,
+        reason);
     return kInvalid;
   }
   if (runs.size() > 2) return show_many(runs, o);

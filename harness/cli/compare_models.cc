@@ -10,6 +10,7 @@
 #include "harness/cli/plan_run.h"
 #include "harness/cli/progress.h"
 #include "harness/cli/run_options.h"
+#include "harness/cli/say.h"
 #include "harness/engine_target.h"
 #include "harness/provenance.h"
 #include "harness/runner.h"
@@ -75,8 +76,7 @@ Result<Asked> ask(const RunFolder& run, std::span<const std::string> keys, int n
                {"identity", target.identity()},
                {"provenance", make_provenance(command_line(), target.describe())}};
   ASSAY_TRY(RunRecord record, RunRecord::create(folder, std::move(head)));
-  fmt::print(stderr, "assay compare: asking {} cases {} times again, for {}\n", keys.size(),
-             n_draws, run.folder);
+  say("assay compare: asking {} cases {} times again, for {}\n", keys.size(), n_draws, run.folder);
   ProgressPrinter printer;
   ASSAY_TRY(RunResult result,
             run_plan(again, target, record,
@@ -132,7 +132,7 @@ Result<std::variant<Speed, NoAnswer>> clock_in_turns(const RunFolder& base,
     if (interrupted()) stop.request_stop();
   };
   hooks.stop = stop.get_token();
-  fmt::print(stderr, "assay compare: clocking both models in turns\n");
+  say("assay compare: clocking both models in turns\n");
   ASSAY_TRY(const auto pair,
             run_throughput_in_turns(base_target.engine(), candidate_target.engine(), settings,
                                     candidate_options.threads, hooks));

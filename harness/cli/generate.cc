@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 #include "harness/cli/at_least.h"
 #include "harness/cli/engine_flags.h"
+#include "harness/cli/say.h"
 #include "harness/cli/verb.h"
 
 namespace assay::cli {
@@ -95,14 +96,12 @@ Result<int> run(const Options& o) {
     return 0;
   }
   const auto n = c.tokens.size();
-  fmt::print(stderr,
-             "\n\nfinish: {} ({} prompt + {} reply tokens, {} of them thinking; {:.0f} ms to the "
-             "first, then {:.0f} tokens/s)\n",
-             name_of(c.finish), c.n_prompt_tokens, n, c.n_thinking_tokens, 1e3 * c.prefill_s,
-             n > 1 ? static_cast<double>(n - 1) / c.decode_s : 0.0);
+  say("\n\nfinish: {} ({} prompt + {} reply tokens, {} of them thinking; {:.0f} ms to the "
+      "first, then {:.0f} tokens/s)\n",
+      name_of(c.finish), c.n_prompt_tokens, n, c.n_thinking_tokens, 1e3 * c.prefill_s,
+      n > 1 ? static_cast<double>(n - 1) / c.decode_s : 0.0);
   if (o.show_ids)
-    fmt::print(stderr, "prompt ids: {}\nreply ids: {}\n", fmt::join(ids, " "),
-               fmt::join(c.ids(), " "));
+    say("prompt ids: {}\nreply ids: {}\n", fmt::join(ids, " "), fmt::join(c.ids(), " "));
   return 0;
 }
 

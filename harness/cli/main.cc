@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "harness/cli/say.h"
 #include "harness/cli/verb.h"
 #include "harness/suggest.h"
 #include "harness/version.h"
@@ -25,7 +26,7 @@ constexpr std::string_view kFooter =
     "            130 interrupted.";
 
 int report_error(std::string_view message) {
-  fmt::print(stderr, "assay: error: {}\n", message);
+  say("assay: error: {}\n", message);
   return kCouldNotRun;
 }
 
@@ -115,7 +116,7 @@ int main(int argc, char** argv) {
   try {
     return assay::cli::run(argc, argv);
   } catch (const std::exception& error) {  // memory ran out, or a library broke its word
-    fmt::print(stderr, "assay: error: {}\n", error.what());
+    assay::cli::say("assay: error: {}\n", error.what());
     return assay::cli::kCouldNotRun;
   }
 }

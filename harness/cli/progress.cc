@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "harness/cli/say.h"
+
 namespace assay::cli {
 namespace {
 
@@ -43,15 +45,15 @@ ProgressPrinter::ProgressPrinter() : terminal_(::isatty(STDERR_FILENO) != 0) {}
 
 void ProgressPrinter::show(const harness::Progress& progress) {
   if (terminal_) {
-    fmt::print(stderr, "\r\x1b[K{}{}", progress_text(progress, 30), progress.finished ? "\n" : "");
+    say("\r\x1b[K{}{}", progress_text(progress, 30), progress.finished ? "\n" : "");
   } else if (progress.finished || progress.elapsed_s - last_s_ >= kPlainEvery_s) {
-    fmt::print(stderr, "{}\n", progress_text(progress, 0));
+    say("{}\n", progress_text(progress, 0));
     last_s_ = progress.elapsed_s;
   }
   std::fflush(stderr);
 }
 
-Bar::Bar(const std::string& what) { fmt::print(stderr, "{}\n", what); }
+Bar::Bar(const std::string& what) { say("{}\n", what); }
 
 void Bar::show(int n_done, int n_total) {
   progress_.n_done = n_done;

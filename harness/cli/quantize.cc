@@ -11,6 +11,7 @@
 #include "engine/checkpoint/checkpoint.h"
 #include "harness/cli/at_least.h"
 #include "harness/cli/calibration_texts.h"
+#include "harness/cli/say.h"
 #include "harness/cli/verb.h"
 
 namespace assay::cli {
@@ -68,7 +69,7 @@ class StagePrinter {
       const auto left = static_cast<long>((now - begun_) / (done - first_) * (total - done) + 0.5);
       eta = fmt::format("  eta {}:{:02}", left / 60, left % 60);
     }
-    fmt::print(stderr, "{:<12} {}/{}  {:.0f} s{}\n", stage, done, total, now, eta);
+    say("{:<12} {}/{}  {:.0f} s{}\n", stage, done, total, now, eta);
     std::fflush(stderr);
   }
 

@@ -15,6 +15,7 @@
 #include "harness/cli/progress.h"
 #include "harness/cli/report_files.h"
 #include "harness/cli/run_options.h"
+#include "harness/cli/say.h"
 #include "harness/cli/verb.h"
 #include "harness/compare_fidelity.h"
 #include "harness/console.h"
@@ -68,10 +69,9 @@ Result<Goldens> read_goldens(const RunOptions& options, const EngineTarget& targ
     ASSAY_TRY(goldens[folder], read_golden(folder));
   }
   if (goldens.empty())
-    fmt::print(stderr,
-               "assay run: no golden below {} is of this model; assay accept RUN --into "
-               "golden/MODEL/runs/NAME makes its first\n",
-               options.golden);
+    say("assay run: no golden below {} is of this model; assay accept RUN --into "
+        "golden/MODEL/runs/NAME makes its first\n",
+        options.golden);
   return goldens;
 }
 
@@ -90,7 +90,7 @@ std::vector<GoldenCheck> check_goldens(const Goldens& goldens, const Plan& plan,
         }));
     if (interrupted()) break;
     if (checks.back().reason.empty() && checks.back().n_replies == 0) {
-      fmt::print(stderr, "assay run: golden {}: this run asks none of its replies\n", golden.name);
+      say("assay run: golden {}: this run asks none of its replies\n", golden.name);
       checks.pop_back();
     }
   }
@@ -157,7 +157,7 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
   ASSAY_TRY(PlannedRun planned, plan_run(options));
   Plan& plan = planned.plan;
   for (const auto& [name, reason] : planned.skipped)
-    fmt::print(stderr, "assay run: suite {} is left out: it {}\n", name, reason);
+    say("assay run: suite {} is left out: it {}\n", name, reason);
   ASSAY_TRY(const std::optional<RunFolder> baseline, read_baseline(options.baseline));
   if (options.model.empty()) return fail("which model? Name its folder with --model DIR.");
   ASSAY_TRY_VOID(check_base(planned.measures, options));
@@ -167,14 +167,14 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
     planned.skipped.push_back(
         {"needle", fmt::format("has {} samples longer than the model's {} positions", n,
                                target.max_positions())});
-    fmt::print(stderr, "assay run: {} samples are left out: longer than the model's {} positions\n",
-               n, target.max_positions());
+    say("assay run: {} samples are left out: longer than the model's {} positions\n", n,
+        target.max_positions());
     if (plan.items.empty()) return fail("nothing is left to ask: every prompt is longer than that");
   }
   if (baseline) {
     const std::string reason = not_comparable(baseline->run, {{"plan", plan.to_json()}}, {}, {});
     if (!reason.empty()) {
-      fmt::print(stderr, "assay run: not comparable with {}: {}\n", baseline->folder, reason);
+      say("assay run: not comparable with {}: {}\n", baseline->folder, reason);
       return kInvalid;
     }
   }
@@ -195,8 +195,7 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
             resume.empty() ? RunRecord::create(folder, head) : RunRecord::resume(folder, head));
   const std::string n_samples =
       plan.items.empty() ? "" : fmt::format("{} samples, ", plan.items.size());
-  fmt::print(stderr, "assay run: {}profile {}, into {}\n", n_samples, options.profile,
-             folder.string());
+  say("assay run: {}profile {}, into {}\n", n_samples, options.profile, folder.string());
 
   watch_interrupts();
   ProgressPrinter printer;
@@ -218,10 +217,9 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
     if (done) measured.measurements = *std::move(done);
   }
   if (result.interrupted) {
-    fmt::print(stderr,
-               "assay run: interrupted after {} of {} samples, which are kept. Continue with\n"
-               "  assay run --resume {}\n",
-               result.samples.size(), plan.items.size(), shell_quoted(folder.string()));
+    say("assay run: interrupted after {} of {} samples, which are kept. Continue with\n"
+        "  assay run --resume {}\n",
+        result.samples.size(), plan.items.size(), shell_quoted(folder.string()));
     return kInterrupted;
   }
   // With every sample on disk, all that can have failed is the writing of the summary.

@@ -11,6 +11,7 @@
 #include "base/hash.h"
 #include "harness/cli/at_least.h"
 #include "harness/cli/command_line.h"
+#include "harness/cli/say.h"
 #include "harness/cli/selftest_lab.h"
 #include "harness/cli/verb.h"
 #include "harness/find_suites.h"
@@ -63,8 +64,8 @@ class Steps {
     if (n_done_ > 0)
       eta = fmt::format("  eta {}",
                         clock_text(seconds_since(start_) / n_done_ * (n_total_ - number + 1)));
-    fmt::print(stderr, "assay selftest: {} {} of {}{}{}\n", what_, number, n_total_,
-               name.empty() ? "" : ": " + name, eta);
+    say("assay selftest: {} {} of {}{}{}\n", what_, number, n_total_,
+        name.empty() ? "" : ": " + name, eta);
   }
   void end() { ++n_done_; }
 
@@ -173,7 +174,7 @@ class Selftest {
       ASSAY_TRY(EngineTarget* const target, lab_.healthy(quantised));
       head_["models"][quantised ? "vq" : "bf16"] = target->identity();
       if (plan_.leave_out_longer(target->max_positions()) > 0)
-        fmt::print(stderr, "assay selftest: prompts longer than the model are left out\n");
+        say("assay selftest: prompts longer than the model are left out\n");
     }
     const fs::path path = file("selftest-plan.json");
     if (!fs::exists(path, error)) return write_file_atomic(path, head_.dump(1) + "\n");
@@ -201,7 +202,7 @@ class Selftest {
     auto& kept = healthy_[quantised ? 1 : 0];
     if (!kept) {
       ASSAY_TRY(EngineTarget* const target, lab_.healthy(quantised));
-      fmt::print(stderr, "  the healthy {} model\n", quantised ? "VQ" : "bf16");
+      say("  the healthy {} model\n", quantised ? "VQ" : "bf16");
       ASSAY_TRY(kept, lab_.ask(plan_, *target, file(quantised ? "healthy-vq" : "healthy-bf16")));
     }
     return kept;
@@ -283,7 +284,7 @@ class Selftest {
     run.wall_s = seconds_since(start);
     const Detection d = detect(fault, plan_, *base, run);
     ASSAY_TRY_VOID(write_file_atomic(done, to_json(d).dump(1) + "\n"));
-    fmt::print(stderr, "  → {}{}\n", d.state, d.by.empty() ? "" : ": " + d.by.front());
+    say("  → {}{}\n", d.state, d.by.empty() ? "" : ": " + d.by.front());
     detections_.push_back(d);
     steps.end();
     return {};
@@ -345,10 +346,8 @@ class Selftest {
     Night night = judge_night(number, plan, *base, *candidate, second);
     night.wall_s = seconds_since(start);
     ASSAY_TRY_VOID(write_file_atomic(done, to_json(night).dump(1) + "\n"));
-    for (const std::string& suspicion : night.suspicions)
-      fmt::print(stderr, "  suspected: {}\n", suspicion);
-    if (night.state != "pass" || !night.suspicions.empty())
-      fmt::print(stderr, "  → {}\n", night.state);
+    for (const std::string& suspicion : night.suspicions) say("  suspected: {}\n", suspicion);
+    if (night.state != "pass" || !night.suspicions.empty()) say("  → {}\n", night.state);
     fs::remove_all(folder, ignored);
     nights_.push_back(std::move(night));
     steps.end();
@@ -375,7 +374,7 @@ class Selftest {
     if (!nights_.empty()) fmt::print("\n{}", false_fail_text(fails));
     fmt::print("\n  {}\n", file("selftest.json").string());
     if (stopped()) {
-      fmt::print(stderr, "assay selftest: interrupted; the same command goes on from here\n");
+      say("assay selftest: interrupted; the same command goes on from here\n");
       return kInterrupted;
     }
     return passes ? kPass : kRegression;

@@ -11,6 +11,7 @@
 #include "harness/cli/command_line.h"
 #include "harness/cli/engine_flags.h"
 #include "harness/cli/progress.h"
+#include "harness/cli/say.h"
 #include "harness/divergence_suite_run.h"
 #include "harness/measurement.h"
 #include "harness/metrics.h"
@@ -122,7 +123,7 @@ Result<void> quantize_to(double bits, const std::string& model, const fs::path& 
   in.n_threads = threads;
   std::string last;
   in.on_progress = [&last](std::string_view stage, int, int) {
-    if (stage != last) fmt::print(stderr, "  quantising: {}\n", stage);
+    if (stage != last) say("  quantising: {}\n", stage);
     last = stage;
   };
   ASSAY_TRY([[maybe_unused]] const auto report, engine::quantize(in));
@@ -172,7 +173,7 @@ Result<std::string> Lab::plant(const SelftestFault& fault, const Texts& usage_te
     ASSAY_TRY(chosen, choose(usage));
   }
   ASSAY_TRY(const engine::Fault planted, fault_of(fault, chosen));
-  fmt::print(stderr, "  {}\n", name_of(planted));
+  say("  {}\n", name_of(planted));
   ASSAY_TRY_VOID(engine::plant(original, planted, folder));
   return folder.string();
 }
