@@ -199,6 +199,7 @@ class Verdicts(NightlyTest):
         code, junit = self.suspected(compare=0)
         self.assertEqual((code, junit.get("failures"), junit.get("errors")), (0, "0", "0"))
         self.assertIn("not confirmed", self.summary())
+        self.assertEqual(self.nightly("--pin", "latest"), 0, self.said)  # cleared is as good as passed
 
     def test_the_second_stage_lifts_the_suspicion_and_nothing_else(self):
         self.assertEqual(self.suspected(compare=0, other_problems=1)[0], 3)
@@ -287,6 +288,19 @@ class Interruptions(NightlyTest):
         self.assertEqual((night / "first/run/run.json").stat().st_mtime_ns, before, "what is done is not done again")
         self.assertTrue(json.loads((night / "slow/run/run.json").read_text())["resumed"])
         self.assertTrue((night / "last/run/run.json").exists())
+
+    def test_a_damaged_record_is_named_and_nothing_is_lost(self):
+        self.profile([self.model("slow", run=0)])
+        self.assertEqual(self.nightly(), 0, self.said)
+        record = self.history / self.nights()[0] / "night.json"
+        whole = record.read_text()
+        for damage in (whole[:40], "[]", '{"status": 7}'):
+            record.write_text(damage)
+            self.assertEqual(self.nightly(), 2, self.said)
+            self.assertIn("night.json", self.said)
+            self.assertIn("Move its", self.said)
+        record.write_text(whole)
+        self.assertEqual(self.nightly(), 0, self.said)
 
     def test_a_killed_night_is_not_joined_while_its_assay_still_writes(self):
         self.profile([self.model("slow", run=0, sleep=3)])

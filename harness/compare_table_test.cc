@@ -181,6 +181,17 @@ TEST(Releases, StandSideBySide) {
   EXPECT_THAT(text, ContainsRegex("decode tokens/s, depth 0, batch 4 +– +812.2"));
   EXPECT_THAT(text, ContainsRegex("weight MB a token reads +12.5 +12.5"));
   EXPECT_THAT(text, Not(HasSubstr("KLD"))) << "a line that no run fills is left out";
+  // A language in which all are equal is left out, one in which they differ is not.
+  Json c = a, d = a;
+  for (Json* run : {&c, &d}) {
+    (*run)["metrics"].push_back((*run)["metrics"][0]);
+    (*run)["metrics"][1]["language"] = "ja";
+  }
+  d["metrics"][1]["accuracy"]["estimate"] = 0.5;
+  const Release two[] = {{"v1", &c}, {"v2", &d}};
+  EXPECT_THAT(render_releases(two, false), ContainsRegex("sums · thinking · ja +90.0 %.* 50.0 %"));
+  EXPECT_THAT(render_releases(two, false), HasSubstr("1 rows of single languages"))
+      << "of how thinking closes";
   const Json json = releases_json(releases);
   EXPECT_EQ(json["runs"], Json({"v1", "v2"}));
   EXPECT_EQ(json["rows"][0]["figure"], "accuracy");

@@ -138,13 +138,27 @@ std::string value_text(const Json& value) {
              : fmt::format("{} ± {:.4f}", text, value.at("error").get<double>());
 }
 
+// A single language in which all runs are equal says what its arm does.
+bool says_nothing(const Line& line) {
+  const auto estimate = [](const Json& v) { return v.is_object() ? v.value("estimate", v) : v; };
+  return !line.suite.empty() && !line.language.empty() &&
+         std::all_of(line.values.begin(), line.values.end(), [&](const Json& value) {
+           return estimate(value) == estimate(line.values.front());
+         });
+}
+
 }  // namespace
 
 std::string render_releases(std::span<const Release> releases, bool colour) {
   std::vector<std::vector<Cell>> rows = {{Cell{"", false, Ink::kSoft}}};
   for (const Release& release : releases) rows[0].push_back({release.name, true, Ink::kBold});
   std::string figure;
+  int n_left_out = 0;
   for (const Line& line : lines_of(releases)) {
+    if (says_nothing(line)) {
+      ++n_left_out;
+      continue;
+    }
     if (line.figure != figure && !line.suite.empty()) {
       figure = line.figure;
       rows.push_back({Cell{figure, false, Ink::kSoft}});
@@ -157,7 +171,11 @@ std::string render_releases(std::span<const Release> releases, bool colour) {
     for (const Json& value : line.values) row.push_back({value_text(value), true});
     rows.push_back(std::move(row));
   }
-  return table_text(rows, colour);
+  std::string text = table_text(rows, colour);
+  if (n_left_out > 0)
+    text += fmt::format("  {} rows of single languages in which all are equal are in --json\n",
+                        n_left_out);
+  return text;
 }
 
 Json releases_json(std::span<const Release> releases) {

@@ -335,6 +335,8 @@ TEST(SelftestFalseFails, TheUpperBoundIsClopperAndPearsonsOneSided) {
   EXPECT_EQ(fails.n_inconclusive, 1);
   EXPECT_NEAR(fails.upper95, 0.02564139, 1e-7);
   EXPECT_EQ(count_false_fails({}).upper95, 1);
+  nights[0].sampler_accused = nights[9].sampler_accused = true;
+  EXPECT_EQ(count_false_fails(nights).n_failed, 4) << "a real night would have exited with 1";
 }
 
 TEST(SelftestVerdict, AMissedStrongFaultOrFrequentAccusationsFail) {

@@ -18,6 +18,7 @@ class AcceptCli : public Cli {
     unsetenv("CI");
     make_tiny_model(dir_ / "tiny");
     copy_suite("facts");
+    fs::create_directories(dir_ / "golden");
   }
 
   void copy_suite(const std::string& name) {
@@ -141,6 +142,8 @@ TEST_F(AcceptCli, OneCaseIsAcceptedAlone) {
               AllOf(HasSubstr("1 replies changed"), HasSubstr("at token 0"), HasSubstr(key)));
   lines[2] = before[2];
   EXPECT_EQ(replies_in(into), lines) << "the others stay as they were";
+  const Json made = (*read_json(into / "golden.json"))["made"];
+  EXPECT_EQ(made["amended"][0]["cases"], Json::array({key})) << "where the new reply comes from";
 }
 
 TEST_F(AcceptCli, RefusesInContinuousIntegrationWithAChangedSuiteAndWithAnothersSampler) {
@@ -162,7 +165,42 @@ TEST_F(AcceptCli, RefusesInContinuousIntegrationWithAChangedSuiteAndWithAnothers
   write(dir_ / "suites" / "facts" / "NOTES.md", "more\n");
   expect_error(accept({dir_ / "first", "--into", dir_ / "g"}),
                AllOf(HasSubstr("not committed"), HasSubstr("NOTES.md")));
+  // What git cannot say is no leave.
+  fs::remove(dir_ / "suites" / "facts" / "NOTES.md");
+  const std::string path = getenv("PATH");
+  setenv("PATH", (dir_ / "nowhere").c_str(), 1);
+  const Outcome no_git = accept({dir_ / "first", "--into", dir_ / "g"});
+  setenv("PATH", path.c_str(), 1);
+  expect_error(no_git, HasSubstr("whether the suite is committed cannot be told"));
   EXPECT_FALSE(fs::exists(dir_ / "g"));
+}
+
+TEST_F(AcceptCli, AnInvalidRunIsNoEvidenceWhateverItsGoldens) {
+  shorten_replies();
+  plain_run("first");
+  Json json = *read_json(dir_ / "first" / "run.json");
+  json["goldens"] = Json::array();
+  json["verdict"]["state"] = "invalid";
+  json["verdict"]["problems"] = {"not comparable with the golden g: other",
+                                 "2 samples are missing"};
+  write(dir_ / "first" / "run.json", json.dump());
+  expect_error(accept({dir_ / "first", "--into", dir_ / "g"}), HasSubstr("2 samples are missing"));
+  json["verdict"]["problems"].erase(1);
+  write(dir_ / "first" / "run.json", json.dump());
+  EXPECT_EQ(accept({dir_ / "first", "--into", dir_ / "g"}).code, 0);
+}
+
+// A golden that is named must hold; one that is not there is no pass.
+TEST_F(AcceptCli, ANamedGoldenOfAnotherModelIsNotComparable) {
+  const auto run_with = [&](const std::string& golden) {
+    return assay({"run", "arithmetic", "--limit", "3", "--model", kModel, "--golden", golden,
+                  "--out", dir_ / "named"});
+  };
+  expect_error(run_with(dir_ / "nowhere"), HasSubstr("expected a folder of goldens"));
+  EXPECT_FALSE(fs::exists(dir_ / "named")) << "before anything was asked";
+  const Outcome other = run_with(std::string(ASSAY_SOURCE_DIR) + "/golden/micro-glm/runs/vq-1.71");
+  EXPECT_EQ(other.code, 3) << other.out;
+  EXPECT_THAT(other.out, HasSubstr("not comparable with the golden"));
 }
 
 TEST_F(AcceptCli, AModelThatChangedSinceTheRunIsNoticed) {

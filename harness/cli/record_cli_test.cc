@@ -62,6 +62,13 @@ TEST_F(RecordCli, MeasurementsAndWhatIsLeftOut) {
   EXPECT_EQ(run["measurements"].size(), 2u);
   for (const Json& m : run["measurements"]) EXPECT_EQ(m["state"], "measured") << m["suite"];
   EXPECT_FALSE(run["skipped"].empty());
+  const Json again =
+      checked("again", this->run("again", {"all", "--limit", "4", "--base", dir_ / "model",
+                                           "--baseline", dir_ / "all"}));
+  const Json& all = again["comparison"]["fidelity"]["rows"][0];
+  EXPECT_EQ(all["ratio"]["estimate"], 1);
+  EXPECT_EQ(all["verdict"], "pass");
+  EXPECT_THAT(*read_file(dir_ / "again" / "junit.xml"), testing::HasSubstr("KLD to the base all"));
 }
 
 TEST_F(RecordCli, Needles) {
