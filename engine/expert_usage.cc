@@ -15,11 +15,10 @@ class Count final : public Observer {
     const Routing routing = backend.read_routing();
     if (usage_.n_layers <= layer) {
       usage_.n_layers = layer + 1;
-      usage_.share.resize(static_cast<std::size_t>(usage_.n_layers * usage_.n_experts));
+      usage_.share.resize(usage_.index(usage_.n_layers, 0));
     }
     for (std::size_t i = 0; i < routing.expert.size(); ++i)
-      usage_.share[static_cast<std::size_t>(layer * usage_.n_experts + routing.expert[i])] +=
-          routing.weight[i];
+      usage_.share[usage_.index(layer, routing.expert[i])] += routing.weight[i];
   }
 
  private:
@@ -45,8 +44,7 @@ Result<ExpertUsage> expert_usage(Engine& engine, std::span<const std::vector<int
   for (int l = 0; l < usage.n_layers; ++l) {
     double total = 0;
     for (int e = 0; e < usage.n_experts; ++e) total += usage.at(l, e);
-    for (int e = 0; e < usage.n_experts && total > 0; ++e)
-      usage.share[static_cast<std::size_t>(l * usage.n_experts + e)] /= total;
+    for (int e = 0; e < usage.n_experts && total > 0; ++e) usage.share[usage.index(l, e)] /= total;
   }
   return usage;
 }

@@ -14,9 +14,11 @@ class Engine;
 struct ExpertUsage {
   int n_layers = 0, n_experts = 0;
   std::vector<double> share;  // (n_layers, n_experts)
-  double at(int layer, int expert) const {
-    return share[static_cast<std::size_t>(layer * n_experts + expert)];
+  std::size_t index(int layer, int expert) const {
+    return static_cast<std::size_t>(layer) * static_cast<std::size_t>(n_experts) +
+           static_cast<std::size_t>(expert);
   }
+  double at(int layer, int expert) const { return share[index(layer, expert)]; }
 };
 
 // Reads every text once. A text that is empty or too long for the model is an error.

@@ -104,14 +104,15 @@ void add_measured(std::span<const Release> releases, std::vector<Line>& lines) {
         if (std::find(decoded.begin(), decoded.end(), key) == decoded.end()) decoded.push_back(key);
       }
   for (const auto& [depth, batch] : decoded)
-    add(fmt::format("decode tokens/s, depth {}, batch {}", depth, batch), "", [&](const Json& run) {
-      if (const Json* result = measured(run, "throughput"))
-        for (const Json& row : result->at("decode"))
-          if (row.at("depth") == depth && row.at("batch") == batch &&
-              !row.at("tokens_per_s").is_null())
-            return Json(row.at("tokens_per_s").at("median"));
-      return Json();
-    });
+    add(fmt::format("decode tokens/s, depth {}, batch {}", depth, batch), "",
+        [depth = depth, batch = batch](const Json& run) {
+          if (const Json* result = measured(run, "throughput"))
+            for (const Json& row : result->at("decode"))
+              if (row.at("depth") == depth && row.at("batch") == batch &&
+                  !row.at("tokens_per_s").is_null())
+                return Json(row.at("tokens_per_s").at("median"));
+          return Json();
+        });
   add("weight MB a token reads", "", [](const Json& run) {
     const Json& target = run.at("provenance").at("target");
     return target.contains("active_bytes") ? Json(target.at("active_bytes").get<double>() / 1e6)

@@ -38,7 +38,7 @@ class CudaBackend final : public Backend {
       auto* cache = static_cast<CudaCache*>(s.cache);
       cache->reserve(s.first_position + s.n_rows);
       for (int i = 0; i < s.n_rows; ++i) {
-        const auto row = static_cast<std::size_t>(s.first_row + i);
+        const auto row = static_cast<std::size_t>(s.first_row) + static_cast<std::size_t>(i);
         position[row] = s.first_position + i;
         max_keys_ = std::max(max_keys_, position[row] + 1);
         m_.rope.angles(position[row], &cosine[row * static_cast<std::size_t>(half)],

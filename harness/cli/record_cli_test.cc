@@ -31,7 +31,7 @@ class RecordCli : public Cli {
 
   // The complete record of a run, checked.
   Json checked(const std::string& out, const Outcome& outcome) const {
-    const Json run = record(out);
+    Json run = record(out);
     EXPECT_THAT(harness::SchemaCheck(schema_).problems(run), IsEmpty());
     EXPECT_EQ(run["status"], "complete");
     EXPECT_EQ(run["verdict"]["exit_code"], outcome.code) << outcome.err;
@@ -68,7 +68,7 @@ TEST_F(RecordCli, MeasurementsAndWhatIsLeftOut) {
   const Json& all = again["comparison"]["fidelity"]["rows"][0];
   EXPECT_EQ(all["ratio"]["estimate"], 1);
   EXPECT_EQ(all["verdict"], "pass");
-  EXPECT_THAT(*read_file(dir_ / "again" / "junit.xml"), testing::HasSubstr("KLD to the base all"));
+  EXPECT_THAT(*read_file(dir_ / "again" / "junit.xml"), HasSubstr("KLD to the base all"));
 }
 
 TEST_F(RecordCli, Needles) {
