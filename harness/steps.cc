@@ -76,7 +76,9 @@ Result<StepFrames> decode_steps(std::string_view bytes, std::string_view source)
                   n_steps);
     std::vector<StepFigures>& steps = out.by_key[std::string(frame.substr(sizeof head, n_key))];
     steps.resize(n_steps);
-    const auto at = [&](std::size_t plane, std::size_t i) { return planes[plane * n_steps + i]; };
+    const auto at = [&, n_steps = n_steps](std::size_t plane, std::size_t i) {
+      return planes[plane * n_steps + i];
+    };
     for (std::size_t i = 0; i < n_steps; ++i) {
       for (std::size_t f = 0; f < kFigures; ++f)
         steps[i].*kFigureOf[f] = std::bit_cast<float>(at(f, i));
