@@ -299,6 +299,8 @@ class Interruptions(NightlyTest):
             self.assertEqual(self.nightly(), 2, self.said)
             self.assertIn("night.json", self.said)
             self.assertIn("Move its", self.said)
+            self.assertEqual(self.nightly("--pin", self.nights()[0]), 2, self.said)
+            self.assertIn("night.json", self.said)
         record.write_text(whole)
         self.assertEqual(self.nightly(), 0, self.said)
 

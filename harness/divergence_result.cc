@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "harness/spread.h"
+
 namespace assay::harness {
 namespace {
 
@@ -15,15 +17,6 @@ Json identity(const engine::Engine& e) {
           {"attention", i.attention},
           {"active_bytes", i.active_bytes},
           {"routed_bytes", i.routed_bytes}};
-}
-
-// `n` of them, the first of each of n equal parts.
-template <class T>
-std::vector<T> spread_over(const std::vector<T>& all, std::size_t n) {
-  if (n >= all.size()) return all;
-  std::vector<T> some;
-  for (std::size_t i = 0; i < n; ++i) some.push_back(all[i * all.size() / n]);
-  return some;
 }
 
 constexpr std::size_t kWorst = 20;

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "harness/runner.h"
+#include "harness/spread.h"
 
 namespace assay::harness {
 namespace {
@@ -188,9 +189,7 @@ Result<void> measure_noise(Golden& golden, const Plan& plan, Target& other, int 
   if (all.empty()) return fail("none of the golden's replies is asked by these suites");
   std::vector<const GoldenReply*> chosen;
   std::vector<GivenReply> given;
-  const std::size_t n = std::min(all.size(), static_cast<std::size_t>(std::max(1, n_replies)));
-  for (std::size_t i = 0; i < n; ++i) {
-    const AskedReply& one = all[i * all.size() / n];
+  for (const AskedReply& one : spread_over(all, static_cast<std::size_t>(std::max(1, n_replies)))) {
     chosen.push_back(one.golden);
     given.push_back(one.given);
   }

@@ -7,6 +7,7 @@
 
 #include "harness/compare.h"
 #include "harness/compare_fidelity.h"
+#include "harness/spread.h"
 
 namespace assay::harness {
 namespace {
@@ -118,16 +119,13 @@ int samples_needed(const Plan& plan, const CompareRules& rules, std::span<const 
   return needed;
 }
 
-// Of the divergence on the first `n` of the texts in a spread order, all of them if n is too many.
+// Of the divergence on `n` of its texts.
 Fidelity fidelity_on(const Json& base, const Json& candidate, std::size_t n) {
   Json runs[] = {{{"measurements", base}}, {{"measurements", candidate}}};
   for (Json& run : runs)
     for (Json& measurement : run["measurements"]) {
       Json& texts = measurement["result"]["texts"];
-      Json some = Json::array();
-      for (std::size_t i = 0; i < std::min(n, texts.size()); ++i)
-        some.push_back(texts[i * texts.size() / std::min(n, texts.size())]);
-      texts = std::move(some);
+      texts = spread_over(texts.get<std::vector<Json>>(), n);
     }
   return compare_fidelity(runs[0], runs[1]);
 }

@@ -205,11 +205,14 @@ Result<int> accept(const Options& o) {
     return fail("{} is not complete: finish it with assay run --resume {}", o.run,
                 shell_quoted(o.run));
   // That the golden to be replaced cannot be compared is why one accepts.
-  if (const Json& verdict = run.at("verdict"); verdict.at("state") == "invalid")
+  if (const Json& verdict = run.at("verdict"); verdict.at("state") == "invalid") {
+    if (verdict.at("problems").empty())
+      return fail("{} is not valid, so its replies are no evidence; it does not say why", o.run);
     for (const Json& problem : verdict.at("problems"))
       if (!problem.get<std::string>().starts_with(kGoldenNotComparable))
         return fail("{} is not valid, so its replies are no evidence: {}", o.run,
                     problem.get<std::string>());
+  }
   const Json overridden = run.at("options");
   for (std::string flag :
        {"temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens"})

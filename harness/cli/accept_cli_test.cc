@@ -184,6 +184,10 @@ TEST_F(AcceptCli, AnInvalidRunIsNoEvidenceWhateverItsGoldens) {
                                  "2 samples are missing"};
   write(dir_ / "first" / "run.json", json.dump());
   expect_error(accept({dir_ / "first", "--into", dir_ / "g"}), HasSubstr("2 samples are missing"));
+  Json silent = json;
+  silent["verdict"]["problems"] = Json::array();
+  write(dir_ / "first" / "run.json", silent.dump());
+  expect_error(accept({dir_ / "first", "--into", dir_ / "g"}), HasSubstr("is not valid"));
   json["verdict"]["problems"].erase(1);
   write(dir_ / "first" / "run.json", json.dump());
   EXPECT_EQ(accept({dir_ / "first", "--into", dir_ / "g"}).code, 0);

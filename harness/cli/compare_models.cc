@@ -49,9 +49,12 @@ std::string changed_since(const RunFolder& run, const EngineTarget& target) {
   const Json &was = run.run.at("identity"), is = target.identity();
   for (const auto& [key, value] : is.items())
     if (was.value(key, Json()) != value)
-      return fmt::format("{} was recorded with {} {}, and {} has {} now", run.folder, key,
-                         was.value(key, Json()).dump(), target.engine().info().model_dir,
-                         value.dump());
+      return fmt::format(
+          "{} was recorded with {} {}, and {} has {} now: both models must be as they were when "
+          "they "
+          "are asked again, so give each build a folder of its own",
+          run.folder, key, was.value(key, Json()).dump(), target.engine().info().model_dir,
+          value.dump());
   return "";
 }
 

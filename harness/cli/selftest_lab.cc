@@ -216,7 +216,7 @@ Result<Answers> Lab::ask(const Plan& plan, EngineTarget& target, const fs::path&
 Result<std::optional<Json>> Lab::diverge(const DivergenceSuite& suite,
                                          const DivergenceSettings& settings, EngineTarget& target) {
   ASSAY_TRY(EngineTarget* const base, healthy(false));
-  if (!reference_) {
+  if (settings.n_noise_texts > 0 && !reference_) {
     EngineFlags flags;
     flags.model = healthy_dir(false);
     flags.backend = "reference";
@@ -226,7 +226,8 @@ Result<std::optional<Json>> Lab::diverge(const DivergenceSuite& suite,
   std::stop_source stop;
   ASSAY_TRY(auto result,
             run_divergence(
-                suite, settings, {.loaded = &base->engine(), .loaded_again = &*reference_},
+                suite, settings,
+                {.loaded = &base->engine(), .loaded_again = reference_ ? &*reference_ : nullptr},
                 target.engine(), options_.threads,
                 [&](int, int) {
                   if (options_.interrupted()) stop.request_stop();
