@@ -133,7 +133,7 @@ Result<std::vector<fs::path>> find_goldens(const fs::path& root, const Json& ide
 }
 
 GoldenCheck check_golden(const Golden& golden, const std::string& folder, const Plan& plan,
-                         Target& target, std::stop_token stop,
+                         Target& target, const std::stop_token& stop,
                          const std::function<void(int n_done, int n_total)>& on_done) {
   GoldenCheck check;
   check.name = golden.name;

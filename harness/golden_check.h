@@ -58,7 +58,7 @@ Result<std::vector<fs::path>> find_goldens(const fs::path& root, const Json& ide
 // without a noise floor of the target's backend, is not comparable, which is no failure: `reason`
 // says what differs and what to do.
 GoldenCheck check_golden(const Golden& golden, const std::string& folder, const Plan& plan,
-                         Target& target, std::stop_token stop = {},
+                         Target& target, const std::stop_token& stop = {},
                          const std::function<void(int n_done, int n_total)>& on_done = {});
 
 // The largest changes between the golden and another arithmetic's figures at up to `n_replies` of
