@@ -86,9 +86,12 @@ TEST_F(AcceptCli, MakesAGoldenThatTheSameModelIsThenHeldTo) {
   EXPECT_EQ(check["state"], "pass");
   EXPECT_EQ(check["n_same"], 6);
 
+  const Json first = *read_json(into / "golden.json");
   const Outcome again = accept({dir_ / "second"});
   EXPECT_EQ(again.code, 0) << again.err;
   EXPECT_THAT(again.out, HasSubstr("0 new, 0 gone, 6 the same"));
+  EXPECT_EQ(read_json(into / "golden.json")->at("made"), first.at("made"))
+      << "another noise floor of the same replies";
 }
 
 TEST_F(AcceptCli, ABuildThatComputesOtherwiseIsARegressionAndOfAnotherSuiteNotComparable) {
