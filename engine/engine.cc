@@ -112,6 +112,7 @@ Sequence Engine::new_sequence() const {
 
 void Engine::step(std::span<Sequence* const> batch, Observer* observer) {
   StepRows rows;
+  rows.may_replay = observer == nullptr;
   std::vector<int> logit_rows;
   struct Part {
     Sequence::Impl* sequence;

@@ -29,9 +29,10 @@ enum class Attention {
 };  // auto follows the checkpoint: sparse if it has an indexer
 
 struct EngineOptions {
-  std::string backend = "cpu";  // "cpu" or "reference"
-  std::string
-      kernel;  // "" picks the best; "avx2" or "avx512" forces one and fails where it cannot run
+  std::string backend = "cpu";  // "cpu", "cuda" or "reference"
+  // "" picks the best. Forces one and fails where it cannot run: "avx2" or "avx512" of cpu; of cuda
+  // "graph" (decode steps recorded and replayed) or "stream" (launch by launch).
+  std::string kernel;
   int n_threads = 0;  // 0: every usable core
   Attention attention = Attention::kAuto;
   bool check_finite = true;         // read every weight once and refuse NaN and Inf

@@ -11,3 +11,31 @@
   } else                                                                  \
     ::assay::CheckFailure(__FILE__, __LINE__, #call).stream()             \
         << cudaGetErrorName(cuda_error) << ": " << cudaGetErrorString(cuda_error) << ". "
+
+namespace assay::kernels {
+
+// Programmatic dependent launch. A kernel that is launched by `overlapped` may begin before the one
+// ahead of it on the stream has ended. Each of its blocks must call await_previous before it reads
+// or writes what others do, whatever its path, and only after that let_next_begin; so what kernels
+// before the previous one wrote may be read at once.
+__device__ inline void await_previous() { cudaGridDependencySynchronize(); }
+__device__ inline void let_next_begin() { cudaTriggerProgrammaticLaunchCompletion(); }
+
+template <class... Params, class... Args>
+void overlapped(void (*kernel)(Params...), dim3 grid, dim3 block, std::size_t shared_bytes,
+                CUstream_st* stream, Args&&... args) {
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...))
+      << grid.x << " x " << grid.y << " x " << grid.z << " blocks, " << shared_bytes << " bytes";
+}
+
+}  // namespace assay::kernels

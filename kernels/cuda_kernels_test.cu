@@ -7,11 +7,10 @@
 #include <cmath>
 #include <cstdio>
 #include <random>
-#include <set>
 #include <tuple>
 #include <vector>
 
-#include "kernels/cuda_check.cuh"
+#include "kernels/cuda_testing.cuh"
 #include "kernels/device_matrix_testing.cuh"
 #include "kernels/indexer.h"
 #include "kernels/layer_cuda.h"
@@ -25,18 +24,6 @@
 
 namespace assay::kernels {
 namespace {
-
-class Cuda : public testing::Test {
- protected:
-  void SetUp() override {
-    if (n_cuda_devices() == 0)
-      GTEST_SKIP() << "no CUDA device here: this test shows nothing; run it on a GPU machine";
-  }
-  // Whatever is not written shows.
-  static DeviceArray<float> poisoned(std::size_t n) {
-    return DeviceArray<float>(std::vector<float>(n, std::nanf("")));
-  }
-};
 
 // Each product passes through at most n_cols + 3 roundings (its own, the scale's and the chain's);
 // 2^-24 is float's unit roundoff.
@@ -119,68 +106,6 @@ TEST_F(Cuda, ATokensBitsDoNotDependOnItsBatch) {
     project_cuda(d, dx.data() + t * 320, 320, 1, one.data(), 96, false, nullptr);
     EXPECT_EQ(one.host(), std::vector<float>(all.begin() + t * 96, all.begin() + (t + 1) * 96));
   }
-}
-
-TEST_F(Cuda, ExpertsOfDifferentKindsAddUpAsTheReferenceSays) {
-  Random random(4);
-  constexpr int kHidden = 64, kWidth = 32, kExperts = 4, kTop = 2, kTokens = 3;
-  DeviceWeights memory;
-  std::vector<HostMatrix> host;
-  for (int e = 0; e < kExperts; ++e) {
-    host.push_back(e % 2 == 0 ? vq(8, 256, kWidth, kHidden, 64, false, random)
-                              : dense(WeightType::kBf16, kWidth, kHidden, false, random));
-    host.push_back(e % 2 == 0 ? vq(4, 256, kWidth, kHidden, 64, false, random)
-                              : gptq(4, kWidth, kHidden, 32, false, random));
-    host.push_back(dense(WeightType::kF32, kHidden, kWidth, false, random));
-  }
-  std::vector<DeviceMatrix> experts;
-  for (const HostMatrix& m : host) experts.push_back(m.upload(memory));
-  const std::vector<int> expert = {0, 3, 1, 2, 2, 3};
-  const std::vector<float> weight = {0.5f, 1.5f, 2, 0.25f, 1, 1},
-                           x = random.floats(kTokens * kHidden),
-                           shared = random.floats(kTokens * kHidden),
-                           residual = random.floats(kTokens * kHidden);
-  const DeviceArray<DeviceMatrix> d_experts(experts);
-  const DeviceArray<int> d_expert(expert);
-  const DeviceArray<float> d_weight(weight), d_x(x), d_shared(shared), d_residual(residual);
-  const auto h = poisoned(kTokens * kTop * kWidth);
-  moe_cuda({.experts = d_experts.data(),
-            .expert = d_expert.data(),
-            .weight = d_weight.data(),
-            .n_tokens = kTokens,
-            .top_k = kTop,
-            .hidden = kHidden,
-            .width = kWidth,
-            .x = d_x.data(),
-            .h = h.data(),
-            .shared = d_shared.data(),
-            .residual = d_residual.data()},
-           nullptr);
-  const std::vector<float> out = d_residual.host();
-  for (int t = 0; t < kTokens; ++t)
-    for (int r = 0; r < kHidden; ++r) {
-      double sum = static_cast<double>(residual[t * kHidden + r]) +
-                   static_cast<double>(shared[t * kHidden + r]);
-      double size = std::abs(sum);
-      for (int k = 0; k < kTop; ++k) {
-        const int e = expert[t * kTop + k];
-        for (int i = 0; i < kWidth; ++i) {
-          double g = 0, u = 0;
-          for (int c = 0; c < kHidden; ++c) {
-            g += host[3 * e].at(i, c) * static_cast<double>(x[t * kHidden + c]);
-            u += host[3 * e + 1].at(i, c) * static_cast<double>(x[t * kHidden + c]);
-          }
-          const double term = static_cast<double>(weight[t * kTop + k]) * host[3 * e + 2].at(r, i) *
-                              (g / (1 + std::exp(-g)) * u);
-          sum += term;
-          size += std::abs(term);
-        }
-      }
-      // Two products deep: relative errors of h are those of g and u, which random signs keep far
-      // below (kHidden + 3) · 2^-24 · Σ|terms| of each; the sum of sizes here is what they scale.
-      EXPECT_NEAR(out[t * kHidden + r], sum, 4 * (kHidden + kWidth) * 0x1p-24 * size * 8)
-          << t << ", " << r;
-    }
 }
 
 TEST_F(Cuda, NormsAndRotationsAgree) {

@@ -23,6 +23,13 @@ void copy_to_device(void* device, const void* host, std::size_t n_bytes, CudaStr
   CUDA_CHECK(cudaStreamSynchronize(stream));
 }
 
+void copy_to_device_later(void* device, const PinnedBytes& host, std::size_t n_bytes,
+                          CudaStream stream) {
+  CHECK(n_bytes <= host.size()) << n_bytes << " of " << host.size();
+  CUDA_CHECK(cudaMemcpyAsync(device, host.data(), n_bytes, cudaMemcpyHostToDevice, stream))
+      << n_bytes;
+}
+
 void copy_to_host(void* host, const void* device, std::size_t n_bytes, CudaStream stream) {
   CUDA_CHECK(cudaMemcpyAsync(host, device, n_bytes, cudaMemcpyDeviceToHost, stream)) << n_bytes;
   CUDA_CHECK(cudaStreamSynchronize(stream)) << n_bytes << " bytes";
@@ -34,8 +41,6 @@ void copy_on_device(void* to, const void* from, std::size_t n_bytes, CudaStream 
 
 void synchronise(CudaStream stream) { CUDA_CHECK(cudaStreamSynchronize(stream)); }
 
-void synchronise_device() { CUDA_CHECK(cudaDeviceSynchronize()); }
-
 CudaStreamOwner::CudaStreamOwner() {
   CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
 }
@@ -45,5 +50,29 @@ DeviceBytes::DeviceBytes(std::size_t n_bytes) : n_(n_bytes) {
   if (n_bytes > 0) CUDA_CHECK(cudaMalloc(&data_, n_bytes)) << n_bytes << " bytes";
 }
 DeviceBytes::~DeviceBytes() { cudaFree(data_); }
+
+PinnedBytes::PinnedBytes(std::size_t n_bytes) : n_(n_bytes) {
+  if (n_bytes > 0) CUDA_CHECK(cudaMallocHost(&data_, n_bytes)) << n_bytes << " bytes";
+}
+PinnedBytes::~PinnedBytes() { cudaFreeHost(data_); }
+
+void RecordedGraph::begin(CudaStream stream) {
+  CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+}
+
+RecordedGraph RecordedGraph::end(CudaStream stream) {
+  cudaGraph_t graph = nullptr;
+  CUDA_CHECK(cudaStreamEndCapture(stream, &graph));
+  RecordedGraph recorded;
+  CUDA_CHECK(cudaGraphInstantiate(&recorded.exec_, graph, 0));
+  CUDA_CHECK(cudaGraphDestroy(graph));
+  return recorded;
+}
+
+RecordedGraph::~RecordedGraph() {
+  if (exec_ != nullptr) cudaGraphExecDestroy(exec_);
+}
+
+void RecordedGraph::launch(CudaStream stream) const { CUDA_CHECK(cudaGraphLaunch(exec_, stream)); }
 
 }  // namespace assay::kernels

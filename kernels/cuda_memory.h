@@ -7,6 +7,7 @@
 #include <vector>
 
 struct CUstream_st;
+struct CUgraphExec_st;
 
 namespace assay::kernels {
 
@@ -20,12 +21,16 @@ struct CudaDevice {
 int n_cuda_devices();      // 0 where there is no driver, or no device
 CudaDevice cuda_device();  // the current one
 
+class PinnedBytes;
+
 // A copy into or out of pageable memory returns when the bytes are there.
 void copy_to_device(void* device, const void* host, std::size_t n_bytes, CudaStream stream);
+// From pinned memory, which must stay as it is until the stream has passed the copy.
+void copy_to_device_later(void* device, const PinnedBytes& host, std::size_t n_bytes,
+                          CudaStream stream);
 void copy_to_host(void* host, const void* device, std::size_t n_bytes, CudaStream stream);
 void copy_on_device(void* to, const void* from, std::size_t n_bytes, CudaStream stream);
 void synchronise(CudaStream stream);
-void synchronise_device();  // every stream
 
 class CudaStreamOwner {
  public:
@@ -57,6 +62,47 @@ class DeviceBytes {
  private:
   void* data_ = nullptr;
   std::size_t n_ = 0;
+};
+
+// Host memory that the device copies from without a detour.
+class PinnedBytes {
+ public:
+  PinnedBytes() = default;
+  explicit PinnedBytes(std::size_t n_bytes);  // uninitialised
+  ~PinnedBytes();
+  PinnedBytes(PinnedBytes&& o) noexcept
+      : data_(std::exchange(o.data_, nullptr)), n_(std::exchange(o.n_, 0)) {}
+  PinnedBytes& operator=(PinnedBytes&& o) noexcept {
+    std::swap(data_, o.data_);
+    std::swap(n_, o.n_);
+    return *this;
+  }
+  std::byte* data() const { return static_cast<std::byte*>(data_); }
+  std::size_t size() const { return n_; }
+
+ private:
+  void* data_ = nullptr;
+  std::size_t n_ = 0;
+};
+
+// What is launched on a stream between begin and end is recorded instead of run, and can then be
+// run again and again in one launch, with the same pointers. Nothing in between may allocate, copy
+// from pageable memory or wait.
+class RecordedGraph {
+ public:
+  static void begin(CudaStream stream);
+  static RecordedGraph end(CudaStream stream);
+  ~RecordedGraph();
+  RecordedGraph(RecordedGraph&& o) noexcept : exec_(std::exchange(o.exec_, nullptr)) {}
+  RecordedGraph& operator=(RecordedGraph&& o) noexcept {
+    std::swap(exec_, o.exec_);
+    return *this;
+  }
+  void launch(CudaStream stream) const;
+
+ private:
+  RecordedGraph() = default;
+  CUgraphExec_st* exec_ = nullptr;
 };
 
 // Of a trivially copyable T.

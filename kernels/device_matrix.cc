@@ -1,5 +1,7 @@
 #include "kernels/device_matrix.h"
 
+#include <cuda_fp16.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -44,16 +46,17 @@ DeviceMatrix DeviceWeights::add(const VqMatrix& w) {
   const auto rows = static_cast<std::size_t>(w.n_rows);
   m.values = upload(w.codes, 4 * rows * static_cast<std::size_t>(m.row_words));
   m.scales = upload(w.scales, 2 * rows * static_cast<std::size_t>(m.n_groups));
-  const auto known = std::find_if(codebooks_.begin(), codebooks_.end(),
-                                  [&](const auto& c) { return c.first == w.codebook; });
-  if (known != codebooks_.end()) {
-    m.codebook = known->second;
-  } else {
-    m.codebook = static_cast<const float*>(upload(
-        w.codebook, sizeof(float) * static_cast<std::size_t>(w.n_books) *
-                        static_cast<std::size_t>(w.n_codes) * static_cast<std::size_t>(w.dim)));
-    codebooks_.emplace_back(w.codebook, m.codebook);
+  auto known = std::find_if(codebooks_.begin(), codebooks_.end(),
+                            [&](const Codebook& c) { return c.host == w.codebook; });
+  if (known == codebooks_.end()) {
+    const std::vector<float> values(
+        w.codebook, w.codebook + static_cast<std::ptrdiff_t>(w.n_books) * w.n_codes * w.dim);
+    const std::vector<__half> halves(values.begin(), values.end());
+    codebooks_.push_back({w.codebook, add(values), add_array(halves)});
+    known = codebooks_.end() - 1;
   }
+  m.codebook = known->device;
+  m.codebook_f16 = known->device_f16;
   return m;
 }
 
@@ -87,21 +90,20 @@ DeviceMatrix DeviceWeights::add(const ScaledMatrix& w) {
   std::vector<std::uint32_t> values(rows * words);
   for (std::size_t r = 0; r < rows; ++r)
     for (std::size_t i = 0; i < words; ++i) values[r * words + i] = word_at(w.values, i * rows + r);
-  std::vector<float> scales(rows * groups), zeros(rows * groups);
+  std::vector<float> scales(rows * groups * 2);
   for (std::size_t r = 0; r < rows; ++r)
     for (std::size_t g = 0; g < groups; ++g) {
       std::uint16_t half;
       std::memcpy(&half, w.scales + 2 * (g * rows + r), 2);
-      scales[r * groups + g] = f16_to_f32(half);
+      scales[(r * groups + g) * 2] = f16_to_f32(half);
       const std::uint32_t word = word_at(w.zeros, g * zero_words + r / per_word);
-      zeros[r * groups + g] = static_cast<float>(
-          (word >> (static_cast<unsigned>(m.bits) * static_cast<unsigned>(r % per_word)) & mask) +
-          1);
+      const std::uint32_t zero =
+          word >> (static_cast<unsigned>(m.bits) * static_cast<unsigned>(r % per_word)) & mask;
+      scales[(r * groups + g) * 2 + 1] = 0x1p23f + static_cast<float>(zero + 1);
     }
   m.row_words = static_cast<int>(words);
   m.values = add_array(values);
   m.scales = add(scales);
-  m.zeros = add(zeros);
   return m;
 }
 

@@ -18,10 +18,11 @@ struct DeviceMatrix {
   // Dense and FP8: (n_rows, n_cols). VQ: (n_rows, row_words) words of the index stream. GPTQ:
   // (n_rows, row_words), transposed from the file, so that a row's values follow each other.
   const void* values = nullptr;
-  // VQ: binary16 (n_rows, n_groups). GPTQ: float (n_rows, n_groups). FP8: float, square blocks.
+  // VQ: binary16 (n_rows, n_groups). GPTQ: float (n_rows, n_groups, 2), a scale and 2^23 + z + 1.
+  // FP8: float, square blocks.
   const void* scales = nullptr;
-  const float* zeros = nullptr;                           // GPTQ: z + 1, (n_rows, n_groups)
   const float* codebook = nullptr;                        // VQ: (n_books, n_codes, dim)
+  const void* codebook_f16 = nullptr;                     // the same values, binary16
   int dim = 0, n_codes = 0, index_bits = 0, n_books = 1;  // VQ
   int bits = 0;                                           // GPTQ: 4 or 8
   int group = 0, n_groups = 0, row_words = 0;
@@ -44,7 +45,11 @@ class DeviceWeights {
  private:
   const void* upload(const void* host, std::size_t n_bytes);
   std::vector<DeviceBytes> owned_;
-  std::vector<std::pair<const float*, const float*>> codebooks_;  // host, device
+  struct Codebook {
+    const float *host, *device;
+    const void* device_f16;
+  };
+  std::vector<Codebook> codebooks_;
   std::size_t n_bytes_ = 0;
 };
 

@@ -5,22 +5,65 @@
 namespace assay::kernels {
 namespace {
 
-constexpr int kWarps = 4;  // of a block, each with a row
+constexpr int kProjectWarps = 8;  // of a block
 
-dim3 grid_of(int n_rows, int n_tokens) { return dim3((n_rows + kWarps - 1) / kWarps, n_tokens); }
+__device__ void prefetch_line(const void* line) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(line));
+}
 
-__device__ int warp_row() { return blockIdx.x * kWarps + threadIdx.y; }
+__device__ size_t bytes_of_row(const DeviceMatrix& m) {
+  switch (m.kind) {
+    case DeviceMatrix::Kind::kVq:
+    case DeviceMatrix::Kind::kGptq:
+      return size_t{4} * m.row_words;
+    case DeviceMatrix::Kind::kFp8:
+      return m.n_cols;
+    case DeviceMatrix::Kind::kF32:
+      return size_t{4} * m.n_cols;
+    case DeviceMatrix::Kind::kBf16:
+    case DeviceMatrix::Kind::kF16:
+      break;
+  }
+  return size_t{2} * m.n_cols;
+}
 
-__device__ float silu(float v) { return v / (1.0f + expf(-v)); }
-
-__global__ void project(DeviceMatrix m, const float* x, int x_stride, float* y, int y_stride,
-                        bool accumulate) {
-  const int row = warp_row();
-  if (row >= m.n_rows) return;
-  const float sum = row_dot(m, row, x + static_cast<size_t>(blockIdx.y) * x_stride, threadIdx.x);
-  if (threadIdx.x != 0) return;
+// `split` warps to a row, a divisor of kProjectWarps.
+__global__ void project(DeviceMatrix m, int split, const float* x, int x_stride, float* y,
+                        int y_stride, bool accumulate) {
+  __shared__ float of_warp[kProjectWarps];
+  const int warp = threadIdx.y, part = warp % split;
+  const int row = (blockIdx.x * kProjectWarps + warp) / split;
+  const size_t row_bytes = bytes_of_row(m);
+  if (row < m.n_rows) {  // what the first loads will want, a line a lane
+    const size_t line = (static_cast<size_t>(part) * 32 + threadIdx.x) * 128;
+    if (line < row_bytes)
+      prefetch_line(static_cast<const char*>(m.values) + row * row_bytes + line);
+  }
+  await_previous();
+  let_next_begin();
+  if (row < m.n_rows) {
+    const RowLane lane = {part * 32 + static_cast<int>(threadIdx.x), split * 32};
+    const float sum =
+        warp_sum(row_part(m, row, x + static_cast<size_t>(blockIdx.y) * x_stride, lane));
+    if (threadIdx.x == 0) of_warp[warp] = sum;
+  }
+  __syncthreads();
+  if (row >= m.n_rows || part != 0 || threadIdx.x != 0) return;
+  float sum = 0;
+  for (int w = warp; w < warp + split; ++w) sum += of_warp[w];
   float& out = y[static_cast<size_t>(blockIdx.y) * y_stride + row];
   out = accumulate ? out + sum : sum;
+}
+
+// Few long rows do not fill a GPU with a warp each. By the matrix's shape alone, so that a token's
+// bits do not depend on its batch.
+int warps_of_row(const DeviceMatrix& m) {
+  constexpr int kWarpsOfGpu = 16384, kColumnsOfWarp = 768;
+  int split = 1;
+  while (split < kProjectWarps && m.n_rows * split < kWarpsOfGpu &&
+         m.n_cols >= 2 * kColumnsOfWarp * split)
+    split *= 2;
+  return split;
 }
 
 __global__ void project_heads(HeadsCudaArgs a) {
@@ -44,59 +87,29 @@ __global__ void swiglu(DeviceMatrix gate, DeviceMatrix up, const float* x, int x
   if (threadIdx.x == 0) h[static_cast<size_t>(blockIdx.y) * gate.n_rows + row] = silu(g) * u;
 }
 
-__global__ void expert_gate_up(MoeCudaArgs a) {
-  const int row = warp_row(), slot = blockIdx.y;
-  if (row >= a.width) return;
-  const DeviceMatrix* e = a.experts + 3 * a.expert[slot];
-  const float* x = a.x + static_cast<size_t>(slot / a.top_k) * a.hidden;
-  const float g = row_dot(e[0], row, x, threadIdx.x), u = row_dot(e[1], row, x, threadIdx.x);
-  if (threadIdx.x == 0) a.h[static_cast<size_t>(slot) * a.width + row] = silu(g) * u;
-}
-
-__global__ void expert_down(MoeCudaArgs a) {
-  const int row = warp_row(), token = blockIdx.y;
-  if (row >= a.hidden) return;
-  float sum = 0;
-  for (int k = 0; k < a.top_k; ++k) {
-    const int slot = token * a.top_k + k;
-    const DeviceMatrix& down = a.experts[3 * a.expert[slot] + 2];
-    const float* h = a.h + static_cast<size_t>(slot) * a.width;
-    sum = fmaf(a.weight[slot], row_dot(down, row, h, threadIdx.x), sum);
-  }
-  if (threadIdx.x != 0) return;
-  const size_t i = static_cast<size_t>(token) * a.hidden + row;
-  a.residual[i] = a.residual[i] + sum + a.shared[i];
-}
-
 }  // namespace
 
 void project_cuda(const DeviceMatrix& m, const float* x, int x_stride, int n_tokens, float* y,
                   int y_stride, bool accumulate, CudaStream stream) {
   CHECK(n_tokens > 0 && n_tokens < 65536) << n_tokens;
-  project<<<grid_of(m.n_rows, n_tokens), dim3(32, kWarps), 0, stream>>>(m, x, x_stride, y, y_stride,
-                                                                        accumulate);
-  CUDA_CHECK(cudaGetLastError()) << m.n_rows << " x " << m.n_cols << ", " << n_tokens << " tokens";
+  const int split = warps_of_row(m);
+  const int n_blocks = (m.n_rows * split + kProjectWarps - 1) / kProjectWarps;
+  overlapped(project, dim3(n_blocks, n_tokens), dim3(32, kProjectWarps), 0, stream, m, split, x,
+             x_stride, y, y_stride, accumulate);
 }
 
 void project_heads_cuda(const HeadsCudaArgs& a, CudaStream stream) {
   CHECK(a.n_tokens > 0 && a.n_tokens < 65536) << a.n_tokens;
-  project_heads<<<grid_of(a.n_heads * a.n_rows, a.n_tokens), dim3(32, kWarps), 0, stream>>>(a);
+  project_heads<<<row_grid(a.n_heads * a.n_rows, a.n_tokens), dim3(32, kRowWarps), 0, stream>>>(a);
   CUDA_CHECK(cudaGetLastError()) << a.n_heads << " heads, " << a.n_rows << " x " << a.n_cols;
 }
 
 void swiglu_cuda(const DeviceMatrix& gate, const DeviceMatrix& up, const float* x, int x_stride,
                  int n_tokens, float* h, CudaStream stream) {
   CHECK(n_tokens > 0 && n_tokens < 65536) << n_tokens;
-  swiglu<<<grid_of(gate.n_rows, n_tokens), dim3(32, kWarps), 0, stream>>>(gate, up, x, x_stride, h);
+  swiglu<<<row_grid(gate.n_rows, n_tokens), dim3(32, kRowWarps), 0, stream>>>(gate, up, x, x_stride,
+                                                                              h);
   CUDA_CHECK(cudaGetLastError()) << gate.n_rows << " x " << gate.n_cols;
-}
-
-void moe_cuda(const MoeCudaArgs& a, CudaStream stream) {
-  CHECK(a.n_tokens > 0 && a.n_tokens * a.top_k < 65536) << a.n_tokens << " x " << a.top_k;
-  expert_gate_up<<<grid_of(a.width, a.n_tokens * a.top_k), dim3(32, kWarps), 0, stream>>>(a);
-  CUDA_CHECK(cudaGetLastError()) << a.width << " x " << a.hidden;
-  expert_down<<<grid_of(a.hidden, a.n_tokens), dim3(32, kWarps), 0, stream>>>(a);
-  CUDA_CHECK(cudaGetLastError()) << a.hidden << " x " << a.width;
 }
 
 }  // namespace assay::kernels

@@ -28,18 +28,4 @@ void project_heads_cuda(const HeadsCudaArgs& args, CudaStream stream);
 void swiglu_cuda(const DeviceMatrix& gate, const DeviceMatrix& up, const float* x, int x_stride,
                  int n_tokens, float* h, CudaStream stream);
 
-// The routed experts of each token. `experts` (n_experts, 3): gate, up, down, in device memory;
-// kinds may differ from one to the next.
-struct MoeCudaArgs {
-  const DeviceMatrix* experts;
-  const int* expert;    // (n_tokens, top_k), ascending
-  const float* weight;  // (n_tokens, top_k)
-  int n_tokens, top_k, hidden, width;
-  const float* x;       // (n_tokens, hidden)
-  float* h;             // (n_tokens * top_k, width): scratch
-  const float* shared;  // (n_tokens, hidden): the shared experts' output
-  float* residual;      // (n_tokens, hidden): += Σ_k weight_k · expert_k(x) (a chain) + shared
-};
-void moe_cuda(const MoeCudaArgs& args, CudaStream stream);
-
 }  // namespace assay::kernels

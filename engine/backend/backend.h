@@ -51,6 +51,9 @@ struct Segment {
 struct StepRows {
   std::vector<int> tokens;        // (n_rows)
   std::vector<Segment> segments;  // cover [0, n_rows) in order
+  // A whole forward pass follows, and nobody reads what is between: a backend may replay one that
+  // it recorded.
+  bool may_replay = false;
   int n_rows() const { return static_cast<int>(tokens.size()); }
 };
 

@@ -1,13 +1,15 @@
 // The model on one GPU, in float32 activations straight from the codes: kernels of kernels/*_cuda.h
 // on a stream of the executor's own. Launches of one step follow each other without a look at their
-// values; only tokens, positions and cache addresses go up, only logits come down.
+// values; only tokens, positions and cache addresses go up, in one copy, only logits come down.
+#include "engine/backend/cuda_backend.h"
+
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 
 #include "base/check.h"
 #include "engine/backend/act_width.h"
-#include "engine/backend/cuda_model.h"
 #include "kernels/layer_cuda.h"
 #include "kernels/project_cuda.h"
 
@@ -17,7 +19,38 @@ namespace {
 using kernels::CudaStream;
 using kernels::DeviceArray;
 
-class CudaBackend final : public Backend {
+constexpr int kPartsTokens = 16;  // whose experts' partial results are kept at a time
+
+constexpr int kLeastKeys = 256;  // that scratch and launches are made for
+
+// Arrays that a step uploads, one behind the other in pinned memory and on the device.
+class StepUpload {
+ public:
+  // Room for n values of T each, 16-byte aligned; the host's, to be filled.
+  template <class T>
+  std::span<T> add(std::size_t n, const T*& device) {
+    const std::size_t at = used_;
+    used_ += (n * sizeof(T) + 15) / 16 * 16;
+    CHECK(used_ <= host_.size()) << used_ << " of " << host_.size();
+    device = reinterpret_cast<const T*>(static_cast<std::byte*>(device_.data()) + at);
+    return {reinterpret_cast<T*>(host_.data() + at), n};
+  }
+  void reserve(std::size_t n_bytes) {
+    host_ = kernels::PinnedBytes(n_bytes);
+    device_ = kernels::DeviceBytes(n_bytes);
+  }
+  void clear() { used_ = 0; }
+  void send(CudaStream stream) const {
+    kernels::copy_to_device_later(device_.data(), host_, used_, stream);
+  }
+
+ private:
+  kernels::PinnedBytes host_;
+  kernels::DeviceBytes device_;
+  std::size_t used_ = 0;
+};
+
+class CudaBackend final : public CudaExecutor {
  public:
   explicit CudaBackend(std::shared_ptr<const CudaModel> model)
       : model_(std::move(model)), m_(*model_), c_(m_.c) {}
@@ -27,38 +60,39 @@ class CudaBackend final : public Backend {
   void begin_step(const StepRows& rows) override {
     rows_ = rows;
     n_ = rows.n_rows();
-    const auto n = static_cast<std::size_t>(n_);
-    if (n_ > capacity_) reserve_rows(n_);
-    const int half = c_.qk_rope / 2;
-    std::vector<float> cosine(n * static_cast<std::size_t>(half)), sine(cosine.size());
-    std::vector<int> position(n);
-    std::vector<float*> kv(n * static_cast<std::size_t>(c_.n_layers)), index(kv.size());
-    max_keys_ = 0;
+    int n_keys = kLeastKeys;
+    for (const Segment& s : rows_.segments) n_keys = std::max(n_keys, s.first_position + s.n_rows);
+    max_keys_ = static_cast<int>(std::bit_ceil(static_cast<unsigned>(n_keys)));
+    reserve(n_, max_keys_);
+
+    const auto n = static_cast<std::size_t>(n_), half = static_cast<std::size_t>(c_.qk_rope / 2),
+               n_tables = n * static_cast<std::size_t>(c_.n_layers);
+    upload_.clear();
+    const auto kv = upload_.add(n_tables, kv_), index = upload_.add(n_tables, index_cache_);
+    const auto cosine = upload_.add(n * half, cosine_), sine = upload_.add(n * half, sine_);
+    const auto position = upload_.add(n, position_), tokens = upload_.add(n, tokens_);
+    std::copy(rows_.tokens.begin(), rows_.tokens.end(), tokens.begin());
     for (const Segment& s : rows_.segments) {
       auto* cache = static_cast<CudaCache*>(s.cache);
       cache->reserve(s.first_position + s.n_rows);
       for (int i = 0; i < s.n_rows; ++i) {
         const auto row = static_cast<std::size_t>(s.first_row) + static_cast<std::size_t>(i);
         position[row] = s.first_position + i;
-        max_keys_ = std::max(max_keys_, position[row] + 1);
-        m_.rope.angles(position[row], &cosine[row * static_cast<std::size_t>(half)],
-                       &sine[row * static_cast<std::size_t>(half)]);
+        m_.rope.angles(position[row], &cosine[row * half], &sine[row * half]);
         for (int l = 0; l < c_.n_layers; ++l) {
           kv[static_cast<std::size_t>(l) * n + row] = cache->kv(l);
           index[static_cast<std::size_t>(l) * n + row] = cache->index_keys(l);
         }
       }
     }
-    put(cosine, cosine_);
-    put(sine, sine_);
-    put(position, position_);
-    put(kv, kv_);
-    put(index, index_cache_);
-    put(rows_.tokens, tokens_);
+    upload_.send(stream());
   }
 
+  CudaStepShape step_shape() const override { return {n_, max_keys_, epoch_}; }
+  CudaStream stream() const override { return stream_.get(); }
+
   void embed() override {
-    kernels::embed_cuda(m_.embed, tokens_.data(), n_, act(Act::kResidual), stream());
+    kernels::embed_cuda(m_.embed, tokens_, n_, act(Act::kResidual), stream());
   }
 
   void set_residual(std::span<const float> rows) override {
@@ -93,7 +127,7 @@ class CudaBackend final : public Backend {
                              .kv_lora = c_.kv_lora,
                              .n_rows = n_,
                              .cache = of_layer(kv_, layer),
-                             .position = position_.data()},
+                             .position = position_},
                             rope(c_.rope_interleave), stream());
   }
 
@@ -109,9 +143,8 @@ class CudaBackend final : public Backend {
                                 .dim = dim,
                                 .n_rows = n_,
                                 .cache = of_layer(index_cache_, layer),
-                                .position = position_.data()},
+                                .position = position_},
                                rope(c_.indexer_rope_interleave), stream());
-    const auto n_scores = static_cast<std::size_t>(n_) * static_cast<std::size_t>(max_keys_);
     if (max_keys_ > c_.index_topk) {
       kernels::project_cuda(l.index_q, act(Act::kQueryResid), c_.q_lora, n_, index_q_.data(),
                             heads * dim, false, stream());
@@ -119,15 +152,11 @@ class CudaBackend final : public Backend {
                          n_, stream());
       kernels::project_cuda(l.index_weights, act(Act::kNormed), c_.hidden, n_,
                             index_weights_.data(), heads, false, stream());
-      if (scores_.size() < n_scores) {
-        kernels::synchronise(stream());
-        scores_ = DeviceArray<float>(n_scores);
-      }
     }
     kernels::index_cuda({.q = index_q_.data(),
                          .weights = index_weights_.data(),
                          .cache = of_layer(index_cache_, layer),
-                         .position = position_.data(),
+                         .position = position_,
                          .n_rows = n_,
                          .n_heads = heads,
                          .dim = dim,
@@ -164,7 +193,7 @@ class CudaBackend final : public Backend {
     kernels::mla_attention_cuda(
         {.q = absorbed_.data(),
          .cache = of_layer(kv_, layer),
-         .position = position_.data(),
+         .position = position_,
          .keys = sparse ? selected_.data() : nullptr,
          .n_keys = sparse ? n_selected_.data() : nullptr,
          .keys_stride = c_.index_topk,
@@ -213,7 +242,8 @@ class CudaBackend final : public Backend {
   void moe(int layer) override {
     const CudaLayer& l = m_.layers[static_cast<std::size_t>(layer)];
     mlp_into(l.mlp, shared_.data(), false);
-    kernels::moe_cuda({.experts = l.experts,
+    kernels::moe_cuda({.plan = &l.moe,
+                       .experts = l.experts,
                        .expert = expert_.data(),
                        .weight = expert_weight_.data(),
                        .n_tokens = n_,
@@ -222,6 +252,8 @@ class CudaBackend final : public Backend {
                        .width = c_.moe_intermediate,
                        .x = act(Act::kNormed),
                        .h = expert_hidden_.data(),
+                       .parts = expert_parts_.data(),
+                       .parts_tokens = std::min(n_, kPartsTokens),
                        .shared = shared_.data(),
                        .residual = act(Act::kResidual)},
                       stream());
@@ -231,10 +263,7 @@ class CudaBackend final : public Backend {
     const auto vocab = static_cast<std::size_t>(c_.vocab);
     CHECK(out.size() == rows.size() * vocab) << out.size();
     if (rows.empty()) return;
-    if (logits_.size() < out.size()) {
-      kernels::synchronise(stream());
-      logits_ = DeviceArray<float>(out.size());
-    }
+    if (logits_.size() < out.size()) logits_ = DeviceArray<float>(out.size());
     // Runs of consecutive rows are one product.
     for (std::size_t i = 0, n = 0; i < rows.size(); i += n) {
       for (n = 1; i + n < rows.size() && rows[i + n] == rows[i] + static_cast<int>(n);) ++n;
@@ -245,7 +274,9 @@ class CudaBackend final : public Backend {
     kernels::copy_to_host(out.data(), logits_.data(), out.size_bytes(), stream());
   }
 
+  // Between steps nothing computes: caches may be copied and scratch may move.
   void end_step() override {
+    kernels::synchronise(stream());
     for (const Segment& s : rows_.segments)
       static_cast<CudaCache*>(s.cache)->set_n_tokens(s.first_position + s.n_rows);
   }
@@ -274,18 +305,12 @@ class CudaBackend final : public Backend {
   }
 
  private:
-  CudaStream stream() const { return stream_.get(); }
   float* act(Act a) const { return acts_[static_cast<std::size_t>(a)].data(); }
   kernels::RopeCuda rope(bool interleaved) const {
-    return {cosine_.data(), sine_.data(), c_.qk_rope, interleaved};
+    return {cosine_, sine_, c_.qk_rope, interleaved};
   }
-  float* const* of_layer(const DeviceArray<float*>& table, int layer) const {
-    return table.data() + static_cast<std::ptrdiff_t>(layer) * n_;
-  }
-  template <class T>
-  void put(const std::vector<T>& host, DeviceArray<T>& device) const {
-    CHECK(host.size() <= device.size()) << host.size() << " of " << device.size();
-    kernels::copy_to_device(device.data(), host.data(), host.size() * sizeof(T), stream());
+  float* const* of_layer(float* const* table, int layer) const {
+    return table + static_cast<std::ptrdiff_t>(layer) * n_;
   }
 
   void project(int layer, Projection p, Act in, Act out, bool accumulate) {
@@ -305,8 +330,19 @@ class CudaBackend final : public Backend {
                           stream());
   }
 
+  void reserve(int n_rows, int max_keys) {
+    if (n_rows > capacity_) {
+      reserve_rows(n_rows);
+      ++epoch_;
+    }
+    const auto n_scores = static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(max_keys);
+    if (c_.index_topk > 0 && max_keys > c_.index_topk && scores_.size() < n_scores) {
+      scores_ = DeviceArray<float>(n_scores);
+      ++epoch_;
+    }
+  }
+
   void reserve_rows(int n_rows) {
-    kernels::synchronise(stream());
     capacity_ = n_rows;
     const auto rows = [&](int width) {
       return static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(width);
@@ -318,8 +354,7 @@ class CudaBackend final : public Backend {
     for (const CudaLayer& l : m_.layers) widest_mlp = std::max(widest_mlp, l.mlp.gate.n_rows);
     const int k = c_.n_experts_per_token;
     for (auto& [array, width] :
-         {std::pair{&cosine_, c_.qk_rope / 2}, std::pair{&sine_, c_.qk_rope / 2},
-          std::pair{&absorbed_, c_.n_heads * c_.kv_row()},
+         {std::pair{&absorbed_, c_.n_heads * c_.kv_row()},
           std::pair{&latent_, c_.n_heads * c_.kv_lora}, std::pair{&mlp_hidden_, widest_mlp},
           std::pair{&shared_, c_.hidden}, std::pair{&router_logits_, c_.n_experts},
           std::pair{&expert_hidden_, k * c_.moe_intermediate}, std::pair{&expert_weight_, k},
@@ -328,11 +363,16 @@ class CudaBackend final : public Backend {
           std::pair{&index_weights_, c_.index_n_heads}, std::pair{&index_k_, c_.index_head_dim}})
       *array = DeviceArray<float>(rows(width));
     for (auto& [array, width] :
-         {std::pair{&tokens_, 1}, std::pair{&position_, 1}, std::pair{&expert_, k},
-          std::pair{&selected_, c_.index_topk}, std::pair{&n_selected_, 1}})
+         {std::pair{&expert_, k}, std::pair{&selected_, c_.index_topk}, std::pair{&n_selected_, 1}})
       *array = DeviceArray<int>(rows(width));
-    kv_ = DeviceArray<float*>(rows(c_.n_layers));
-    index_cache_ = DeviceArray<float*>(rows(c_.n_layers));
+    std::size_t parts = 0;
+    for (const CudaLayer& l : m_.layers)
+      parts = std::max(parts, l.moe.parts_per_token(k, c_.hidden, c_.moe_intermediate));
+    expert_parts_ =
+        DeviceArray<float>(parts * static_cast<std::size_t>(std::min(n_rows, kPartsTokens)));
+    // Two tables of pointers, two of angles, positions and tokens, each aligned.
+    upload_.reserve(2 * sizeof(float*) * rows(c_.n_layers) + sizeof(float) * rows(c_.qk_rope) +
+                    2 * sizeof(int) * rows(1) + 6 * std::size_t{16});
   }
 
   const std::shared_ptr<const CudaModel> model_;
@@ -340,19 +380,28 @@ class CudaBackend final : public Backend {
   const ModelConfig& c_;
   kernels::CudaStreamOwner stream_;
   StepRows rows_;
-  int n_ = 0, capacity_ = 0, max_keys_ = 0;
+  int n_ = 0, capacity_ = 0, max_keys_ = 0, epoch_ = 0;
   std::array<DeviceArray<float>, kNumActs> acts_;
-  DeviceArray<float> cosine_, sine_, absorbed_, latent_, mlp_hidden_, shared_, router_logits_,
-      expert_hidden_, expert_weight_, routing_margin_, selection_margin_, index_q_, index_weights_,
+  DeviceArray<float> absorbed_, latent_, mlp_hidden_, shared_, router_logits_, expert_hidden_,
+      expert_parts_, expert_weight_, routing_margin_, selection_margin_, index_q_, index_weights_,
       index_k_, scores_, logits_;
-  DeviceArray<int> tokens_, position_, expert_, selected_, n_selected_;
-  DeviceArray<float*> kv_, index_cache_;  // (n_layers, n_rows)
+  DeviceArray<int> expert_, selected_, n_selected_;
+  StepUpload upload_;                                           // of which, on the device:
+  float *const *kv_ = nullptr, *const *index_cache_ = nullptr;  // (n_layers, n_rows)
+  const float *cosine_ = nullptr, *sine_ = nullptr;             // (n_rows, qk_rope / 2)
+  const int *position_ = nullptr, *tokens_ = nullptr;           // (n_rows)
 };
 
 }  // namespace
 
+std::unique_ptr<CudaExecutor> new_cuda_executor(std::shared_ptr<const CudaModel> model) {
+  return std::make_unique<CudaBackend>(std::move(model));
+}
+
 std::unique_ptr<Backend> CudaModel::new_executor(int) const {
-  return std::make_unique<CudaBackend>(shared_from_this());
+  auto executor = new_cuda_executor(shared_from_this());
+  if (records_steps) return with_recorded_steps(std::move(executor));
+  return executor;
 }
 
 }  // namespace assay::engine

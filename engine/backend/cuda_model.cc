@@ -1,6 +1,9 @@
 #include "engine/backend/cuda_model.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
+#include <set>
 
 #include "base/check.h"
 #include "engine/backend/matrix_view.h"
@@ -38,8 +41,11 @@ std::size_t bytes_of(const Matrix& m) {
 
 }  // namespace
 
-CudaModel::CudaModel(const ModelConfig& config, const ModelWeights& w)
-    : c(config), rope(config.rope_theta, config.qk_rope), device(kernels::cuda_device()) {
+CudaModel::CudaModel(const ModelConfig& config, const ModelWeights& w, bool records)
+    : c(config),
+      records_steps(records),
+      rope(config.rope_theta, config.qk_rope),
+      device(kernels::cuda_device()) {
   embed = upload(w.embed, memory);
   // A tied head is the embedding.
   lm_head = w.lm_head.name == w.embed.name ? embed : upload(w.lm_head, memory);
@@ -72,8 +78,20 @@ CudaLayer CudaModel::upload_layer(const LayerWeights& w) {
     experts.insert(experts.end(), {mlp.gate, mlp.up, mlp.down});
   }
   l.n_experts = static_cast<int>(w.experts.size());
-  if (!experts.empty()) l.experts = memory.add_array(experts);
+  if (!experts.empty()) {
+    l.experts = memory.add_array(experts);
+    l.moe = kernels::plan_moe(experts);
+  }
   return l;
+}
+
+std::string CudaModel::kernel() const {
+  std::set<std::string> designs;
+  for (const CudaLayer& l : layers)
+    if (l.n_experts > 0) designs.insert(l.moe.text());
+  return fmt::format("sm_{}{} f32, {}{}{}", device.major, device.minor,
+                     records_steps ? kGraph : kStream,
+                     designs.empty() ? "" : ", experts: ", fmt::join(designs, " and "));
 }
 
 // Sliced by head, and the key part transposed, so that queries meet the latent itself.
@@ -103,22 +121,23 @@ void CudaCache::grow_from(const CudaCache& from, int n) {
     if (kept > 0) kernels::copy_on_device(next.data(), old.data(), kept * sizeof(float), nullptr);
     return next;
   };
-  // What an executor's stream still writes must be there before it is copied.
-  kernels::synchronise_device();
   for (std::size_t l = 0; l < kv_.size(); ++l) {
     kv_[l] = grown(from.kv_[l], c_->kv_row());
     if (c_->index_topk > 0 && c_->indexer_full[l])
       index_[l] = grown(from.index_[l], c_->index_head_dim);
   }
-  kernels::synchronise_device();
+  kernels::synchronise(nullptr);
   capacity_ = capacity;
 }
 
 Result<std::shared_ptr<const BackendModel>> load_cuda_model(const ModelConfig& config,
                                                             const ModelWeights& weights,
                                                             std::string_view kernel) {
-  if (!kernel.empty())
-    return fail("backend cuda has no kernel '{}' to choose: leave --kernel out", kernel);
+  if (!kernel.empty() && kernel != CudaModel::kGraph && kernel != CudaModel::kStream)
+    return fail(
+        "backend cuda has no kernel '{}': expected graph (the default: decode steps are recorded "
+        "and replayed) or stream (launch by launch)",
+        kernel);
   if (kernels::n_cuda_devices() == 0)
     return fail(
         "no CUDA device here (no driver, or no GPU): run on a machine with one, or with --backend "
@@ -140,7 +159,7 @@ Result<std::shared_ptr<const BackendModel>> load_cuda_model(const ModelConfig& c
         static_cast<double>(need) / 0x1p30, device.name,
         static_cast<double>(device.free_bytes) / 0x1p30,
         static_cast<double>(device.total_bytes) / 0x1p30);
-  return std::make_shared<const CudaModel>(config, weights);
+  return std::make_shared<const CudaModel>(config, weights, kernel != CudaModel::kStream);
 }
 
 }  // namespace assay::engine

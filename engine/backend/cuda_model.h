@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "engine/backend/backend.h"
 #include "kernels/device_matrix.h"
+#include "kernels/moe_cuda.h"
 #include "kernels/rope.h"
 
 namespace assay::engine {
@@ -32,24 +33,29 @@ struct CudaLayer {
   const float* router_bias = nullptr;
   const DeviceMatrix* experts = nullptr;  // (n_experts, 3), in device memory
   int n_experts = 0;
+  kernels::MoePlan moe;
 };
 
 class CudaModel final : public BackendModel, public std::enable_shared_from_this<CudaModel> {
  public:
-  CudaModel(const ModelConfig& config, const ModelWeights& w);
+  CudaModel(const ModelConfig& config, const ModelWeights& w, bool records_steps);
 
   std::string_view backend() const override { return "cuda"; }
-  std::string kernel() const override {
-    return fmt::format("sm_{}{} f32", device.major, device.minor);
-  }
+  // "sm_90 f32, graph, experts: vq partial sums + codewords": whether decode steps are recorded,
+  // and every design that a layer's experts use.
+  std::string kernel() const override;
   std::size_t weight_bytes() const override { return memory.bytes(); }
   std::unique_ptr<Backend> new_executor(int n_threads) const override;
   Result<std::shared_ptr<const BackendModel>> with(const ModelConfig& other,
                                                    const ModelWeights& weights) const override {
-    return load_cuda_model(other, weights, "");
+    return load_cuda_model(other, weights, records_steps ? kGraph : kStream);
   }
 
+  // What may be asked for as a kernel: decode steps as recorded graphs, or launch by launch.
+  static constexpr std::string_view kGraph = "graph", kStream = "stream";
+
   const ModelConfig c;
+  const bool records_steps;
   const kernels::RopeTable rope;
   const kernels::CudaDevice device;
   kernels::DeviceWeights memory;
@@ -63,7 +69,7 @@ class CudaModel final : public BackendModel, public std::enable_shared_from_this
 };
 
 // Float32: per layer the normed latents and rotated rope keys, per full layer the indexer's keys.
-// Grows by allocating.
+// Grows by allocating, between steps, when no executor writes it.
 class CudaCache final : public KvCache {
  public:
   explicit CudaCache(const ModelConfig& c) : c_(&c), kv_(size(c)), index_(size(c)) {}

@@ -22,11 +22,13 @@ void add_engine_flags(CLI::App& app, EngineFlags& flags) {
 }
 
 void add_compute_flags(CLI::App& app, EngineFlags& flags) {
-  app.add_option("--backend", flags.backend,
-                 "cpu, or reference (scalar, the definition of correct, slow)")
+  app.add_option("--backend,--device", flags.backend,
+                 "cpu, cuda (one GPU), or reference (scalar, the definition of correct, slow)")
       ->capture_default_str();
-  app.add_option("--kernel", flags.kernel,
-                 "Force a kernel (avx2, avx512) instead of the best; fails where it cannot run");
+  app.add_option(
+      "--kernel", flags.kernel,
+      "Force a kernel instead of the best: avx2 or avx512 of cpu, graph or stream of cuda "
+      "(decode steps recorded, or launch by launch); fails where it cannot run");
   app.add_option("--attention", flags.attention,
                  "dense, sparse, or auto: what the checkpoint was made for")
       ->capture_default_str();

@@ -199,9 +199,12 @@ void RunFlags::add_to(CLI::App& app) {
   option("threads", app.add_option("--threads", v.threads, "Workers (default: every core)"), "N")
       ->check(at_least(1))
       ->group(kEngine);
-  option("backend", app.add_option("--backend", v.backend, "cpu or reference"), "NAME")
+  option("backend", app.add_option("--backend,--device", v.backend, "cpu, cuda or reference"),
+         "NAME")
       ->group(kEngine);
-  option("kernel", app.add_option("--kernel", v.kernel, "Force avx2 or avx512"), "NAME")
+  option("kernel",
+         app.add_option("--kernel", v.kernel, "Force avx2 or avx512 (cpu), graph or stream (cuda)"),
+         "NAME")
       ->group(kEngine);
   option("attention", app.add_option("--attention", v.attention, "auto, dense or sparse"), "NAME")
       ->check(CLI::IsMember({"auto", "dense", "sparse"}))

@@ -421,7 +421,7 @@ Action setup(CLI::App& app) {
   app.add_option("--suites", o->suites, "Folder of the suites")->type_name("DIR");
   app.add_option("--out", o->out, "Folder to write; a second call goes on there")
       ->capture_default_str();
-  app.add_option("--backend", o->backend, "That computes: cpu, cuda or reference")
+  app.add_option("--backend,--device", o->backend, "That computes: cpu, cuda or reference")
       ->capture_default_str();
   app.add_option("--threads", o->threads, "Workers (default: every core)")->check(at_least(1));
   return [o] { return run(*o); };

@@ -1,14 +1,23 @@
-// assay-kernels: times the cpu kernels; each checks its result against the reference first.
+// assay-kernels: times the cpu's kernels and, where there is a GPU, its own; each checks its result
+// first.
 //   assay-kernels --benchmark_filter='project/avx512/rows:192.*' --benchmark_repetitions=5
 //   assay-kernels --benchmark_filter='^(vq|dense).*rows:1/' --benchmark_repetitions=9
+//   assay-kernels --benchmark_filter=cuda
 #include <benchmark/benchmark.h>
 
+#include <cstdio>
+
 #include "kernels/bench/vq_bench.h"
+#ifdef ASSAY_HAVE_CUDA
+#include "kernels/bench/cuda_bench.h"
+#endif
 
 namespace assay::kernels {
 void register_project_benchmarks();
 void register_mla_attention_benchmarks();
 void register_vq_benchmarks();
+void register_moe_cuda_benchmarks();
+void register_project_cuda_benchmarks();
 }  // namespace assay::kernels
 
 namespace {
@@ -30,12 +39,29 @@ class KeepingReporter : public benchmark::ConsoleReporter {
   std::map<std::string, double> weights_per_s;
 };
 
+void register_gpu_benchmarks() {
+#ifdef ASSAY_HAVE_CUDA
+  using namespace assay::kernels;
+  if (n_cuda_devices() == 0) {
+    std::fprintf(stderr, "assay-kernels: no CUDA device here, so no *_cuda benchmark\n");
+    return;
+  }
+  std::fprintf(stderr, "assay-kernels: %s, a copy moves %.0f GB/s (read and written)\n",
+               cuda_device().name.c_str(), copy_bytes_per_s() * 1e-9);
+  register_moe_cuda_benchmarks();
+  register_project_cuda_benchmarks();
+#else
+  std::fprintf(stderr, "assay-kernels: built without CUDA, so no *_cuda benchmark\n");
+#endif
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   assay::kernels::register_project_benchmarks();
   assay::kernels::register_mla_attention_benchmarks();
   assay::kernels::register_vq_benchmarks();
+  register_gpu_benchmarks();
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
   KeepingReporter reporter;

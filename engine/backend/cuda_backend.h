@@ -1,0 +1,32 @@
+// The executor of one GPU, operation by operation, and the one that records whole decode steps.
+#pragma once
+
+#include <compare>
+#include <memory>
+
+#include "engine/backend/backend.h"
+#include "engine/backend/cuda_model.h"
+
+namespace assay::engine {
+
+// What the launches of a step depend on, beside values that are uploaded before the first of them.
+struct CudaStepShape {
+  int n_rows = 0;
+  int max_keys = 0;  // a power of two that no row's keys exceed
+  int epoch = 0;     // changes when scratch moves
+  auto operator<=>(const CudaStepShape&) const = default;
+};
+
+class CudaExecutor : public Backend {
+ public:
+  virtual CudaStepShape step_shape() const = 0;
+  virtual kernels::CudaStream stream() const = 0;
+};
+std::unique_ptr<CudaExecutor> new_cuda_executor(std::shared_ptr<const CudaModel> model);
+
+// Replays decode steps (a row to a sequence, nobody looking inside: StepRows::may_replay) as one
+// CUDA graph each: the first step of a shape runs as it is, the second is recorded. The same
+// kernels with the same arguments, so the same bits.
+std::unique_ptr<Backend> with_recorded_steps(std::unique_ptr<CudaExecutor> inner);
+
+}  // namespace assay::engine

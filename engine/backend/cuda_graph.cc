@@ -1,0 +1,101 @@
+#include <map>
+#include <optional>
+#include <utility>
+
+#include "base/check.h"
+#include "engine/backend/cuda_backend.h"
+
+namespace assay::engine {
+namespace {
+
+constexpr int kMaxRecordedRows = 64;
+
+class RecordingBackend final : public Backend {
+ public:
+  explicit RecordingBackend(std::unique_ptr<CudaExecutor> inner) : inner_(std::move(inner)) {}
+
+  std::unique_ptr<KvCache> new_cache() override { return inner_->new_cache(); }
+
+  void begin_step(const StepRows& rows) override {
+    inner_->begin_step(rows);
+    mode_ = Mode::kDirect;
+    const bool decodes = rows.segments.size() == rows.tokens.size();
+    if (!rows.may_replay || !decodes || rows.n_rows() > kMaxRecordedRows) return;
+    const CudaStepShape shape = inner_->step_shape();
+    // Graphs of scratch that has moved are of no use.
+    if (!steps_.empty() && steps_.begin()->first.epoch != shape.epoch) steps_.clear();
+    const auto [step, is_first] = steps_.try_emplace(shape);
+    if (is_first) return;
+    graph_ = &step->second;
+    mode_ = graph_->has_value() ? Mode::kReplay : Mode::kRecord;
+    if (mode_ == Mode::kRecord) kernels::RecordedGraph::begin(inner_->stream());
+  }
+
+  void embed() override {
+    if (runs()) inner_->embed();
+  }
+  void set_residual(std::span<const float> rows) override {
+    CHECK(mode_ == Mode::kDirect);
+    inner_->set_residual(rows);
+  }
+  void rms_norm(int layer, Norm norm, Act in, Act out) override {
+    if (runs()) inner_->rms_norm(layer, norm, in, out);
+  }
+  void project(int layer, Projection p, Act in, Act out) override {
+    if (runs()) inner_->project(layer, p, in, out);
+  }
+  void project_add(int layer, Projection p, Act in, Act out) override {
+    if (runs()) inner_->project_add(layer, p, in, out);
+  }
+  void append_kv(int layer) override {
+    if (runs()) inner_->append_kv(layer);
+  }
+  void index(int layer) override {
+    if (runs()) inner_->index(layer);
+  }
+  void mla_attention(int layer, bool sparse) override {
+    // An executor serves one engine, whose attention does not change.
+    CHECK(sparse_.value_or(sparse) == sparse);
+    sparse_ = sparse;
+    if (runs()) inner_->mla_attention(layer, sparse);
+  }
+  void mlp(int layer) override {
+    if (runs()) inner_->mlp(layer);
+  }
+  void route(int layer) override {
+    if (runs()) inner_->route(layer);
+  }
+  void moe(int layer) override {
+    if (runs()) inner_->moe(layer);
+  }
+  // The graph ends here: which rows want logits differs from step to step.
+  void logits(std::span<const int> rows, std::span<float> out) override {
+    if (mode_ == Mode::kRecord) *graph_ = kernels::RecordedGraph::end(inner_->stream());
+    if (mode_ != Mode::kDirect) (*graph_)->launch(inner_->stream());
+    mode_ = Mode::kDirect;
+    inner_->logits(rows, out);
+  }
+  void end_step() override { inner_->end_step(); }
+
+  std::vector<float> read(Act act) const override { return inner_->read(act); }
+  Routing read_routing() const override { return inner_->read_routing(); }
+  Selection read_selection() const override { return inner_->read_selection(); }
+
+ private:
+  enum class Mode { kDirect, kRecord, kReplay };
+  bool runs() const { return mode_ != Mode::kReplay; }
+
+  const std::unique_ptr<CudaExecutor> inner_;
+  Mode mode_ = Mode::kDirect;
+  std::map<CudaStepShape, std::optional<kernels::RecordedGraph>> steps_;  // empty: seen once
+  std::optional<kernels::RecordedGraph>* graph_ = nullptr;                // of this step
+  std::optional<bool> sparse_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> with_recorded_steps(std::unique_ptr<CudaExecutor> inner) {
+  return std::make_unique<RecordingBackend>(std::move(inner));
+}
+
+}  // namespace assay::engine

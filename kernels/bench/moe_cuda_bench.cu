@@ -1,0 +1,154 @@
+// The routed experts of one GLM-5.2 layer on a GPU: eight experts of every tier and design, whose
+// weights no cache holds, and micro-glm's. The result is checked against the row kernel first,
+// which tests hold to the reference.
+#include <cuda_fp16.h>
+
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "base/rng.h"
+#include "kernels/bench/bench_data.h"
+#include "kernels/bench/cuda_bench.h"
+#include "kernels/moe_cuda.h"
+
+namespace assay::kernels {
+namespace {
+
+struct Shape {
+  const char* name;
+  int hidden, width, top_k, group;
+};
+constexpr Shape kGlm = {"glm-5.2", 6144, 2048, 8, 128}, kMicro = {"micro-glm", 320, 96, 4, 64};
+
+struct Tier {
+  const char* name;
+  int dim, n_codes, index_bits;
+};
+constexpr Tier kTiers[] = {
+    {"1", 8, 256, 8}, {"1.5", 8, 4096, 12}, {"2", 4, 256, 8}, {"3", 4, 4096, 12}};
+
+struct Vq {
+  Vq(const Tier& t, const std::vector<float>& book, int rows, int cols, int group) {
+    w.n_rows = rows, w.n_cols = cols, w.dim = t.dim, w.n_codes = t.n_codes;
+    w.index_bits = t.index_bits, w.group = group;
+    std::vector<std::byte>& c = codes;
+    c.resize(std::size_t{4} * static_cast<std::size_t>(w.row_words()) *
+             static_cast<std::size_t>(rows));
+    for (std::size_t i = 0; i < c.size(); ++i)
+      c[i] = static_cast<std::byte>(uniform_at(3, 0, i) * 256);
+    scales.resize(std::size_t{2} * static_cast<std::size_t>(rows) *
+                  static_cast<std::size_t>(w.n_groups()));
+    for (std::size_t i = 0; i < scales.size(); i += 2) {  // near 1/32 in binary16
+      scales[i] = static_cast<std::byte>(uniform_at(4, 0, i) * 256);
+      scales[i + 1] = std::byte{0x28};
+    }
+    w.codes = codes.data(), w.scales = scales.data(), w.codebook = book.data();
+  }
+  double bytes() const { return static_cast<double>(codes.size() + scales.size()); }
+  VqMatrix w;
+  std::vector<std::byte> codes, scales;
+};
+
+// Sets of top_k experts in device memory, as many as defeat the cache.
+struct Experts {
+  Experts(const Shape& s, const Tier& t)
+      : shape(s),
+        book(bench_floats(static_cast<std::size_t>(t.dim) * static_cast<std::size_t>(t.n_codes),
+                          2)) {
+    for (float& v : book) v = static_cast<float>(__half(v));
+    const Vq up(t, book, s.width, s.hidden, s.group), down(t, book, s.hidden, s.width, s.group);
+    set_bytes = s.top_k * (2 * up.bytes() + down.bytes());
+    n_sets = static_cast<int>(static_cast<double>(kDeviceWorkingSet) / set_bytes) + 1;
+    if (n_sets > 64) n_sets = 64;
+    for (int e = 0; e < n_sets * s.top_k; ++e) {
+      matrices.push_back(memory.add(up.w));
+      matrices.push_back(memory.add(up.w));
+      matrices.push_back(memory.add(down.w));
+    }
+    on_device = memory.add_array(matrices);
+    std::vector<int> ids;
+    for (int e = 0; e < n_sets * s.top_k; ++e) ids.push_back(e);
+    expert = memory.add_array(ids);
+    weight = memory.add(std::vector<float>(static_cast<std::size_t>(s.top_k), 0.25f));
+    const auto n = static_cast<std::size_t>(s.hidden);
+    x = memory.add(bench_floats(n, 5)), shared = memory.add(bench_floats(n, 6));
+  }
+  MoeCudaArgs args(const MoePlan& plan, int set, float* h, float* parts, float* residual) const {
+    return {.plan = &plan,
+            .experts = on_device,
+            .expert = expert + set * shape.top_k,
+            .weight = weight,
+            .n_tokens = 1,
+            .top_k = shape.top_k,
+            .hidden = shape.hidden,
+            .width = shape.width,
+            .x = x,
+            .h = h,
+            .parts = parts,
+            .parts_tokens = 1,
+            .shared = shared,
+            .residual = residual};
+  }
+  Shape shape;
+  std::vector<float> book;
+  DeviceWeights memory;
+  std::vector<DeviceMatrix> matrices;
+  const DeviceMatrix* on_device;
+  const int* expert;
+  const float *weight, *x, *shared;
+  int n_sets;
+  double set_bytes;
+};
+
+const Experts& experts_of(const Shape& s, const Tier& t) {
+  static std::map<std::pair<std::string, std::string>, std::unique_ptr<Experts>> all;
+  auto& e = all[{s.name, t.name}];
+  if (!e) e = std::make_unique<Experts>(s, t);
+  return *e;
+}
+
+void moe_on(benchmark::State& state, const Shape& s, const Tier& t, const MoePlan& plan) {
+  const Experts& e = experts_of(s, t);
+  const auto hidden = static_cast<std::size_t>(s.hidden);
+  const DeviceArray<float> h(static_cast<std::size_t>(s.top_k) * static_cast<std::size_t>(s.width)),
+      parts(plan.parts_per_token(s.top_k, s.hidden, s.width));
+  const auto run = [&](const MoePlan& p) {
+    const DeviceArray<float> residual(std::vector<float>(hidden, 0.0f));
+    moe_cuda(e.args(p, 0, h.data(), parts.data(), residual.data()), nullptr);
+    return residual.host();
+  };
+  if (relative_error(run({}), run(plan)) > s.hidden * 0x1p-22) {
+    state.SkipWithError("wrong result");
+    return;
+  }
+  const DeviceArray<float> residual(std::vector<float>(hidden, 0.0f));
+  const double weights = 3.0 * s.hidden * s.width * s.top_k;
+  time_launches(state, e.n_sets, e.set_bytes, weights, [&](int i, CudaStream stream) {
+    moe_cuda(e.args(plan, i, h.data(), parts.data(), residual.data()), stream);
+  });
+}
+
+}  // namespace
+
+void register_moe_cuda_benchmarks() {
+  for (const Shape& s : {kGlm, kMicro})
+    for (const Tier& t : kTiers)
+      for (const char* design : {"rows", "sums", "codewords"}) {
+        if (std::string(design) == "sums" && t.index_bits != 8) continue;
+        benchmark::RegisterBenchmark(
+            ("moe_cuda/" + std::string(s.name) + "/bits:" + t.name + "/" + design).c_str(),
+            [=](benchmark::State& state) {
+              const std::string d = design;
+              const std::vector<DeviceMatrix>& m = experts_of(s, t).matrices;
+              moe_on(state, s, t,
+                     d == "rows" ? MoePlan{}
+                                 : plan_moe(m, d == "sums" ? MoeTier::Design::kPartialSums
+                                                           : MoeTier::Design::kCodewords));
+            })
+            ->UseManualTime()
+            ->Unit(benchmark::kMicrosecond);
+      }
+}
+
+}  // namespace assay::kernels

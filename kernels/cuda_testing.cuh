@@ -1,0 +1,26 @@
+// For tests on a GPU.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "kernels/cuda_memory.h"
+
+namespace assay::kernels {
+
+// Whatever is not written shows.
+inline DeviceArray<float> poisoned(std::size_t n) {
+  return DeviceArray<float>(std::vector<float>(n, std::nanf("")));
+}
+
+class Cuda : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (n_cuda_devices() == 0)
+      GTEST_SKIP() << "no CUDA device here: this test shows nothing; run it on a GPU machine";
+  }
+};
+
+}  // namespace assay::kernels
