@@ -131,14 +131,18 @@ RowVerdict verdict_of(const PairedRow& row) {
   if (row.suspected && row.needs_confirmation) return RowVerdict::kSuspected;
   if (row.suspected && row.p_holm < kAlpha) return RowVerdict::kRegression;
   const bool significant = row.p < kAlpha && row.net_drop() > 0;
-  const bool large = row.language.empty() && row.p < kWarnP && reaches_floor(row, row.net_drop());
+  // An exact test over few clusters can be blind to what the interval excludes.
+  const bool large = row.language.empty() && (row.p < kWarnP || row.difference.hi < 0) &&
+                     reaches_floor(row, row.net_drop());
   return significant || large ? RowVerdict::kWarn : RowVerdict::kPass;
 }
 
-RowVerdict verdict_of(const LengthRow& row) {
+RowVerdict verdict_of(const JudgedLength& row) {
   if (row.p >= kAlpha || (row.ratio < kLengthFloor && row.ratio > 1 / kLengthFloor))
     return RowVerdict::kPass;
-  return row.ratio > 1 && row.p_holm < kAlpha ? RowVerdict::kRegression : RowVerdict::kWarn;
+  if (row.ratio < 1) return RowVerdict::kWarn;
+  if (row.needs_confirmation) return RowVerdict::kSuspected;
+  return row.p_holm < kAlpha ? RowVerdict::kRegression : RowVerdict::kWarn;
 }
 
 TokenAt token_at(const Sample& s, std::size_t position) {
@@ -243,6 +247,7 @@ Comparison compare(std::span<const Sample> base, std::span<const Sample> candida
     row.arm = group.arm;
     row.language = group.language;
     row.family = family_of(group.suite, n_gated);
+    row.needs_confirmation = rules.needs_confirmation(group.suite, group.arm);
     out.lengths.push_back(std::move(row));
   }
 
@@ -270,6 +275,33 @@ Comparison compare(std::span<const Sample> base, std::span<const Sample> candida
 
 namespace {
 
+// The first place where two values differ: "arms/0/temperature is 0.0, here 0.6".
+std::string first_difference(const Json& base, const Json& here, const std::string& place) {
+  const bool both_objects = base.is_object() && here.is_object(),
+             both_arrays = base.is_array() && here.is_array() && base.size() == here.size();
+  if (both_objects || both_arrays)
+    for (const auto& [key, value] : here.items()) {
+      const Json was = both_arrays ? base.at(std::stoul(key)) : base.value(key, Json());
+      if (was == value) continue;
+      const std::string name =
+          value.is_object() && value.contains("name") ? value.at("name").get<std::string>() : key;
+      return first_difference(was, value, place.empty() ? name : place + "/" + name);
+    }
+  if (both_objects)
+    for (const auto& [key, value] : base.items())
+      if (!here.contains(key)) return first_difference(value, Json(), place + "/" + key);
+  // Of things with names the names.
+  const auto text = [](const Json& value) {
+    std::string names;
+    for (const Json& one : value.is_array() ? value : Json::array()) {
+      if (!one.is_object() || !one.contains("name")) return value.dump().substr(0, 80);
+      names += (names.empty() ? "" : ", ") + one.at("name").get<std::string>();
+    }
+    return names.empty() ? value.dump().substr(0, 80) : names;
+  };
+  return fmt::format("{} is {}, here {}", place, text(base), text(here));
+}
+
 // Which suite, and in what.
 std::string suites_differ(const Json& base, const Json& candidate) {
   const auto named = [](const Json& suites, const Json& name) {
@@ -280,12 +312,11 @@ std::string suites_differ(const Json& base, const Json& candidate) {
     const auto was = named(base, suite.at("name"));
     const std::string name = suite.at("name").get<std::string>();
     if (was == base.end()) return fmt::format("the baseline was not asked suite {}", name);
-    for (const auto& [key, value] : suite.items())
-      if (was->value(key, Json()) != value)
-        return fmt::format(
-            "the baseline was asked another suite {}: its \"{}\" is {}, here {}. Run the baseline "
-            "again",
-            name, key, was->value(key, Json()).dump().substr(0, 80), value.dump().substr(0, 80));
+    if (*was != suite)
+      return fmt::format(
+          "the two were not asked suite {} alike: of the baseline {}. Run one of them again with "
+          "what the other was asked",
+          name, first_difference(*was, suite, ""));
   }
   for (const Json& suite : base)
     if (named(candidate, suite.at("name")) == candidate.end())

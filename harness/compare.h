@@ -55,6 +55,7 @@ inline constexpr std::string_view kSmallSuites = "small suites";
 
 // How long thinking is, with what it says.
 struct JudgedLength : LengthRow {
+  bool needs_confirmation = false;
   RowVerdict verdict = RowVerdict::kPass;
 };
 // Thinking that is longer by this factor is a regression, shorter by it a warning.

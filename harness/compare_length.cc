@@ -5,16 +5,12 @@
 #include "base/hypothesis.h"
 
 namespace assay::harness {
-namespace {
 
-// The model's own end of thinking: what a limit cut, or closed by force, is longer than it shows.
-bool closed(const Sample& s) {
+bool closed_its_thinking(const Sample& s) {
   return s.n_thinking_tokens > 0 && !s.forced_close &&
          s.outcome.termination != Termination::kNoClose &&
          s.outcome.termination != Termination::kEosInThink;
 }
-
-}  // namespace
 
 LengthRow length_row(std::span<const Pair> pairs) {
   LengthRow row;
@@ -23,7 +19,7 @@ LengthRow length_row(std::span<const Pair> pairs) {
   ClusterIds ids;
   std::vector<double> sum, count;  // by cluster
   for (const Pair& pair : pairs) {
-    if (!closed(*pair.base) || !closed(*pair.candidate)) {
+    if (!closed_its_thinking(*pair.base) || !closed_its_thinking(*pair.candidate)) {
       ++row.n_left_out;
       continue;
     }

@@ -19,6 +19,9 @@ struct LengthRow {
   double least_p = 1;               // that so many clusters could have given
 };
 
+// The model's own end of thinking: what a limit cut, or closed by force, is longer than it shows.
+bool closed_its_thinking(const Sample& sample);
+
 LengthRow length_row(std::span<const Pair> pairs);
 
 }  // namespace assay::harness

@@ -108,6 +108,18 @@ std::string flips_text(const Json& comparison, const CompareStyle& style) {
   return out + "\n";
 }
 
+// A row that passed is no proof where nothing could have shown, or where as much was lost as the
+// floor allows and it cannot be told from chance.
+std::string label_of(const Json& row) {
+  const std::string verdict = verdict_of(row);
+  if (verdict != "pass") return verdict;
+  const int n = row.at("n").get<int>(),
+            drop = row.at("n_base").get<int>() - row.at("n_candidate").get<int>();
+  const bool blind = row.at("detectable").get<int>() > n,
+             lost = drop > 0 && row.contains("floor") && drop >= row.at("floor").get<double>() * n;
+  return blind || lost ? "cannot tell" : verdict;
+}
+
 std::string would_show(const Json& row) {
   const std::string verdict = verdict_of(row);
   const int detectable = row.at("detectable").get<int>(), n = row.at("n").get<int>();
@@ -151,7 +163,7 @@ std::string rows_table(const Json& comparison, const CompareStyle& style) {
          {fmt::format("{} [{}, {}]", points("difference"), points("lo"), points("hi")), false, ink},
          right(fmt::format("{} / {}", r.at("n_regressed").get<int>(), r.at("n_fixed").get<int>())),
          right(p_text(r), ink),
-         {verdict, false, ink},
+         {label_of(r), false, ink},
          right(would_show(r))});
   }
   std::string out = table_text(rows, style.colour);

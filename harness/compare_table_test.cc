@@ -12,6 +12,7 @@ namespace assay::harness {
 namespace {
 
 using testing::ContainsRegex;
+using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Not;
 
@@ -164,6 +165,28 @@ Json run_with(double accuracy, bool thinks, const Json& measurements) {
              {"thinking_tokens", {{"p50", 33}, {"survival", survival}}}}}},
           {"measurements", measurements},
           {"provenance", {{"target", {{"active_bytes", 12500000}}}}}};
+}
+
+TEST(CompareTable, ARowThatLostAsMuchAsTheFloorDoesNotHold) {
+  Comparison c;
+  PairedRow row;
+  row.suite = "sums", row.arm = "direct", row.metric = "accuracy";
+  row.n = 30, row.n_clusters = 11, row.n_base = 30, row.n_candidate = 17, row.n_regressed = 13;
+  row.detectable = 7;
+  c.rows = {row};
+  EXPECT_THAT(render_comparison(to_json(c), {}), HasSubstr("cannot tell"));
+  c.rows[0].n_candidate = 30, c.rows[0].n_regressed = 0;
+  EXPECT_THAT(render_comparison(to_json(c), {}), Not(HasSubstr("cannot tell")));
+  c.rows[0].detectable = 31;  // not even all of them would have shown
+  EXPECT_THAT(render_comparison(to_json(c), {}), HasSubstr("cannot tell"));
+}
+
+TEST(Releases, AreNamedByWhatTellsTheirFoldersApart) {
+  EXPECT_THAT(names_apart(std::vector<std::string>{"out/a", "out/b/"}), ElementsAre("a", "b"));
+  EXPECT_THAT(names_apart(std::vector<std::string>{"n/1/m/run", "n/1/vq/run", "n/1/m/run"}),
+              ElementsAre("m/run", "vq/run", "m/run (2)"));
+  EXPECT_THAT(names_apart(std::vector<std::string>{"/x/run", "run", "y/run"}),
+              ElementsAre("x/run", "run", "y/run"));
 }
 
 TEST(Releases, StandSideBySide) {

@@ -24,12 +24,30 @@ std::optional<GateMetric> metric_of(const std::string& name) {
   return std::nullopt;
 }
 
-bool counts_in(const Sample& s, const PairedRow& row) {
+// Row: PairedRow or JudgedLength.
+template <class Row>
+bool counts_in(const Sample& s, const Row& row) {
   return s.gated && s.suite == row.suite && s.arm == row.arm &&
          (row.language.empty() || s.language == row.language);
 }
 
-bool is_suspect(const PairedRow& row) { return row.verdict == RowVerdict::kSuspected; }
+template <class Row>
+bool is_suspect(const Row& row) {
+  return row.verdict == RowVerdict::kSuspected;
+}
+
+// The pairs of a row in which both sides ran; counts the others.
+std::vector<Pair> ran_in(const JudgedLength& row, std::span<const Pair> pairs, int& n_missing) {
+  std::vector<Pair> out;
+  for (const Pair& pair : pairs) {
+    if (!counts_in(*pair.candidate, row)) continue;
+    if (pair.base->ran() && pair.candidate->ran())
+      out.push_back(pair);
+    else
+      ++n_missing;
+  }
+  return out;
+}
 
 // Cases of a suspected row, by whether any of their pairs is discordant.
 struct Cases {
@@ -57,8 +75,37 @@ Cases cases_of(const Comparison& first, std::span<const Pair> pairs) {
 struct Counted {
   ConfirmedRow row;
   SignFlip test;
+  double least_p = 0;  // of a length: that so many clusters could have given
   int n_missing = 0;
+
+  bool is_length() const { return row.metric == kLengthMetric; }
+  double at_most(double p) const { return is_length() ? (least_p <= p ? p : 0) : test.at_most(p); }
 };
+
+Counted measure(const JudgedLength& suspect, std::span<const Pair> pairs) {
+  Counted out;
+  const std::vector<Pair> ran = ran_in(suspect, pairs, out.n_missing);
+  const LengthRow length = length_row(ran);
+  out.least_p = length.least_p;
+  out.row = {.suite = suspect.suite,
+             .arm = suspect.arm,
+             .language = suspect.language,
+             .metric = std::string(kLengthMetric),
+             .family = suspect.family,
+             .n_clusters = length.n_clusters,
+             .n = length.n,
+             .p = length.p,
+             .ratio = length.ratio};
+  std::set<std::string> cases;
+  for (const Pair& pair : ran) {
+    cases.insert(case_key(*pair.candidate));
+    if (!closed_its_thinking(*pair.base) || !closed_its_thinking(*pair.candidate)) continue;
+    out.row.n_base += pair.base->n_thinking_tokens;
+    out.row.n_candidate += pair.candidate->n_thinking_tokens;
+  }
+  out.row.n_cases = static_cast<int>(cases.size());
+  return out;
+}
 
 Counted count(const PairedRow& suspect, std::span<const Pair> pairs) {
   Counted out;
@@ -109,10 +156,13 @@ std::vector<std::string> confirm_keys(const Comparison& first, std::span<const S
   for (const std::string& key : cases.concordant) controls.emplace_back(hash_u64(key), key);
   std::sort(controls.begin(), controls.end());
   controls.resize(std::min(controls.size(), cases.discordant.size()));
-  std::vector<std::string> keys(cases.discordant.begin(), cases.discordant.end());
-  for (auto& [hash, key] : controls) keys.push_back(std::move(key));
-  std::sort(keys.begin(), keys.end());
-  return keys;
+  std::set<std::string> keys = cases.discordant;
+  for (auto& [hash, key] : controls) keys.insert(std::move(key));
+  for (const JudgedLength& row : first.lengths)
+    for (const Pair& pair : ran)
+      if (is_suspect(row) && counts_in(*pair.candidate, row))
+        keys.insert(case_key(*pair.candidate));
+  return {keys.begin(), keys.end()};
 }
 
 std::uint64_t confirmation_seed(std::uint64_t first_seed) {
@@ -158,22 +208,31 @@ Confirmation confirm(const Comparison& first, std::span<const Sample> base_again
   std::vector<Counted> counted;
   for (const PairedRow& row : first.rows)
     if (is_suspect(row)) counted.push_back(count(row, pairs));
+  for (const JudgedLength& row : first.lengths)
+    if (is_suspect(row)) counted.push_back(measure(row, pairs));
   if (counted.empty()) return out;
   std::vector<FamilyTest> tests;
   for (const Counted& c : counted)
-    tests.push_back({c.row.family, c.row.p, [&c](double p) { return c.test.at_most(p); }});
+    tests.push_back({c.row.family, c.row.p, [&c](double p) { return c.at_most(p); }});
   const std::vector<double> adjusted = adjust_in_families(tests);
   if (n_alone > 0)
     out.problems.push_back(fmt::format("{} draws are there on one side only", n_alone));
   for (std::size_t i = 0; i < counted.size(); ++i) {
     ConfirmedRow& row = counted[i].row;
     row.p_holm = adjusted[i];
-    row.confirmed = row.p_holm < kAlpha && row.n_candidate < row.n_base;
+    const bool is_length = counted[i].is_length();
+    row.confirmed =
+        row.p_holm < kAlpha && (is_length ? row.ratio > 1 : row.n_candidate < row.n_base);
     const int n_missing = counted[i].n_missing;
     if (row.n == 0 || n_missing > kMissingShare * (row.n + n_missing))
       out.problems.push_back(fmt::format("{}: {} of {} pairs of draws could not be compared",
                                          place_of(row), n_missing, row.n + n_missing));
-    if (row.confirmed)
+    if (row.confirmed && is_length)
+      out.regressions.push_back(fmt::format(
+          "{}: thinking was {:.2f} times as long again, over {} fresh draws of {} cases "
+          "(p = {:.2g} after Holm)",
+          place_of(row), row.ratio, row.n, row.n_cases, row.p_holm));
+    else if (row.confirmed)
       out.regressions.push_back(fmt::format(
           "{}: {} fell again, from {} to {} of {} fresh draws of {} cases (p = {:.2g} after Holm)",
           place_of(row), row.metric, row.n_base, row.n_candidate, row.n, row.n_cases, row.p_holm));
@@ -198,6 +257,15 @@ Comparison settled(Comparison first, const Confirmation& second) {
         });
     row.verdict = confirmed ? RowVerdict::kRegression : RowVerdict::kPass;
   }
+  for (JudgedLength& row : first.lengths) {
+    if (!is_suspect(row)) continue;
+    const bool confirmed =
+        std::any_of(second.rows.begin(), second.rows.end(), [&](const ConfirmedRow& r) {
+          return r.confirmed && r.suite == row.suite && r.arm == row.arm &&
+                 r.language == row.language && r.metric == kLengthMetric;
+        });
+    row.verdict = confirmed ? RowVerdict::kRegression : RowVerdict::kPass;
+  }
   first.suspicions.clear();
   first.regressions.insert(first.regressions.end(), second.regressions.begin(),
                            second.regressions.end());
@@ -217,6 +285,7 @@ Json to_json(const Confirmation& c) {
                     {"n", r.n},
                     {"n_base", r.n_base},
                     {"n_candidate", r.n_candidate},
+                    {"ratio", r.ratio},
                     {"p", r.p},
                     {"p_holm", r.p_holm},
                     {"confirmed", r.confirmed}});

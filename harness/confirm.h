@@ -23,7 +23,8 @@ inline constexpr int kConfirmDraws = 4;
 
 // The cases to ask again, "suite/arm/id" (a case, whatever its repeats), sorted: of every suspected
 // row that needs confirmation all cases with a discordant pair, in both directions, and as many
-// whose pairs all agree, if there are so many, as controls: those whose keys' hashes are least.
+// whose pairs all agree, if there are so many, as controls: those whose keys' hashes are least. Of
+// a suspected length all cases of its row.
 std::vector<std::string> confirm_keys(const Comparison& first, std::span<const Sample> base,
                                       std::span<const Sample> candidate);
 
@@ -32,11 +33,16 @@ std::vector<std::string> confirm_keys(const Comparison& first, std::span<const S
 Plan confirmation_plan(Plan plan, std::span<const std::string> keys, int n_draws = kConfirmDraws);
 std::uint64_t confirmation_seed(std::uint64_t first_seed);
 
+inline constexpr std::string_view kLengthMetric = "length";
+
 struct ConfirmedRow {
   std::string suite, arm, language, metric, family;
   int n_cases = 0, n_clusters = 0;
   int n = 0, n_base = 0, n_candidate = 0;  // draws on each side, and for how many the metric held
   double p = 1, p_holm = 1;                // sign-flip over the clusters' sums of all draws
+  // Of a row of metric kLengthMetric: candidate / base; n counts draws that closed on both sides,
+  // n_base and n_candidate their thinking tokens, p is Wilcoxon's over clusters.
+  double ratio = 1;
   bool confirmed = false;
 };
 
@@ -58,7 +64,7 @@ struct Confirmation {
 };
 
 // Of suspected rows only. A row is a regression if its adjusted p in the second stage is below
-// kAlpha and its draws fell; that the drop is large enough was seen in the first.
+// kAlpha and its draws fell, or its thinking grew; that this is enough was seen in the first.
 Confirmation confirm(const Comparison& first, std::span<const Sample> base_again,
                      std::span<const Sample> candidate_again);
 

@@ -123,6 +123,33 @@ TEST(Confirm, GettingBetterTheSecondTimeIsNoRegression) {
   EXPECT_EQ(second.state, ConfirmationState::kRejected);
 }
 
+TEST(Confirm, LongerThinkingThatWasDrawnIsDecidedOnFreshDraws) {
+  const auto thinking = [](int n_draws, double factor) {
+    auto out = draws(60, n_draws, kAlways);
+    for (std::size_t i = 0; i < out.size(); ++i)
+      out[i].n_thinking_tokens = static_cast<int>(factor * (100 + static_cast<double>(i % 50)));
+    return out;
+  };
+  const auto base = thinking(1, 1), longer = thinking(1, 1.3);
+  const Comparison first = compare(base, longer, sampled());
+  EXPECT_EQ(first.lengths[0].verdict, RowVerdict::kSuspected);
+  EXPECT_THAT(first.regressions, IsEmpty());
+  EXPECT_TRUE(first.needs_confirmation());
+  EXPECT_THAT(confirm_keys(first, base, longer), SizeIs(60)) << "every case of the row";
+
+  const Confirmation again = confirm(first, thinking(4, 1), thinking(4, 1.3));
+  EXPECT_EQ(again.state, ConfirmationState::kConfirmed);
+  EXPECT_EQ(again.rows[0].metric, kLengthMetric);
+  EXPECT_NEAR(again.rows[0].ratio, 1.3, 0.02);
+  EXPECT_THAT(again.regressions, testing::Contains(testing::HasSubstr("times as long again")));
+  EXPECT_EQ(settled(first, again).lengths[0].verdict, RowVerdict::kRegression);
+
+  const Confirmation luck = confirm(first, thinking(4, 1), thinking(4, 1));
+  EXPECT_EQ(luck.state, ConfirmationState::kRejected);
+  EXPECT_EQ(settled(first, luck).lengths[0].verdict, RowVerdict::kPass);
+  EXPECT_THAT(settled(first, luck).suspicions, IsEmpty());
+}
+
 TEST(Confirm, MissingDrawsAreInconclusive) {
   const Night night;
   const auto base = draws(40, 4, kAlways);

@@ -222,7 +222,14 @@ Result<void> measure_noise(Golden& golden, const Plan& plan, Target& other, int 
 }
 
 void add_goldens(Verdict& verdict, std::span<const GoldenCheck> checks) {
-  for (const GoldenCheck& check : checks) {
+  const bool was_invalid = verdict.state == VerdictState::kInvalid;
+  // A departure first: it is one whatever another golden cannot say.
+  std::vector<const GoldenCheck*> ordered;
+  for (const bool comparable : {true, false})
+    for (const GoldenCheck& check : checks)
+      if (check.reason.empty() == comparable) ordered.push_back(&check);
+  for (const GoldenCheck* one : ordered) {
+    const GoldenCheck& check = *one;
     if (!check.reason.empty()) {
       verdict.problems.push_back(
           fmt::format("{} {}: {}", kGoldenNotComparable, check.folder, check.reason));
@@ -241,7 +248,7 @@ void add_goldens(Verdict& verdict, std::span<const GoldenCheck> checks) {
           "{} of {} replies of the golden {} are computed otherwise now; the first, {} at token "
           "{}: {}",
           check.divergences.size(), check.n_replies, check.name, d.key, d.position, what));
-      if (verdict.state == VerdictState::kInvalid) continue;
+      if (was_invalid) continue;
       verdict.state = VerdictState::kRegression;
       verdict.summary +=
           fmt::format(" This build of assay departs from the golden {}.", check.name);

@@ -266,6 +266,21 @@ TEST_F(GoldenOfAPlan, AnotherKeyIsNotComparableWhichIsNoRegression) {
               AllOf(HasSubstr("prompt of sums/"), HasSubstr("assay accept")));
 }
 
+TEST_F(GoldenOfAPlan, ADepartureIsOneWhateverAnotherGoldenCannotSay) {
+  GoldenCheck departs, silent;
+  departs.name = "a";
+  departs.divergences.push_back({});
+  silent.name = "b";
+  silent.reason = "another suite version";
+  for (const auto& checks : {std::vector{departs, silent}, std::vector{silent, departs}}) {
+    Verdict verdict;
+    verdict.state = VerdictState::kPass;
+    add_goldens(verdict, checks);
+    EXPECT_EQ(verdict.state, VerdictState::kRegression);
+    EXPECT_EQ(verdict.problems.size(), 2u);
+  }
+}
+
 TEST_F(GoldenOfAPlan, WhoCannotScoreIsNotComparable) {
   FakeTarget server(good_answer);
   golden_.identity = server.identity();

@@ -207,6 +207,13 @@ TestSuite golden_suite(const Json& goldens) {
   return suite;
 }
 
+TestSuite no_golden_suite(const std::string& note) {
+  TestSuite suite{.name = "goldens"};
+  suite.cases.push_back(
+      {.classname = "goldens", .name = "any", .state = State::kSkipped, .message = note});
+  return suite;
+}
+
 TestSuite measurement_suite(const Json& measurements) {
   TestSuite suite{.name = "measurements"};
   for (const Json& m : measurements) {
@@ -278,6 +285,7 @@ std::vector<TestSuite> sample_suites(const std::vector<Sample>& samples,
 std::string render_junit(const Json& run, const std::vector<Sample>& samples) {
   std::vector<TestSuite> suites = {verdict_suite(run), gate_suite(run)};
   if (run.contains("goldens")) suites.push_back(golden_suite(run.at("goldens")));
+  if (run.contains("golden_note")) suites.push_back(no_golden_suite(text_of(run, "golden_note")));
   if (run.contains("comparison")) suites.push_back(baseline_suite(run.at("comparison")));
   if (run.contains("measurements")) suites.push_back(measurement_suite(run.at("measurements")));
   for (TestSuite& suite : sample_suites(samples, suites_that_allow_errors(run)))

@@ -231,6 +231,7 @@ Result<Json> RunRecord::finish(const std::vector<Sample>& samples, Json verdict,
   json["timings"] = std::move(timings);
   if (!extras.comparison.is_null()) json["comparison"] = std::move(extras.comparison);
   if (!extras.goldens.empty()) json["goldens"] = std::move(extras.goldens);
+  if (!extras.golden_note.empty()) json["golden_note"] = extras.golden_note;
   if (!extras.needle_grid.empty()) json["needle_grid"] = std::move(extras.needle_grid);
   if (!extras.measurements.empty()) json["measurements"] = std::move(extras.measurements);
   if (!extras.skipped.empty()) json["skipped"] = std::move(extras.skipped);

@@ -24,6 +24,7 @@ struct RunExtras {
   Json comparison;   // with a baseline
   Json needle_grid;  // with needles
   Json goldens = Json::array();
+  std::string golden_note;  // why the model is held to none
   Json measurements = Json::array();
   Json skipped = Json::array();  // suites of "all" that could not be asked here, and why
 };

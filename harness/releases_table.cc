@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "base/file.h"
 #include "harness/table.h"
 
 namespace assay::harness {
@@ -189,6 +190,34 @@ Json releases_json(std::span<const Release> releases) {
                      {"figure", line.figure},
                      {"values", line.values}});
   return {{"runs", std::move(names)}, {"rows", std::move(lines)}};
+}
+
+std::vector<std::string> names_apart(std::span<const std::string> folders) {
+  std::vector<std::vector<std::string>> parts;  // of each, the last one first
+  for (const std::string& folder : folders) {
+    auto& own = parts.emplace_back();
+    for (const fs::path& part : fs::path(folder).lexically_normal())
+      if (!part.empty() && part != "/") own.insert(own.begin(), part.string());
+  }
+  const auto name = [&](std::size_t i, std::size_t n_parts) {
+    std::string out;
+    for (std::size_t k = std::min(n_parts, parts[i].size()); k-- > 0;)
+      out += (out.empty() ? "" : "/") + parts[i][k];
+    return out;
+  };
+  std::vector<std::string> out;
+  for (std::size_t i = 0; i < folders.size(); ++i) {
+    std::size_t n_parts = 1, n_before = 0;
+    for (std::size_t other = 0; other < folders.size(); ++other) {
+      n_before += other < i && parts[other] == parts[i];
+      while (parts[other] != parts[i] && n_parts < parts[i].size() &&
+             name(other, n_parts) == name(i, n_parts))
+        ++n_parts;
+    }
+    out.push_back(name(i, n_parts) +
+                  (n_before > 0 ? fmt::format(" ({})", n_before + 1) : std::string()));
+  }
+  return out;
 }
 
 }  // namespace assay::harness

@@ -3,6 +3,7 @@
 
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/json.h"
 
@@ -16,5 +17,9 @@ struct Release {
 };
 std::string render_releases(std::span<const Release> releases, bool colour);
 Json releases_json(std::span<const Release> releases);
+
+// Names for folders: as many of each path's last parts as tell it from the others. The same folder
+// again is numbered.
+std::vector<std::string> names_apart(std::span<const std::string> folders);
 
 }  // namespace assay::harness

@@ -36,8 +36,10 @@ std::vector<std::string> reasons(const Verdict& verdict, const Comparison& compa
   for (const PairedRow& row : compared.rows)
     if (row.verdict == RowVerdict::kSuspected) out.push_back("suspected " + row_name(row));
   for (const JudgedLength& row : compared.lengths)
-    if (row.verdict == RowVerdict::kRegression)
-      out.push_back(fmt::format("compare {}/{}{}: length of thinking", row.suite, row.arm,
+    if (row.verdict == RowVerdict::kRegression || row.verdict == RowVerdict::kSuspected)
+      out.push_back(fmt::format("{} {}/{}{}: length of thinking",
+                                row.verdict == RowVerdict::kRegression ? "compare" : "suspected",
+                                row.suite, row.arm,
                                 row.language.empty() ? "" : "/" + row.language));
   return out;
 }

@@ -247,6 +247,8 @@ std::string render_summary(const Json& run, const std::string& folder) {
   std::string out = headline(run);
   if (run.contains("comparison")) out += flips(run.at("comparison"));
   if (run.contains("goldens")) out += goldens(run.at("goldens"));
+  if (run.contains("golden_note"))
+    out += fmt::format("- held to no golden: {}\n\n", markdown_text(text_of(run, "golden_note")));
   out +=
       failed_gates(run.at("verdict").at("gates")) + accuracy(run.at("metrics")) + detectable(run);
   if (run.contains("measurements")) out += measurements(run.at("measurements"));

@@ -201,6 +201,13 @@ void worsen(VerdictState& state, VerdictState to) {
 
 std::string arm_of(const PairedRow& row) { return row.suite + "/" + row.arm; }
 
+std::string words_of(const std::string& metric) {
+  if (metric == "closed") return "closed thinking";
+  if (metric == "stopped") return "replies that stop";
+  if (metric == "no_loop") return "replies without a loop";
+  return metric;
+}
+
 // The arm whose smallest callable drop is the smallest of all: of accuracy, where any can be
 // called.
 const PairedRow* most_sensitive(const Comparison& comparison) {
@@ -268,7 +275,7 @@ void add_comparison(Verdict& verdict, const Comparison& comparison, const std::s
         n_regressed > n_fixed && !comparison.needs_confirmation() && comparison.warnings.empty()
             ? ", which cannot be told from chance"
             : "",
-        *row->detectable_points(), row->metric, arm_of(*row));
+        *row->detectable_points(), words_of(row->metric), arm_of(*row));
   } else {
     verdict.summary += "; with so few samples no drop could have shown.";
     verdict.problems.push_back("too few samples for a comparison: ask more (--profile, --limit)");

@@ -112,9 +112,10 @@ function drawComparison() {
   };
   const pValue = p => p < 0.0001 ? '< 0.0001' : p.toPrecision(2);
   const blind = r => !r.regressed && r.detectable > r.n;  // not even the loss of every sample would have shown
+  const lost = r => r.n_base - r.n_candidate > 0 && r.n_base - r.n_candidate >= (r.floor ?? floor) * r.n;  // as much as the floor, told from chance or not
   const says = r => r.verdict ?? (r.regressed ? 'regression' : 'pass');  // older records have no verdict per row
   const judged = r => ({regression: () => badge('✗ regressed', 'bad'), suspected: () => badge('? suspected', 'meh'), warn: () => badge('! warns', 'meh'),
-    pass: () => blind(r) ? badge('– cannot tell', 'meh') : badge('✓ holds', 'good')})[says(r)]();
+    pass: () => blind(r) || lost(r) ? badge('– cannot tell', 'meh') : badge('✓ holds', 'good')})[says(r)]();
   // How thinking ends has many rows: those of an arm as a whole, and those that say something.
   const shown = comparison.rows.filter(r => r.metric === 'accuracy' || says(r) !== 'pass' || (!r.language && r.n_regressed + r.n_fixed > 0));
   const rows = shown.map(r => el('tr', {class: r.language ? null : 'total'},
@@ -129,12 +130,12 @@ function drawComparison() {
     return r ? number(r.n - r.n_base) + ' → ' + number(r.n - r.n_candidate) : '–';
   };
   const lengths = (comparison.lengths ?? []).filter(l => !l.language || l.verdict !== 'pass').map(l => el('tr', {},
-    el('td', {}, {regression: badge('✗ longer', 'bad'), warn: badge('! warns', 'meh'), pass: badge('✓ holds', 'good')}[l.verdict]),
+    el('td', {}, {regression: badge('✗ longer', 'bad'), suspected: badge('? suspected', 'meh'), warn: badge('! warns', 'meh'), pass: badge('✓ holds', 'good')}[l.verdict]),
     el('th', {scope: 'row'}, armTitle(l.suite, l.arm) + (l.language ? ' · ' + (languageName[l.language] ?? l.language) : '')),
     num(failed(l, 'closed')), num(failed(l, 'no_loop')), num(failed(l, 'stopped')),
     el('td', {class: 'num'}, l.ratio.toFixed(2), l.lo === null ? '' : el('span', {class: 'interval'}, '[' + l.lo.toFixed(2) + ', ' + l.hi.toFixed(2) + ']')),
     num(number(l.n)), num(pValue(l.p_holm))));
-  const token = t => t.text ?? '#' + t.id;
+  const token = t => t.text == null ? '#' + t.id : JSON.stringify(t.text);  // a newline or a digit beside figures would not be seen
   const likely = t => t ? el('span', {}, el('code', {}, token(t)), t.top.length ? el('span', {class: 'soft'}, ' ' + t.top.map(one => token(one) + ' ' + percent(Math.exp(one.logprob))).join(', ')) : '') : el('span', {class: 'soft'}, 'had ended');
   const reply = (answer, outcome, language) => el('td', {class: 'reply'}, el('div', {lang: language}, answer, ' ',
     ['correct', 'wrong'].includes(outcome) ? '' : badge(words(outcome), tone(outcome))));
@@ -269,7 +270,8 @@ function drawNeedles() {
 // ---- goldens: this build of assay against what an earlier one computed for the same model
 function drawGoldens() {
   const goldens = run.goldens ?? [];
-  at('goldens').hidden = goldens.length === 0;
+  at('goldens').hidden = goldens.length === 0 && !run.golden_note;
+  if (run.golden_note) at('goldens').append(el('p', {}, badge('– not held', 'meh'), ' ', run.golden_note));
   const nats = v => v === 0 ? '0' : v.toPrecision(2);
   for (const g of goldens) {
     const n = g.divergences.length;

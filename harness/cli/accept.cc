@@ -31,7 +31,7 @@ struct Options {
   std::string run, into, golden = ASSAY_GOLDEN_DIR, noise_backend = "reference";
   std::vector<std::string> cases;
   int n_noise_replies = 64;
-  bool dry_run = false, all = false;
+  bool dry_run = false, drop = false, all = false;
 };
 
 constexpr std::size_t kManyDifferences = 20;
@@ -249,6 +249,22 @@ Result<int> accept(const Options& o) {
   fmt::print("golden {}\n", into.string());
   const auto differences = difference_of(was, golden);
   show(differences, was.replies.size(), target, o.all);
+  const auto n_gone = std::count_if(differences.begin(), differences.end(), [](const auto& d) {
+    return d.kind == GoldenDifference::Kind::kGone;
+  });
+  if (n_gone > 0 && !o.dry_run && !o.drop)
+    return fail(
+        "{} of the golden's {} replies are not in {}, which asked less: accept single cases with "
+        "--case, run again what the golden was made of ({}), or let them go with --drop",
+        n_gone, was.replies.size(), o.run,
+        was.made.value("command", "its command is not recorded"));
+  if (!differences.empty())
+    for (const auto& [backend, floor] : was.noise)
+      if (!golden.noise.contains(backend) && backend != o.noise_backend)
+        fmt::print(
+            "the noise floor of {} was of other replies and is dropped: measure it again with "
+            "--noise-backend {}\n",
+            backend, backend);
   // The same replies: floors of other backends hold, and the run that they are of is the first.
   if (differences.empty()) {
     golden.noise = was.noise;
@@ -289,6 +305,7 @@ Action setup(CLI::App& app) {
   app.add_option("--noise-replies", o->n_noise_replies, "Replies to measure it at")
       ->check(at_least(1))
       ->capture_default_str();
+  app.add_flag("--drop", o->drop, "Let replies go that the golden has and the run has not");
   app.add_flag("--dry-run", o->dry_run, "Only show what would change");
   app.add_flag("--all", o->all, "Show every difference");
   return [o] { return accept(*o); };

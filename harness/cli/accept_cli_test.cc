@@ -52,9 +52,10 @@ class AcceptCli : public Cli {
     for (Json& arm : suite["arms"]) arm["max_tokens"] = 12, arm.erase("max_thinking_tokens");
     write(file, suite.dump());
   }
-  Outcome plain_run(const std::string& out, const std::string& model = "tiny") const {
+  Outcome plain_run(const std::string& out, const std::string& model = "tiny",
+                    const char* limit = "6") const {
     return assay({"run", "facts", "--suites", dir_ / "suites", "--model", dir_ / model, "--limit",
-                  "6", "--golden", dir_ / "golden", "--out", dir_ / out});
+                  limit, "--golden", dir_ / "golden", "--out", dir_ / out});
   }
   void damage(const std::string& model) {
     const fs::path file = dir_ / model / "model.safetensors";
@@ -69,6 +70,10 @@ TEST_F(AcceptCli, MakesAGoldenThatTheSameModelIsThenHeldTo) {
   shorten_replies();
   plain_run("first");
   EXPECT_EQ(golden_of("first"), Json()) << "there is none yet";
+  EXPECT_THAT(read_json(dir_ / "first" / "run.json")->value("golden_note", ""),
+              HasSubstr("no golden below"));
+  EXPECT_THAT(*read_text_file(dir_ / "first" / "summary.md"), HasSubstr("held to no golden"));
+  EXPECT_THAT(*read_text_file(dir_ / "first" / "junit.xml"), HasSubstr("no golden below"));
   expect_error(accept({dir_ / "first"}), AllOf(HasSubstr("no golden"), HasSubstr("--into")));
   const fs::path into = dir_ / "golden" / "tiny" / "runs" / "base";
   const Outcome dry = accept({dir_ / "first", "--into", into, "--dry-run"});
@@ -92,6 +97,21 @@ TEST_F(AcceptCli, MakesAGoldenThatTheSameModelIsThenHeldTo) {
   EXPECT_THAT(again.out, HasSubstr("0 new, 0 gone, 6 the same"));
   EXPECT_EQ(read_json(into / "golden.json")->at("made"), first.at("made"))
       << "another noise floor of the same replies";
+}
+
+TEST_F(AcceptCli, ARunThatAskedLessDoesNotTakeRepliesAway) {
+  shorten_replies();
+  plain_run("first");
+  const fs::path into = dir_ / "golden" / "tiny" / "runs" / "base";
+  ASSERT_EQ(accept({dir_ / "first", "--into", into}).code, 0);
+  plain_run("less", "tiny", "2");
+  const std::string before = *read_text_file(into / "golden.json");
+  expect_error(accept({dir_ / "less"}),
+               AllOf(HasSubstr("4 of the golden's 6 replies"), HasSubstr("--drop")));
+  EXPECT_EQ(*read_text_file(into / "golden.json"), before);
+  EXPECT_EQ(accept({dir_ / "less", "--dry-run"}).code, 0);
+  EXPECT_EQ(accept({dir_ / "less", "--drop"}).code, 0);
+  EXPECT_EQ(read_json(into / "golden.json")->at("n_replies"), 2);
 }
 
 TEST_F(AcceptCli, ABuildThatComputesOtherwiseIsARegressionAndOfAnotherSuiteNotComparable) {

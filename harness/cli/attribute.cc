@@ -219,7 +219,8 @@ const Verb attribute_verb{
     .examples =
         "  assay attribute BF16 VQ --case arithmetic/direct/add-001-ja\n"
         "      by layer, part, expert and projection, the smallest set found and its evidence\n"
-        "  assay attribute BF16 VQ --case add-001-ja --case add-007-ja    what mends both at once\n"
+        "  assay attribute BF16 VQ --case arithmetic/direct/add-001-ja --case facts/direct/x\n"
+        "      what mends both at once\n"
         "  assay attribute LAST NEW --case facts/direct/x --json --out why.json\n\n"
         "The base must be right in the case and the candidate wrong, as `assay run` asks it.\n"
         "Exit codes: 0 found, 2 could not run, 3 nothing to attribute (or not to weights),\n"

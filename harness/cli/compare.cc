@@ -15,6 +15,7 @@
 #include "harness/cli/verb.h"
 #include "harness/compare_fidelity.h"
 #include "harness/compare_table.h"
+#include "harness/own_failures.h"
 #include "harness/provenance.h"
 #include "harness/releases_table.h"
 #include "harness/table.h"
@@ -118,15 +119,11 @@ std::string why_not(const RunFolder& base, const RunFolder& candidate) {
 Result<int> show_many(const std::vector<RunFolder>& runs, const Options& o) {
   if (o.confirm || o.speed)
     return fail("--confirm and --speed compare two runs, not {}", runs.size());
+  std::vector<std::string> folders;
+  for (const RunFolder& run : runs) folders.push_back(run.folder);
+  const std::vector<std::string> names = names_apart(folders);
   std::vector<Release> releases;
-  for (const RunFolder& run : runs)
-    releases.push_back({fs::path(run.folder).lexically_normal().filename().string(), &run.run});
-  for (Release& release : releases)  // of a path that ends in a slash
-    if (release.name.empty())
-      release.name = fs::path(runs[static_cast<std::size_t>(&release - releases.data())].folder)
-                         .parent_path()
-                         .filename()
-                         .string();
+  for (std::size_t i = 0; i < runs.size(); ++i) releases.push_back({names[i], &runs[i].run});
   const Json record = {{"format", 1}, {"releases", releases_json(releases)}};
   if (!o.out.empty()) ASSAY_TRY_VOID(write_file_atomic(o.out, record.dump(1) + "\n"));
   if (o.json)
@@ -184,6 +181,7 @@ Result<int> judge_two(const RunFolder& base, const RunFolder& candidate, const O
   if (speed) add_speed(verdict, *speed);
   add_comparison(verdict, compared, fidelity, second,
                  {shell_quoted(base.folder), shell_quoted(candidate.folder)});
+  add_own_failures(verdict, base.run, candidate.run);
 
   Json comparison = to_json(compared, token_text(candidate));
   comparison["baseline"] = base.describe();

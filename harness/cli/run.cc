@@ -54,11 +54,13 @@ struct Measured {
   std::vector<Measurement> measurements;
   std::vector<SkippedSuite> skipped;
   std::vector<GoldenCheck> goldens;
+  std::string golden_note = {};  // why the model is held to none
 };
 
 // The model's own goldens, by folder. Read before anything is asked: a broken one costs no run.
 using Goldens = std::map<fs::path, Golden>;
-Result<Goldens> read_goldens(const RunOptions& options, const EngineTarget& target) {
+Result<Goldens> read_goldens(const RunOptions& options, const EngineTarget& target,
+                             std::string& note) {
   Goldens goldens;
   std::error_code ignored;
   const bool are_bundled = options.golden == ASSAY_GOLDEN_DIR;
@@ -68,10 +70,10 @@ Result<Goldens> read_goldens(const RunOptions& options, const EngineTarget& targ
   for (const fs::path& folder : folders) {
     ASSAY_TRY(goldens[folder], read_golden(folder));
   }
-  if (goldens.empty())
-    say("assay run: no golden below {} is of this model; assay accept RUN --into "
-        "golden/MODEL/runs/NAME makes its first\n",
-        options.golden);
+  if (goldens.empty()) {
+    note = fmt::format("no golden below {} is of this model", options.golden);
+    say("assay run: {}; assay accept RUN --into DIR/MODEL/runs/NAME makes its first\n", note);
+  }
   return goldens;
 }
 
@@ -126,6 +128,7 @@ Result<int> conclude(const Plan& plan, RunRecord& record, const RunResult& resul
   RunExtras extras;
   add_goldens(verdict, measured.goldens);
   for (const GoldenCheck& check : measured.goldens) extras.goldens.push_back(to_json(check));
+  extras.golden_note = measured.golden_note;
   for (const NeedleCell& cell : needle_grid(result.samples))
     extras.needle_grid.push_back(to_json(cell));
   for (const Measurement& m : measured.measurements) extras.measurements.push_back(to_json(m));
@@ -180,8 +183,9 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
   }
 
   Goldens goldens;
+  std::string golden_note;
   if (!plan.items.empty()) {
-    ASSAY_TRY(goldens, read_goldens(options, target));
+    ASSAY_TRY(goldens, read_goldens(options, target, golden_note));
   }
 
   const Json head = {{"options", to_json(options)},
@@ -205,7 +209,7 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
               run_plan(plan, target, record,
                        {[&](const Progress& progress) { printer.show(progress); }, interrupted}));
   }
-  Measured measured{{}, std::move(planned.skipped), {}};
+  Measured measured{{}, std::move(planned.skipped), {}, std::move(golden_note)};
   if (!result.interrupted) {
     measured.goldens = check_goldens(goldens, planned.golden_plan, target);
     result.interrupted = interrupted();
