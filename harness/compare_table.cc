@@ -111,7 +111,7 @@ std::string flips_text(const Json& comparison, const CompareStyle& style) {
 // A row that passed is no proof where nothing could have shown, or where as much was lost as the
 // floor allows and it cannot be told from chance.
 std::string label_of(const Json& row) {
-  const std::string verdict = verdict_of(row);
+  std::string verdict = verdict_of(row);
   if (verdict != "pass") return verdict;
   const int n = row.at("n").get<int>(),
             drop = row.at("n_base").get<int>() - row.at("n_candidate").get<int>();

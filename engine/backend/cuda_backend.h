@@ -1,8 +1,8 @@
 // The executor of one GPU, operation by operation, and the one that records whole decode steps.
 #pragma once
 
-#include <compare>
 #include <memory>
+#include <tuple>
 
 #include "engine/backend/backend.h"
 #include "engine/backend/cuda_model.h"
@@ -14,7 +14,9 @@ struct CudaStepShape {
   int n_rows = 0;
   int max_keys = 0;  // a power of two that no row's keys exceed
   int epoch = 0;     // changes when scratch moves
-  auto operator<=>(const CudaStepShape&) const = default;
+  bool operator<(const CudaStepShape& o) const {
+    return std::tie(epoch, n_rows, max_keys) < std::tie(o.epoch, o.n_rows, o.max_keys);
+  }
 };
 
 class CudaExecutor : public Backend {
