@@ -248,24 +248,17 @@ Confirmation confirm(const Comparison& first, std::span<const Sample> base_again
 Comparison settled(Comparison first, const Confirmation& second) {
   if (second.state != ConfirmationState::kConfirmed && second.state != ConfirmationState::kRejected)
     return first;
-  for (PairedRow& row : first.rows) {
-    if (!is_suspect(row)) continue;
+  const auto decide = [&](auto& row, std::string_view metric) {
+    if (!is_suspect(row)) return;
     const bool confirmed =
         std::any_of(second.rows.begin(), second.rows.end(), [&](const ConfirmedRow& r) {
           return r.confirmed && r.suite == row.suite && r.arm == row.arm &&
-                 r.language == row.language && r.metric == row.metric;
+                 r.language == row.language && r.metric == metric;
         });
     row.verdict = confirmed ? RowVerdict::kRegression : RowVerdict::kPass;
-  }
-  for (JudgedLength& row : first.lengths) {
-    if (!is_suspect(row)) continue;
-    const bool confirmed =
-        std::any_of(second.rows.begin(), second.rows.end(), [&](const ConfirmedRow& r) {
-          return r.confirmed && r.suite == row.suite && r.arm == row.arm &&
-                 r.language == row.language && r.metric == kLengthMetric;
-        });
-    row.verdict = confirmed ? RowVerdict::kRegression : RowVerdict::kPass;
-  }
+  };
+  for (PairedRow& row : first.rows) decide(row, row.metric);
+  for (JudgedLength& row : first.lengths) decide(row, kLengthMetric);
   first.suspicions.clear();
   first.regressions.insert(first.regressions.end(), second.regressions.begin(),
                            second.regressions.end());

@@ -14,6 +14,11 @@
 
 namespace assay::kernels {
 
+// Into the second-level cache.
+__device__ inline void prefetch_line(const void* line) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(line));
+}
+
 // Programmatic dependent launch. A kernel that is launched by `overlapped` may begin before the one
 // ahead of it on the stream has ended. Each of its blocks must call await_previous before it reads
 // or writes what others do, whatever its path, and only after that let_next_begin; so what kernels

@@ -48,8 +48,7 @@ struct Grouped {
 };
 
 __device__ int n_slices_on(const DeviceMatrix& m, bool codewords_only) {
-  return n_slices_of(m, m.index_bits == 8 && !codewords_only ? MoeTier::Design::kPartialSums
-                                                             : MoeTier::Design::kCodewords);
+  return n_slices_of(m, design_of(m, codewords_only));
 }
 
 // In order, with the loads of several ahead.
@@ -268,11 +267,6 @@ bool may_be_grouped(const DeviceMatrix& m, MoeTier::Design design) {
 // A table costs every block as much however few rows it serves: measured, codewords are faster on
 // micro-glm's 96 and 320 rows, partial sums on GLM-5.2's 2048 and 6144 (docs/performance.md).
 constexpr int kLeastRowsOfSums = 1024;
-
-MoeTier::Design design_of(const DeviceMatrix& m, bool codewords_only) {
-  return m.index_bits == 8 && !codewords_only ? MoeTier::Design::kPartialSums
-                                              : MoeTier::Design::kCodewords;
-}
 
 // The tiers of one part of the experts; empty where not all can be grouped.
 std::vector<MoeTier> tiers_of(std::span<const DeviceMatrix> experts, bool down,

@@ -7,10 +7,6 @@ namespace {
 
 constexpr int kProjectWarps = 8;  // of a block
 
-__device__ void prefetch_line(const void* line) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(line));
-}
-
 __device__ size_t bytes_of_row(const DeviceMatrix& m) {
   switch (m.kind) {
     case DeviceMatrix::Kind::kVq:

@@ -7,6 +7,7 @@
 
 #include <type_traits>
 
+#include "kernels/cuda_check.cuh"
 #include "kernels/moe_cuda.h"
 
 namespace assay::kernels {
@@ -22,6 +23,11 @@ constexpr int kMaxJobs = 64;  // matrices of one block
 
 __host__ __device__ constexpr bool has_partial_sums(MoeTier::Design design) {
   return design == MoeTier::Design::kPartialSums;
+}
+// 12-bit indices have codewords alone.
+__host__ __device__ inline MoeTier::Design design_of(const DeviceMatrix& m, bool codewords_only) {
+  return m.index_bits == 8 && !codewords_only ? MoeTier::Design::kPartialSums
+                                              : MoeTier::Design::kCodewords;
 }
 __host__ __device__ inline int n_slices_of(const DeviceMatrix& m, MoeTier::Design design) {
   const int columns = has_partial_sums(design) ? kSumsColumns : kCodewordsColumns;
@@ -102,10 +108,6 @@ __device__ inline float sum_rows(float (&v)[kRows], const __half (&scale)[kRows 
   return v[0];
 }
 
-__device__ inline void prefetch(const void* line) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(line));
-}
-
 // The rows of `jobs` times the slice, a run of batches to a warp: `prepare` fills shared memory
 // while the first codes are on their way and returns when all of it is there, `dot` multiplies this
 // lane's part of one row, unscaled.
@@ -173,7 +175,7 @@ __device__ inline void multiply_rows(const VqJob* jobs, int n_jobs, const VqSlic
 #pragma unroll
       for (int line = 0; line < kWords; ++line)
         if (s.slice * 32 * kWords + line * 32 < row_words)
-          prefetch(slice_words + static_cast<size_t>(r) * row_words + line * 32);
+          prefetch_line(slice_words + static_cast<size_t>(r) * row_words + line * 32);
   }
   prepare();
   for (int i = begin; i < end; ++i) {
