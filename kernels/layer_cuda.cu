@@ -1,6 +1,8 @@
 #include "kernels/cuda_check.cuh"
 #include "kernels/layer_cuda.h"
+#include "kernels/mla_attention_cuda.h"
 #include "kernels/row_dot.cuh"
+#include "kernels/split_half.cuh"
 
 namespace assay::kernels {
 namespace {
@@ -25,17 +27,19 @@ __device__ float rms_factor(const float* x, int n, float eps) {
   return 1.0f / sqrtf(block_sum(sum) / static_cast<float>(n) + eps);
 }
 
-// Pair i of a vector whose rotated part begins at x.
-__device__ void rotate_pair(const RopeCuda& rope, int row, int i, float* x) {
+// Pair i of a vector's rotated part.
+__device__ void rotate_pair(const RopeCuda& rope, int row, int i, const float* from, float* to) {
   const int half = rope.dim / 2;
-  float& a = rope.interleaved ? x[2 * i] : x[i];
-  float& b = rope.interleaved ? x[2 * i + 1] : x[i + half];
-  const float c = rope.cosine[row * half + i], s = rope.sine[row * half + i], a0 = a, b0 = b;
-  a = a0 * c - b0 * s;
-  b = b0 * c + a0 * s;
+  const int first = rope.interleaved ? 2 * i : i, second = rope.interleaved ? 2 * i + 1 : i + half;
+  const float c = rope.cosine[row * half + i], s = rope.sine[row * half + i];
+  const float a = from[first], b = from[second];
+  to[first] = a * c - b * s;
+  to[second] = b * c + a * s;
 }
 
 __global__ void embed(DeviceMatrix table, const int* tokens, float* out) {
+  await_previous();
+  let_next_begin();
   const long long first = static_cast<long long>(tokens[blockIdx.x]) * table.n_cols;
   for (int i = threadIdx.x; i < table.n_cols; i += kThreads)
     out[static_cast<size_t>(blockIdx.x) * table.n_cols + i] = dense_value(table, first + i);
@@ -43,40 +47,50 @@ __global__ void embed(DeviceMatrix table, const int* tokens, float* out) {
 
 __global__ void rms_norm(const float* x, int x_stride, const float* weight, float eps, int n,
                          float* y, int y_stride) {
+  await_previous();
+  let_next_begin();
   x += static_cast<size_t>(blockIdx.x) * x_stride;
   y += static_cast<size_t>(blockIdx.x) * y_stride;
   const float factor = rms_factor(x, n, eps);
   for (int i = threadIdx.x; i < n; i += kThreads) y[i] = weight[i] * (x[i] * factor);
 }
 
-__global__ void rope_heads(RopeCuda rope, float* x, int row_stride, int head_stride, int n_heads) {
+__global__ void rope_heads(RopeCuda rope, HeadsCuda<const float> from, HeadsCuda<float> to,
+                           int n_heads) {
+  await_previous();
+  let_next_begin();
+  const size_t row = blockIdx.x;
   const int half = rope.dim / 2;
   for (int i = threadIdx.x; i < n_heads * half; i += kThreads)
     rotate_pair(rope, blockIdx.x, i % half,
-                x + static_cast<size_t>(blockIdx.x) * row_stride + (i / half) * head_stride);
-}
-
-__global__ void copy_heads(const float* x, int x_row_stride, int x_head_stride, float* y,
-                           int y_row_stride, int y_head_stride, int n, int n_heads) {
-  for (int i = threadIdx.x; i < n_heads * n; i += kThreads)
-    y[static_cast<size_t>(blockIdx.x) * y_row_stride + i / n * y_head_stride + i % n] =
-        x[static_cast<size_t>(blockIdx.x) * x_row_stride + i / n * x_head_stride + i % n];
+                from.data + row * from.row_stride + i / half * from.head_stride,
+                to.data + row * to.row_stride + i / half * to.head_stride);
 }
 
 __global__ void append_kv(AppendKvCuda a, RopeCuda rope) {
+  __shared__ float rotated[kMaxRopeCuda];
+  await_previous();
+  let_next_begin();
   const int row = blockIdx.x, width = a.kv_lora + rope.dim;
   const float* in = a.in + static_cast<size_t>(row) * width;
-  float* out = a.cache[row] + static_cast<size_t>(a.position[row]) * width;
-  const float factor = rms_factor(in, a.kv_lora, a.eps);
-  for (int i = threadIdx.x; i < a.kv_lora; i += kThreads)
-    out[i] = a.norm_weight[i] * (in[i] * factor);
-  for (int i = threadIdx.x; i < rope.dim; i += kThreads) out[a.kv_lora + i] = in[a.kv_lora + i];
-  __syncthreads();
+  auto* out =
+      reinterpret_cast<__half*>(a.cache[row]) + static_cast<size_t>(a.position[row]) * 2 * width;
+  const auto write = [&](int i, float value) {
+    const SplitHalf v = split_half(value);
+    out[i] = v.high;
+    out[width + i] = v.low;
+  };
   for (int i = threadIdx.x; i < rope.dim / 2; i += kThreads)
-    rotate_pair(rope, row, i, out + a.kv_lora);
+    rotate_pair(rope, row, i, in + a.kv_lora, rotated);
+  const float factor = rms_factor(in, a.kv_lora, a.eps);  // a barrier: `rotated` is there
+  for (int i = threadIdx.x; i < a.kv_lora; i += kThreads)
+    write(i, a.norm_weight[i] * (in[i] * factor));
+  for (int i = threadIdx.x; i < rope.dim; i += kThreads) write(a.kv_lora + i, rotated[i]);
 }
 
 __global__ void append_index(AppendIndexCuda a, RopeCuda rope) {
+  await_previous();
+  let_next_begin();
   const int row = blockIdx.x;
   const float* in = a.in + static_cast<size_t>(row) * a.dim;
   float* out = a.cache[row] + static_cast<size_t>(a.position[row]) * a.dim;
@@ -90,66 +104,14 @@ __global__ void append_index(AppendIndexCuda a, RopeCuda rope) {
   for (int i = threadIdx.x; i < a.dim; i += kThreads)
     out[i] = a.norm_weight[i] * ((in[i] - mean) * factor) + a.norm_bias[i];
   __syncthreads();
-  for (int i = threadIdx.x; i < rope.dim / 2; i += kThreads) rotate_pair(rope, row, i, out);
-}
-
-constexpr int kKeys = 64;  // of a block of the online softmax
-
-__global__ void mla_attention(MlaAttentionCuda a) {
-  extern __shared__ float shared[];  // q of the head, then scores of a block of keys
-  const int row = blockIdx.x, head = blockIdx.y, width = a.kv_lora + a.rope;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  float *q = shared, *p = shared + width;
-  const float* q_in = a.q + (static_cast<size_t>(row) * a.n_heads + head) * width;
-  for (int i = threadIdx.x; i < width; i += kThreads) q[i] = q_in[i];
-  const float* cache = a.cache[row];
-  const int* keys = a.keys == nullptr ? nullptr : a.keys + static_cast<size_t>(row) * a.keys_stride;
-  const int n_keys = keys == nullptr ? a.position[row] + 1 : a.n_keys[row];
-  const auto key_row = [&](int k) {
-    return cache + static_cast<size_t>(keys == nullptr ? k : keys[k]) * width;
-  };
-  constexpr int kOwn = kMaxKvLoraCuda / kThreads;  // latent values of a thread
-  float latent[kOwn] = {};
-  float largest = -INFINITY, sum = 0;
-  for (int first = 0; first < n_keys; first += kKeys) {
-    const int n = min(kKeys, n_keys - first);
-    __syncthreads();  // q is there; p is no longer read
-    for (int k = warp; k < n; k += kWarpsOfBlock) {
-      const float* kv = key_row(first + k);
-      float dot = 0;
-      for (int i = lane; i < width; i += 32) dot = fmaf(q[i], kv[i], dot);
-      dot = warp_sum(dot);
-      if (lane == 0) p[k] = dot * a.scale;
-    }
-    __syncthreads();
-    float block_largest = -INFINITY;
-    for (int k = 0; k < n; ++k) block_largest = fmaxf(block_largest, p[k]);
-    const float next = fmaxf(largest, block_largest), keep = expf(largest - next);
-    __syncthreads();
-    if (threadIdx.x < n) p[threadIdx.x] = expf(p[threadIdx.x] - next);
-    __syncthreads();
-    float block_total = 0;
-    for (int k = 0; k < n; ++k) block_total += p[k];
-    sum = fmaf(sum, keep, block_total);
-    largest = next;
-    for (int o = 0; o < kOwn; ++o) {
-      const int i = threadIdx.x + o * kThreads;
-      if (i >= a.kv_lora) break;
-      float value = latent[o] * keep;
-      for (int k = 0; k < n; ++k) value = fmaf(p[k], key_row(first + k)[i], value);
-      latent[o] = value;
-    }
-  }
-  float* out = a.out + (static_cast<size_t>(row) * a.n_heads + head) * a.kv_lora;
-  for (int o = 0; o < kOwn; ++o) {
-    const int i = threadIdx.x + o * kThreads;
-    if (i < a.kv_lora) out[i] = latent[o] / sum;
-  }
+  for (int i = threadIdx.x; i < rope.dim / 2; i += kThreads) rotate_pair(rope, row, i, out, out);
 }
 
 // A thread to a key; the row's queries in shared memory.
 __global__ void index_scores(IndexCuda a) {
   extern __shared__ float q[];
+  await_previous();
+  let_next_begin();
   const int row = blockIdx.y, n_keys = a.position[row] + 1;
   if (n_keys <= a.top_k) return;  // the scores decide nothing
   for (int i = threadIdx.x; i < a.n_heads * a.dim; i += kThreads)
@@ -185,6 +147,8 @@ __global__ void select_keys(IndexCuda a) {
   __shared__ int histogram[256], n_before[kSelectThreads], equal_before[kSelectThreads];
   __shared__ unsigned prefix, next_best;
   __shared__ int missing, base, equal_base;
+  await_previous();
+  let_next_begin();
   const int row = blockIdx.x, n = a.position[row] + 1, k = a.top_k, t = threadIdx.x;
   int* out = a.keys + static_cast<size_t>(row) * k;
   if (n <= k) {
@@ -258,6 +222,8 @@ __global__ void select_keys(IndexCuda a) {
 
 // One warp to a row.
 __global__ void route(RouteCuda a) {
+  await_previous();
+  let_next_begin();
   const int row = blockIdx.x, lane = threadIdx.x;
   constexpr int kOwn = kMaxExpertsCuda / 32;
   double choice[kOwn];
@@ -321,45 +287,26 @@ __global__ void route(RouteCuda a) {
 
 void embed_cuda(const DeviceMatrix& table, const int* tokens, int n_tokens, float* out,
                 CudaStream stream) {
-  embed<<<n_tokens, kThreads, 0, stream>>>(table, tokens, out);
-  CUDA_CHECK(cudaGetLastError()) << n_tokens << " tokens";
+  overlapped(embed, dim3(n_tokens), kThreads, 0, stream, table, tokens, out);
 }
 
 void rms_norm_cuda(const float* x, int x_stride, const float* weight, float eps, int n, int n_rows,
                    float* y, int y_stride, CudaStream stream) {
-  rms_norm<<<n_rows, kThreads, 0, stream>>>(x, x_stride, weight, eps, n, y, y_stride);
-  CUDA_CHECK(cudaGetLastError()) << n_rows << " rows of " << n;
+  overlapped(rms_norm, dim3(n_rows), kThreads, 0, stream, x, x_stride, weight, eps, n, y, y_stride);
 }
 
-void rope_cuda(const RopeCuda& rope, float* x, int row_stride, int head_stride, int n_heads,
+void rope_cuda(const RopeCuda& rope, HeadsCuda<const float> from, HeadsCuda<float> to, int n_heads,
                int n_rows, CudaStream stream) {
-  rope_heads<<<n_rows, kThreads, 0, stream>>>(rope, x, row_stride, head_stride, n_heads);
-  CUDA_CHECK(cudaGetLastError()) << n_rows << " rows, " << n_heads << " heads";
-}
-
-void copy_heads_cuda(const float* x, int x_row_stride, int x_head_stride, float* y,
-                     int y_row_stride, int y_head_stride, int n, int n_heads, int n_rows,
-                     CudaStream stream) {
-  copy_heads<<<n_rows, kThreads, 0, stream>>>(x, x_row_stride, x_head_stride, y, y_row_stride,
-                                              y_head_stride, n, n_heads);
-  CUDA_CHECK(cudaGetLastError()) << n_rows << " rows, " << n_heads << " heads";
+  overlapped(rope_heads, dim3(n_rows), kThreads, 0, stream, rope, from, to, n_heads);
 }
 
 void append_kv_cuda(const AppendKvCuda& a, const RopeCuda& rope, CudaStream stream) {
-  append_kv<<<a.n_rows, kThreads, 0, stream>>>(a, rope);
-  CUDA_CHECK(cudaGetLastError()) << a.n_rows << " rows";
+  CHECK(rope.dim <= kMaxRopeCuda) << rope.dim;
+  overlapped(append_kv, dim3(a.n_rows), kThreads, 0, stream, a, rope);
 }
 
 void append_index_cuda(const AppendIndexCuda& a, const RopeCuda& rope, CudaStream stream) {
-  append_index<<<a.n_rows, kThreads, 0, stream>>>(a, rope);
-  CUDA_CHECK(cudaGetLastError()) << a.n_rows << " rows";
-}
-
-void mla_attention_cuda(const MlaAttentionCuda& a, CudaStream stream) {
-  CHECK(a.kv_lora <= kMaxKvLoraCuda) << a.kv_lora;
-  const std::size_t bytes = sizeof(float) * static_cast<std::size_t>(a.kv_lora + a.rope + kKeys);
-  mla_attention<<<dim3(a.n_rows, a.n_heads), kThreads, bytes, stream>>>(a);
-  CUDA_CHECK(cudaGetLastError()) << a.n_rows << " rows, " << a.n_heads << " heads";
+  overlapped(append_index, dim3(a.n_rows), kThreads, 0, stream, a, rope);
 }
 
 void index_cuda(const IndexCuda& a, CudaStream stream) {
@@ -367,18 +314,15 @@ void index_cuda(const IndexCuda& a, CudaStream stream) {
   if (a.max_keys > a.top_k) {
     const std::size_t bytes = sizeof(float) * static_cast<std::size_t>(a.n_heads * a.dim);
     const dim3 grid((a.max_keys + kThreads - 1) / kThreads, a.n_rows);
-    index_scores<<<grid, kThreads, bytes, stream>>>(a);
-    CUDA_CHECK(cudaGetLastError()) << a.n_rows << " rows, " << a.max_keys << " keys";
+    overlapped(index_scores, grid, kThreads, bytes, stream, a);
   }
-  select_keys<<<a.n_rows, kSelectThreads, 0, stream>>>(a);
-  CUDA_CHECK(cudaGetLastError()) << a.n_rows << " rows, " << a.max_keys << " keys";
+  overlapped(select_keys, dim3(a.n_rows), kSelectThreads, 0, stream, a);
 }
 
 void route_cuda(const RouteCuda& a, CudaStream stream) {
   CHECK(a.n_experts <= kMaxExpertsCuda && a.top_k <= kMaxTopExpertsCuda)
       << a.n_experts << ", " << a.top_k;
-  route<<<a.n_rows, 32, 0, stream>>>(a);
-  CUDA_CHECK(cudaGetLastError()) << a.n_rows << " rows, " << a.n_experts << " experts";
+  overlapped(route, dim3(a.n_rows), 32, 0, stream, a);
 }
 
 }  // namespace assay::kernels

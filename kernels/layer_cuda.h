@@ -1,5 +1,5 @@
-// What stands between a layer's projections, on a GPU: embedding, norms, RoPE, cache rows,
-// attention, the indexer and its selection, routing. Float32 throughout; every output depends on
+// What stands between a layer's projections, on a GPU, beside attention: embedding, norms, RoPE,
+// cache rows, the indexer and its selection, routing. Float32 throughout; every output depends on
 // its own row alone, in a fixed order. All pointers are device pointers.
 #pragma once
 
@@ -25,24 +25,25 @@ struct RopeCuda {
   bool interleaved;
 };
 
-// Rotates the first rope.dim of n_heads vectors per row: head h of row r at
-// x + r * row_stride + h * head_stride.
-void rope_cuda(const RopeCuda& rope, float* x, int row_stride, int head_stride, int n_heads,
+// Vectors of n_heads heads a row: head h of row r at data + r * row_stride + h * head_stride.
+template <class T>
+struct HeadsCuda {
+  T* data;
+  int row_stride, head_stride;
+};
+// to's first rope.dim values of every vector = from's, rotated. They may be the same.
+void rope_cuda(const RopeCuda& rope, HeadsCuda<const float> from, HeadsCuda<float> to, int n_heads,
                int n_rows, CudaStream stream);
 
-// y's n values of each head and row = x's: head h of row r at r * row_stride + h * head_stride.
-void copy_heads_cuda(const float* x, int x_row_stride, int x_head_stride, float* y,
-                     int y_row_stride, int y_head_stride, int n, int n_heads, int n_rows,
-                     CudaStream stream);
-
-// The cache rows of each token: latent = rms_norm(in[:kv_lora]), rope key = in[kv_lora:] rotated.
-// cache[r] points to (positions, kv_lora + rope.dim).
+// The cache rows of each token: latent = rms_norm(in[:kv_lora]), rope key = in[kv_lora:] rotated,
+// as MlaAttentionCuda has them. cache[r] points to (positions, 2, kv_lora + rope.dim); rope.dim <=
+// kMaxRopeCuda.
 struct AppendKvCuda {
   const float* in;  // (n_rows, kv_lora + rope.dim)
   const float* norm_weight;
   float eps;
   int kv_lora, n_rows;
-  float* const* cache;
+  std::uint16_t* const* cache;
   const int* position;  // (n_rows)
 };
 void append_kv_cuda(const AppendKvCuda& args, const RopeCuda& rope, CudaStream stream);
@@ -58,22 +59,6 @@ struct AppendIndexCuda {
   const int* position;
 };
 void append_index_cuda(const AppendIndexCuda& args, const RopeCuda& rope, CudaStream stream);
-
-// Absorbed multi-head latent attention (mla_attention.h): one block to a row and head, online
-// softmax over blocks of 64 keys of the row's own key list, ascending.
-struct MlaAttentionCuda {
-  const float* q;  // (n_rows, n_heads, kv_lora + rope)
-  float* const* cache;
-  const int* position;  // row r sees keys 0 … position[r] …
-  const int* keys;  // … or these: (n_rows, keys_stride) ascending, n_keys[r] of them; may be null
-  const int* n_keys;
-  int keys_stride;
-  int n_rows, n_heads, kv_lora, rope;
-  float scale;
-  float* out;  // (n_rows, n_heads, kv_lora)
-};
-void mla_attention_cuda(const MlaAttentionCuda& args, CudaStream stream);
-inline constexpr int kMaxKvLoraCuda = 512;
 
 // The lightning indexer's scores and each row's top_k keys (indexer.h): ascending positions, among
 // equal scores the lower. Rows with no more than top_k keys get all of them.

@@ -64,10 +64,12 @@ int warps_of_row(const DeviceMatrix& m) {
 
 __global__ void project_heads(HeadsCudaArgs a) {
   const int i = warp_row(), token = blockIdx.y;
-  if (i >= a.n_heads * a.n_rows) return;
+  if (i >= a.n_heads * a.n_rows) return await_previous();
   const int head = i / a.n_rows, row = i % a.n_rows;
   const float* w = a.w + static_cast<size_t>(i) * a.n_cols;
   const float* x = a.x + static_cast<size_t>(token) * a.x_token_stride + head * a.x_head_stride;
+  await_previous();
+  let_next_begin();
   float sum = 0;
   for (int c = threadIdx.x; c < a.n_cols; c += 32) sum = fmaf(w[c], x[c], sum);
   sum = warp_sum(sum);
@@ -76,6 +78,8 @@ __global__ void project_heads(HeadsCudaArgs a) {
 }
 
 __global__ void swiglu(DeviceMatrix gate, DeviceMatrix up, const float* x, int x_stride, float* h) {
+  await_previous();
+  let_next_begin();
   const int row = warp_row();
   if (row >= gate.n_rows) return;
   x += static_cast<size_t>(blockIdx.y) * x_stride;
@@ -96,16 +100,15 @@ void project_cuda(const DeviceMatrix& m, const float* x, int x_stride, int n_tok
 
 void project_heads_cuda(const HeadsCudaArgs& a, CudaStream stream) {
   CHECK(a.n_tokens > 0 && a.n_tokens < 65536) << a.n_tokens;
-  project_heads<<<row_grid(a.n_heads * a.n_rows, a.n_tokens), dim3(32, kRowWarps), 0, stream>>>(a);
-  CUDA_CHECK(cudaGetLastError()) << a.n_heads << " heads, " << a.n_rows << " x " << a.n_cols;
+  overlapped(project_heads, row_grid(a.n_heads * a.n_rows, a.n_tokens), dim3(32, kRowWarps), 0,
+             stream, a);
 }
 
 void swiglu_cuda(const DeviceMatrix& gate, const DeviceMatrix& up, const float* x, int x_stride,
                  int n_tokens, float* h, CudaStream stream) {
   CHECK(n_tokens > 0 && n_tokens < 65536) << n_tokens;
-  swiglu<<<row_grid(gate.n_rows, n_tokens), dim3(32, kRowWarps), 0, stream>>>(gate, up, x, x_stride,
-                                                                              h);
-  CUDA_CHECK(cudaGetLastError()) << gate.n_rows << " x " << gate.n_cols;
+  overlapped(swiglu, row_grid(gate.n_rows, n_tokens), dim3(32, kRowWarps), 0, stream, gate, up, x,
+             x_stride, h);
 }
 
 }  // namespace assay::kernels

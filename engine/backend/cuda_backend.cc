@@ -11,6 +11,7 @@
 #include "base/check.h"
 #include "engine/backend/act_width.h"
 #include "kernels/layer_cuda.h"
+#include "kernels/mla_attention_cuda.h"
 #include "kernels/project_cuda.h"
 
 namespace assay::engine {
@@ -63,14 +64,19 @@ class CudaBackend final : public CudaExecutor {
     int n_keys = kLeastKeys;
     for (const Segment& s : rows_.segments) n_keys = std::max(n_keys, s.first_position + s.n_rows);
     max_keys_ = static_cast<int>(std::bit_ceil(static_cast<unsigned>(n_keys)));
+    const std::vector<int> runs = runs_of(rows_.segments);
+    n_runs_ = static_cast<int>(runs.size()) - 1;
     reserve(n_, max_keys_);
 
     const auto n = static_cast<std::size_t>(n_), half = static_cast<std::size_t>(c_.qk_rope / 2),
                n_tables = n * static_cast<std::size_t>(c_.n_layers);
     upload_.clear();
-    const auto kv = upload_.add(n_tables, kv_), index = upload_.add(n_tables, index_cache_);
+    const auto kv = upload_.add(n_tables, kv_);
+    const auto index = upload_.add(n_tables, index_cache_);
     const auto cosine = upload_.add(n * half, cosine_), sine = upload_.add(n * half, sine_);
     const auto position = upload_.add(n, position_), tokens = upload_.add(n, tokens_);
+    const auto run = upload_.add(runs.size(), run_);
+    std::copy(runs.begin(), runs.end(), run.begin());
     std::copy(rows_.tokens.begin(), rows_.tokens.end(), tokens.begin());
     for (const Segment& s : rows_.segments) {
       auto* cache = static_cast<CudaCache*>(s.cache);
@@ -148,8 +154,8 @@ class CudaBackend final : public CudaExecutor {
     if (max_keys_ > c_.index_topk) {
       kernels::project_cuda(l.index_q, act(Act::kQueryResid), c_.q_lora, n_, index_q_.data(),
                             heads * dim, false, stream());
-      kernels::rope_cuda(rope(c_.indexer_rope_interleave), index_q_.data(), heads * dim, dim, heads,
-                         n_, stream());
+      kernels::rope_cuda(rope(c_.indexer_rope_interleave), {index_q_.data(), heads * dim, dim},
+                         {index_q_.data(), heads * dim, dim}, heads, n_, stream());
       kernels::project_cuda(l.index_weights, act(Act::kNormed), c_.hidden, n_,
                             index_weights_.data(), heads, false, stream());
     }
@@ -185,11 +191,11 @@ class CudaBackend final : public CudaExecutor {
                                  .y_head_stride = row,
                                  .n_tokens = n_},
                                 stream());
-    kernels::copy_heads_cuda(act(Act::kQuery) + c_.qk_nope, heads * c_.qk_head(), c_.qk_head(),
-                             absorbed_.data() + c_.kv_lora, heads * row, row, c_.qk_rope, heads, n_,
-                             stream());
-    kernels::rope_cuda(rope(c_.rope_interleave), absorbed_.data() + c_.kv_lora, heads * row, row,
-                       heads, n_, stream());
+    kernels::rope_cuda(rope(c_.rope_interleave),
+                       {act(Act::kQuery) + c_.qk_nope, heads * c_.qk_head(), c_.qk_head()},
+                       {absorbed_.data() + c_.kv_lora, heads * row, row}, heads, n_, stream());
+    // A run's rows see the same keys; chosen keys are each row's own.
+    const bool shares_keys = !sparse && n_runs_ < n_;
     kernels::mla_attention_cuda(
         {.q = absorbed_.data(),
          .cache = of_layer(kv_, layer),
@@ -197,11 +203,16 @@ class CudaBackend final : public CudaExecutor {
          .keys = sparse ? selected_.data() : nullptr,
          .n_keys = sparse ? n_selected_.data() : nullptr,
          .keys_stride = c_.index_topk,
+         .run = shares_keys ? run_ : nullptr,
+         .n_runs = n_runs_,
          .n_rows = n_,
          .n_heads = heads,
          .kv_lora = c_.kv_lora,
          .rope = c_.qk_rope,
          .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c_.qk_head()))),
+         .max_keys = attended_keys(sparse),
+         .half = false,
+         .parts = attention_parts(sparse) > 0 ? attention_parts_.data() : nullptr,
          .out = latent_.data()},
         stream());
     kernels::project_heads_cuda({.w = l.value_up,
@@ -309,8 +320,26 @@ class CudaBackend final : public CudaExecutor {
   kernels::RopeCuda rope(bool interleaved) const {
     return {cosine_, sine_, c_.qk_rope, interleaved};
   }
-  float* const* of_layer(float* const* table, int layer) const {
+  template <class T>
+  T* const* of_layer(T* const* table, int layer) const {
     return table + static_cast<std::ptrdiff_t>(layer) * n_;
+  }
+
+  // MlaAttentionCuda::run of these segments.
+  std::vector<int> runs_of(std::span<const Segment> segments) const {
+    std::vector<int> first_rows;
+    for (const Segment& s : segments)
+      for (int i = 0; i < s.n_rows; i += kernels::mla_rows_of_run(c_.n_heads))
+        first_rows.push_back(s.first_row + i);
+    first_rows.push_back(n_);
+    return first_rows;
+  }
+  int attended_keys(bool sparse) const {
+    return sparse ? std::min(max_keys_, c_.index_topk) : max_keys_;
+  }
+  std::size_t attention_parts(bool sparse) const {
+    return kernels::mla_parts(n_, sparse ? n_ : n_runs_, c_.n_heads, c_.kv_lora, c_.qk_rope,
+                              attended_keys(sparse));
   }
 
   void project(int layer, Projection p, Act in, Act out, bool accumulate) {
@@ -338,6 +367,11 @@ class CudaBackend final : public CudaExecutor {
     const auto n_scores = static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(max_keys);
     if (c_.index_topk > 0 && max_keys > c_.index_topk && scores_.size() < n_scores) {
       scores_ = DeviceArray<float>(n_scores);
+      ++epoch_;
+    }
+    const std::size_t n_parts = std::max(attention_parts(false), attention_parts(true));
+    if (attention_parts_.size() < n_parts) {
+      attention_parts_ = DeviceArray<float>(n_parts);
       ++epoch_;
     }
   }
@@ -370,9 +404,9 @@ class CudaBackend final : public CudaExecutor {
       parts = std::max(parts, l.moe.parts_per_token(k, c_.hidden, c_.moe_intermediate));
     expert_parts_ =
         DeviceArray<float>(parts * static_cast<std::size_t>(std::min(n_rows, kPartsTokens)));
-    // Two tables of pointers, two of angles, positions and tokens, each aligned.
+    // Two tables of pointers, two of angles, positions, tokens and runs, each aligned.
     upload_.reserve(2 * sizeof(float*) * rows(c_.n_layers) + sizeof(float) * rows(c_.qk_rope) +
-                    2 * sizeof(int) * rows(1) + 6 * std::size_t{16});
+                    3 * sizeof(int) * (rows(1) + 1) + 7 * std::size_t{16});
   }
 
   const std::shared_ptr<const CudaModel> model_;
@@ -380,16 +414,18 @@ class CudaBackend final : public CudaExecutor {
   const ModelConfig& c_;
   kernels::CudaStreamOwner stream_;
   StepRows rows_;
-  int n_ = 0, capacity_ = 0, max_keys_ = 0, epoch_ = 0;
+  int n_ = 0, n_runs_ = 0, capacity_ = 0, max_keys_ = 0, epoch_ = 0;
   std::array<DeviceArray<float>, kNumActs> acts_;
   DeviceArray<float> absorbed_, latent_, mlp_hidden_, shared_, router_logits_, expert_hidden_,
       expert_parts_, expert_weight_, routing_margin_, selection_margin_, index_q_, index_weights_,
-      index_k_, scores_, logits_;
+      index_k_, scores_, attention_parts_, logits_;
   DeviceArray<int> expert_, selected_, n_selected_;
-  StepUpload upload_;                                           // of which, on the device:
-  float *const *kv_ = nullptr, *const *index_cache_ = nullptr;  // (n_layers, n_rows)
-  const float *cosine_ = nullptr, *sine_ = nullptr;             // (n_rows, qk_rope / 2)
-  const int *position_ = nullptr, *tokens_ = nullptr;           // (n_rows)
+  StepUpload upload_;                                  // of which, on the device:
+  std::uint16_t* const* kv_ = nullptr;                 // (n_layers, n_rows)
+  float* const* index_cache_ = nullptr;                // (n_layers, n_rows)
+  const float *cosine_ = nullptr, *sine_ = nullptr;    // (n_rows, qk_rope / 2)
+  const int *position_ = nullptr, *tokens_ = nullptr;  // (n_rows)
+  const int* run_ = nullptr;                           // (n_runs + 1)
 };
 
 }  // namespace

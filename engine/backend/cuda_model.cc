@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "engine/backend/matrix_view.h"
 #include "kernels/layer_cuda.h"
+#include "kernels/mla_attention_cuda.h"
 
 namespace assay::engine {
 namespace {
@@ -89,8 +90,8 @@ std::string CudaModel::kernel() const {
   std::set<std::string> designs;
   for (const CudaLayer& l : layers)
     if (l.n_experts > 0) designs.insert(l.moe.text());
-  return fmt::format("sm_{}{} f32, {}{}{}", device.major, device.minor,
-                     records_steps ? kGraph : kStream,
+  return fmt::format("sm_{}{} f32, {}, attention: {}{}{}", device.major, device.minor,
+                     records_steps ? kGraph : kStream, kernels::mla_design(c.kv_lora, c.qk_rope),
                      designs.empty() ? "" : ", experts: ", fmt::join(designs, " and "));
 }
 
@@ -113,16 +114,16 @@ void CudaModel::upload_kv_b(const std::vector<float>& kv_b, CudaLayer& l) {
 
 void CudaCache::grow_from(const CudaCache& from, int n) {
   const int capacity = (n + kGrowTokens - 1) / kGrowTokens * kGrowTokens;
-  const auto grown = [&](const kernels::DeviceArray<float>& old, int width) {
-    kernels::DeviceArray<float> next(static_cast<std::size_t>(capacity) *
-                                     static_cast<std::size_t>(width));
+  const auto grown = [&]<class T>(const kernels::DeviceArray<T>& old, int width) {
+    kernels::DeviceArray<T> next(static_cast<std::size_t>(capacity) *
+                                 static_cast<std::size_t>(width));
     const std::size_t kept =
         static_cast<std::size_t>(from.n_tokens_) * static_cast<std::size_t>(width);
-    if (kept > 0) kernels::copy_on_device(next.data(), old.data(), kept * sizeof(float), nullptr);
+    if (kept > 0) kernels::copy_on_device(next.data(), old.data(), kept * sizeof(T), nullptr);
     return next;
   };
   for (std::size_t l = 0; l < kv_.size(); ++l) {
-    kv_[l] = grown(from.kv_[l], c_->kv_row());
+    kv_[l] = grown(from.kv_[l], 2 * c_->kv_row());
     if (c_->index_topk > 0 && c_->indexer_full[l])
       index_[l] = grown(from.index_[l], c_->index_head_dim);
   }
@@ -142,9 +143,9 @@ Result<std::shared_ptr<const BackendModel>> load_cuda_model(const ModelConfig& c
     return fail(
         "no CUDA device here (no driver, or no GPU): run on a machine with one, or with --backend "
         "cpu");
-  if (config.kv_lora > kernels::kMaxKvLoraCuda)
-    return fail("kv_lora_rank is {}, backend cuda takes at most {}", config.kv_lora,
-                kernels::kMaxKvLoraCuda);
+  if (config.kv_lora > kernels::kMaxKvLoraCuda || config.qk_rope > kernels::kMaxRopeCuda)
+    return fail("kv_lora_rank is {} and qk_rope_head_dim {}, backend cuda takes at most {} and {}",
+                config.kv_lora, config.qk_rope, kernels::kMaxKvLoraCuda, kernels::kMaxRopeCuda);
   if (config.n_experts > kernels::kMaxExpertsCuda ||
       config.n_experts_per_token > kernels::kMaxTopExpertsCuda)
     return fail("{} experts, {} a token; backend cuda takes at most {} and {}", config.n_experts,

@@ -1,6 +1,7 @@
 // The model's weights on one GPU, and a sequence's cache there: what cuda_backend.cc computes with.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -41,8 +42,8 @@ class CudaModel final : public BackendModel, public std::enable_shared_from_this
   CudaModel(const ModelConfig& config, const ModelWeights& w, bool records_steps);
 
   std::string_view backend() const override { return "cuda"; }
-  // "sm_90 f32, graph, experts: vq partial sums + codewords": whether decode steps are recorded,
-  // and every design that a layer's experts use.
+  // "sm_90 f32, graph, attention: split keys, tensor cores, experts: vq partial sums + codewords":
+  // whether decode steps are recorded, and every design that attention and a layer's experts use.
   std::string kernel() const override;
   std::size_t weight_bytes() const override { return memory.bytes(); }
   std::unique_ptr<Backend> new_executor(int n_threads) const override;
@@ -68,7 +69,8 @@ class CudaModel final : public BackendModel, public std::enable_shared_from_this
   void upload_kv_b(const std::vector<float>& kv_b, CudaLayer& l);
 };
 
-// Float32: per layer the normed latents and rotated rope keys, per full layer the indexer's keys.
+// Per layer the normed latents and rotated rope keys, 22 bits of each value (MlaAttentionCuda), per
+// full layer the indexer's keys in float32.
 // Grows by allocating, between steps, when no executor writes it.
 class CudaCache final : public KvCache {
  public:
@@ -87,8 +89,8 @@ class CudaCache final : public KvCache {
   }
   std::size_t bytes() const override {
     std::size_t total = 0;
-    for (const auto* part : {&kv_, &index_})
-      for (const auto& array : *part) total += array.size() * sizeof(float);
+    for (const auto& array : kv_) total += array.size() * sizeof(std::uint16_t);
+    for (const auto& array : index_) total += array.size() * sizeof(float);
     return total;
   }
 
@@ -96,7 +98,7 @@ class CudaCache final : public KvCache {
     if (n_tokens > capacity_) grow_from(*this, std::max(n_tokens, capacity_ + capacity_ / 2));
   }
   void set_n_tokens(int n) { n_tokens_ = n; }
-  float* kv(int layer) { return kv_[static_cast<std::size_t>(layer)].data(); }
+  std::uint16_t* kv(int layer) { return kv_[static_cast<std::size_t>(layer)].data(); }
   float* index_keys(int layer) { return index_[static_cast<std::size_t>(layer)].data(); }
 
  private:
@@ -107,7 +109,8 @@ class CudaCache final : public KvCache {
 
   const ModelConfig* c_;
   int n_tokens_ = 0, capacity_ = 0;
-  std::vector<kernels::DeviceArray<float>> kv_, index_;  // per layer
+  std::vector<kernels::DeviceArray<std::uint16_t>> kv_;  // per layer
+  std::vector<kernels::DeviceArray<float>> index_;       // per layer
 };
 
 }  // namespace assay::engine

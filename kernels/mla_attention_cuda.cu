@@ -1,0 +1,538 @@
+#include "kernels/cuda_check.cuh"
+#include "kernels/mla_attention_cuda.h"
+#include "kernels/row_dot.cuh"
+#include "kernels/split_half.cuh"
+
+namespace assay::kernels {
+namespace {
+
+// Tensor cores. A block has up to 32 (row, head) pairs, 16 to a tile of rows, and takes 32 keys at
+// a time from shared memory. Warp w owns kSteps * 16 columns of the cache's rows: it multiplies
+// them with the queries' same columns, which it keeps in registers; the warps' partial scores are
+// added up in order, weighed, and each warp adds its own columns of the keys' latents to the
+// output, which it keeps in registers too.
+constexpr int kKeys = 32, kMaxThreads = 320;
+constexpr int kScoreStride = kKeys + 8;   // floats: a quarter warp's rows fall on different banks
+constexpr int kWeightStride = kKeys + 8;  // halves, likewise
+constexpr float kLog2e = 1.4426950408889634f;
+// Weights are at most 2^10, so that small ones stay normal in binary16. Cancels in the division.
+constexpr float kWeightExponent = 10;
+
+__device__ unsigned shared_address(const void* p) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(p));
+}
+__device__ void copy_16_bytes_later(void* to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from));
+}
+__device__ void await_copies() {
+  asm volatile("cp.async.commit_group;\ncp.async.wait_group 0;" ::: "memory");
+}
+
+struct Fragment {
+  unsigned r[4];
+};
+// Four 8 x 8 matrices of halves; lane l gives the address of row l % 8 of matrix l / 8.
+__device__ Fragment load_matrices(const __half* row) {
+  Fragment f;
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(f.r[0]), "=r"(f.r[1]), "=r"(f.r[2]), "=r"(f.r[3])
+               : "r"(shared_address(row))
+               : "memory");
+  return f;
+}
+__device__ Fragment load_transposed(const __half* row) {
+  Fragment f;
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(f.r[0]), "=r"(f.r[1]), "=r"(f.r[2]), "=r"(f.r[3])
+               : "r"(shared_address(row))
+               : "memory");
+  return f;
+}
+// c (16 x 8) += a (16 x 16) b (16 x 8)
+__device__ void multiply_add(float (&c)[4], const Fragment& a, unsigned b0, unsigned b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]), "r"(a.r[3]), "r"(b0), "r"(b1));
+}
+// With both in halves: all but low times low, which float32 would not hold either.
+template <bool kHalf>
+__device__ void multiply_add(float (&c)[4], const Fragment& a_high, const Fragment& a_low,
+                             const Fragment& b_high, const Fragment& b_low, int which) {
+  multiply_add(c, a_high, b_high.r[2 * which], b_high.r[2 * which + 1]);
+  if (kHalf) return;
+  multiply_add(c, a_high, b_low.r[2 * which], b_low.r[2 * which + 1]);
+  multiply_add(c, a_low, b_high.r[2 * which], b_high.r[2 * which + 1]);
+}
+
+// Halves; an odd number of 16 bytes, so that eight rows fall on different banks.
+__host__ __device__ constexpr int key_stride(int width) { return width + 8; }
+
+// What a block shares, one behind the other.
+template <int kPairTiles, bool kHalf>
+struct Shared {
+  static constexpr int kPairs = 16 * kPairTiles, kPlanes = kHalf ? 1 : 2;
+  __device__ Shared(void* at, int width, int n_warps)
+      : keys(static_cast<__half*>(at)),
+        weights(keys + 2 * kPlanes * kKeys * key_stride(width)),
+        scores(reinterpret_cast<float*>(weights + kPlanes * kPairs * kWeightStride)),
+        largest(scores + n_warps * kPairs * kScoreStride),
+        sum(largest + kPairs),
+        keep(sum + kPairs),
+        past_largest(keep + kPairs),
+        past_sum(past_largest + kPairs),
+        n_keys(reinterpret_cast<int*>(past_sum + kPairs)) {}
+  static constexpr std::size_t bytes(int width, int n_warps) {
+    return sizeof(__half) * static_cast<std::size_t>(2 * kPlanes * kKeys * key_stride(width) +
+                                                     kPlanes * kPairs * kWeightStride) +
+           sizeof(float) * static_cast<std::size_t>(n_warps * kPairs * kScoreStride + 6 * kPairs);
+  }
+  __half* keys;                    // (2 buffers, kPlanes, kKeys, key_stride)
+  __half* weights;                 // (kPlanes, kPairs, kWeightStride)
+  float* scores;                   // (n_warps, kPairs, kScoreStride)
+  float *largest, *sum, *keep;     // (kPairs): of the split so far; what its past is multiplied by
+  float *past_largest, *past_sum;  // (kPairs): of the splits before
+  int* n_keys;                     // (kPairs), 0 where there is no pair
+};
+
+// How a later state is folded into an earlier one, whose largest score is -inf if it is empty.
+struct Fold {
+  __device__ Fold(float before, float later)
+      : largest(fmaxf(before, later)),
+        keep(before == largest ? 1.0f : exp2f(before - largest)),
+        fresh(later == largest ? 1.0f : exp2f(later - largest)) {}
+  __device__ float operator()(float past, float value) const {
+    return fmaf(value, fresh, past * keep);
+  }
+  float largest, keep, fresh;
+};
+
+// Largest and sum of each pair's splits, behind their latents in a.parts.
+__device__ float2* split_states(const MlaAttentionCuda& a, int n_splits) {
+  return reinterpret_cast<float2*>(a.parts + static_cast<size_t>(a.n_rows) * a.n_heads * n_splits *
+                                                 a.kv_lora);
+}
+
+// Where a block's pairs are.
+struct Pairs {
+  int first_row, n_rows, first_head, n_heads_here, n_heads;
+  __device__ bool has(int i) const {
+    return i / n_heads_here < n_rows && first_head + i % n_heads_here < n_heads;
+  }
+  __device__ int row(int i) const { return first_row + i / n_heads_here; }
+  // In (n_rows, n_heads).
+  __device__ size_t index(int i) const {
+    return static_cast<size_t>(row(i)) * n_heads + first_head + i % n_heads_here;
+  }
+};
+
+template <int kSteps, int kPairTiles, bool kHalf>
+__global__ void __launch_bounds__(kMaxThreads, 1)
+    attend_tiled(MlaAttentionCuda a, int n_head_tiles, int split_keys) {
+  using Block = Shared<kPairTiles, kHalf>;
+  constexpr int kPairs = Block::kPairs, kPlanes = Block::kPlanes, kSlab = 16 * kSteps;
+  extern __shared__ __align__(16) unsigned char bytes[];
+  const int width = a.kv_lora + a.rope, n_warps = width / kSlab, stride = key_stride(width);
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, slab = warp * kSlab;
+  const int group = lane / 4, pair_of_columns = lane % 4;  // as fragments are spread over lanes
+  const Block s(bytes, width, n_warps);
+  await_previous();
+  let_next_begin();
+
+  const int run = blockIdx.x / n_head_tiles;
+  const int n_heads_here = min(a.n_heads, kPairs);
+  const int first_row = a.run == nullptr ? run : a.run[run];
+  const Pairs pairs = {first_row, a.run == nullptr ? 1 : a.run[run + 1] - first_row,
+                       static_cast<int>(blockIdx.x) % n_head_tiles * n_heads_here, n_heads_here,
+                       a.n_heads};
+  const int last_row = first_row + pairs.n_rows - 1;
+  const int* list =
+      a.keys == nullptr ? nullptr : a.keys + static_cast<size_t>(first_row) * a.keys_stride;
+  const int n_keys = list == nullptr ? a.position[last_row] + 1 : a.n_keys[first_row];
+  const int first_split = a.parts == nullptr ? 0 : blockIdx.y;
+  if (first_split * split_keys >= n_keys) return;
+  const int end_split =
+      a.parts == nullptr ? (n_keys + split_keys - 1) / split_keys : first_split + 1;
+  const auto* cache = reinterpret_cast<const __half*>(a.cache[first_row]);
+
+  for (int i = threadIdx.x; i < kPairs; i += blockDim.x) {
+    s.n_keys[i] = !pairs.has(i) ? 0 : list != nullptr ? n_keys : a.position[pairs.row(i)] + 1;
+    s.past_largest[i] = -INFINITY;
+    s.past_sum[i] = 0;
+  }
+
+  Fragment q_high[kSteps][kPairTiles], q_low[kSteps][kPairTiles];
+#pragma unroll
+  for (int k = 0; k < kSteps; ++k)
+#pragma unroll
+    for (int t = 0; t < kPairTiles; ++t)
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const int i = t * 16 + group + j % 2 * 8,
+                  column = slab + k * 16 + pair_of_columns * 2 + j / 2 * 8;
+        float2 v = {0, 0};
+        if (pairs.has(i))
+          v = *reinterpret_cast<const float2*>(a.q + pairs.index(i) * width + column);
+        const float scale = a.scale * kLog2e;
+        const SplitHalf2 both = split_half2(v.x * scale, v.y * scale);
+        q_high[k][t].r[j] = both.high;
+        q_low[k][t].r[j] = both.low;
+      }
+
+  // Keys first … first + kKeys - 1; past the end the last one again, which no pair sees.
+  const auto fetch = [&](int first, int buffer) {
+    const int n_pieces = kPlanes * width / 8;
+    for (int k = warp; k < kKeys; k += n_warps) {
+      const int i = min(first + k, n_keys - 1);
+      const __half* from = cache + static_cast<size_t>(list == nullptr ? i : list[i]) * 2 * width;
+      for (int piece = lane; piece < n_pieces; piece += 32) {
+        const int plane = piece * 8 >= width, column = piece * 8 - plane * width;
+        copy_16_bytes_later(
+            s.keys + static_cast<size_t>((buffer * kPlanes + plane) * kKeys + k) * stride + column,
+            from + piece * 8);
+      }
+    }
+  };
+
+  for (int split = first_split; split < end_split; ++split) {
+    const int first = split * split_keys, end = min(first + split_keys, n_keys);
+    float out[kPairTiles][2 * kSteps][4] = {};
+    fetch(first, 0);
+    for (int i = threadIdx.x; i < kPairs; i += blockDim.x) {
+      s.largest[i] = -INFINITY;
+      s.sum[i] = 0;
+    }
+    for (int at = first, buffer = 0; at < end; at += kKeys, buffer ^= 1) {
+      await_copies();
+      __syncthreads();  // these keys are there, and nobody reads the ones before
+      if (at + kKeys < end) fetch(at + kKeys, buffer ^ 1);
+      const __half* keys = s.keys + static_cast<size_t>(buffer * kPlanes * kKeys) * stride;
+      const __half* keys_low = keys + static_cast<size_t>((kPlanes - 1) * kKeys) * stride;
+
+#pragma unroll
+      for (int n = 0; n < kKeys / 16; ++n) {
+        float score[kPairTiles][2][4] = {};
+#pragma unroll
+        for (int k = 0; k < kSteps; ++k) {
+          const int offset =
+              (n * 16 + lane / 16 * 8 + lane % 8) * stride + slab + k * 16 + lane / 8 % 2 * 8;
+          const Fragment high = load_matrices(keys + offset);
+          const Fragment low = kHalf ? high : load_matrices(keys_low + offset);
+#pragma unroll
+          for (int t = 0; t < kPairTiles; ++t)
+#pragma unroll
+            for (int h = 0; h < 2; ++h)
+              multiply_add<kHalf>(score[t][h], q_high[k][t], q_low[k][t], high, low, h);
+        }
+#pragma unroll
+        for (int t = 0; t < kPairTiles; ++t)
+#pragma unroll
+          for (int h = 0; h < 2; ++h)
+#pragma unroll
+            for (int r = 0; r < 2; ++r)
+              *reinterpret_cast<float2*>(
+                  s.scores + (warp * kPairs + t * 16 + group + r * 8) * kScoreStride + n * 16 +
+                  h * 8 + pair_of_columns * 2) = {score[t][h][2 * r], score[t][h][2 * r + 1]};
+      }
+      __syncthreads();
+
+      // Eight lanes to a pair, four keys each.
+      for (int i = threadIdx.x; i < kPairs * 8; i += blockDim.x) {
+        const int pair = i / 8, first_key = i % 8 * 4;
+        float v[4] = {};
+        for (int w = 0; w < n_warps; ++w) {
+          const float4 part = *reinterpret_cast<const float4*>(
+              s.scores + (w * kPairs + pair) * kScoreStride + first_key);
+          v[0] += part.x, v[1] += part.y, v[2] += part.z, v[3] += part.w;
+        }
+        const int n_seen = s.n_keys[pair] - at - first_key;
+        float before = s.largest[pair], largest = before;
+#pragma unroll
+        for (int j = 0; j < 4; ++j)
+          if (j < n_seen) largest = fmaxf(largest, v[j]);
+        for (int offset = 1; offset < 8; offset *= 2)
+          largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFu, largest, offset));
+        float weight[4], sum = 0;
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          weight[j] = j < n_seen ? exp2f(v[j] - largest + kWeightExponent) : 0;
+          sum += weight[j];
+        }
+        for (int offset = 1; offset < 8; offset *= 2)
+          sum += __shfl_xor_sync(0xFFFFFFFFu, sum, offset);
+        const SplitHalf2 a01 = split_half2(weight[0], weight[1]),
+                         a23 = split_half2(weight[2], weight[3]);
+        __half* to = s.weights + pair * kWeightStride + first_key;
+        *reinterpret_cast<uint2*>(to) = {a01.high, a23.high};
+        if (!kHalf) *reinterpret_cast<uint2*>(to + kPairs * kWeightStride) = {a01.low, a23.low};
+        if (first_key == 0) {
+          const float keep = before == largest ? 1.0f : exp2f(before - largest);
+          s.keep[pair] = keep;
+          s.sum[pair] = fmaf(s.sum[pair], keep, sum);
+          s.largest[pair] = largest;
+        }
+      }
+      __syncthreads();
+
+      if (slab < a.kv_lora) {
+#pragma unroll
+        for (int t = 0; t < kPairTiles; ++t)
+#pragma unroll
+          for (int h = 0; h < 2; ++h) {
+            const float keep = s.keep[t * 16 + group + h * 8];
+#pragma unroll
+            for (int n = 0; n < 2 * kSteps; ++n) {
+              out[t][n][2 * h] *= keep;
+              out[t][n][2 * h + 1] *= keep;
+            }
+          }
+#pragma unroll
+        for (int k = 0; k < kKeys / 16; ++k) {
+          Fragment w_high[kPairTiles], w_low[kPairTiles];
+#pragma unroll
+          for (int t = 0; t < kPairTiles; ++t) {
+            const __half* row = s.weights + (t * 16 + lane % 8 + lane / 8 % 2 * 8) * kWeightStride +
+                                k * 16 + lane / 16 * 8;
+            w_high[t] = load_matrices(row);
+            w_low[t] = kHalf ? w_high[t] : load_matrices(row + kPairs * kWeightStride);
+          }
+#pragma unroll
+          for (int n = 0; n < kSteps; ++n) {
+            const int offset =
+                (k * 16 + lane / 8 % 2 * 8 + lane % 8) * stride + slab + n * 16 + lane / 16 * 8;
+            const Fragment high = load_transposed(keys + offset);
+            const Fragment low = kHalf ? high : load_transposed(keys_low + offset);
+#pragma unroll
+            for (int t = 0; t < kPairTiles; ++t)
+#pragma unroll
+              for (int h = 0; h < 2; ++h)
+                multiply_add<kHalf>(out[t][2 * n + h], w_high[t], w_low[t], high, low, h);
+          }
+        }
+      }
+    }
+
+    // `out`, s.largest and s.sum are the split's, since the last barrier.
+#pragma unroll
+    for (int t = 0; t < kPairTiles; ++t)
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const int i = t * 16 + group + h * 8;
+        if (s.n_keys[i] <= first || slab >= a.kv_lora) continue;
+        const Fold fold(s.past_largest[i], s.largest[i]);
+        float* to =
+            (a.parts == nullptr ? a.out + pairs.index(i) * a.kv_lora
+                                : a.parts + (pairs.index(i) * gridDim.y + split) * a.kv_lora) +
+            slab + pair_of_columns * 2;
+#pragma unroll
+        for (int n = 0; n < 2 * kSteps; ++n) {
+          auto& values = *reinterpret_cast<float2*>(to + n * 8);
+          float2 v = {out[t][n][2 * h], out[t][n][2 * h + 1]};
+          if (a.parts == nullptr && split > 0) v = {fold(values.x, v.x), fold(values.y, v.y)};
+          values = v;
+        }
+      }
+    __syncthreads();
+    for (int i = threadIdx.x; i < kPairs; i += blockDim.x) {
+      if (s.n_keys[i] <= first) continue;
+      if (a.parts != nullptr) {
+        split_states(a, gridDim.y)[pairs.index(i) * gridDim.y + split] = {s.largest[i], s.sum[i]};
+        continue;
+      }
+      const Fold fold(s.past_largest[i], s.largest[i]);
+      s.past_sum[i] = fold(s.past_sum[i], s.sum[i]);
+      s.past_largest[i] = fold.largest;
+    }
+  }
+  if (a.parts != nullptr) return;
+  __syncthreads();
+#pragma unroll
+  for (int t = 0; t < kPairTiles; ++t)
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int i = t * 16 + group + h * 8;
+      if (!pairs.has(i) || slab >= a.kv_lora) continue;
+      float* to = a.out + pairs.index(i) * a.kv_lora + slab + pair_of_columns * 2;
+#pragma unroll
+      for (int n = 0; n < 2 * kSteps; ++n) {
+        auto& values = *reinterpret_cast<float2*>(to + n * 8);
+        values = {values.x / s.past_sum[i], values.y / s.past_sum[i]};
+      }
+    }
+}
+
+// What attend_tiled folds by itself when it has all splits, from its parts: a block to a pair and
+// 128 columns.
+constexpr int kFoldThreads = 128;
+__global__ void fold_splits(MlaAttentionCuda a, int n_splits, int split_keys) {
+  extern __shared__ float factors[];  // (n_splits) of what is there, of what comes, sums
+  await_previous();
+  let_next_begin();
+  const size_t pair = blockIdx.x;
+  const int row = blockIdx.x / a.n_heads;
+  const int n_keys = a.keys == nullptr ? a.position[row] + 1 : a.n_keys[row];
+  const int n = (n_keys + split_keys - 1) / split_keys;
+  float *keep = factors, *fresh = keep + n_splits, *sums = fresh + n_splits;
+  const float2* states = split_states(a, n_splits) + pair * n_splits;
+  if (threadIdx.x < 32) {
+    float past = -INFINITY;  // largest of the splits before these
+    for (int first = 0; first < n; first += 32) {
+      const int i = first + static_cast<int>(threadIdx.x);
+      const float2 state = i < n ? states[i] : float2{-INFINITY, 0};
+      float largest = state.x;  // up to this one
+      for (int offset = 1; offset < 32; offset *= 2) {
+        const float other = __shfl_up_sync(0xFFFFFFFFu, largest, offset);
+        if (static_cast<int>(threadIdx.x) >= offset) largest = fmaxf(largest, other);
+      }
+      float before = __shfl_up_sync(0xFFFFFFFFu, largest, 1);
+      before = threadIdx.x == 0 ? past : fmaxf(past, before);
+      const Fold fold(before, state.x);
+      if (i < n) {
+        keep[i] = fold.keep;
+        fresh[i] = fold.fresh;
+        sums[i] = state.y;
+      }
+      past = fmaxf(past, __shfl_sync(0xFFFFFFFFu, largest, 31));
+    }
+  }
+  __syncthreads();
+  const int column = blockIdx.y * kFoldThreads + threadIdx.x;
+  if (column >= a.kv_lora) return;
+  const float* part = a.parts + pair * n_splits * a.kv_lora + column;
+  float value = part[0], sum = sums[0];
+#pragma unroll 8
+  for (int i = 1; i < n; ++i) {
+    value = fmaf(part[static_cast<size_t>(i) * a.kv_lora], fresh[i], value * keep[i]);
+    sum = fmaf(sums[i], fresh[i], sum * keep[i]);
+  }
+  a.out[pair * a.kv_lora + column] = value / sum;
+}
+
+// Any shape: a block to a row and head, a thread to a few latent values.
+constexpr int kRowThreads = 128;
+__global__ void attend_row(MlaAttentionCuda a) {
+  extern __shared__ float shared[];  // q of the head, then scores of kBlockKeys keys
+  constexpr int kBlockKeys = 64;
+  const int row = blockIdx.x, head = blockIdx.y, width = a.kv_lora + a.rope;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  float *q = shared, *p = shared + width;
+  await_previous();
+  let_next_begin();
+  const float* q_in = a.q + (static_cast<size_t>(row) * a.n_heads + head) * width;
+  for (int i = threadIdx.x; i < width; i += kRowThreads) q[i] = q_in[i];
+  const auto* cache = reinterpret_cast<const __half*>(a.cache[row]);
+  const int* keys = a.keys == nullptr ? nullptr : a.keys + static_cast<size_t>(row) * a.keys_stride;
+  const int n_keys = keys == nullptr ? a.position[row] + 1 : a.n_keys[row];
+  const auto key_value = [&](int k, int i) {
+    const __half* at = cache + static_cast<size_t>(keys == nullptr ? k : keys[k]) * 2 * width + i;
+    return a.half ? __half2float(at[0]) : join_half(at[0], at[width]);
+  };
+  constexpr int kOwn = kMaxKvLoraCuda / kRowThreads;  // latent values of a thread
+  float latent[kOwn] = {};
+  float largest = -INFINITY, sum = 0;
+  for (int first = 0; first < n_keys; first += kBlockKeys) {
+    const int n = min(kBlockKeys, n_keys - first);
+    __syncthreads();  // q is there; p is no longer read
+    for (int k = warp; k < n; k += kRowThreads / 32) {
+      float dot = 0;
+      for (int i = lane; i < width; i += 32) dot = fmaf(q[i], key_value(first + k, i), dot);
+      dot = warp_sum(dot);
+      if (lane == 0) p[k] = dot * a.scale;
+    }
+    __syncthreads();
+    float next = largest;
+    for (int k = 0; k < n; ++k) next = fmaxf(next, p[k]);
+    const float keep = expf(largest - next);
+    __syncthreads();
+    if (threadIdx.x < n) p[threadIdx.x] = expf(p[threadIdx.x] - next);
+    __syncthreads();
+    float block_total = 0;
+    for (int k = 0; k < n; ++k) block_total += p[k];
+    sum = fmaf(sum, keep, block_total);
+    largest = next;
+    for (int o = 0; o < kOwn; ++o) {
+      const int i = threadIdx.x + o * kRowThreads;
+      if (i >= a.kv_lora) break;
+      float value = latent[o] * keep;
+      for (int k = 0; k < n; ++k) value = fmaf(p[k], key_value(first + k, i), value);
+      latent[o] = value;
+    }
+  }
+  float* out = a.out + (static_cast<size_t>(row) * a.n_heads + head) * a.kv_lora;
+  for (int o = 0; o < kOwn; ++o) {
+    const int i = threadIdx.x + o * kRowThreads;
+    if (i < a.kv_lora) out[i] = latent[o] / sum;
+  }
+}
+
+// Columns of a warp; 0: not tiled.
+constexpr int slab_of(int kv_lora, int rope) {
+  for (const int slab : {64, 32})
+    if (kv_lora % slab == 0 && rope % slab == 0 && (kv_lora + rope) / slab * 32 <= kMaxThreads)
+      return slab;
+  return 0;
+}
+
+// 32 pairs to a block, or 16 where a run's are no more.
+int pair_tiles(bool has_runs, int n_heads) { return has_runs || n_heads > 16 ? 2 : 1; }
+
+int n_head_tiles(int n_heads) { return (n_heads + 31) / 32; }
+
+int n_splits(int kv_lora, int max_keys) {
+  return (max_keys + mla_split_keys(kv_lora) - 1) / mla_split_keys(kv_lora);
+}
+
+template <int kSteps, int kPairTiles, bool kHalf>
+void attend_in_tiles(const MlaAttentionCuda& a, CudaStream stream) {
+  const int width = a.kv_lora + a.rope, n_warps = width / (16 * kSteps),
+            splits = a.parts == nullptr ? 1 : n_splits(a.kv_lora, a.max_keys),
+            tiles = n_head_tiles(a.n_heads), split_keys = mla_split_keys(a.kv_lora);
+  const std::size_t bytes = Shared<kPairTiles, kHalf>::bytes(width, n_warps);
+  const auto kernel = attend_tiled<kSteps, kPairTiles, kHalf>;
+  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  static_cast<int>(bytes)))
+      << bytes << " bytes";
+  const int n_runs = a.run == nullptr ? a.n_rows : a.n_runs;
+  overlapped(kernel, dim3(n_runs * tiles, splits), n_warps * 32, bytes, stream, a, tiles,
+             split_keys);
+  if (a.parts == nullptr) return;
+  overlapped(fold_splits, dim3(a.n_rows * a.n_heads, (a.kv_lora + kFoldThreads - 1) / kFoldThreads),
+             kFoldThreads, sizeof(float) * 3 * static_cast<std::size_t>(splits), stream, a, splits,
+             split_keys);
+}
+
+template <int kSteps, int kPairTiles>
+void attend_in_tiles(const MlaAttentionCuda& a, CudaStream stream) {
+  if (a.half) return attend_in_tiles<kSteps, kPairTiles, true>(a, stream);
+  attend_in_tiles<kSteps, kPairTiles, false>(a, stream);
+}
+
+}  // namespace
+
+void mla_attention_cuda(const MlaAttentionCuda& a, CudaStream stream) {
+  CHECK(a.kv_lora <= kMaxKvLoraCuda && a.rope <= kMaxRopeCuda) << a.kv_lora << ", " << a.rope;
+  CHECK(a.run == nullptr || a.keys == nullptr);
+  CHECK(n_splits(a.kv_lora, a.max_keys) < 65536) << a.max_keys;
+  const int slab = slab_of(a.kv_lora, a.rope), tiles = pair_tiles(a.run != nullptr, a.n_heads);
+  if (slab == 64)
+    return tiles == 1 ? attend_in_tiles<4, 1>(a, stream) : attend_in_tiles<4, 2>(a, stream);
+  if (slab == 32)
+    return tiles == 1 ? attend_in_tiles<2, 1>(a, stream) : attend_in_tiles<2, 2>(a, stream);
+  const std::size_t bytes = sizeof(float) * static_cast<std::size_t>(a.kv_lora + a.rope + 64);
+  overlapped(attend_row, dim3(a.n_rows, a.n_heads), kRowThreads, bytes, stream, a);
+}
+
+const char* mla_design(int kv_lora, int rope) {
+  return slab_of(kv_lora, rope) > 0 ? "split keys, tensor cores" : "row by row";
+}
+
+std::size_t mla_parts(int n_rows, int n_runs, int n_heads, int kv_lora, int rope, int max_keys) {
+  constexpr int kEnoughBlocks = 32;  // a quarter of a large GPU
+  if (slab_of(kv_lora, rope) == 0 || n_runs * n_head_tiles(n_heads) > kEnoughBlocks) return 0;
+  return static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(n_heads) *
+         static_cast<std::size_t>(n_splits(kv_lora, max_keys)) *
+         static_cast<std::size_t>(kv_lora + 2);
+}
+
+}  // namespace assay::kernels

@@ -1,0 +1,33 @@
+// Float32 as two binary16 values, high + low: 22 bits of it, which tensor cores multiply as they
+// are. Beyond 65504 it is an infinity and a NaN, never a wrong number.
+#pragma once
+
+#include <cuda_fp16.h>
+
+namespace assay::kernels {
+
+struct SplitHalf {
+  __half high, low;
+};
+__device__ inline SplitHalf split_half(float x) {
+  const __half high = __float2half_rn(x);
+  return {high, __float2half_rn(x - __half2float(high))};
+}
+__device__ inline float join_half(__half high, __half low) {
+  return __half2float(high) + __half2float(low);
+}
+
+// Two values side by side, as a register of a matrix fragment has them: lower address first.
+struct SplitHalf2 {
+  unsigned high, low;
+};
+__device__ inline SplitHalf2 split_half2(float x, float y) {
+  const SplitHalf a = split_half(x), b = split_half(y);
+  const auto pack = [](__half first, __half second) {
+    return static_cast<unsigned>(__half_as_ushort(first)) |
+           static_cast<unsigned>(__half_as_ushort(second)) << 16;
+  };
+  return {pack(a.high, b.high), pack(a.low, b.low)};
+}
+
+}  // namespace assay::kernels
