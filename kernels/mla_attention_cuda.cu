@@ -36,34 +36,39 @@ __device__ Fragment load_matrices(const __half* row) {
   Fragment f;
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(f.r[0]), "=r"(f.r[1]), "=r"(f.r[2]), "=r"(f.r[3])
-               : "r"(shared_address(row))
-               : "memory");
+               : "r"(shared_address(row)));
   return f;
 }
 __device__ Fragment load_transposed(const __half* row) {
   Fragment f;
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(f.r[0]), "=r"(f.r[1]), "=r"(f.r[2]), "=r"(f.r[3])
-               : "r"(shared_address(row))
-               : "memory");
+               : "r"(shared_address(row)));
   return f;
 }
 // c (16 x 8) += a (16 x 16) b (16 x 8)
 __device__ void multiply_add(float (&c)[4], const Fragment& a, unsigned b0, unsigned b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]), "r"(a.r[3]), "r"(b0), "r"(b1));
 }
-// With both in halves: all but low times low, which float32 would not hold either.
-template <bool kHalf>
-__device__ void multiply_add(float (&c)[4], const Fragment& a_high, const Fragment& a_low,
-                             const Fragment& b_high, const Fragment& b_low, int which) {
-  multiply_add(c, a_high, b_high.r[2 * which], b_high.r[2 * which + 1]);
-  if (kHalf) return;
-  multiply_add(c, a_high, b_low.r[2 * which], b_low.r[2 * which + 1]);
-  multiply_add(c, a_low, b_high.r[2 * which], b_high.r[2 * which + 1]);
+// c[t] (16 x 16, in halves of 8 columns) += a[t] b, of what is in two halves: all but low times
+// low, which float32 would not hold either. Sums that do not wait for each other follow each other.
+template <bool kHalf, int kPairTiles, int kColumns>
+__device__ void multiply_add(float (&c)[kPairTiles][kColumns][4], int first,
+                             const Fragment (&a_high)[kPairTiles],
+                             const Fragment (&a_low)[kPairTiles], const Fragment& b_high,
+                             const Fragment& b_low) {
+#pragma unroll
+  for (int term = 0; term < (kHalf ? 1 : 3); ++term)
+#pragma unroll
+    for (int t = 0; t < kPairTiles; ++t)
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const Fragment& b = term == 1 ? b_low : b_high;
+        multiply_add(c[t][first + h], term == 2 ? a_low[t] : a_high[t], b.r[2 * h], b.r[2 * h + 1]);
+      }
 }
 
 // Halves; an odd number of 16 bytes, so that eight rows fall on different banks.
@@ -183,9 +188,11 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
   // Keys first … first + kKeys - 1; past the end the last one again, which no pair sees.
   const auto fetch = [&](int first, int buffer) {
     const int n_pieces = kPlanes * width / 8;
+#pragma unroll 1
     for (int k = warp; k < kKeys; k += n_warps) {
       const int i = min(first + k, n_keys - 1);
       const __half* from = cache + static_cast<size_t>(list == nullptr ? i : list[i]) * 2 * width;
+#pragma unroll 1
       for (int piece = lane; piece < n_pieces; piece += 32) {
         const int plane = piece * 8 >= width, column = piece * 8 - plane * width;
         copy_16_bytes_later(
@@ -219,11 +226,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
               (n * 16 + lane / 16 * 8 + lane % 8) * stride + slab + k * 16 + lane / 8 % 2 * 8;
           const Fragment high = load_matrices(keys + offset);
           const Fragment low = kHalf ? high : load_matrices(keys_low + offset);
-#pragma unroll
-          for (int t = 0; t < kPairTiles; ++t)
-#pragma unroll
-            for (int h = 0; h < 2; ++h)
-              multiply_add<kHalf>(score[t][h], q_high[k][t], q_low[k][t], high, low, h);
+          multiply_add<kHalf>(score, 0, q_high[k], q_low[k], high, low);
         }
 #pragma unroll
         for (int t = 0; t < kPairTiles; ++t)
@@ -266,6 +269,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
         __half* to = s.weights + pair * kWeightStride + first_key;
         *reinterpret_cast<uint2*>(to) = {a01.high, a23.high};
         if (!kHalf) *reinterpret_cast<uint2*>(to + kPairs * kWeightStride) = {a01.low, a23.low};
+        __syncwarp();  // every lane has read s.largest
         if (first_key == 0) {
           const float keep = before == largest ? 1.0f : exp2f(before - largest);
           s.keep[pair] = keep;
@@ -303,11 +307,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
                 (k * 16 + lane / 8 % 2 * 8 + lane % 8) * stride + slab + n * 16 + lane / 16 * 8;
             const Fragment high = load_transposed(keys + offset);
             const Fragment low = kHalf ? high : load_transposed(keys_low + offset);
-#pragma unroll
-            for (int t = 0; t < kPairTiles; ++t)
-#pragma unroll
-              for (int h = 0; h < 2; ++h)
-                multiply_add<kHalf>(out[t][2 * n + h], w_high[t], w_low[t], high, low, h);
+            multiply_add<kHalf>(out, 2 * n, w_high, w_low, high, low);
           }
         }
       }
@@ -375,6 +375,17 @@ __global__ void fold_splits(MlaAttentionCuda a, int n_splits, int split_keys) {
   const int n = (n_keys + split_keys - 1) / split_keys;
   float *keep = factors, *fresh = keep + n_splits, *sums = fresh + n_splits;
   const float2* states = split_states(a, n_splits) + pair * n_splits;
+  const int column = blockIdx.y * kFoldThreads + threadIdx.x;
+  const float* part = a.parts + pair * n_splits * a.kv_lora + column;
+  constexpr int kAhead = 16;
+  const auto fetch = [&](int first, float(&v)[kAhead]) {
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i)
+      if (first + i < n && column < a.kv_lora)
+        v[i] = part[static_cast<size_t>(first + i) * a.kv_lora];
+  };
+  float v[kAhead];
+  fetch(0, v);
   if (threadIdx.x < 32) {
     float past = -INFINITY;  // largest of the splits before these
     for (int first = 0; first < n; first += 32) {
@@ -397,14 +408,19 @@ __global__ void fold_splits(MlaAttentionCuda a, int n_splits, int split_keys) {
     }
   }
   __syncthreads();
-  const int column = blockIdx.y * kFoldThreads + threadIdx.x;
   if (column >= a.kv_lora) return;
-  const float* part = a.parts + pair * n_splits * a.kv_lora + column;
-  float value = part[0], sum = sums[0];
-#pragma unroll 8
-  for (int i = 1; i < n; ++i) {
-    value = fmaf(part[static_cast<size_t>(i) * a.kv_lora], fresh[i], value * keep[i]);
-    sum = fmaf(sums[i], fresh[i], sum * keep[i]);
+  float value = 0, sum = 0;
+  for (int first = 0; first < n; first += kAhead) {
+    float next[kAhead];
+    fetch(first + kAhead, next);
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int split = first + i;
+      if (split >= n) break;
+      value = split == 0 ? v[i] : fmaf(v[i], fresh[split], value * keep[split]);
+      sum = split == 0 ? sums[0] : fmaf(sums[split], fresh[split], sum * keep[split]);
+      v[i] = next[i];
+    }
   }
   a.out[pair * a.kv_lora + column] = value / sum;
 }

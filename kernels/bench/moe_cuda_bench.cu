@@ -10,7 +10,10 @@
 #include "base/rng.h"
 #include "kernels/bench/bench_data.h"
 #include "kernels/bench/cuda_bench.h"
+#include "kernels/device_matrix_testing.cuh"
+#include "kernels/layer_cuda.h"
 #include "kernels/moe_cuda.h"
+#include "kernels/project_cuda.h"
 
 namespace assay::kernels {
 namespace {
@@ -129,9 +132,93 @@ void moe_on(benchmark::State& state, const Shape& s, const Tier& t, const MoePla
   });
 }
 
+constexpr int kRoutedExperts = 256;
+
+// Everything between the norm and the residual of one sparse layer of GLM-5.2, one row. The router
+// chooses among 256 entries that point to the set's eight experts in turn; its bias makes it choose
+// one entry of each.
+void layer_on(benchmark::State& state, const Tier& t, const std::string& spine) {
+  const Shape s = kGlm;
+  const Experts& e = experts_of(s, t);
+  const MoePlan plan = plan_moe(
+      e.matrices, t.index_bits == 8 ? MoeTier::Design::kPartialSums : MoeTier::Design::kCodewords);
+  Random random(7);
+  const HostMatrix router = dense(WeightType::kBf16, kRoutedExperts, s.hidden, false, random);
+  const auto shared_matrix = [&](int rows, int cols) {
+    return spine == "gptq8" ? gptq(8, rows, cols, s.group, false, random)
+                            : dense(WeightType::kBf16, rows, cols, false, random);
+  };
+  const HostMatrix up = shared_matrix(s.width, s.hidden), down = shared_matrix(s.hidden, s.width);
+  struct Set {
+    DeviceMatrix router, gate, up, down;
+    const DeviceMatrix* experts;
+  };
+  DeviceWeights memory;
+  std::vector<Set> sets;
+  for (int i = 0; i < e.n_sets; ++i) {
+    std::vector<DeviceMatrix> table;
+    for (int x = 0; x < kRoutedExperts; ++x)
+      for (int part = 0; part < 3; ++part)
+        table.push_back(
+            e.matrices[static_cast<std::size_t>((i * s.top_k + x % s.top_k) * 3 + part)]);
+    sets.push_back({router.upload(memory), up.upload(memory), up.upload(memory),
+                    down.upload(memory), memory.add_array(table)});
+  }
+  std::vector<float> bias(kRoutedExperts, 0.0f);
+  for (int k = 0; k < s.top_k; ++k) bias[static_cast<std::size_t>(k * (s.top_k + 1))] = 10;
+  const auto n = [](int a, int b = 1) {
+    return static_cast<std::size_t>(a) * static_cast<std::size_t>(b);
+  };
+  const DeviceArray<float> d_bias(bias), logits(n(kRoutedExperts)), weight(n(s.top_k)), margin(1),
+      shared_hidden(n(s.width)), shared(n(s.hidden)), h(n(s.top_k, s.width)),
+      parts(plan.parts_per_token(s.top_k, s.hidden, s.width)),
+      residual(std::vector<float>(n(s.hidden), 0.0f));
+  const DeviceArray<int> expert(n(s.top_k));
+  const auto bytes_of = [](const HostMatrix& m) {
+    return static_cast<double>(m.values.size() + m.scales.size() + m.zeros.size());
+  };
+  time_launches(state, e.n_sets, e.set_bytes + bytes_of(router) + 2 * bytes_of(up) + bytes_of(down),
+                0, [&](int i, CudaStream stream) {
+                  const Set& set = sets[static_cast<std::size_t>(i)];
+                  project_cuda(set.router, e.x, s.hidden, 1, logits.data(), kRoutedExperts, false,
+                               stream);
+                  route_cuda({.logits = logits.data(),
+                              .bias = d_bias.data(),
+                              .n_rows = 1,
+                              .n_experts = kRoutedExperts,
+                              .top_k = s.top_k,
+                              .normalise = true,
+                              .scaling = 2.5f,
+                              .expert = expert.data(),
+                              .weight = weight.data(),
+                              .margin = margin.data()},
+                             stream);
+                  swiglu_cuda(set.gate, set.up, e.x, s.hidden, 1, shared_hidden.data(), stream);
+                  project_cuda(set.down, shared_hidden.data(), s.width, 1, shared.data(), s.hidden,
+                               false, stream);
+                  MoeCudaArgs args = e.args(plan, 0, h.data(), parts.data(), residual.data());
+                  args.experts = set.experts;
+                  args.expert = expert.data();
+                  args.weight = weight.data();
+                  args.shared = shared.data();
+                  moe_cuda(args, stream);
+                });
+  std::vector<int> chosen = expert.host();
+  for (int k = 0; k < s.top_k; ++k)
+    if (chosen[static_cast<std::size_t>(k)] != k * (s.top_k + 1))
+      state.SkipWithError("the router chose otherwise");
+}
+
 }  // namespace
 
 void register_moe_cuda_benchmarks() {
+  for (const Tier& t : kTiers)
+    for (const char* spine : {"bf16", "gptq8"})
+      benchmark::RegisterBenchmark(
+          ("moe_layer_cuda/glm-5.2/bits:" + std::string(t.name) + "/spine:" + spine).c_str(),
+          [=](benchmark::State& state) { layer_on(state, t, spine); })
+          ->UseManualTime()
+          ->Unit(benchmark::kMicrosecond);
   for (const Shape& s : {kGlm, kMicro})
     for (const Tier& t : kTiers)
       for (const char* design : {"rows", "sums", "codewords"}) {
