@@ -21,11 +21,34 @@ constexpr float kWeightExponent = 10;
 __device__ unsigned shared_address(const void* p) {
   return static_cast<unsigned>(__cvta_generic_to_shared(p));
 }
-__device__ void copy_16_bytes_later(void* to, const void* from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from));
+// Bulk copies to shared memory, by hardware; a barrier there counts the bytes that have arrived,
+// and enters its next phase with the last of those that are expected.
+__device__ void init_arrivals(std::uint64_t* barrier) {
+  asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(shared_address(barrier)) : "memory");
 }
-__device__ void await_copies() {
-  asm volatile("cp.async.commit_group;\ncp.async.wait_group 0;" ::: "memory");
+__device__ void publish_barriers() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+__device__ void expect_arrivals(std::uint64_t* barrier, int n_bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+               "r"(n_bytes)
+               : "memory");
+}
+__device__ void copy_later(void* to, const void* from, int n_bytes, std::uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(shared_address(to)),
+      "l"(from), "r"(n_bytes), "r"(shared_address(barrier))
+      : "memory");
+}
+__device__ void await_arrivals(std::uint64_t* barrier, unsigned phase) {
+  unsigned done = 0;
+  while (done == 0)
+    asm volatile(
+        "{\n.reg .pred p;\n"
+        "mbarrier.try_wait.parity.shared.b64 p, [%1], %2;\n"
+        "selp.u32 %0, 1, 0, p;\n}"
+        : "=r"(done)
+        : "r"(shared_address(barrier)), "r"(phase)
+        : "memory");
 }
 
 struct Fragment {
@@ -71,34 +94,41 @@ __device__ void multiply_add(float (&c)[kPairTiles][kColumns][4], int first,
       }
 }
 
-// Halves; an odd number of 16 bytes, so that eight rows fall on different banks.
-__host__ __device__ constexpr int key_stride(int width) { return width + 8; }
+// A key's values and 8 more: an odd number of 16 bytes, so that eight keys fall on different banks.
+template <bool kHalf>
+__host__ __device__ constexpr int key_stride(int width) {
+  return (kHalf ? width : 2 * width) + 8;
+}
 
 // What a block shares, one behind the other.
 template <int kPairTiles, bool kHalf>
 struct Shared {
   static constexpr int kPairs = 16 * kPairTiles, kPlanes = kHalf ? 1 : 2;
   __device__ Shared(void* at, int width, int n_warps)
-      : keys(static_cast<__half*>(at)),
-        weights(keys + 2 * kPlanes * kKeys * key_stride(width)),
+      : arrivals(static_cast<std::uint64_t*>(at)),
+        keys(static_cast<__half*>(at) + 8),
+        weights(keys + 2 * kKeys * key_stride<kHalf>(width)),
         scores(reinterpret_cast<float*>(weights + kPlanes * kPairs * kWeightStride)),
         largest(scores + n_warps * kPairs * kScoreStride),
         sum(largest + kPairs),
         keep(sum + kPairs),
         past_largest(keep + kPairs),
         past_sum(past_largest + kPairs),
-        n_keys(reinterpret_cast<int*>(past_sum + kPairs)) {}
+        n_keys(reinterpret_cast<int*>(past_sum + kPairs)),
+        index(n_keys + kPairs) {}
   static constexpr std::size_t bytes(int width, int n_warps) {
-    return sizeof(__half) * static_cast<std::size_t>(2 * kPlanes * kKeys * key_stride(width) +
+    return sizeof(__half) * static_cast<std::size_t>(8 + 2 * kKeys * key_stride<kHalf>(width) +
                                                      kPlanes * kPairs * kWeightStride) +
-           sizeof(float) * static_cast<std::size_t>(n_warps * kPairs * kScoreStride + 6 * kPairs);
+           sizeof(float) * static_cast<std::size_t>(n_warps * kPairs * kScoreStride + 7 * kPairs);
   }
-  __half* keys;                    // (2 buffers, kPlanes, kKeys, key_stride)
+  std::uint64_t* arrivals;         // (2 buffers)
+  __half* keys;                    // (2 buffers, kKeys, key_stride): high halves, low halves
   __half* weights;                 // (kPlanes, kPairs, kWeightStride)
   float* scores;                   // (n_warps, kPairs, kScoreStride)
   float *largest, *sum, *keep;     // (kPairs): of the split so far; what its past is multiplied by
   float *past_largest, *past_sum;  // (kPairs): of the splits before
   int* n_keys;                     // (kPairs), 0 where there is no pair
+  int* index;                      // (kPairs): in (n_rows, n_heads)
 };
 
 // How a later state is folded into an earlier one, whose largest score is -inf if it is empty.
@@ -119,53 +149,46 @@ __device__ float2* split_states(const MlaAttentionCuda& a, int n_splits) {
                                                  a.kv_lora);
 }
 
-// Where a block's pairs are.
-struct Pairs {
-  int first_row, n_rows, first_head, n_heads_here, n_heads;
-  __device__ bool has(int i) const {
-    return i / n_heads_here < n_rows && first_head + i % n_heads_here < n_heads;
-  }
-  __device__ int row(int i) const { return first_row + i / n_heads_here; }
-  // In (n_rows, n_heads).
-  __device__ size_t index(int i) const {
-    return static_cast<size_t>(row(i)) * n_heads + first_head + i % n_heads_here;
-  }
-};
-
 template <int kSteps, int kPairTiles, bool kHalf>
 __global__ void __launch_bounds__(kMaxThreads, 1)
     attend_tiled(MlaAttentionCuda a, int n_head_tiles, int split_keys) {
   using Block = Shared<kPairTiles, kHalf>;
   constexpr int kPairs = Block::kPairs, kPlanes = Block::kPlanes, kSlab = 16 * kSteps;
   extern __shared__ __align__(16) unsigned char bytes[];
-  const int width = a.kv_lora + a.rope, n_warps = width / kSlab, stride = key_stride(width);
+  const int width = a.kv_lora + a.rope, n_warps = width / kSlab, stride = key_stride<kHalf>(width);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, slab = warp * kSlab;
   const int group = lane / 4, pair_of_columns = lane % 4;  // as fragments are spread over lanes
   const Block s(bytes, width, n_warps);
   await_previous();
   let_next_begin();
 
-  const int run = blockIdx.x / n_head_tiles;
-  const int n_heads_here = min(a.n_heads, kPairs);
+  // Which pairs: the heads from first_head on of each of the run's rows.
+  const int run = blockIdx.x / n_head_tiles, n_heads_here = min(a.n_heads, kPairs);
+  const int first_head = static_cast<int>(blockIdx.x) % n_head_tiles * n_heads_here;
   const int first_row = a.run == nullptr ? run : a.run[run];
-  const Pairs pairs = {first_row, a.run == nullptr ? 1 : a.run[run + 1] - first_row,
-                       static_cast<int>(blockIdx.x) % n_head_tiles * n_heads_here, n_heads_here,
-                       a.n_heads};
-  const int last_row = first_row + pairs.n_rows - 1;
+  const int end_row = a.run == nullptr ? first_row + 1 : a.run[run + 1];
   const int* list =
       a.keys == nullptr ? nullptr : a.keys + static_cast<size_t>(first_row) * a.keys_stride;
-  const int n_keys = list == nullptr ? a.position[last_row] + 1 : a.n_keys[first_row];
+  const int n_keys = list == nullptr ? a.position[end_row - 1] + 1 : a.n_keys[first_row];
   const int first_split = a.parts == nullptr ? 0 : blockIdx.y;
   if (first_split * split_keys >= n_keys) return;
   const int end_split =
       a.parts == nullptr ? (n_keys + split_keys - 1) / split_keys : first_split + 1;
   const auto* cache = reinterpret_cast<const __half*>(a.cache[first_row]);
 
+  if (threadIdx.x < 2) {
+    init_arrivals(s.arrivals + threadIdx.x);
+    publish_barriers();
+  }
   for (int i = threadIdx.x; i < kPairs; i += blockDim.x) {
-    s.n_keys[i] = !pairs.has(i) ? 0 : list != nullptr ? n_keys : a.position[pairs.row(i)] + 1;
+    const int row = first_row + i / n_heads_here, head = first_head + i % n_heads_here;
+    const bool is_pair = row < end_row && head < a.n_heads;
+    s.n_keys[i] = !is_pair ? 0 : list != nullptr ? n_keys : a.position[row] + 1;
+    s.index[i] = row * a.n_heads + head;
     s.past_largest[i] = -INFINITY;
     s.past_sum[i] = 0;
   }
+  __syncthreads();
 
   Fragment q_high[kSteps][kPairTiles], q_low[kSteps][kPairTiles];
 #pragma unroll
@@ -177,8 +200,9 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
         const int i = t * 16 + group + j % 2 * 8,
                   column = slab + k * 16 + pair_of_columns * 2 + j / 2 * 8;
         float2 v = {0, 0};
-        if (pairs.has(i))
-          v = *reinterpret_cast<const float2*>(a.q + pairs.index(i) * width + column);
+        if (s.n_keys[i] > 0)
+          v = *reinterpret_cast<const float2*>(a.q + static_cast<size_t>(s.index[i]) * width +
+                                               column);
         const float scale = a.scale * kLog2e;
         const SplitHalf2 both = split_half2(v.x * scale, v.y * scale);
         q_high[k][t].r[j] = both.high;
@@ -187,20 +211,16 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
 
   // Keys first … first + kKeys - 1; past the end the last one again, which no pair sees.
   const auto fetch = [&](int first, int buffer) {
-    const int n_pieces = kPlanes * width / 8;
-#pragma unroll 1
-    for (int k = warp; k < kKeys; k += n_warps) {
-      const int i = min(first + k, n_keys - 1);
-      const __half* from = cache + static_cast<size_t>(list == nullptr ? i : list[i]) * 2 * width;
-#pragma unroll 1
-      for (int piece = lane; piece < n_pieces; piece += 32) {
-        const int plane = piece * 8 >= width, column = piece * 8 - plane * width;
-        copy_16_bytes_later(
-            s.keys + static_cast<size_t>((buffer * kPlanes + plane) * kKeys + k) * stride + column,
-            from + piece * 8);
-      }
-    }
+    if (warp != n_warps - 1) return;  // it has least to do
+    const int n_bytes = kPlanes * width * 2;
+    const int i = min(first + lane, n_keys - 1);
+    const __half* from = cache + static_cast<size_t>(list == nullptr ? i : list[i]) * 2 * width;
+    if (lane == 0) expect_arrivals(s.arrivals + buffer, kKeys * n_bytes);
+    __syncwarp();
+    copy_later(s.keys + (buffer * kKeys + lane) * stride, from, n_bytes, s.arrivals + buffer);
   };
+  static_assert(kKeys == 32, "a lane copies a key");
+  unsigned phases = 0;  // bit b: buffer b's
 
   for (int split = first_split; split < end_split; ++split) {
     const int first = split * split_keys, end = min(first + split_keys, n_keys);
@@ -211,11 +231,11 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
       s.sum[i] = 0;
     }
     for (int at = first, buffer = 0; at < end; at += kKeys, buffer ^= 1) {
-      await_copies();
-      __syncthreads();  // these keys are there, and nobody reads the ones before
+      await_arrivals(s.arrivals + buffer, phases >> buffer & 1u);
+      phases ^= 1u << buffer;
+      __syncthreads();  // nobody reads the keys before these
       if (at + kKeys < end) fetch(at + kKeys, buffer ^ 1);
-      const __half* keys = s.keys + static_cast<size_t>(buffer * kPlanes * kKeys) * stride;
-      const __half* keys_low = keys + static_cast<size_t>((kPlanes - 1) * kKeys) * stride;
+      const __half* keys = s.keys + buffer * kKeys * stride;
 
 #pragma unroll
       for (int n = 0; n < kKeys / 16; ++n) {
@@ -225,7 +245,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
           const int offset =
               (n * 16 + lane / 16 * 8 + lane % 8) * stride + slab + k * 16 + lane / 8 % 2 * 8;
           const Fragment high = load_matrices(keys + offset);
-          const Fragment low = kHalf ? high : load_matrices(keys_low + offset);
+          const Fragment low = kHalf ? high : load_matrices(keys + offset + width);
           multiply_add<kHalf>(score, 0, q_high[k], q_low[k], high, low);
         }
 #pragma unroll
@@ -244,6 +264,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
       for (int i = threadIdx.x; i < kPairs * 8; i += blockDim.x) {
         const int pair = i / 8, first_key = i % 8 * 4;
         float v[4] = {};
+#pragma unroll 5
         for (int w = 0; w < n_warps; ++w) {
           const float4 part = *reinterpret_cast<const float4*>(
               s.scores + (w * kPairs + pair) * kScoreStride + first_key);
@@ -285,6 +306,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
 #pragma unroll
           for (int h = 0; h < 2; ++h) {
             const float keep = s.keep[t * 16 + group + h * 8];
+            if (__all_sync(0xFFFFFFFFu, keep == 1.0f)) continue;
 #pragma unroll
             for (int n = 0; n < 2 * kSteps; ++n) {
               out[t][n][2 * h] *= keep;
@@ -306,7 +328,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
             const int offset =
                 (k * 16 + lane / 8 % 2 * 8 + lane % 8) * stride + slab + n * 16 + lane / 16 * 8;
             const Fragment high = load_transposed(keys + offset);
-            const Fragment low = kHalf ? high : load_transposed(keys_low + offset);
+            const Fragment low = kHalf ? high : load_transposed(keys + offset + width);
             multiply_add<kHalf>(out, 2 * n, w_high, w_low, high, low);
           }
         }
@@ -322,8 +344,9 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
         if (s.n_keys[i] <= first || slab >= a.kv_lora) continue;
         const Fold fold(s.past_largest[i], s.largest[i]);
         float* to =
-            (a.parts == nullptr ? a.out + pairs.index(i) * a.kv_lora
-                                : a.parts + (pairs.index(i) * gridDim.y + split) * a.kv_lora) +
+            (a.parts == nullptr
+                 ? a.out + static_cast<size_t>(s.index[i]) * a.kv_lora
+                 : a.parts + (static_cast<size_t>(s.index[i]) * gridDim.y + split) * a.kv_lora) +
             slab + pair_of_columns * 2;
 #pragma unroll
         for (int n = 0; n < 2 * kSteps; ++n) {
@@ -337,7 +360,8 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
     for (int i = threadIdx.x; i < kPairs; i += blockDim.x) {
       if (s.n_keys[i] <= first) continue;
       if (a.parts != nullptr) {
-        split_states(a, gridDim.y)[pairs.index(i) * gridDim.y + split] = {s.largest[i], s.sum[i]};
+        split_states(a, gridDim.y)[static_cast<size_t>(s.index[i]) * gridDim.y + split] = {
+            s.largest[i], s.sum[i]};
         continue;
       }
       const Fold fold(s.past_largest[i], s.largest[i]);
@@ -352,8 +376,8 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int i = t * 16 + group + h * 8;
-      if (!pairs.has(i) || slab >= a.kv_lora) continue;
-      float* to = a.out + pairs.index(i) * a.kv_lora + slab + pair_of_columns * 2;
+      if (s.n_keys[i] == 0 || slab >= a.kv_lora) continue;
+      float* to = a.out + static_cast<size_t>(s.index[i]) * a.kv_lora + slab + pair_of_columns * 2;
 #pragma unroll
       for (int n = 0; n < 2 * kSteps; ++n) {
         auto& values = *reinterpret_cast<float2*>(to + n * 8);
