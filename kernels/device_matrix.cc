@@ -9,16 +9,7 @@
 
 namespace assay::kernels {
 
-const void* DeviceWeights::upload(const void* host, std::size_t n_bytes) {
-  owned_.emplace_back(n_bytes);
-  if (n_bytes > 0) copy_to_device(owned_.back().data(), host, n_bytes, nullptr);
-  n_bytes_ += n_bytes;
-  return owned_.back().data();
-}
-
-const float* DeviceWeights::add(const std::vector<float>& values) { return add_array(values); }
-
-DeviceMatrix DeviceWeights::add(const WeightMatrix& w) {
+DeviceMatrix lay_out(const WeightMatrix& w, const KeepBytes& keep) {
   DeviceMatrix m;
   m.kind = w.type == WeightType::kBf16  ? DeviceMatrix::Kind::kBf16
            : w.type == WeightType::kF16 ? DeviceMatrix::Kind::kF16
@@ -26,12 +17,12 @@ DeviceMatrix DeviceWeights::add(const WeightMatrix& w) {
   m.n_rows = w.n_rows;
   m.n_cols = w.n_cols;
   const std::size_t size = w.type == WeightType::kF32 ? 4 : 2;
-  m.values = upload(w.data,
-                    size * static_cast<std::size_t>(w.n_rows) * static_cast<std::size_t>(w.n_cols));
+  m.values =
+      keep(w.data, size * static_cast<std::size_t>(w.n_rows) * static_cast<std::size_t>(w.n_cols));
   return m;
 }
 
-DeviceMatrix DeviceWeights::add(const VqMatrix& w) {
+DeviceMatrix lay_out(const VqMatrix& w, const KeepBytes& keep) {
   DeviceMatrix m;
   m.kind = DeviceMatrix::Kind::kVq;
   m.n_rows = w.n_rows;
@@ -44,23 +35,12 @@ DeviceMatrix DeviceWeights::add(const VqMatrix& w) {
   m.n_groups = w.n_groups();
   m.row_words = w.row_words();
   const auto rows = static_cast<std::size_t>(w.n_rows);
-  m.values = upload(w.codes, 4 * rows * static_cast<std::size_t>(m.row_words));
-  m.scales = upload(w.scales, 2 * rows * static_cast<std::size_t>(m.n_groups));
-  auto known = std::find_if(codebooks_.begin(), codebooks_.end(),
-                            [&](const Codebook& c) { return c.host == w.codebook; });
-  if (known == codebooks_.end()) {
-    const std::vector<float> values(
-        w.codebook, w.codebook + static_cast<std::ptrdiff_t>(w.n_books) * w.n_codes * w.dim);
-    const std::vector<__half> halves(values.begin(), values.end());
-    codebooks_.push_back({w.codebook, add(values), add_array(halves)});
-    known = codebooks_.end() - 1;
-  }
-  m.codebook = known->device;
-  m.codebook_f16 = known->device_f16;
+  m.values = keep(w.codes, 4 * rows * static_cast<std::size_t>(m.row_words));
+  m.scales = keep(w.scales, 2 * rows * static_cast<std::size_t>(m.n_groups));
   return m;
 }
 
-DeviceMatrix DeviceWeights::add(const ScaledMatrix& w) {
+DeviceMatrix lay_out(const ScaledMatrix& w, const KeepBytes& keep) {
   DeviceMatrix m;
   m.n_rows = w.n_rows;
   m.n_cols = w.n_cols;
@@ -70,10 +50,10 @@ DeviceMatrix DeviceWeights::add(const ScaledMatrix& w) {
              groups = static_cast<std::size_t>(m.n_groups);
   if (w.kind == ScaledMatrix::Kind::kFp8E4m3) {
     m.kind = DeviceMatrix::Kind::kFp8;
-    m.values = upload(w.values, rows * cols);
+    m.values = keep(w.values, rows * cols);
     const std::size_t row_blocks =
         (rows + static_cast<std::size_t>(w.group) - 1) / static_cast<std::size_t>(w.group);
-    m.scales = upload(w.scales, 4 * row_blocks * groups);
+    m.scales = keep(w.scales, 4 * row_blocks * groups);
     return m;
   }
   m.kind = DeviceMatrix::Kind::kGptq;
@@ -102,8 +82,36 @@ DeviceMatrix DeviceWeights::add(const ScaledMatrix& w) {
       scales[(r * groups + g) * 2 + 1] = 0x1p23f + static_cast<float>(zero + 1);
     }
   m.row_words = static_cast<int>(words);
-  m.values = add_array(values);
-  m.scales = add(scales);
+  m.values = keep(values.data(), values.size() * sizeof(std::uint32_t));
+  m.scales = keep(scales.data(), scales.size() * sizeof(float));
+  return m;
+}
+
+const void* DeviceWeights::upload(const void* host, std::size_t n_bytes) {
+  owned_.emplace_back(n_bytes);
+  if (n_bytes > 0) copy_to_device(owned_.back().data(), host, n_bytes, nullptr);
+  n_bytes_ += n_bytes;
+  return owned_.back().data();
+}
+
+const float* DeviceWeights::add(const std::vector<float>& values) { return add_array(values); }
+
+DeviceMatrix DeviceWeights::add(const WeightMatrix& w) { return lay_out(w, uploaded()); }
+DeviceMatrix DeviceWeights::add(const ScaledMatrix& w) { return lay_out(w, uploaded()); }
+
+DeviceMatrix DeviceWeights::add(const VqMatrix& w) {
+  DeviceMatrix m = lay_out(w, uploaded());
+  auto known = std::find_if(codebooks_.begin(), codebooks_.end(),
+                            [&](const Codebook& c) { return c.host == w.codebook; });
+  if (known == codebooks_.end()) {
+    const std::vector<float> values(
+        w.codebook, w.codebook + static_cast<std::ptrdiff_t>(w.n_books) * w.n_codes * w.dim);
+    const std::vector<__half> halves(values.begin(), values.end());
+    codebooks_.push_back({w.codebook, add(values), add_array(halves)});
+    known = codebooks_.end() - 1;
+  }
+  m.codebook = known->device;
+  m.codebook_f16 = known->device_f16;
   return m;
 }
 

@@ -2,6 +2,7 @@
 // so that a layer may mix them per expert and projection.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -28,6 +29,12 @@ struct DeviceMatrix {
   int group = 0, n_groups = 0, row_words = 0;
 };
 
+// How a matrix lies on a device; `keep` copies bytes to where they stay. Codebooks are not set.
+using KeepBytes = std::function<const void*(const void* from, std::size_t n_bytes)>;
+DeviceMatrix lay_out(const WeightMatrix& w, const KeepBytes& keep);
+DeviceMatrix lay_out(const VqMatrix& w, const KeepBytes& keep);
+DeviceMatrix lay_out(const ScaledMatrix& w, const KeepBytes& keep);
+
 // Uploads matrices and owns their memory. A codebook is uploaded once, however many matrices share
 // it.
 class DeviceWeights {
@@ -44,6 +51,9 @@ class DeviceWeights {
 
  private:
   const void* upload(const void* host, std::size_t n_bytes);
+  KeepBytes uploaded() {
+    return [this](const void* host, std::size_t n_bytes) { return upload(host, n_bytes); };
+  }
   std::vector<DeviceBytes> owned_;
   struct Codebook {
     const float *host, *device;

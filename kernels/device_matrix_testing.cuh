@@ -46,6 +46,16 @@ struct HostMatrix {
            : kind == Kind::kVq  ? memory.add(vq)
                                 : memory.add(scaled);
   }
+  // Without a device, its codebook included.
+  DeviceMatrix laid_out(const KeepBytes& keep) const {
+    if (kind == Kind::kDense) return lay_out(dense, keep);
+    if (kind == Kind::kScaled) return lay_out(scaled, keep);
+    DeviceMatrix m = lay_out(vq, keep);
+    const std::vector<__half> halves(codebook.begin(), codebook.end());
+    m.codebook = static_cast<const float*>(keep(codebook.data(), 4 * codebook.size()));
+    m.codebook_f16 = keep(halves.data(), 2 * halves.size());
+    return m;
+  }
   double at(int r, int c) const {
     return kind == Kind::kDense ? static_cast<double>(weight_at(
                                       dense, static_cast<std::int64_t>(r) * dense.n_cols + c))

@@ -185,16 +185,6 @@ __global__ void combine(Grouped a, const float* weight, const float* shared, flo
   residual[i] = residual[i] + sum + shared[i];
 }
 
-int n_multiprocessors() {
-  static const int n = [] {
-    int device = 0, count = 0;
-    CUDA_CHECK(cudaGetDevice(&device));
-    CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
-    return count;
-  }();
-  return n;
-}
-
 // A multiprocessor whose next kernel wants another split of L1 and shared memory has to drain
 // first.
 template <class Kernel>

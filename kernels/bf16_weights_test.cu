@@ -1,0 +1,107 @@
+// What tensor cores are fed with, without a GPU: every kind of weight, decoded by eights and one by
+// one, is the reference's value rounded to bfloat16 once; and pieces of a tile lie apart.
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "kernels/bf16_weights.cuh"
+#include "kernels/device_matrix_testing.cuh"
+#include "kernels/mma_tile.cuh"
+
+namespace assay::kernels {
+namespace {
+
+std::uint16_t rounded(float v) { return __bfloat16_as_ushort(__float2bfloat16_rn(v)); }
+
+// Aligned as device memory is.
+class HostMemory {
+ public:
+  const void* keep(const void* from, std::size_t n_bytes) {
+    blocks_.emplace_back((n_bytes + 15) / 16);
+    std::memcpy(blocks_.back().data(), from, n_bytes);
+    return blocks_.back().data();
+  }
+
+ private:
+  struct alignas(16) Block {
+    std::byte bytes[16];
+  };
+  std::vector<std::vector<Block>> blocks_;
+};
+
+void expect_decoded(const HostMatrix& host, WeightForm form, const char* what) {
+  HostMemory memory;
+  const DeviceMatrix m = host.laid_out(
+      [&](const void* from, std::size_t n_bytes) { return memory.keep(from, n_bytes); });
+  EXPECT_EQ(form_of(m), form) << what;
+  for (int row = 0; row < m.n_rows; ++row)
+    for (int col = 0; col < m.n_cols; col += 8) {
+      uint4 eight{};
+      with_form(form_of(m), [&](auto f) {
+        eight = decode_codes<f.value>(m, row, col, fetch_codes<f.value>(m, row, col));
+      });
+      std::uint16_t values[8];
+      std::memcpy(values, &eight, sizeof values);
+      for (int i = 0; i < 8; ++i) {
+        const bool inside = col + i < m.n_cols;
+        const auto expected = inside ? static_cast<float>(host.at(row, col + i)) : 0;
+        ASSERT_EQ(values[i], rounded(expected)) << what << ": " << row << ", " << col + i;
+        if (inside) ASSERT_EQ(weight_value(m, row, col + i), expected) << what;
+      }
+    }
+}
+
+TEST(Bf16Weights, EveryKindIsTheReferencesValueRoundedOnce) {
+  const unsigned seed = std::random_device{}();
+  std::printf("seed %u\n", seed);
+  Random random(seed);
+  expect_decoded(dense(WeightType::kBf16, 9, 72, false, random), WeightForm::kBf16, "bf16");
+  expect_decoded(dense(WeightType::kF16, 9, 72, false, random), WeightForm::kF16, "f16");
+  expect_decoded(dense(WeightType::kF32, 9, 72, false, random), WeightForm::kF32, "f32");
+  for (const int n_codes : {200, 256, 3000, 4096, 65536}) {
+    expect_decoded(vq(8, n_codes, 9, 328, 64, false, random), WeightForm::kVq8, "vq of 8");
+    expect_decoded(vq(4, n_codes, 9, 328, 24, false, random), WeightForm::kVq4, "vq of 4");
+  }
+  expect_decoded(gptq(4, 9, 328, 32, false, random), WeightForm::kGptq4, "gptq4");
+  expect_decoded(gptq(8, 9, 328, 32, false, random), WeightForm::kGptq8, "gptq8");
+  expect_decoded(fp8(37, 72, 16, random), WeightForm::kFp8, "fp8");
+}
+
+TEST(Bf16Weights, WhatHasNoEightsIsDecodedOneByOne) {
+  Random random(2);
+  for (const WeightType type : {WeightType::kBf16, WeightType::kF16, WeightType::kF32})
+    expect_decoded(dense(type, 5, 37, false, random), WeightForm::kValues, "dense");
+  expect_decoded(vq(4, 256, 5, 44, 12, false, random), WeightForm::kValues, "vq of 4");
+  expect_decoded(vq(6, 300, 5, 48, 24, false, random), WeightForm::kValues, "vq of 6");
+  expect_decoded(gptq(4, 8, 64, 4, false, random), WeightForm::kValues, "gptq4");
+  expect_decoded(gptq(8, 8, 44, 44, false, random), WeightForm::kValues, "gptq8");
+  expect_decoded(fp8(13, 26, 8, random), WeightForm::kValues, "fp8");
+}
+
+TEST(Bf16Weights, AMatrixOfSeveralCodebooksAddsThemUp) {
+  Random random(3);
+  HostMatrix m = vq(8, 256, 9, 128, 64, true, random);
+  // The same stream read as two books, for half as many columns.
+  m.codebook = random.floats(2 * 256 * 8, true);
+  m.vq.codebook = m.codebook.data();
+  m.vq.n_books = 2, m.vq.n_cols = 64;
+  expect_decoded(m, WeightForm::kValues, "two books");
+}
+
+// Eight lanes read one piece of eight rows at once, 128 bytes in all: every bank once.
+TEST(MmaTile, PiecesThatAreReadTogetherAreInDifferentBanks) {
+  std::set<int> places;
+  for (int row = 0; row < 16; ++row)
+    for (int piece = 0; piece < kPieces; ++piece) places.insert(piece_offset(row, piece));
+  EXPECT_EQ(places.size(), 16u * kPieces);
+  EXPECT_EQ(*places.rbegin(), 16 * kTileRowBytes - 16);
+  for (int first = 0; first < 16; first += 8)
+    for (int piece = 0; piece < kPieces; ++piece) {
+      std::set<int> banks;
+      for (int row = first; row < first + 8; ++row) banks.insert(piece_offset(row, piece) % 128);
+      EXPECT_EQ(banks.size(), 8u) << first << ", " << piece;
+    }
+}
+
+}  // namespace
+}  // namespace assay::kernels

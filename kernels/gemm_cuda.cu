@@ -1,0 +1,195 @@
+#include <algorithm>
+
+#include "kernels/cuda_check.cuh"
+#include "kernels/gemm_cuda.h"
+#include "kernels/gemm_kernel.cuh"
+
+namespace assay::kernels {
+namespace {
+
+constexpr int kThreads = 256;
+
+__global__ void round_to_bf16(const float* x, int x_stride, int n_cols, Bf16* out, int out_stride) {
+  const int c = (blockIdx.x * kThreads + threadIdx.x) * 2;
+  if (c >= n_cols) return;
+  const float* row = x + static_cast<size_t>(blockIdx.y) * x_stride;
+  // An odd row's last pair reaches into its stride.
+  reinterpret_cast<unsigned*>(out + static_cast<size_t>(blockIdx.y) * out_stride)[c / 2] =
+      bf16_pair(row[c], c + 1 < n_cols ? row[c + 1] : 0);
+}
+
+constexpr int kSortWarps = kThreads / 32;
+
+// A block to an expert: counts the slots of those before it, then writes its own in order.
+__global__ void sort_by_expert(const int* expert, int n_slots, int* order, int* first) {
+  __shared__ int of_warp[kSortWarps];
+  const int e = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  int at = 0;
+  for (int base = 0; base < n_slots; base += kThreads) {
+    const int i = base + static_cast<int>(threadIdx.x);
+    at += __syncthreads_count(i < n_slots && expert[i] < e);
+  }
+  if (threadIdx.x == 0) first[e] = at;
+  if (threadIdx.x == 0 && blockIdx.x == gridDim.x - 1) first[e + 1] = n_slots;
+  for (int base = 0; base < n_slots; base += kThreads) {
+    const int i = base + static_cast<int>(threadIdx.x);
+    const bool is_mine = i < n_slots && expert[i] == e;
+    const unsigned found = __ballot_sync(0xFFFFFFFFu, is_mine);
+    if (lane == 0) of_warp[warp] = __popc(found);
+    __syncthreads();
+    int before = at;
+    for (int w = 0; w < kSortWarps; ++w) {
+      if (w < warp) before += of_warp[w];
+      at += of_warp[w];
+    }
+    if (is_mine) order[before + __popc(found & ((1u << lane) - 1))] = i;
+    __syncthreads();  // before of_warp is written again
+  }
+}
+
+__global__ void combine_experts(MoeGemmArgs a) {
+  const int c = blockIdx.x * kThreads + threadIdx.x, token = blockIdx.y;
+  if (c >= a.hidden) return;
+  float sum = 0;
+  for (int k = 0; k < a.top_k; ++k) {
+    const int slot = token * a.top_k + k;
+    sum = fmaf(a.weight[slot], a.y[static_cast<size_t>(slot) * a.hidden + c], sum);
+  }
+  const size_t i = static_cast<size_t>(token) * a.hidden + c;
+  a.residual[i] = a.residual[i] + sum + a.shared[i];
+}
+
+int blocks_of(int n, int of_block) { return (n + of_block - 1) / of_block; }
+
+// Of one expert's rows on average, or all of them: a tile that they fill and, where it is large,
+// that leaves no multiprocessor idle. Which it is changes no bit.
+int tile_for(int n_rows, int n_column_tiles) {
+  for (const int tile_m : {128, 64})
+    if (n_rows > tile_m / 2 && blocks_of(n_rows, tile_m) * n_column_tiles >= n_multiprocessors())
+      return tile_m;
+  return 32;
+}
+
+template <int kTileM, bool kPaired, bool kCopied>
+void launch(const GemmArgs& a, int n_tiles, int n_column_tiles, CudaStream stream) {
+  constexpr int kBytes = kStages * stage_bytes(kTileM);
+  const auto kernel = gemm<kTileM, kPaired, kCopied>;
+  static const bool is_ready = [&] {
+    CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes))
+        << kBytes << " bytes";
+    return true;
+  }();
+  CHECK(is_ready);
+  kernel<<<dim3(n_tiles, n_column_tiles), gemm_threads(kCopied), kBytes, stream>>>(a);
+  CUDA_CHECK(cudaGetLastError()) << n_tiles << " x " << n_column_tiles << " tiles of " << kTileM
+                                 << ", " << a.n_cols << " columns";
+}
+
+template <int kTileM>
+void launch(const GemmArgs& a, bool paired, bool copied, int n_tiles, int n_column_tiles,
+            CudaStream stream) {
+  if (paired && copied) launch<kTileM, true, true>(a, n_tiles, n_column_tiles, stream);
+  if (paired && !copied) launch<kTileM, true, false>(a, n_tiles, n_column_tiles, stream);
+  if (!paired && copied) launch<kTileM, false, true>(a, n_tiles, n_column_tiles, stream);
+  if (!paired && !copied) launch<kTileM, false, false>(a, n_tiles, n_column_tiles, stream);
+}
+
+// n_results of y's columns.
+void launch(const GemmArgs& a, bool paired, bool copied, int n_results, CudaStream stream) {
+  const int n_column_tiles = blocks_of(n_results, paired ? kTileN / 2 : kTileN);
+  CHECK(n_column_tiles < 65536 && a.n_rows > 0) << n_column_tiles << ", " << a.n_rows << " rows";
+  const int n_experts = std::max(a.n_experts, 1), n_used = std::min(n_experts, a.n_rows);
+  const int tile_m = tile_for(blocks_of(a.n_rows, n_experts), n_column_tiles * n_used);
+  // Each expert's last tile may be incomplete: that many at most.
+  const int n_tiles = a.n_experts == 0 ? blocks_of(a.n_rows, tile_m) : a.n_rows / tile_m + n_used;
+  if (tile_m == 128) launch<128>(a, paired, copied, n_tiles, n_column_tiles, stream);
+  if (tile_m == 64) launch<64>(a, paired, copied, n_tiles, n_column_tiles, stream);
+  if (tile_m == 32) launch<32>(a, paired, copied, n_tiles, n_column_tiles, stream);
+}
+
+bool is_aligned(const void* p, std::size_t to) {
+  return reinterpret_cast<std::uintptr_t>(p) % to == 0;
+}
+
+}  // namespace
+
+bool is_copied(const DeviceMatrix& m) { return form_of(m) == WeightForm::kBf16; }
+bool is_decoded_by_value(const DeviceMatrix& m) { return form_of(m) == WeightForm::kValues; }
+
+void to_bf16_cuda(const float* x, int x_stride, int n_rows, int n_cols, Bf16* out,
+                  CudaStream stream) {
+  CHECK(n_rows > 0 && n_rows < 65536) << n_rows;
+  round_to_bf16<<<dim3(blocks_of(n_cols, 2 * kThreads), n_rows), kThreads, 0, stream>>>(
+      x, x_stride, n_cols, out, bf16_stride(n_cols));
+  CUDA_CHECK(cudaGetLastError()) << n_rows << " x " << n_cols;
+}
+
+void gemm_cuda(const DeviceMatrix& m, const Bf16* x, int n_rows, float* y, int y_stride,
+               bool accumulate, CudaStream stream) {
+  CHECK(is_aligned(x, 16));
+  launch({.matrix = {m, {}},
+          .x = x,
+          .n_rows = n_rows,
+          .n_cols = m.n_cols,
+          .x_stride = bf16_stride(m.n_cols),
+          .y = y,
+          .y_stride = y_stride,
+          .accumulate = accumulate,
+          .y_in_pairs = y_stride % 2 == 0 && is_aligned(y, 8)},
+         false, is_copied(m), m.n_rows, stream);
+}
+
+void gemm_swiglu_cuda(const DeviceMatrix& gate, const DeviceMatrix& up, const Bf16* x, int n_rows,
+                      Bf16* h, CudaStream stream) {
+  CHECK(is_aligned(x, 16) && is_aligned(h, 16));
+  CHECK(gate.n_rows == up.n_rows && gate.n_cols == up.n_cols)
+      << gate.n_rows << " x " << gate.n_cols << ", " << up.n_rows << " x " << up.n_cols;
+  launch({.matrix = {gate, up},
+          .x = x,
+          .n_rows = n_rows,
+          .n_cols = gate.n_cols,
+          .x_stride = bf16_stride(gate.n_cols),
+          .y = h,
+          .y_stride = bf16_stride(gate.n_rows)},
+         true, is_copied(gate) && is_copied(up), gate.n_rows, stream);
+}
+
+void moe_gemm_cuda(const MoeGemmArgs& a, CudaStream stream) {
+  CHECK(a.n_tokens > 0 && a.n_tokens < 65536) << a.n_tokens;
+  CHECK(is_aligned(a.x, 16) && is_aligned(a.h, 16));
+  const int n_slots = a.n_tokens * a.top_k;
+  sort_by_expert<<<a.n_experts, kThreads, 0, stream>>>(a.expert, n_slots, a.order, a.first);
+  CUDA_CHECK(cudaGetLastError()) << a.n_experts << " experts, " << n_slots << " slots";
+  launch({.experts = a.experts,
+          .part = 0,
+          .x = a.x,
+          .n_rows = n_slots,
+          .n_cols = a.hidden,
+          .x_stride = bf16_stride(a.hidden),
+          .order = a.order,
+          .first = a.first,
+          .n_experts = a.n_experts,
+          .slots_per_row = a.top_k,
+          .x_by_slot = true,
+          .y = a.h,
+          .y_stride = bf16_stride(a.width)},
+         true, a.all_copied, a.width, stream);
+  launch({.experts = a.experts,
+          .part = 2,
+          .x = a.h,
+          .n_rows = n_slots,
+          .n_cols = a.width,
+          .x_stride = bf16_stride(a.width),
+          .order = a.order,
+          .first = a.first,
+          .n_experts = a.n_experts,
+          .y_by_slot = true,
+          .y = a.y,
+          .y_stride = a.hidden,
+          .y_in_pairs = a.hidden % 2 == 0 && is_aligned(a.y, 8)},
+         false, a.all_copied, a.hidden, stream);
+  combine_experts<<<dim3(blocks_of(a.hidden, kThreads), a.n_tokens), kThreads, 0, stream>>>(a);
+  CUDA_CHECK(cudaGetLastError()) << a.n_tokens << " x " << a.hidden;
+}
+
+}  // namespace assay::kernels
