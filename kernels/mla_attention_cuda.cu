@@ -6,12 +6,12 @@
 namespace assay::kernels {
 namespace {
 
-// Tensor cores. A block has up to 32 (row, head) pairs, 16 to a tile of rows, and takes 32 keys at
-// a time from shared memory. Warp w owns kSteps * 16 columns of the cache's rows: it multiplies
-// them with the queries' same columns, which it keeps in registers; the warps' partial scores are
-// added up in order, weighed, and each warp adds its own columns of the keys' latents to the
-// output, which it keeps in registers too.
-constexpr int kKeys = 32, kMaxThreads = 320;
+// Tensor cores. A block has up to 32 (row, head) pairs, 16 to a tile, and takes 32 keys at a time
+// from shared memory. A warp owns a tile of pairs and kSteps * 16 columns of the cache's rows: it
+// multiplies them with the queries' same columns, which it keeps in registers; the warps' partial
+// scores are added up in order, weighed, and each warp adds its own columns of the keys' latents to
+// the output, which it keeps in registers too.
+constexpr int kKeys = 32, kMaxWarps = 18;
 constexpr int kScoreStride = kKeys + 8;   // floats: a quarter warp's rows fall on different banks
 constexpr int kWeightStride = kKeys + 8;  // halves, likewise
 constexpr float kLog2e = 1.4426950408889634f;
@@ -76,22 +76,18 @@ __device__ void multiply_add(float (&c)[4], const Fragment& a, unsigned b0, unsi
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]), "r"(a.r[3]), "r"(b0), "r"(b1));
 }
-// c[t] (16 x 16, in halves of 8 columns) += a[t] b, of what is in two halves: all but low times
-// low, which float32 would not hold either. Sums that do not wait for each other follow each other.
-template <bool kHalf, int kPairTiles, int kColumns>
-__device__ void multiply_add(float (&c)[kPairTiles][kColumns][4], int first,
-                             const Fragment (&a_high)[kPairTiles],
-                             const Fragment (&a_low)[kPairTiles], const Fragment& b_high,
-                             const Fragment& b_low) {
+// c (16 x 16, in halves of 8 columns) += a b, of what is in two halves: all but low times low,
+// which float32 would not hold either. Sums that do not wait for each other follow each other.
+template <bool kHalf>
+__device__ void multiply_add(float (*c)[4], const Fragment& a_high, const Fragment& a_low,
+                             const Fragment& b_high, const Fragment& b_low) {
 #pragma unroll
   for (int term = 0; term < (kHalf ? 1 : 3); ++term)
 #pragma unroll
-    for (int t = 0; t < kPairTiles; ++t)
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const Fragment& b = term == 1 ? b_low : b_high;
-        multiply_add(c[t][first + h], term == 2 ? a_low[t] : a_high[t], b.r[2 * h], b.r[2 * h + 1]);
-      }
+    for (int h = 0; h < 2; ++h) {
+      const Fragment& b = term == 1 ? b_low : b_high;
+      multiply_add(c[h], term == 2 ? a_low : a_high, b.r[2 * h], b.r[2 * h + 1]);
+    }
 }
 
 // A key's values and 8 more: an odd number of 16 bytes, so that eight keys fall on different banks.
@@ -104,27 +100,27 @@ __host__ __device__ constexpr int key_stride(int width) {
 template <int kPairTiles, bool kHalf>
 struct Shared {
   static constexpr int kPairs = 16 * kPairTiles, kPlanes = kHalf ? 1 : 2;
-  __device__ Shared(void* at, int width, int n_warps)
+  __device__ Shared(void* at, int width, int n_slabs)
       : arrivals(static_cast<std::uint64_t*>(at)),
         keys(static_cast<__half*>(at) + 8),
         weights(keys + 2 * kKeys * key_stride<kHalf>(width)),
         scores(reinterpret_cast<float*>(weights + kPlanes * kPairs * kWeightStride)),
-        largest(scores + n_warps * kPairs * kScoreStride),
+        largest(scores + n_slabs * kPairs * kScoreStride),
         sum(largest + kPairs),
         keep(sum + kPairs),
         past_largest(keep + kPairs),
         past_sum(past_largest + kPairs),
         n_keys(reinterpret_cast<int*>(past_sum + kPairs)),
         index(n_keys + kPairs) {}
-  static constexpr std::size_t bytes(int width, int n_warps) {
+  static constexpr std::size_t bytes(int width, int n_slabs) {
     return sizeof(__half) * static_cast<std::size_t>(8 + 2 * kKeys * key_stride<kHalf>(width) +
                                                      kPlanes * kPairs * kWeightStride) +
-           sizeof(float) * static_cast<std::size_t>(n_warps * kPairs * kScoreStride + 7 * kPairs);
+           sizeof(float) * static_cast<std::size_t>(n_slabs * kPairs * kScoreStride + 7 * kPairs);
   }
   std::uint64_t* arrivals;         // (2 buffers)
   __half* keys;                    // (2 buffers, kKeys, key_stride): high halves, low halves
   __half* weights;                 // (kPlanes, kPairs, kWeightStride)
-  float* scores;                   // (n_warps, kPairs, kScoreStride)
+  float* scores;                   // (slabs, kPairs, kScoreStride)
   float *largest, *sum, *keep;     // (kPairs): of the split so far; what its past is multiplied by
   float *past_largest, *past_sum;  // (kPairs): of the splits before
   int* n_keys;                     // (kPairs), 0 where there is no pair
@@ -150,15 +146,16 @@ __device__ float2* split_states(const MlaAttentionCuda& a, int n_splits) {
 }
 
 template <int kSteps, int kPairTiles, bool kHalf>
-__global__ void __launch_bounds__(kMaxThreads, 1)
+__global__ void __launch_bounds__(32 * kMaxWarps, 1)
     attend_tiled(MlaAttentionCuda a, int n_head_tiles, int split_keys) {
   using Block = Shared<kPairTiles, kHalf>;
   constexpr int kPairs = Block::kPairs, kPlanes = Block::kPlanes, kSlab = 16 * kSteps;
   extern __shared__ __align__(16) unsigned char bytes[];
-  const int width = a.kv_lora + a.rope, n_warps = width / kSlab, stride = key_stride<kHalf>(width);
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, slab = warp * kSlab;
+  const int width = a.kv_lora + a.rope, n_slabs = width / kSlab, stride = key_stride<kHalf>(width);
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int tile = warp / n_slabs, slab = warp % n_slabs * kSlab;  // first column
   const int group = lane / 4, pair_of_columns = lane % 4;  // as fragments are spread over lanes
-  const Block s(bytes, width, n_warps);
+  const Block s(bytes, width, n_slabs);
   await_previous();
   let_next_begin();
 
@@ -190,28 +187,26 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
   }
   __syncthreads();
 
-  Fragment q_high[kSteps][kPairTiles], q_low[kSteps][kPairTiles];
+  Fragment q_high[kSteps], q_low[kSteps];
 #pragma unroll
   for (int k = 0; k < kSteps; ++k)
 #pragma unroll
-    for (int t = 0; t < kPairTiles; ++t)
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const int i = t * 16 + group + j % 2 * 8,
-                  column = slab + k * 16 + pair_of_columns * 2 + j / 2 * 8;
-        float2 v = {0, 0};
-        if (s.n_keys[i] > 0)
-          v = *reinterpret_cast<const float2*>(a.q + static_cast<size_t>(s.index[i]) * width +
-                                               column);
-        const float scale = a.scale * kLog2e;
-        const SplitHalf2 both = split_half2(v.x * scale, v.y * scale);
-        q_high[k][t].r[j] = both.high;
-        q_low[k][t].r[j] = both.low;
-      }
+    for (int j = 0; j < 4; ++j) {
+      const int i = tile * 16 + group + j % 2 * 8,
+                column = slab + k * 16 + pair_of_columns * 2 + j / 2 * 8;
+      float2 v = {0, 0};
+      if (s.n_keys[i] > 0)
+        v = *reinterpret_cast<const float2*>(a.q + static_cast<size_t>(s.index[i]) * width +
+                                             column);
+      const float scale = a.scale * kLog2e;
+      const SplitHalf2 both = split_half2(v.x * scale, v.y * scale);
+      q_high[k].r[j] = both.high;
+      q_low[k].r[j] = both.low;
+    }
 
   // Keys first … first + kKeys - 1; past the end the last one again, which no pair sees.
   const auto fetch = [&](int first, int buffer) {
-    if (warp != n_warps - 1) return;  // it has least to do
+    if (warp != n_slabs - 1) return;  // it has least to do
     const int n_bytes = kPlanes * width * 2;
     const int i = min(first + lane, n_keys - 1);
     const __half* from = cache + static_cast<size_t>(list == nullptr ? i : list[i]) * 2 * width;
@@ -224,7 +219,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
 
   for (int split = first_split; split < end_split; ++split) {
     const int first = split * split_keys, end = min(first + split_keys, n_keys);
-    float out[kPairTiles][2 * kSteps][4] = {};
+    float out[2 * kSteps][4] = {};
     fetch(first, 0);
     for (int i = threadIdx.x; i < kPairs; i += blockDim.x) {
       s.largest[i] = -INFINITY;
@@ -239,57 +234,52 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
 
 #pragma unroll
       for (int n = 0; n < kKeys / 16; ++n) {
-        float score[kPairTiles][2][4] = {};
+        float score[2][4] = {};
 #pragma unroll
         for (int k = 0; k < kSteps; ++k) {
           const int offset =
               (n * 16 + lane / 16 * 8 + lane % 8) * stride + slab + k * 16 + lane / 8 % 2 * 8;
           const Fragment high = load_matrices(keys + offset);
           const Fragment low = kHalf ? high : load_matrices(keys + offset + width);
-          multiply_add<kHalf>(score, 0, q_high[k], q_low[k], high, low);
+          multiply_add<kHalf>(score, q_high[k], q_low[k], high, low);
         }
+        float* to = s.scores + (warp % n_slabs * kPairs + tile * 16 + group) * kScoreStride +
+                    n * 16 + pair_of_columns * 2;
 #pragma unroll
-        for (int t = 0; t < kPairTiles; ++t)
+        for (int h = 0; h < 2; ++h)
 #pragma unroll
-          for (int h = 0; h < 2; ++h)
-#pragma unroll
-            for (int r = 0; r < 2; ++r)
-              *reinterpret_cast<float2*>(
-                  s.scores + (warp * kPairs + t * 16 + group + r * 8) * kScoreStride + n * 16 +
-                  h * 8 + pair_of_columns * 2) = {score[t][h][2 * r], score[t][h][2 * r + 1]};
+          for (int r = 0; r < 2; ++r)
+            *reinterpret_cast<float2*>(to + r * 8 * kScoreStride + h * 8) = {score[h][2 * r],
+                                                                             score[h][2 * r + 1]};
       }
       __syncthreads();
 
-      // Eight lanes to a pair, four keys each.
-      for (int i = threadIdx.x; i < kPairs * 8; i += blockDim.x) {
-        const int pair = i / 8, first_key = i % 8 * 4;
-        float v[4] = {};
-#pragma unroll 5
-        for (int w = 0; w < n_warps; ++w) {
-          const float4 part = *reinterpret_cast<const float4*>(
+      // Sixteen lanes to a pair, two keys each.
+      for (int i = threadIdx.x; i < kPairs * 16; i += blockDim.x) {
+        const int pair = i / 16, first_key = i % 16 * 2;
+        float2 v = {0, 0};
+#pragma unroll 3
+        for (int w = 0; w < n_slabs; ++w) {
+          const float2 part = *reinterpret_cast<const float2*>(
               s.scores + (w * kPairs + pair) * kScoreStride + first_key);
-          v[0] += part.x, v[1] += part.y, v[2] += part.z, v[3] += part.w;
+          v.x += part.x;
+          v.y += part.y;
         }
         const int n_seen = s.n_keys[pair] - at - first_key;
-        float before = s.largest[pair], largest = before;
-#pragma unroll
-        for (int j = 0; j < 4; ++j)
-          if (j < n_seen) largest = fmaxf(largest, v[j]);
-        for (int offset = 1; offset < 8; offset *= 2)
+        const float before = s.largest[pair];
+        float largest =
+            fmaxf(before, fmaxf(n_seen > 0 ? v.x : -INFINITY, n_seen > 1 ? v.y : -INFINITY));
+        for (int offset = 1; offset < 16; offset *= 2)
           largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFu, largest, offset));
-        float weight[4], sum = 0;
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          weight[j] = j < n_seen ? exp2f(v[j] - largest + kWeightExponent) : 0;
-          sum += weight[j];
-        }
-        for (int offset = 1; offset < 8; offset *= 2)
+        const float2 weight = {n_seen > 0 ? exp2f(v.x - largest + kWeightExponent) : 0,
+                               n_seen > 1 ? exp2f(v.y - largest + kWeightExponent) : 0};
+        float sum = weight.x + weight.y;
+        for (int offset = 1; offset < 16; offset *= 2)
           sum += __shfl_xor_sync(0xFFFFFFFFu, sum, offset);
-        const SplitHalf2 a01 = split_half2(weight[0], weight[1]),
-                         a23 = split_half2(weight[2], weight[3]);
+        const SplitHalf2 halves = split_half2(weight.x, weight.y);
         __half* to = s.weights + pair * kWeightStride + first_key;
-        *reinterpret_cast<uint2*>(to) = {a01.high, a23.high};
-        if (!kHalf) *reinterpret_cast<uint2*>(to + kPairs * kWeightStride) = {a01.low, a23.low};
+        *reinterpret_cast<unsigned*>(to) = halves.high;
+        if (!kHalf) *reinterpret_cast<unsigned*>(to + kPairs * kWeightStride) = halves.low;
         __syncwarp();  // every lane has read s.largest
         if (first_key == 0) {
           const float keep = before == largest ? 1.0f : exp2f(before - largest);
@@ -302,34 +292,29 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
 
       if (slab < a.kv_lora) {
 #pragma unroll
-        for (int t = 0; t < kPairTiles; ++t)
+        for (int r = 0; r < 2; ++r) {
+          const float keep = s.keep[tile * 16 + group + r * 8];
+          if (__all_sync(0xFFFFFFFFu, keep == 1.0f)) continue;
 #pragma unroll
-          for (int h = 0; h < 2; ++h) {
-            const float keep = s.keep[t * 16 + group + h * 8];
-            if (__all_sync(0xFFFFFFFFu, keep == 1.0f)) continue;
-#pragma unroll
-            for (int n = 0; n < 2 * kSteps; ++n) {
-              out[t][n][2 * h] *= keep;
-              out[t][n][2 * h + 1] *= keep;
-            }
+          for (int n = 0; n < 2 * kSteps; ++n) {
+            out[n][2 * r] *= keep;
+            out[n][2 * r + 1] *= keep;
           }
+        }
 #pragma unroll
         for (int k = 0; k < kKeys / 16; ++k) {
-          Fragment w_high[kPairTiles], w_low[kPairTiles];
-#pragma unroll
-          for (int t = 0; t < kPairTiles; ++t) {
-            const __half* row = s.weights + (t * 16 + lane % 8 + lane / 8 % 2 * 8) * kWeightStride +
-                                k * 16 + lane / 16 * 8;
-            w_high[t] = load_matrices(row);
-            w_low[t] = kHalf ? w_high[t] : load_matrices(row + kPairs * kWeightStride);
-          }
+          const __half* row = s.weights +
+                              (tile * 16 + lane % 8 + lane / 8 % 2 * 8) * kWeightStride + k * 16 +
+                              lane / 16 * 8;
+          const Fragment w_high = load_matrices(row);
+          const Fragment w_low = kHalf ? w_high : load_matrices(row + kPairs * kWeightStride);
 #pragma unroll
           for (int n = 0; n < kSteps; ++n) {
             const int offset =
                 (k * 16 + lane / 8 % 2 * 8 + lane % 8) * stride + slab + n * 16 + lane / 16 * 8;
             const Fragment high = load_transposed(keys + offset);
             const Fragment low = kHalf ? high : load_transposed(keys + offset + width);
-            multiply_add<kHalf>(out, 2 * n, w_high, w_low, high, low);
+            multiply_add<kHalf>(out + 2 * n, w_high, w_low, high, low);
           }
         }
       }
@@ -337,25 +322,22 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
 
     // `out`, s.largest and s.sum are the split's, since the last barrier.
 #pragma unroll
-    for (int t = 0; t < kPairTiles; ++t)
+    for (int r = 0; r < 2; ++r) {
+      const int i = tile * 16 + group + r * 8;
+      if (s.n_keys[i] <= first || slab >= a.kv_lora) continue;
+      const Fold fold(s.past_largest[i], s.largest[i]);
+      const auto index = static_cast<size_t>(s.index[i]);
+      float* to = (a.parts == nullptr ? a.out + index * a.kv_lora
+                                      : a.parts + (index * gridDim.y + split) * a.kv_lora) +
+                  slab + pair_of_columns * 2;
 #pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const int i = t * 16 + group + h * 8;
-        if (s.n_keys[i] <= first || slab >= a.kv_lora) continue;
-        const Fold fold(s.past_largest[i], s.largest[i]);
-        float* to =
-            (a.parts == nullptr
-                 ? a.out + static_cast<size_t>(s.index[i]) * a.kv_lora
-                 : a.parts + (static_cast<size_t>(s.index[i]) * gridDim.y + split) * a.kv_lora) +
-            slab + pair_of_columns * 2;
-#pragma unroll
-        for (int n = 0; n < 2 * kSteps; ++n) {
-          auto& values = *reinterpret_cast<float2*>(to + n * 8);
-          float2 v = {out[t][n][2 * h], out[t][n][2 * h + 1]};
-          if (a.parts == nullptr && split > 0) v = {fold(values.x, v.x), fold(values.y, v.y)};
-          values = v;
-        }
+      for (int n = 0; n < 2 * kSteps; ++n) {
+        auto& values = *reinterpret_cast<float2*>(to + n * 8);
+        float2 v = {out[n][2 * r], out[n][2 * r + 1]};
+        if (a.parts == nullptr && split > 0) v = {fold(values.x, v.x), fold(values.y, v.y)};
+        values = v;
       }
+    }
     __syncthreads();
     for (int i = threadIdx.x; i < kPairs; i += blockDim.x) {
       if (s.n_keys[i] <= first) continue;
@@ -371,44 +353,42 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
   }
   if (a.parts != nullptr) return;
   __syncthreads();
+  if (slab >= a.kv_lora) return;
 #pragma unroll
-  for (int t = 0; t < kPairTiles; ++t)
+  for (int r = 0; r < 2; ++r) {
+    const int i = tile * 16 + group + r * 8;
+    if (s.n_keys[i] == 0) continue;
+    float* to = a.out + static_cast<size_t>(s.index[i]) * a.kv_lora + slab + pair_of_columns * 2;
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const int i = t * 16 + group + h * 8;
-      if (s.n_keys[i] == 0 || slab >= a.kv_lora) continue;
-      float* to = a.out + static_cast<size_t>(s.index[i]) * a.kv_lora + slab + pair_of_columns * 2;
-#pragma unroll
-      for (int n = 0; n < 2 * kSteps; ++n) {
-        auto& values = *reinterpret_cast<float2*>(to + n * 8);
-        values = {values.x / s.past_sum[i], values.y / s.past_sum[i]};
-      }
+    for (int n = 0; n < 2 * kSteps; ++n) {
+      auto& values = *reinterpret_cast<float2*>(to + n * 8);
+      values = {values.x / s.past_sum[i], values.y / s.past_sum[i]};
     }
+  }
 }
 
-// What attend_tiled folds by itself when it has all splits, from its parts: a block to a pair and
-// 128 columns.
-constexpr int kFoldThreads = 128;
+// What attend_tiled folds by itself when it has all splits, from its parts: a block to a pair, four
+// columns to a thread.
 __global__ void fold_splits(MlaAttentionCuda a, int n_splits, int split_keys) {
-  extern __shared__ float factors[];  // (n_splits) of what is there, of what comes, sums
+  extern __shared__ float2 factors[];  // (n_splits): of what is there, of what comes; then the sums
   await_previous();
   let_next_begin();
   const size_t pair = blockIdx.x;
   const int row = blockIdx.x / a.n_heads;
   const int n_keys = a.keys == nullptr ? a.position[row] + 1 : a.n_keys[row];
   const int n = (n_keys + split_keys - 1) / split_keys;
-  float *keep = factors, *fresh = keep + n_splits, *sums = fresh + n_splits;
+  auto* sums = reinterpret_cast<float*>(factors + n_splits);
   const float2* states = split_states(a, n_splits) + pair * n_splits;
-  const int column = blockIdx.y * kFoldThreads + threadIdx.x;
+  const int column = 4 * threadIdx.x;
   const float* part = a.parts + pair * n_splits * a.kv_lora + column;
-  constexpr int kAhead = 16;
-  const auto fetch = [&](int first, float(&v)[kAhead]) {
+  constexpr int kAhead = 8;
+  const auto fetch = [&](int first, float4(&v)[kAhead]) {
 #pragma unroll
     for (int i = 0; i < kAhead; ++i)
       if (first + i < n && column < a.kv_lora)
-        v[i] = part[static_cast<size_t>(first + i) * a.kv_lora];
+        v[i] = *reinterpret_cast<const float4*>(part + static_cast<size_t>(first + i) * a.kv_lora);
   };
-  float v[kAhead];
+  float4 v[kAhead];
   fetch(0, v);
   if (threadIdx.x < 32) {
     float past = -INFINITY;  // largest of the splits before these
@@ -424,8 +404,7 @@ __global__ void fold_splits(MlaAttentionCuda a, int n_splits, int split_keys) {
       before = threadIdx.x == 0 ? past : fmaxf(past, before);
       const Fold fold(before, state.x);
       if (i < n) {
-        keep[i] = fold.keep;
-        fresh[i] = fold.fresh;
+        factors[i] = {fold.keep, fold.fresh};
         sums[i] = state.y;
       }
       past = fmaxf(past, __shfl_sync(0xFFFFFFFFu, largest, 31));
@@ -433,20 +412,26 @@ __global__ void fold_splits(MlaAttentionCuda a, int n_splits, int split_keys) {
   }
   __syncthreads();
   if (column >= a.kv_lora) return;
-  float value = 0, sum = 0;
+  float4 value = {0, 0, 0, 0};
+  float sum = 0;
   for (int first = 0; first < n; first += kAhead) {
-    float next[kAhead];
+    float4 next[kAhead];
     fetch(first + kAhead, next);
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
-      const int split = first + i;
-      if (split >= n) break;
-      value = split == 0 ? v[i] : fmaf(v[i], fresh[split], value * keep[split]);
-      sum = split == 0 ? sums[0] : fmaf(sums[split], fresh[split], sum * keep[split]);
+      if (first + i >= n) break;
+      // The first is kept as it is: nothing times 0, and 1 times it.
+      const float2 f = first + i == 0 ? float2{0, 1} : factors[first + i];
+      value.x = fmaf(v[i].x, f.y, value.x * f.x);
+      value.y = fmaf(v[i].y, f.y, value.y * f.x);
+      value.z = fmaf(v[i].z, f.y, value.z * f.x);
+      value.w = fmaf(v[i].w, f.y, value.w * f.x);
+      sum = fmaf(sums[first + i], f.y, sum * f.x);
       v[i] = next[i];
     }
   }
-  a.out[pair * a.kv_lora + column] = value / sum;
+  *reinterpret_cast<float4*>(a.out + pair * a.kv_lora + column) = {value.x / sum, value.y / sum,
+                                                                   value.z / sum, value.w / sum};
 }
 
 // Any shape: a block to a row and head, a thread to a few latent values.
@@ -509,7 +494,7 @@ __global__ void attend_row(MlaAttentionCuda a) {
 // Columns of a warp; 0: not tiled.
 constexpr int slab_of(int kv_lora, int rope) {
   for (const int slab : {64, 32})
-    if (kv_lora % slab == 0 && rope % slab == 0 && (kv_lora + rope) / slab * 32 <= kMaxThreads)
+    if (kv_lora % slab == 0 && rope % slab == 0 && 2 * (kv_lora + rope) / slab <= kMaxWarps)
       return slab;
   return 0;
 }
@@ -525,20 +510,20 @@ int n_splits(int kv_lora, int max_keys) {
 
 template <int kSteps, int kPairTiles, bool kHalf>
 void attend_in_tiles(const MlaAttentionCuda& a, CudaStream stream) {
-  const int width = a.kv_lora + a.rope, n_warps = width / (16 * kSteps),
+  const int width = a.kv_lora + a.rope, n_slabs = width / (16 * kSteps),
             splits = a.parts == nullptr ? 1 : n_splits(a.kv_lora, a.max_keys),
             tiles = n_head_tiles(a.n_heads), split_keys = mla_split_keys(a.kv_lora);
-  const std::size_t bytes = Shared<kPairTiles, kHalf>::bytes(width, n_warps);
+  const std::size_t bytes = Shared<kPairTiles, kHalf>::bytes(width, n_slabs);
   const auto kernel = attend_tiled<kSteps, kPairTiles, kHalf>;
   CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   static_cast<int>(bytes)))
       << bytes << " bytes";
   const int n_runs = a.run == nullptr ? a.n_rows : a.n_runs;
-  overlapped(kernel, dim3(n_runs * tiles, splits), n_warps * 32, bytes, stream, a, tiles,
-             split_keys);
+  overlapped(kernel, dim3(n_runs * tiles, splits), kPairTiles * n_slabs * 32, bytes, stream, a,
+             tiles, split_keys);
   if (a.parts == nullptr) return;
-  overlapped(fold_splits, dim3(a.n_rows * a.n_heads, (a.kv_lora + kFoldThreads - 1) / kFoldThreads),
-             kFoldThreads, sizeof(float) * 3 * static_cast<std::size_t>(splits), stream, a, splits,
+  overlapped(fold_splits, dim3(a.n_rows * a.n_heads), (a.kv_lora / 4 + 31) / 32 * 32,
+             (sizeof(float2) + sizeof(float)) * static_cast<std::size_t>(splits), stream, a, splits,
              split_keys);
 }
 
