@@ -1,7 +1,7 @@
 // Does the generator draw what it says? For every token that was drawn: how much likelier was it
 // under faults that a generator can have than under the distribution that was asked for
-// (docs/design/sampler-check.md). Written apart from sampler.cc on purpose: it starts from the
-// logits and the request, so it does not inherit the sampler's mistakes.
+// (docs/design/sampler-check.md). Starts from where the token lies in the distribution, which is
+// found apart from the sampler (kernels::draw_place).
 #pragma once
 
 #include <array>
@@ -38,6 +38,8 @@ class DrawCheck {
  public:
   explicit DrawCheck(const SamplingParams& params) : params_(params) {}
 
+  // A token that was drawn.
+  void see(const kernels::DrawPlace& token);
   // The logits of a step, what was in the context before it, and the token that the sampler took.
   // Greedy requests draw nothing, and nothing is counted.
   void see(std::span<const float> logits, std::span<const int> history, int id);

@@ -120,7 +120,7 @@ DrawFigures draw(const PlantedFault& fault, int n, std::uint64_t seed = 1) {
   const SamplingParams params{.temperature = 0.6};
   DrawCheck check(params);
   for (std::uint64_t i = 0; i < static_cast<std::uint64_t>(n); ++i)
-    check.see(kLogits, {}, sample_with_fault(fault, kLogits, {}, params, {seed, 1, i}, 0, {}).id);
+    check.see(*sample_with_fault(fault, kLogits, {.params = params, .key = {seed, 1, i}}).place);
   return check.figures();
 }
 

@@ -17,8 +17,10 @@ struct Sequence::Impl {
   std::unique_ptr<KvCache> cache;
   std::vector<int> pending;
   bool keep_all = false;
+  std::optional<SampleRequest> request;
   int vocab = 0;
   std::vector<float> logits;  // (n_logit_rows, vocab)
+  std::optional<Sampled> sampled;
 };
 
 Sequence::Sequence(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -30,9 +32,16 @@ void Sequence::feed(std::span<const int> tokens) {
   impl_->pending.insert(impl_->pending.end(), tokens.begin(), tokens.end());
 }
 void Sequence::keep_all_logits(bool keep) { impl_->keep_all = keep; }
+void Sequence::ask(const SampleRequest& request) {
+  CHECK(request.n_top <= kernels::kMaxTop &&
+        request.watched.size() <= static_cast<std::size_t>(kernels::kMaxWatched))
+      << request.n_top << " and " << request.watched.size();
+  impl_->request = request;
+}
 int Sequence::n_tokens() const { return impl_->cache->n_tokens(); }
 int Sequence::n_pending() const { return static_cast<int>(impl_->pending.size()); }
 std::span<const float> Sequence::logits() const { return impl_->logits; }
+const std::optional<Sampled>& Sequence::sampled() const { return impl_->sampled; }
 int Sequence::n_logit_rows() const { return static_cast<int>(impl_->logits.size()) / impl_->vocab; }
 
 Sequence Sequence::fork() const {
@@ -40,8 +49,10 @@ Sequence Sequence::fork() const {
   copy->cache = impl_->cache->fork();
   copy->pending = impl_->pending;
   copy->keep_all = impl_->keep_all;
+  copy->request = impl_->request;
   copy->vocab = impl_->vocab;
   copy->logits = impl_->logits;
+  copy->sampled = impl_->sampled;
   return Sequence(std::move(copy));
 }
 
@@ -113,15 +124,18 @@ Sequence Engine::new_sequence() const {
 void Engine::step(std::span<Sequence* const> batch, Observer* observer) {
   StepRows rows;
   rows.may_replay = observer == nullptr;
-  std::vector<int> logit_rows;
+  std::vector<int> logit_rows, sample_rows;
+  std::vector<SampleRequest> requests;
   struct Part {
     Sequence::Impl* sequence;
     int n_rows, n_logits;
+    bool samples;
   };
   std::vector<Part> parts;
   for (Sequence* s : batch) {
     Sequence::Impl& q = *s->impl_;
     q.logits.clear();
+    q.sampled.reset();
     // Chunks end at absolute multiples of the chunk size, so that how a prompt was fed does not
     // move them.
     const int position = q.cache->n_tokens();
@@ -136,17 +150,30 @@ void Engine::step(std::span<Sequence* const> batch, Observer* observer) {
                              .first_position = position});
     rows.tokens.insert(rows.tokens.end(), q.pending.begin(), q.pending.begin() + n);
     const bool finished = n == static_cast<int>(q.pending.size());
-    const int n_logits = q.keep_all ? n : finished ? 1 : 0;
+    const bool samples = finished && q.request.has_value();
+    const int n_logits = q.keep_all ? n : finished && !samples ? 1 : 0;
     for (int i = rows.n_rows() - n_logits; i < rows.n_rows(); ++i) logit_rows.push_back(i);
-    parts.push_back({&q, n, n_logits});
+    if (samples) {
+      sample_rows.push_back(rows.n_rows() - 1);
+      requests.push_back(*q.request);
+    }
+    parts.push_back({&q, n, n_logits, samples});
   }
   if (parts.empty()) return;
 
   const std::size_t vocab = static_cast<std::size_t>(impl_->info.vocab);
   std::vector<float> logits(logit_rows.size() * vocab);
-  forward(*impl_->backend, impl_->model->config, rows, impl_->sparse, logit_rows, logits, observer);
+  std::vector<Sampled> sampled(sample_rows.size());
+  forward(*impl_->backend, impl_->model->config, rows, impl_->sparse,
+          {.logit_rows = logit_rows,
+           .logits = logits,
+           .sample_rows = sample_rows,
+           .requests = requests,
+           .sampled = sampled},
+          observer);
 
   std::size_t at = 0;
+  auto next_sample = sampled.begin();
   for (const Part& part : parts) {
     part.sequence->pending.erase(part.sequence->pending.begin(),
                                  part.sequence->pending.begin() + part.n_rows);
@@ -154,6 +181,9 @@ void Engine::step(std::span<Sequence* const> batch, Observer* observer) {
     part.sequence->logits.assign(logits.begin() + static_cast<std::ptrdiff_t>(at),
                                  logits.begin() + static_cast<std::ptrdiff_t>(at + n));
     at += n;
+    if (!part.samples) continue;
+    part.sequence->request.reset();
+    part.sequence->sampled = std::move(*next_sample++);
   }
 }
 
@@ -174,6 +204,7 @@ Json EngineInfo::to_json() const {
                {"backend", backend},
                {"kernel", kernel},
                {"attention", attention},
+               {"sampling", samples_on_device ? "device" : "host"},
                {"n_threads", n_threads},
                {"vocab", vocab},
                {"max_positions", max_positions},

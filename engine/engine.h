@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -44,6 +45,8 @@ struct EngineOptions {
 struct EngineInfo {
   std::string model_dir, model_type, fingerprint, backend, kernel,
       attention;  // attention: "dense" or "sparse"
+  // Else a sample is taken of logits on the host: backend cpu's own, or a fault is planted there.
+  bool samples_on_device;
   int n_threads, vocab, max_positions, prefill_chunk;
   std::int64_t n_parameters, n_active_parameters;
   std::int64_t active_bytes;  // weight bytes read per decoded token
@@ -62,7 +65,7 @@ struct EngineInfo {
   Json to_json() const;
 };
 
-// One conversation's state in the engine. Feed tokens, step, read logits.
+// One conversation's state in the engine. Feed tokens, step, read logits, or a sample of them.
 class Sequence {
  public:
   ~Sequence();
@@ -71,12 +74,16 @@ class Sequence {
 
   void feed(std::span<const int> tokens);  // appended to what is pending
   void keep_all_logits(bool keep);         // default: only the last token's
-  int n_tokens() const;                    // in the cache
+  // The next step that leaves nothing pending answers this, and gives no logits unless
+  // keep_all_logits. What the request points to must stay until then.
+  void ask(const SampleRequest& request);
+  int n_tokens() const;  // in the cache
   int n_pending() const;
   // After a step: (n, vocab) for the tokens of that step (keep_all_logits), else one row once
-  // nothing is pending.
+  // nothing is pending, unless it was asked for a sample.
   std::span<const float> logits() const;
   int n_logit_rows() const;
+  const std::optional<Sampled>& sampled() const;  // what the last step answered
   Sequence fork() const;  // shares nothing afterwards
 
  private:

@@ -60,7 +60,7 @@ void mlp_block(Backend& b, const ModelConfig& config, int l, Observer* observer)
 }
 
 void forward(Backend& b, const ModelConfig& config, const StepRows& rows, bool sparse,
-             std::span<const int> logit_rows, std::span<float> logits, Observer* observer) {
+             const StepOutput& output, Observer* observer) {
   b.begin_step(rows);
   b.embed();
   if (observer != nullptr) observer->on_tensor("embed", b, Act::kResidual);
@@ -70,7 +70,8 @@ void forward(Backend& b, const ModelConfig& config, const StepRows& rows, bool s
   }
   b.rms_norm(0, Norm::kFinal, Act::kResidual, Act::kFinal);
   if (observer != nullptr) observer->on_tensor("norm", b, Act::kFinal);
-  b.logits(logit_rows, logits);
+  b.logits(output.logit_rows, output.logits);
+  if (!output.sample_rows.empty()) b.sample(output.sample_rows, output.requests, output.sampled);
   b.end_step();
 }
 

@@ -25,10 +25,17 @@ void attention_block(Backend& backend, const ModelConfig& config, int layer, boo
 void mlp_block(Backend& backend, const ModelConfig& config, int layer,
                Observer* observer = nullptr);
 
-// Runs every layer over `rows`, writes the logits of `logit_rows` (row numbers of the step) to
-// `logits` (logit_rows.size(), vocab), and makes the caches' new rows count.
+// What is wanted of a step's rows, by row number: logits, samples, or both.
+struct StepOutput {
+  std::span<const int> logit_rows;
+  std::span<float> logits;  // (logit_rows.size(), vocab)
+  std::span<const int> sample_rows = {};
+  std::span<const SampleRequest> requests = {};  // (sample_rows.size())
+  std::span<Sampled> sampled = {};               // likewise
+};
+
+// Runs every layer over `rows`, writes what is wanted, and makes the caches' new rows count.
 void forward(Backend& backend, const ModelConfig& config, const StepRows& rows, bool sparse,
-             std::span<const int> logit_rows, std::span<float> logits,
-             Observer* observer = nullptr);
+             const StepOutput& output, Observer* observer = nullptr);
 
 }  // namespace assay::engine

@@ -29,6 +29,7 @@ struct Active {
   GenerateRequest request;
   Sequence sequence;
   std::vector<int> history;  // prompt and reply
+  std::vector<int> watched;  // </think>, if there is one, then the stop ids
   bool thinking;
   Completion completion;
   DrawCheck draws;
@@ -91,12 +92,14 @@ struct Generator::Impl {
       Completion completion;
       completion.n_prompt_tokens = static_cast<int>(next.request.prompt.size());
       completion.thinking_closed = !thinking;
-      std::vector<int> history = next.request.prompt;
+      std::vector<int> history = next.request.prompt, watched = next.request.stop_ids;
+      if (think_close) watched.insert(watched.begin(), *think_close);
       const DrawCheck draws(next.request.sampling);
       active.push_back(Active{.ticket = next.ticket,
                               .request = std::move(next.request),
                               .sequence = std::move(sequence),
                               .history = std::move(history),
+                              .watched = std::move(watched),
                               .thinking = thinking,
                               .completion = std::move(completion),
                               .draws = draws,
@@ -106,21 +109,25 @@ struct Generator::Impl {
     }
   }
 
-  // Samples the next token of a request whose logits are ready; returns why it ended, if it did.
+  SampleRequest next_request(const Active& a) const {
+    return {.params = a.request.sampling,
+            .key = {a.request.seed, a.request.stream, a.history.size()},
+            .history = a.history,
+            .n_top = a.request.n_top,
+            .watched = a.watched};
+  }
+
+  // A fault of draws sits in place of the sampler, so it needs the logits.
+  bool needs_logits() const { return engine.info().planted_fault.is_of_draws(); }
+
+  // Takes the next token of a request that has been read; returns why it ended, if it did.
   std::optional<FinishReason> take_token(Active& a) {
     const std::vector<int>& stop = a.request.stop_ids;
-    std::vector<int> watched;
-    if (think_close) watched.push_back(*think_close);
-    watched.insert(watched.end(), stop.begin(), stop.end());
-    const SampleKey key{a.request.seed, a.request.stream, a.history.size()};
-    const PlantedFault& fault = engine.info().planted_fault;
-    const Sampled s = fault.is_of_draws()
-                          ? sample_with_fault(fault, a.sequence.logits(), a.history,
-                                              a.request.sampling, key, a.request.n_top, watched)
-                          : sample(a.sequence.logits(), a.history, a.request.sampling, key,
-                                   a.request.n_top, watched);
+    const Sampled s = needs_logits() ? sample_with_fault(engine.info().planted_fault,
+                                                         a.sequence.logits(), next_request(a))
+                                     : *a.sequence.sampled();
     if (s.id < 0) return FinishReason::kNonFinite;
-    a.draws.see(a.sequence.logits(), a.history, s.id);
+    if (s.place) a.draws.see(*s.place);
 
     const float p_close = think_close ? s.watched_probability[0] : 0.0f;
     const auto first_stop = s.watched_probability.begin() + (think_close ? 1 : 0);
@@ -189,7 +196,14 @@ Result<void> Generator::submit(std::uint64_t ticket, GenerateRequest request) {
   }
   if (request.max_tokens < 1)
     return fail("max_tokens is {}, expected at least 1", request.max_tokens);
+  if (request.n_top < 0 || request.n_top > kernels::kMaxTop)
+    return fail("log probabilities of {} tokens per step were asked for, expected 0 to {}",
+                request.n_top, kernels::kMaxTop);
   if (request.stop_ids.empty()) request.stop_ids = info.stop_ids;
+  // One place is </think>'s.
+  if (request.stop_ids.size() >= static_cast<std::size_t>(kernels::kMaxWatched))
+    return fail("{} stop ids, expected at most {}", request.stop_ids.size(),
+                kernels::kMaxWatched - 1);
   for (const int id : request.stop_ids)
     if (id < 0 || id >= info.vocab)
       return fail("stop id {} is not in the vocabulary (0 to {})", id, info.vocab - 1);
@@ -207,7 +221,10 @@ std::vector<Generator::Finished> Generator::advance(
     const std::function<void(std::uint64_t, const GeneratedToken&)>& on_token) {
   impl_->admit();
   std::vector<Sequence*> batch;
-  for (Active& a : impl_->active) batch.push_back(&a.sequence);
+  for (Active& a : impl_->active) {
+    if (!impl_->needs_logits()) a.sequence.ask(impl_->next_request(a));
+    batch.push_back(&a.sequence);
+  }
   impl_->engine.step(batch);
 
   std::vector<Finished> finished;

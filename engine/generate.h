@@ -36,7 +36,7 @@ struct GenerateRequest {
   // tells "cannot stop" from "does not know" (budget forcing, Muennighoff et al. 2025, s1).
   bool force_close = false;
   std::vector<int> stop_ids;  // empty: the model's own (generation_config.json)
-  int n_top = 0;              // top-k logprobs kept per step
+  int n_top = 0;              // top-k logprobs kept per step, at most kernels::kMaxTop
   // A sequence of the same engine that has read the prompt's first tokens, at least one less than
   // all: it is forked instead of reading them again. The bits of the reply do not depend on it.
   std::shared_ptr<const Sequence> prefix;

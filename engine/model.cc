@@ -46,7 +46,7 @@ Result<std::shared_ptr<const LoadedModel>> load_model(const std::filesystem::pat
   ASSAY_TRY(auto backend, like != nullptr ? like->backend->with(config, weights)
                                           : load_backend(config, weights, options.kernel));
   // Another model made from a faulty one has its fault.
-  if (like == nullptr) backend = with_fault(std::move(backend), options.planted_fault);
+  if (like == nullptr) backend = with_fault(std::move(backend), options.planted_fault, config.vocab);
 
   EngineInfo info;
   info.model_dir = dir.string();
@@ -54,6 +54,7 @@ Result<std::shared_ptr<const LoadedModel>> load_model(const std::filesystem::pat
   info.fingerprint = summary.fingerprint;
   info.backend = backend->backend();
   info.kernel = backend->kernel();
+  info.samples_on_device = backend->samples_on_device() && !options.planted_fault.is_of_draws();
   info.vocab = config.vocab;
   info.max_positions = config.max_positions;
   info.n_parameters = summary.n_parameters;

@@ -48,8 +48,8 @@ class FaultyCache final : public KvCache {
 
 class FaultyBackend final : public Backend {
  public:
-  FaultyBackend(std::unique_ptr<Backend> inner, const PlantedFault& fault)
-      : inner_(std::move(inner)), fault_(fault) {}
+  FaultyBackend(std::unique_ptr<Backend> inner, const PlantedFault& fault, int vocab)
+      : inner_(std::move(inner)), fault_(fault), vocab_(vocab) {}
 
   std::unique_ptr<KvCache> new_cache() override {
     return std::make_unique<FaultyCache>(inner_->new_cache());
@@ -83,6 +83,14 @@ class FaultyBackend final : public Backend {
           out[i * vocab] = std::numeric_limits<float>::quiet_NaN();
       }
   }
+  // A logit that is NaN is so on the host only.
+  void sample(std::span<const int> rows, std::span<const SampleRequest> requests,
+              std::span<Sampled> out) override {
+    if (fault_.kind == Kind::kNanLogit)
+      sample_on_host(*this, vocab_, rows, requests, out);
+    else
+      inner_->sample(rows, requests, out);
+  }
 
   void embed() override { inner_->embed(); }
   void set_residual(std::span<const float> rows) override { inner_->set_residual(rows); }
@@ -108,28 +116,33 @@ class FaultyBackend final : public Backend {
  private:
   std::unique_ptr<Backend> inner_;
   PlantedFault fault_;
+  int vocab_;
   StepRows rows_;
 };
 
 class FaultyModel final : public BackendModel {
  public:
-  FaultyModel(std::shared_ptr<const BackendModel> inner, const PlantedFault& fault)
-      : inner_(std::move(inner)), fault_(fault) {}
+  FaultyModel(std::shared_ptr<const BackendModel> inner, const PlantedFault& fault, int vocab)
+      : inner_(std::move(inner)), fault_(fault), vocab_(vocab) {}
   std::string_view backend() const override { return inner_->backend(); }
   std::string kernel() const override { return inner_->kernel(); }
+  bool samples_on_device() const override {
+    return inner_->samples_on_device() && fault_.kind != Kind::kNanLogit;
+  }
   std::size_t weight_bytes() const override { return inner_->weight_bytes(); }
   std::unique_ptr<Backend> new_executor(int n_threads) const override {
-    return std::make_unique<FaultyBackend>(inner_->new_executor(n_threads), fault_);
+    return std::make_unique<FaultyBackend>(inner_->new_executor(n_threads), fault_, vocab_);
   }
   Result<std::shared_ptr<const BackendModel>> with(const ModelConfig& config,
                                                    const ModelWeights& weights) const override {
     ASSAY_TRY(auto other, inner_->with(config, weights));
-    return std::make_shared<const FaultyModel>(std::move(other), fault_);
+    return std::make_shared<const FaultyModel>(std::move(other), fault_, config.vocab);
   }
 
  private:
   std::shared_ptr<const BackendModel> inner_;
   PlantedFault fault_;
+  int vocab_;
 };
 
 }  // namespace
@@ -155,22 +168,24 @@ std::string PlantedFault::text() const {
 }
 
 std::shared_ptr<const BackendModel> with_fault(std::shared_ptr<const BackendModel> model,
-                                               const PlantedFault& fault) {
+                                               const PlantedFault& fault, int vocab) {
   if (!fault.is_planted() || fault.is_of_draws()) return model;
-  return std::make_shared<FaultyModel>(std::move(model), fault);
+  return std::make_shared<FaultyModel>(std::move(model), fault, vocab);
 }
 
 Sampled sample_with_fault(const PlantedFault& fault, std::span<const float> logits,
-                          std::span<const int> history, const SamplingParams& params,
-                          const SampleKey& key, int n_top, std::span<const int> watched) {
-  SamplingParams used = params;
-  SampleKey at = key;
+                          const SampleRequest& request) {
+  SamplingParams used = request.params;
+  SampleKey at = request.key;
   if (fault.kind == Kind::kGreedyDraws) used.temperature = 0;
   if (fault.kind == Kind::kStuckDraws) at.position = 0;
   double u = uniform_at(at.seed, at.stream, at.position);
   if (fault.kind == Kind::kBiasedDraws && u > 0)
     u = kernels::exp_f64((1 + fault.strength) * kernels::log_f64(u));
-  return sample_at(logits, history, used, u, n_top, watched);
+  Sampled out = sample_at(logits, request.history, used, u, request.n_top, request.watched);
+  if (out.id >= 0 && request.params.temperature > 0)
+    out.place = kernels::draw_place(logits, request.history, request.params, out.id);
+  return out;
 }
 
 }  // namespace assay::engine

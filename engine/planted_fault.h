@@ -36,13 +36,12 @@ struct PlantedFault {
   std::string text() const;  // "lost_row_once from 512"; empty: none
 };
 
-// The model with the fault in its executors; faults of draws leave it as it is.
+// The model, of so many tokens, with the fault in its executors; faults of draws leave it as it is.
 std::shared_ptr<const BackendModel> with_fault(std::shared_ptr<const BackendModel> model,
-                                               const PlantedFault& fault);
+                                               const PlantedFault& fault, int vocab);
 
-// In place of sample(), for faults of draws.
+// In place of sample(), for faults of draws. Where the token lies is said of what was asked for.
 Sampled sample_with_fault(const PlantedFault& fault, std::span<const float> logits,
-                          std::span<const int> history, const SamplingParams& params,
-                          const SampleKey& key, int n_top, std::span<const int> watched);
+                          const SampleRequest& request);
 
 }  // namespace assay::engine

@@ -136,7 +136,7 @@ TEST(PlantedFault, BiasedAndStuckDrawsChangeTheUniformNumberOnly) {
     const SampleKey key{.seed = 9, .stream = 4, .position = i};
     const double u = uniform_at(9, 4, i);
     const auto id = [&](const PlantedFault& fault) {
-      return sample_with_fault(fault, logits, {}, params, key, 0, {}).id;
+      return sample_with_fault(fault, logits, {.params = params, .key = key}).id;
     };
     EXPECT_EQ(id({}), static_cast<int>(64 * u));
     EXPECT_EQ(id({.kind = Kind::kBiasedDraws, .strength = 1}), static_cast<int>(64 * u * u));

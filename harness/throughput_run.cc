@@ -94,9 +94,13 @@ class Bench {
     Clock::time_point before;
     for (std::size_t i = 0; i < static_cast<std::size_t>(row.n_decode); ++i) {
       if (stop_.stop_requested()) return false;
-      for (std::size_t b = 0; b < n; ++b) sequences[b].feed(std::span(&ids[b][i], 1));
+      // What a greedy reply's step does, though the token is ours.
+      for (std::size_t b = 0; b < n; ++b) {
+        sequences[b].feed(std::span(&ids[b][i], 1));
+        sequences[b].ask({});
+      }
       engine_.step(batch);
-      for (const Sequence& s : sequences) CHECK(s.n_logit_rows() == 1) << s.n_logit_rows();
+      for (const Sequence& s : sequences) CHECK(s.sampled().has_value());
       const auto now = Clock::now();
       if (i > 0) out.intervals_s.push_back(seconds(now - before));
       before = now;

@@ -30,6 +30,13 @@ void copy_to_device_later(void* device, const PinnedBytes& host, std::size_t n_b
       << n_bytes;
 }
 
+void copy_to_host_later(const PinnedBytes& host, const void* device, std::size_t n_bytes,
+                        CudaStream stream) {
+  CHECK(n_bytes <= host.size()) << n_bytes << " of " << host.size();
+  CUDA_CHECK(cudaMemcpyAsync(host.data(), device, n_bytes, cudaMemcpyDeviceToHost, stream))
+      << n_bytes;
+}
+
 void copy_to_host(void* host, const void* device, std::size_t n_bytes, CudaStream stream) {
   CUDA_CHECK(cudaMemcpyAsync(host, device, n_bytes, cudaMemcpyDeviceToHost, stream)) << n_bytes;
   CUDA_CHECK(cudaStreamSynchronize(stream)) << n_bytes << " bytes";

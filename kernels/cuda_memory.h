@@ -28,6 +28,9 @@ void copy_to_device(void* device, const void* host, std::size_t n_bytes, CudaStr
 // From pinned memory, which must stay as it is until the stream has passed the copy.
 void copy_to_device_later(void* device, const PinnedBytes& host, std::size_t n_bytes,
                           CudaStream stream);
+// Into pinned memory: there once the stream has passed the copy.
+void copy_to_host_later(const PinnedBytes& host, const void* device, std::size_t n_bytes,
+                        CudaStream stream);
 void copy_to_host(void* host, const void* device, std::size_t n_bytes, CudaStream stream);
 void copy_on_device(void* to, const void* from, std::size_t n_bytes, CudaStream stream);
 void synchronise(CudaStream stream);

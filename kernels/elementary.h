@@ -8,10 +8,17 @@
 #include <initializer_list>
 #include <limits>
 
+// A .cu file built with -fmad=false has the same bits.
+#ifdef __CUDACC__
+#define ASSAY_HOST_DEVICE __host__ __device__
+#else
+#define ASSAY_HOST_DEVICE
+#endif
+
 namespace assay::kernels {
 
 // Relative error below 1e-15 for |x| < 700; 0 below -745, +inf above 709.78.
-inline double exp_f64(double x) {
+ASSAY_HOST_DEVICE inline double exp_f64(double x) {
   if (std::isnan(x)) return x;
   if (x > 709.78) return std::numeric_limits<double>::infinity();
   if (x < -745) return 0;
@@ -43,7 +50,7 @@ inline double exp_f64(double x) {
 }
 
 // Natural logarithm of a normal, positive number; relative error below 1e-15. log(0) = -inf.
-inline double log_f64(double x) {
+ASSAY_HOST_DEVICE inline double log_f64(double x) {
   if (std::isnan(x) || x < 0) return std::numeric_limits<double>::quiet_NaN();
   if (x == 0) return -std::numeric_limits<double>::infinity();
   if (std::isinf(x)) return x;

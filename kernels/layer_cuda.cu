@@ -1,6 +1,7 @@
 #include "kernels/cuda_check.cuh"
 #include "kernels/layer_cuda.h"
 #include "kernels/mla_attention_cuda.h"
+#include "kernels/ordered.cuh"
 #include "kernels/row_dot.cuh"
 #include "kernels/split_half.cuh"
 
@@ -132,13 +133,6 @@ __global__ void index_scores(IndexCuda a) {
   a.scores[static_cast<size_t>(row) * a.max_keys + key] = score;
 }
 
-// Unsigned integers in the order of the floats; −0 as 0, NaN last.
-__device__ unsigned ordered(float value) {
-  if (isnan(value)) return 0;
-  const unsigned bits = __float_as_uint(value == 0.0f ? 0.0f : value);
-  return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
-}
-
 constexpr int kSelectThreads = 256;
 
 // One block to a row: four histograms of 8 bits find the k-th largest score, a scan in ascending
@@ -212,11 +206,8 @@ __global__ void select_keys(IndexCuda a) {
   }
   if (t == 0) {
     a.n_keys[row] = k;
-    const auto value = [](unsigned v) {
-      return __uint_as_float((v & 0x80000000u) != 0 ? v & 0x7FFFFFFFu : ~v);
-    };
     // Equal scores beyond the k-th leave no margin.
-    a.margin[row] = equal_base > missing ? 0.0f : value(prefix) - value(next_best);
+    a.margin[row] = equal_base > missing ? 0.0f : float_of_ordered(prefix) - float_of_ordered(next_best);
   }
 }
 

@@ -11,6 +11,7 @@
 
 #include "base/result.h"
 #include "engine/checkpoint/weights.h"
+#include "engine/sampler.h"
 
 namespace assay::engine {
 
@@ -99,6 +100,10 @@ class Backend {
       int layer) = 0;  // kResidual += routed experts(kNormed) + shared experts(kNormed)
   virtual void logits(std::span<const int> rows,
                       std::span<float> out) = 0;  // kFinal rows → (rows.size(), vocab)
+  // kFinal rows → what each one's request asks of its logits, which stay where they are. After
+  // logits, which may be asked for none.
+  virtual void sample(std::span<const int> rows, std::span<const SampleRequest> requests,
+                      std::span<Sampled> out) = 0;
   virtual void end_step() = 0;
 
   // For traces and tests; valid between the operation and the next one that overwrites it.
@@ -107,12 +112,17 @@ class Backend {
   virtual Selection read_selection() const = 0;
 };
 
+// Backend::sample of a backend whose logits are the host's anyway.
+void sample_on_host(Backend& backend, int vocab, std::span<const int> rows,
+                    std::span<const SampleRequest> requests, std::span<Sampled> out);
+
 // A model's weights in the layout that a backend computes with. Immutable, shared by its executors.
 class BackendModel {
  public:
   virtual ~BackendModel() = default;
   virtual std::string_view backend() const = 0;  // "reference", "cpu"
   virtual std::string kernel() const = 0;        // what will run: "scalar", "avx2", "avx512"
+  virtual bool samples_on_device() const = 0;    // or the logits come to the host for it
   virtual std::size_t weight_bytes() const = 0;  // memory that the model's weights take
   virtual std::unique_ptr<Backend> new_executor(int n_threads) const = 0;  // 0: every usable core
   // The same backend and kernel with other weights of the same shapes. What both have is laid out

@@ -38,6 +38,10 @@ class CpuBackend final : public Backend {
   void route(int layer) override;
   void moe(int layer) override;
   void logits(std::span<const int> rows, std::span<float> out) override;
+  void sample(std::span<const int> rows, std::span<const SampleRequest> requests,
+              std::span<Sampled> out) override {
+    sample_on_host(*this, c_.vocab, rows, requests, out);
+  }
   void end_step() override;
   std::vector<float> read(Act act) const override;
   Routing read_routing() const override;

@@ -60,7 +60,7 @@ std::vector<std::vector<float>> run(const M& m, const Model& model, int n_thread
     if (all.empty()) return logits;
     const auto vocab = static_cast<std::size_t>(m.config.vocab);
     std::vector<float> out(all.size() * vocab);
-    forward(*backend, m.config, rows, sparse, all, out, observer);
+    forward(*backend, m.config, rows, sparse, {.logit_rows = all, .logits = out}, observer);
     for (std::size_t r = 0; r < all.size(); ++r)
       logits[owner[r]].insert(logits[owner[r]].end(), out.begin() + r * vocab,
                               out.begin() + (r + 1) * vocab);
@@ -314,7 +314,7 @@ TEST(CpuBackend, CacheForksAndTruncates) {
     rows.segments = {{&cache, 0, n, cache.n_tokens()}};
     std::vector<float> out(static_cast<std::size_t>(m.config.vocab));
     const int last[] = {n - 1};
-    forward(*backend, m.config, rows, true, last, out);
+    forward(*backend, m.config, rows, true, {.logit_rows = last, .logits = out});
     return out;
   };
   const auto cache = backend->new_cache();

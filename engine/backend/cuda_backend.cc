@@ -13,43 +13,18 @@
 #include "kernels/layer_cuda.h"
 #include "kernels/mla_attention_cuda.h"
 #include "kernels/project_cuda.h"
+#include "kernels/step_upload.h"
 
 namespace assay::engine {
 namespace {
 
 using kernels::CudaStream;
 using kernels::DeviceArray;
+using kernels::StepUpload;
 
 constexpr int kPartsTokens = 16;  // whose experts' partial results are kept at a time
 
 constexpr int kLeastKeys = 256;  // that scratch and launches are made for
-
-// Arrays that a step uploads, one behind the other in pinned memory and on the device.
-class StepUpload {
- public:
-  // Room for n values of T each, 16-byte aligned; the host's, to be filled.
-  template <class T>
-  std::span<T> add(std::size_t n, const T*& device) {
-    const std::size_t at = used_;
-    used_ += (n * sizeof(T) + 15) / 16 * 16;
-    CHECK(used_ <= host_.size()) << used_ << " of " << host_.size();
-    device = reinterpret_cast<const T*>(static_cast<std::byte*>(device_.data()) + at);
-    return {reinterpret_cast<T*>(host_.data() + at), n};
-  }
-  void reserve(std::size_t n_bytes) {
-    host_ = kernels::PinnedBytes(n_bytes);
-    device_ = kernels::DeviceBytes(n_bytes);
-  }
-  void clear() { used_ = 0; }
-  void send(CudaStream stream) const {
-    kernels::copy_to_device_later(device_.data(), host_, used_, stream);
-  }
-
- private:
-  kernels::PinnedBytes host_;
-  kernels::DeviceBytes device_;
-  std::size_t used_ = 0;
-};
 
 class CudaBackend final : public CudaExecutor {
  public:
@@ -283,6 +258,11 @@ class CudaBackend final : public CudaExecutor {
           c_.hidden, static_cast<int>(n), logits_.data() + i * vocab, c_.vocab, false, stream());
     }
     kernels::copy_to_host(out.data(), logits_.data(), out.size_bytes(), stream());
+  }
+
+  void sample(std::span<const int> rows, std::span<const SampleRequest> requests,
+              std::span<Sampled> out) override {
+    sample_on_host(*this, c_.vocab, rows, requests, out);
   }
 
   // Between steps nothing computes: caches may be copied and scratch may move.

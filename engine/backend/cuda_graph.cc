@@ -68,12 +68,18 @@ class RecordingBackend final : public Backend {
   void moe(int layer) override {
     if (runs()) inner_->moe(layer);
   }
-  // The graph ends here: which rows want logits differs from step to step.
+  // The graph ends here: which rows want logits or a sample, and what of it, differs from step to
+  // step.
   void logits(std::span<const int> rows, std::span<float> out) override {
     if (mode_ == Mode::kRecord) *graph_ = kernels::RecordedGraph::end(inner_->stream());
     if (mode_ != Mode::kDirect) (*graph_)->launch(inner_->stream());
     mode_ = Mode::kDirect;
     inner_->logits(rows, out);
+  }
+  void sample(std::span<const int> rows, std::span<const SampleRequest> requests,
+              std::span<Sampled> out) override {
+    CHECK(mode_ == Mode::kDirect);  // logits came first
+    inner_->sample(rows, requests, out);
   }
   void end_step() override { inner_->end_step(); }
 

@@ -78,6 +78,7 @@ class ReferenceModel final : public BackendModel,
 
   std::string_view backend() const override { return "reference"; }
   std::string kernel() const override { return "scalar"; }
+  bool samples_on_device() const override { return false; }
   std::size_t weight_bytes() const override { return 0; }  // the mapped file's own pages
   std::unique_ptr<Backend> new_executor(int n_threads) const override;
   Result<std::shared_ptr<const BackendModel>> with(const ModelConfig& other,
@@ -309,6 +310,11 @@ class ReferenceBackend final : public Backend {
     for (std::size_t i = 0; i < rows.size(); ++i)
       std::copy_n(act(Act::kFinal, rows[i]), c_.hidden, &x[i * c_.hidden]);
     matmul(m_.w.lm_head, x.data(), c_.hidden, out.data(), c_.vocab, static_cast<int>(rows.size()));
+  }
+
+  void sample(std::span<const int> rows, std::span<const SampleRequest> requests,
+              std::span<Sampled> out) override {
+    sample_on_host(*this, c_.vocab, rows, requests, out);
   }
 
   void end_step() override {

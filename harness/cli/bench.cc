@@ -81,6 +81,7 @@ double decode_seconds(Engine& e, const Sequence& at_depth, std::span<const int> 
   const auto start = std::chrono::steady_clock::now();
   for (const int& id : ids) {
     s.feed(std::span(&id, 1));
+    s.ask({});  // as a greedy reply's step does
     run_all(e, s);
   }
   return seconds_since(start);

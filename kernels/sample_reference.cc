@@ -1,4 +1,4 @@
-#include "engine/sampler.h"
+#include "kernels/sample.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,11 +7,8 @@
 #include "base/rng.h"
 #include "kernels/elementary.h"
 
-namespace assay::engine {
+namespace assay::kernels {
 namespace {
-
-using kernels::exp_f64;
-using kernels::log_f64;
 
 bool all_finite(std::span<const float> logits) {
   return std::all_of(logits.begin(), logits.end(), [](float v) { return std::isfinite(v); });
@@ -54,6 +51,12 @@ std::vector<double> filter(std::vector<double>& logits, const SamplingParams& pa
 
 }  // namespace
 
+void mark_seen(std::span<const int> history, int vocab, std::uint32_t* seen) {
+  std::fill_n(seen, n_seen_words(vocab), 0u);
+  for (const int id : history)
+    if (id >= 0 && id < vocab) seen[id / 32] |= 1u << id % 32;
+}
+
 double logsumexp(std::span<const float> logits) {
   const double largest = *std::max_element(logits.begin(), logits.end());
   double sum = 0;
@@ -72,13 +75,12 @@ Sampled sample_at(std::span<const float> logits, std::span<const int> history,
   } else {
     std::vector<double> adjusted(logits.begin(), logits.end());
     if (params.repetition_penalty != 1) {
-      std::vector<bool> seen(logits.size());
-      for (const int id : history) {
-        if (id < 0 || static_cast<std::size_t>(id) >= seen.size() || seen[id]) continue;
-        seen[id] = true;
-        adjusted[id] = adjusted[id] > 0 ? adjusted[id] / params.repetition_penalty
-                                        : adjusted[id] * params.repetition_penalty;
-      }
+      std::vector<std::uint32_t> seen(n_seen_words(static_cast<int>(logits.size())));
+      mark_seen(history, static_cast<int>(logits.size()), seen.data());
+      for (std::size_t id = 0; id < adjusted.size(); ++id)
+        if ((seen[id / 32] >> id % 32 & 1) != 0)
+          adjusted[id] = adjusted[id] > 0 ? adjusted[id] / params.repetition_penalty
+                                          : adjusted[id] * params.repetition_penalty;
     }
     if (params.temperature == 0) {
       out.id =
@@ -128,4 +130,12 @@ Sampled sample(std::span<const float> logits, std::span<const int> history,
                    watched);
 }
 
-}  // namespace assay::engine
+Sampled sample(std::span<const float> logits, const SampleRequest& request) {
+  Sampled out = sample(logits, request.history, request.params, request.key, request.n_top,
+                       request.watched);
+  if (out.id >= 0 && request.params.temperature > 0)
+    out.place = draw_place(logits, request.history, request.params, out.id);
+  return out;
+}
+
+}  // namespace assay::kernels
