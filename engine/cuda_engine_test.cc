@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <thread>
 
 #include "base/check.h"
@@ -65,6 +66,84 @@ std::vector<std::vector<std::uint32_t>> decode(Engine& engine, const std::vector
   return bits;
 }
 
+// What the engine answered at each step of continuations, in one batch: greedy, drawn and drawn
+// with a repetition penalty, by turns. With a batch of one also held to the host's sampler.
+std::vector<std::vector<Sampled>> answers(Engine& engine, const std::vector<int>& lengths,
+                                          int first_request, int n_steps) {
+  constexpr SamplingParams kAsked[] = {
+      {},
+      {.temperature = 1.2, .top_p = 0.95},
+      {.temperature = 0.8, .top_k = 50, .min_p = 0.01, .repetition_penalty = 1.1}};
+  const std::vector<int> watched = {1, 2, 1500};
+  const std::size_t n = lengths.size();
+  std::vector<Sequence> sequences, again;
+  std::vector<std::vector<int>> history;
+  for (const int length : lengths) {
+    history.push_back(first_tokens(static_cast<std::size_t>(length)));
+    sequences.push_back(engine.new_sequence());
+    sequences.back().feed(history.back());
+    again.push_back(engine.new_sequence());
+    again.back().feed(history.back());
+  }
+  std::vector<std::vector<Sampled>> out(n);
+  for (int step = 0; step < n_steps; ++step) {
+    std::vector<SampleRequest> requests;
+    std::vector<Sequence*> batch;
+    for (std::size_t i = 0; i < n; ++i) {
+      requests.push_back({.params = kAsked[(static_cast<std::size_t>(first_request) + i) % 3],
+                          .key = {.seed = 3, .stream = 4, .position = history[i].size()},
+                          .history = history[i],
+                          .n_top = 8,
+                          .watched = watched});
+      batch.push_back(&sequences[i]);
+    }
+    const auto pending = [&] {
+      return std::any_of(batch.begin(), batch.end(),
+                         [](const Sequence* s) { return s->n_pending() > 0; });
+    };
+    for (std::size_t i = 0; i < n; ++i) sequences[i].ask(requests[i]);
+    while (pending()) {
+      engine.step(batch);
+      for (std::size_t i = 0; i < n; ++i)
+        if (sequences[i].sampled()) out[i].push_back(*sequences[i].sampled());
+    }
+    for (std::size_t i = 0; i < n; ++i) {
+      const Sampled& device = out[i].back();
+      CHECK(out[i].size() == static_cast<std::size_t>(step) + 1) << out[i].size();
+      if (n == 1) {
+        Sequence* one[] = {&again[i]};
+        while (again[i].n_pending() > 0) engine.step(one);
+        const Sampled host = sample(again[i].logits(), requests[i]);
+        EXPECT_EQ(device.id, host.id) << "step " << step;
+        EXPECT_NEAR(device.logprob, host.logprob, 0x1p-20);
+        EXPECT_EQ(device.place.has_value(), host.place.has_value());
+        for (std::size_t k = 0; k < host.top.size(); ++k)
+          EXPECT_EQ(device.top[k].first, host.top[k].first) << "step " << step;
+      }
+      history[i].push_back(device.id);
+      sequences[i].feed(std::span(&history[i].back(), 1));
+      again[i].feed(std::span(&history[i].back(), 1));
+    }
+  }
+  return out;
+}
+
+void expect_equal(const std::vector<Sampled>& a, const std::vector<Sampled>& b,
+                  const std::string& what) {
+  ASSERT_EQ(a.size(), b.size());
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    ASSERT_EQ(a[i].id, b[i].id) << what << ", step " << i;
+    EXPECT_EQ(a[i].logprob, b[i].logprob) << what;
+    EXPECT_EQ(a[i].top, b[i].top) << what;
+    EXPECT_EQ(a[i].watched_probability, b[i].watched_probability) << what;
+    ASSERT_EQ(a[i].place.has_value(), b[i].place.has_value()) << what;
+    if (!a[i].place) continue;
+    EXPECT_TRUE(a[i].place->is_kept) << what;
+    EXPECT_EQ(a[i].place->total, b[i].place->total) << what;
+    EXPECT_EQ(a[i].place->above, b[i].place->above) << what;
+  }
+}
+
 // Past 256 keys scratch and launches double, past 512 attention is sparse: both while decoding.
 const std::vector<int> kLengths = {500, 250, 7};
 constexpr int kSteps = 24;
@@ -85,6 +164,32 @@ TEST_P(CudaEngine, ARequestsBitsDoNotDependOnItsBatchOrItsChunks) {
     EXPECT_EQ(decode(engine, {kLengths[i]}, kSteps)[0], together[i]) << kLengths[i];
     EXPECT_EQ(decode(chunked, {kLengths[i]}, kSteps)[0], together[i]) << kLengths[i];
   }
+}
+
+TEST_P(CudaEngine, SamplesAreThoseOfItsLogitsWhateverTheBatchAndTheLaunches) {
+  Engine engine = load(), launched = load({.kernel = "stream"});
+  EXPECT_EQ(engine.info().to_json()["sampling"], "device");
+  const auto together = answers(engine, kLengths, 0, kSteps);
+  const auto stream = answers(launched, kLengths, 0, kSteps);
+  for (std::size_t i = 0; i < kLengths.size(); ++i) {
+    expect_equal(stream[i], together[i], "launch by launch");
+    expect_equal(answers(engine, {kLengths[i]}, static_cast<int>(i), kSteps)[0], together[i],
+                 "alone");
+  }
+}
+
+TEST_P(CudaEngine, RepliesAreDrawnAsTheyShouldBe) {
+  Engine engine = load();
+  const auto completion = generate(engine, {.prompt = first_tokens(40),
+                                            .sampling = {.temperature = 1, .top_p = 0.95},
+                                            .seed = 2,
+                                            .max_tokens = 100,
+                                            .stop_ids = {0},
+                                            .n_top = 4});
+  ASSERT_TRUE(completion.has_value()) << completion.error().message;
+  EXPECT_EQ(completion->draws.n_drawn, static_cast<int>(completion->tokens.size()));
+  EXPECT_EQ(completion->draws.n_impossible, 0);
+  for (const double ratio : completion->draws.log_ratio) EXPECT_TRUE(std::isfinite(ratio));
 }
 
 TEST_P(CudaEngine, EnginesOnTheSameWeightsWorkSideBySide) {

@@ -84,7 +84,7 @@ class Sequence {
   std::span<const float> logits() const;
   int n_logit_rows() const;
   const std::optional<Sampled>& sampled() const;  // what the last step answered
-  Sequence fork() const;  // shares nothing afterwards
+  Sequence fork() const;                          // shares nothing afterwards
 
  private:
   friend class Engine;

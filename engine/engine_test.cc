@@ -136,6 +136,44 @@ TEST(Sequence, AForkContinuesAsTheOriginalWouldHave) {
   EXPECT_NE(other, expected);
 }
 
+TEST(Sequence, AnswersWhatItIsAskedOnceAndGivesLogitsOtherwise) {
+  Engine engine = load({.prefill_chunk = 16});
+  const auto ids = text_of(5);
+  const std::vector<int> watched = {3, 1};
+  const SampleRequest request{.params = {.temperature = 0.7, .top_p = 0.9},
+                              .key = {.seed = 1, .stream = 2, .position = 3},
+                              .n_top = 5,
+                              .watched = watched};
+  Sequence asked = engine.new_sequence(), both = engine.new_sequence(),
+           neither = engine.new_sequence();
+  both.keep_all_logits(true);
+  std::vector<Sequence*> batch = {&asked, &both, &neither};
+  for (Sequence* s : batch) s->feed(std::span(ids).first(40));
+  asked.ask(request), both.ask(request);
+  while (neither.n_pending() > 0) {  // three chunks
+    EXPECT_FALSE(asked.sampled().has_value()) << "the prompt is not read yet";
+    engine.step(batch);
+  }
+  const Sampled expected = sample(neither.logits(), request);
+  for (const Sequence* s : {&asked, &both}) {
+    ASSERT_TRUE(s->sampled().has_value());
+    EXPECT_EQ(s->sampled()->id, expected.id);
+    EXPECT_EQ(s->sampled()->logprob, expected.logprob);
+    EXPECT_EQ(s->sampled()->top, expected.top);
+    EXPECT_EQ(s->sampled()->watched_probability, expected.watched_probability);
+    EXPECT_EQ(s->sampled()->place->total, expected.place->total);
+  }
+  EXPECT_FALSE(neither.sampled().has_value());
+  EXPECT_EQ(asked.n_logit_rows(), 0);
+  EXPECT_EQ(both.n_logit_rows(), 8);
+  EXPECT_EQ(neither.n_logit_rows(), 1);
+
+  for (Sequence* s : batch) s->feed(std::span(ids).subspan(40, 1));
+  engine.step(batch);
+  EXPECT_FALSE(asked.sampled().has_value()) << "nothing was asked of this step";
+  EXPECT_EQ(asked.n_logit_rows(), 1);
+}
+
 TEST(Generator, BudgetsEndARunawayAndSayWhich) {
   Engine engine = load();
   const auto prompt = oracle("continuations.json.gz")[9]["prompt_ids"].get<std::vector<int>>();
@@ -224,6 +262,12 @@ TEST(Generator, BadRequestsAreRefusedWithExpectedAndGot) {
   EXPECT_THAT(refuse({.prompt = {0, 3072}}), HasSubstr("expected 0 to 3071"));
   EXPECT_THAT(refuse({.prompt = std::vector<int>(32768, 1)}), HasSubstr("32768 positions"));
   EXPECT_THAT(refuse({.prompt = {1}, .max_tokens = 0}), HasSubstr("max_tokens is 0"));
+  EXPECT_THAT(refuse({.prompt = {1}, .n_top = 65}), HasSubstr("of 65 tokens"));
+  EXPECT_THAT(refuse({.prompt = {1}, .n_top = -1}), HasSubstr("expected 0 to 64"));
+  EXPECT_THAT(refuse({.prompt = {1}, .stop_ids = std::vector<int>(16, 1)}),
+              HasSubstr("16 stop ids, expected at most 15"));
+  EXPECT_THAT(refuse({.prompt = {1}, .sampling = {.temperature = -0.5}}),
+              HasSubstr("temperature is -0.5"));
   EXPECT_TRUE(generator.idle()) << "a refused request leaves nothing queued";
 }
 

@@ -196,6 +196,8 @@ Result<void> Generator::submit(std::uint64_t ticket, GenerateRequest request) {
   }
   if (request.max_tokens < 1)
     return fail("max_tokens is {}, expected at least 1", request.max_tokens);
+  if (!(request.sampling.temperature >= 0))
+    return fail("temperature is {}, expected 0 (greedy) or more", request.sampling.temperature);
   if (request.n_top < 0 || request.n_top > kernels::kMaxTop)
     return fail("log probabilities of {} tokens per step were asked for, expected 0 to {}",
                 request.n_top, kernels::kMaxTop);

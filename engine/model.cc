@@ -46,7 +46,8 @@ Result<std::shared_ptr<const LoadedModel>> load_model(const std::filesystem::pat
   ASSAY_TRY(auto backend, like != nullptr ? like->backend->with(config, weights)
                                           : load_backend(config, weights, options.kernel));
   // Another model made from a faulty one has its fault.
-  if (like == nullptr) backend = with_fault(std::move(backend), options.planted_fault, config.vocab);
+  if (like == nullptr)
+    backend = with_fault(std::move(backend), options.planted_fault, config.vocab);
 
   EngineInfo info;
   info.model_dir = dir.string();

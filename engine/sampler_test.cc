@@ -103,6 +103,11 @@ TEST(Sampler, RepetitionPenaltyDividesPositiveAndMultipliesNegativeLogits) {
                 .id,
             0)
       << "a token counts once, however often it occurred";
+  EXPECT_EQ(sample(std::vector<float>{2.0f, 1.9f}, std::vector<int>{-1, 2, 1 << 30, -1 << 31},
+                   {.repetition_penalty = 1.1}, {})
+                .id,
+            0)
+      << "ids outside the vocabulary are no token's";
 }
 
 TEST(Sampler, ReportsTheModelsOwnProbabilitiesWhateverTheSamplerDoes) {

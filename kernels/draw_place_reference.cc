@@ -8,9 +8,6 @@
 namespace assay::kernels {
 namespace {
 
-// Less likely than e^-60 times the first: together nothing that a double notices.
-constexpr double kFarBelow = 60;
-
 struct Candidate {
   double weight;    // relative to the most likely token
   double exponent;  // its logarithm
@@ -38,7 +35,8 @@ std::vector<Candidate> tempered(std::span<const float> logits, std::span<const i
   std::vector<Candidate> out;
   for (std::size_t i = 0; i < x.size(); ++i) {
     const double exponent = (x[i] - largest) / params.temperature;
-    if (exponent > -kFarBelow) out.push_back({exp_f64(exponent), exponent, static_cast<int>(i)});
+    if (exponent > -kDrawFarBelow)
+      out.push_back({exp_f64(exponent), exponent, static_cast<int>(i)});
   }
   return out;
 }

@@ -207,7 +207,8 @@ __global__ void select_keys(IndexCuda a) {
   if (t == 0) {
     a.n_keys[row] = k;
     // Equal scores beyond the k-th leave no margin.
-    a.margin[row] = equal_base > missing ? 0.0f : float_of_ordered(prefix) - float_of_ordered(next_best);
+    a.margin[row] =
+        equal_base > missing ? 0.0f : float_of_ordered(prefix) - float_of_ordered(next_best);
   }
 }
 

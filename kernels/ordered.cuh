@@ -1,5 +1,5 @@
-// Unsigned integers in the order of floating-point numbers, for sorting and selecting by bits; −0 is
-// 0, NaN last.
+// Unsigned integers in the order of floating-point numbers, for sorting and selecting by bits; −0
+// is 0, NaN last.
 #pragma once
 
 namespace assay::kernels {

@@ -45,8 +45,8 @@ struct DrawPlace {
   bool at_edge = false;  // not kept, but so near a filter's limit that rounding may decide
   double exponent = 0;   // log of the token's weight
   double weight = 0;
-  double above = 0;  // Σ weight of likelier tokens
-  double total = 0;  // Σ weight
+  double above = 0;                                   // Σ weight of likelier tokens
+  double total = 0;                                   // Σ weight
   std::array<double, kDrawPowers.size()> of_power{};  // Σ weight^p
 };
 
@@ -80,6 +80,8 @@ DrawPlace draw_place(std::span<const float> logits, std::span<const int> history
 // Two sums of the same probabilities may round differently; where a filter's limit falls on the
 // very edge of a token (so much of the whole), what was left out is not held against the sampler.
 inline constexpr double kDrawEdge = 1e-9;
+// Tokens less likely than e^-60 times the first are together nothing that a double notices.
+inline constexpr double kDrawFarBelow = 60;
 
 // The repetition penalty's tokens: bit i % 32 of word i / 32 is whether the history has token i.
 // Ids outside the vocabulary are no one's.

@@ -1,11 +1,10 @@
-#include "kernels/sample.h"
-
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
 #include "base/rng.h"
 #include "kernels/elementary.h"
+#include "kernels/sample.h"
 
 namespace assay::kernels {
 namespace {
@@ -131,8 +130,8 @@ Sampled sample(std::span<const float> logits, std::span<const int> history,
 }
 
 Sampled sample(std::span<const float> logits, const SampleRequest& request) {
-  Sampled out = sample(logits, request.history, request.params, request.key, request.n_top,
-                       request.watched);
+  Sampled out =
+      sample(logits, request.history, request.params, request.key, request.n_top, request.watched);
   if (out.id >= 0 && request.params.temperature > 0)
     out.place = draw_place(logits, request.history, request.params, out.id);
   return out;

@@ -29,9 +29,7 @@ class StepUpload {
     device_ = DeviceBytes(n_bytes);
   }
   void clear() { used_ = 0; }
-  void send(CudaStream stream) const {
-    copy_to_device_later(device_.data(), host_, used_, stream);
-  }
+  void send(CudaStream stream) const { copy_to_device_later(device_.data(), host_, used_, stream); }
 
  private:
   PinnedBytes host_;

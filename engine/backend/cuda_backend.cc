@@ -1,6 +1,7 @@
 // The model on one GPU, in float32 activations straight from the codes: kernels of kernels/*_cuda.h
 // on a stream of the executor's own. Launches of one step follow each other without a look at their
-// values; only tokens, positions and cache addresses go up, in one copy, only logits come down.
+// values; only tokens, positions and cache addresses go up, in one copy, only samples come down, or
+// logits.
 #include "engine/backend/cuda_backend.h"
 
 #include <algorithm>
@@ -13,6 +14,7 @@
 #include "kernels/layer_cuda.h"
 #include "kernels/mla_attention_cuda.h"
 #include "kernels/project_cuda.h"
+#include "kernels/sample_cuda.h"
 #include "kernels/step_upload.h"
 
 namespace assay::engine {
@@ -29,7 +31,7 @@ constexpr int kLeastKeys = 256;  // that scratch and launches are made for
 class CudaBackend final : public CudaExecutor {
  public:
   explicit CudaBackend(std::shared_ptr<const CudaModel> model)
-      : model_(std::move(model)), m_(*model_), c_(m_.c) {}
+      : model_(std::move(model)), m_(*model_), c_(m_.c), sampler_(c_.vocab) {}
 
   std::unique_ptr<KvCache> new_cache() override { return std::make_unique<CudaCache>(c_); }
 
@@ -249,20 +251,19 @@ class CudaBackend final : public CudaExecutor {
     const auto vocab = static_cast<std::size_t>(c_.vocab);
     CHECK(out.size() == rows.size() * vocab) << out.size();
     if (rows.empty()) return;
-    if (logits_.size() < out.size()) logits_ = DeviceArray<float>(out.size());
-    // Runs of consecutive rows are one product.
-    for (std::size_t i = 0, n = 0; i < rows.size(); i += n) {
-      for (n = 1; i + n < rows.size() && rows[i + n] == rows[i] + static_cast<int>(n);) ++n;
-      kernels::project_cuda(
-          m_.lm_head, act(Act::kFinal) + static_cast<std::ptrdiff_t>(rows[i]) * c_.hidden,
-          c_.hidden, static_cast<int>(n), logits_.data() + i * vocab, c_.vocab, false, stream());
-    }
+    project_logits(rows);
     kernels::copy_to_host(out.data(), logits_.data(), out.size_bytes(), stream());
   }
 
   void sample(std::span<const int> rows, std::span<const SampleRequest> requests,
               std::span<Sampled> out) override {
-    sample_on_host(*this, c_.vocab, rows, requests, out);
+    CHECK(!rows.empty() && rows.size() == requests.size() && rows.size() == out.size())
+        << rows.size() << " rows, " << requests.size() << " requests, room for " << out.size();
+    sampler_.prepare(requests, stream());
+    project_logits(rows);
+    sampler_.launch(logits_.data(), stream());
+    kernels::synchronise(stream());
+    sampler_.collect(out);
   }
 
   // Between steps nothing computes: caches may be copied and scratch may move.
@@ -296,6 +297,19 @@ class CudaBackend final : public CudaExecutor {
   }
 
  private:
+  // The logits of kFinal's `rows`, one behind the other in logits_.
+  void project_logits(std::span<const int> rows) {
+    const auto vocab = static_cast<std::size_t>(c_.vocab);
+    if (logits_.size() < rows.size() * vocab) logits_ = DeviceArray<float>(rows.size() * vocab);
+    // Runs of consecutive rows are one product.
+    for (std::size_t i = 0, n = 0; i < rows.size(); i += n) {
+      for (n = 1; i + n < rows.size() && rows[i + n] == rows[i] + static_cast<int>(n);) ++n;
+      kernels::project_cuda(
+          m_.lm_head, act(Act::kFinal) + static_cast<std::ptrdiff_t>(rows[i]) * c_.hidden,
+          c_.hidden, static_cast<int>(n), logits_.data() + i * vocab, c_.vocab, false, stream());
+    }
+  }
+
   float* act(Act a) const { return acts_[static_cast<std::size_t>(a)].data(); }
   kernels::RopeCuda rope(bool interleaved) const {
     return {cosine_, sine_, c_.qk_rope, interleaved};
@@ -400,6 +414,7 @@ class CudaBackend final : public CudaExecutor {
       expert_parts_, expert_weight_, routing_margin_, selection_margin_, index_q_, index_weights_,
       index_k_, scores_, attention_parts_, logits_;
   DeviceArray<int> expert_, selected_, n_selected_;
+  kernels::CudaSampler sampler_;
   StepUpload upload_;                                  // of which, on the device:
   std::uint16_t* const* kv_ = nullptr;                 // (n_layers, n_rows)
   float* const* index_cache_ = nullptr;                // (n_layers, n_rows)

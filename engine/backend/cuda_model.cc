@@ -9,6 +9,7 @@
 #include "engine/backend/matrix_view.h"
 #include "kernels/layer_cuda.h"
 #include "kernels/mla_attention_cuda.h"
+#include "kernels/sample_cuda.h"
 
 namespace assay::engine {
 namespace {
@@ -150,6 +151,9 @@ Result<std::shared_ptr<const BackendModel>> load_cuda_model(const ModelConfig& c
       config.n_experts_per_token > kernels::kMaxTopExpertsCuda)
     return fail("{} experts, {} a token; backend cuda takes at most {} and {}", config.n_experts,
                 config.n_experts_per_token, kernels::kMaxExpertsCuda, kernels::kMaxTopExpertsCuda);
+  if (config.vocab > kernels::kMaxVocabCuda)
+    return fail("vocab_size is {}, backend cuda takes at most {}", config.vocab,
+                kernels::kMaxVocabCuda);
   std::size_t need = 0;
   for (const Matrix* m : all_matrices(weights)) need += bytes_of(*m);
   const kernels::CudaDevice device = kernels::cuda_device();

@@ -45,7 +45,7 @@ class CudaModel final : public BackendModel, public std::enable_shared_from_this
   // "sm_90 f32, graph, attention: split keys, tensor cores, experts: vq partial sums + codewords":
   // whether decode steps are recorded, and every design that attention and a layer's experts use.
   std::string kernel() const override;
-  bool samples_on_device() const override { return false; }
+  bool samples_on_device() const override { return true; }
   std::size_t weight_bytes() const override { return memory.bytes(); }
   std::unique_ptr<Backend> new_executor(int n_threads) const override;
   Result<std::shared_ptr<const BackendModel>> with(const ModelConfig& other,

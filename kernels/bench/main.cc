@@ -19,6 +19,7 @@ void register_vq_benchmarks();
 void register_mla_attention_cuda_benchmarks();
 void register_moe_cuda_benchmarks();
 void register_project_cuda_benchmarks();
+void register_sample_cuda_benchmarks();
 }  // namespace assay::kernels
 
 namespace {
@@ -52,6 +53,7 @@ void register_gpu_benchmarks() {
   register_mla_attention_cuda_benchmarks();
   register_moe_cuda_benchmarks();
   register_project_cuda_benchmarks();
+  register_sample_cuda_benchmarks();
 #else
   std::fprintf(stderr, "assay-kernels: built without CUDA, so no *_cuda benchmark\n");
 #endif
