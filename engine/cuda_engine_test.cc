@@ -206,6 +206,68 @@ TEST_P(CudaEngine, EnginesOnTheSameWeightsWorkSideBySide) {
   for (const auto& b : bits) EXPECT_EQ(b, expected);
 }
 
+TEST_P(CudaEngine, Bf16StepsHaveTheSameBitsRecordedLaunchedAndInOtherChunks) {
+  Engine recorded = load({.kernel = "bf16"}), launched = load({.kernel = "bf16-stream"}),
+         chunked = load({.kernel = "bf16", .prefill_chunk = 64}), f32 = load();
+  EXPECT_NE(recorded.info().kernel.find("bf16, graph, chunks: mma"), std::string::npos)
+      << recorded.info().kernel;
+  EXPECT_NE(launched.info().kernel.find("bf16, stream, chunks: mma"), std::string::npos)
+      << launched.info().kernel;
+  const auto bits = decode(recorded, kLengths, kSteps);
+  EXPECT_NE(decode(f32, kLengths, kSteps), bits) << "tensor cores were not used";
+  EXPECT_EQ(decode(launched, kLengths, kSteps), bits);
+  EXPECT_EQ(decode(recorded, kLengths, kSteps), bits) << "again, from graphs";
+  EXPECT_EQ(decode(chunked, kLengths, kSteps), bits);
+}
+
+// Prompts read in the same steps as another sequence decodes, whose row lies between theirs.
+TEST_P(CudaEngine, Bf16ChunksAndSingleRowsOfOneBatchHaveTheBitsTheyHaveAlone) {
+  Engine engine = load({.kernel = "bf16", .prefill_chunk = 128});
+  constexpr int kOther = 9, kOtherSteps = 4;
+  const auto alone = decode(engine, kLengths, 1);
+  const auto other_alone = decode(engine, {kOther}, kOtherSteps + 1)[0];
+
+  const auto bits_of = [](const Sequence& s) {
+    std::vector<std::uint32_t> bits;
+    for (const float v : s.logits()) bits.push_back(std::bit_cast<std::uint32_t>(v));
+    return bits;
+  };
+  Sequence other = engine.new_sequence();
+  other.feed(first_tokens(kOther));
+  Sequence* only[] = {&other};
+  engine.step(only);
+  std::vector<std::uint32_t> other_bits = bits_of(other);
+  std::vector<Sequence> sequences;
+  for (const int length : kLengths) {
+    sequences.push_back(engine.new_sequence());
+    sequences.back().feed(first_tokens(static_cast<std::size_t>(length)));
+  }
+  std::vector<std::vector<std::uint32_t>> bits(kLengths.size());
+  for (int step = 0; step < kOtherSteps; ++step) {
+    const auto logits = other.logits();
+    const int best[] = {
+        static_cast<int>(std::max_element(logits.begin(), logits.end()) - logits.begin())};
+    other.feed(best);
+    Sequence* batch[] = {&sequences[0], &other, &sequences[1], &sequences[2]};
+    engine.step(batch);
+    const auto more = bits_of(other);
+    other_bits.insert(other_bits.end(), more.begin(), more.end());
+    for (std::size_t i = 0; i < sequences.size(); ++i)
+      if (sequences[i].n_logit_rows() > 0) bits[i] = bits_of(sequences[i]);
+  }
+  EXPECT_EQ(bits, alone);
+  EXPECT_EQ(other_bits, other_alone);
+}
+
+TEST(CudaKernels, AnUnknownOneIsRefusedWithWhatThereIs) {
+  const auto engine = Engine::load(micro_glm_dir(), {.backend = "cuda", .kernel = "fp4"});
+  ASSERT_FALSE(engine.has_value());
+  EXPECT_EQ(engine.error().message,
+            "backend cuda has no kernel 'fp4': expected graph (the default: decode steps are "
+            "recorded and replayed), stream (launch by launch), or bf16 or bf16-stream (the same, "
+            "with prompt chunks on tensor cores)");
+}
+
 INSTANTIATE_TEST_SUITE_P(Builds, CudaEngine, testing::Values("model", "vq-1.71"));
 
 }  // namespace

@@ -32,7 +32,8 @@ enum class Attention {
 struct EngineOptions {
   std::string backend = "cpu";  // "cpu", "cuda" or "reference"
   // "" picks the best. Forces one and fails where it cannot run: "avx2" or "avx512" of cpu; of cuda
-  // "graph" (decode steps recorded and replayed) or "stream" (launch by launch).
+  // "graph" (decode steps recorded and replayed) or "stream" (launch by launch), and "bf16" or
+  // "bf16-stream", the same with prompt chunks on tensor cores.
   std::string kernel;
   int n_threads = 0;  // 0: every usable core
   Attention attention = Attention::kAuto;
@@ -115,7 +116,9 @@ class Engine {
 
   // Advances every sequence with pending tokens by one prompt chunk or its one pending token, in
   // one ragged batch. Bits of a sequence's logits depend only on its own tokens: not on threads,
-  // batch, chunk size or instruction set.
+  // batch, chunk size or instruction set. Kernel bf16 of cuda: and on where a step had one token of
+  // it alone, which is multiplied in float32 as when it decodes (its last chunk, or a single token
+  // that was fed).
   // `observer` (engine/forward.h) sees every named intermediate.
   void step(std::span<Sequence* const> batch, Observer* observer = nullptr);
 

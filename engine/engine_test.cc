@@ -284,5 +284,24 @@ TEST(Engine, RefusesWhatItCannotRun) {
   EXPECT_THAT(missing.error().message, HasSubstr("/nonexistent/model"));
 }
 
+// What parity_cuda_bf16_test is held to; that test itself needs a GPU.
+TEST(Bf16Bound, IsOneAndAHalfTimesTheRecordsErrorAndNeverInvented) {
+  const Json records = {{{"name", "a"}, {"index_topk", nullptr}},
+                        {{"name", "a"}, {"index_topk", 512}}};
+  const Json errors = {
+      {"of", "logits.json.gz"},
+      {"records", {{{"name", "a"}, {"index_topk", 512}, {"max", 0.5}, {"rms", 0.125}}}}};
+  const auto bound = bf16_bound(errors, records, 1);
+  ASSERT_TRUE(bound.has_value()) << bound.error().message;
+  EXPECT_EQ(bound->max, 0.75);
+  EXPECT_EQ(bound->rms, 0.1875);
+  for (const Json& without : {errors, Json::object()}) {
+    const auto missing = bf16_bound(without, records, 0);
+    ASSERT_FALSE(missing.has_value());
+    EXPECT_THAT(missing.error().message, HasSubstr("no error of record 'a', index_topk null: run "
+                                                   "golden/micro-glm/oracle/bf16_error.py"));
+  }
+}
+
 }  // namespace
 }  // namespace assay::engine

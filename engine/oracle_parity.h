@@ -2,6 +2,7 @@
 // (golden/micro-glm/oracle).
 #pragma once
 
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -24,13 +25,26 @@ struct RecordParity {
   std::string name;
   bool sparse = false;
   int n_tokens = 0, n_checked = 0;
-  double max_delta = 0;  // over the checked positions, of the 20 logits and of logsumexp
+  // Over the checked positions, of the listed logits and of logsumexp: the largest, and their root
+  // mean square (check_logits).
+  double max_delta = 0, rms_delta = 0;
   std::optional<std::string> fork, failure;
+};
+
+struct ParityBound {
+  double max;
+  double rms = std::numeric_limits<double>::infinity();
 };
 
 // Record `index` of logits.json.gz, or of a file like it for another build; `engine` must run the
 // record's kind of attention.
-RecordParity check_logits(Engine& engine, const Json& records, std::size_t index, double bound);
+RecordParity check_logits(Engine& engine, const Json& records, std::size_t index,
+                          const ParityBound& bound);
+
+// The bound for a bfloat16 engine: 1.5 times how far transformers' own bfloat16 run was from the
+// record (`errors`: what golden/micro-glm/oracle/bf16_error.py wrote). An error where it is not
+// there.
+Result<ParityBound> bf16_bound(const Json& errors, const Json& records, std::size_t index);
 
 // One record of continuations.json.gz: greedy decoding must give the same ids.
 RecordParity check_continuation(Engine& engine, const Json& record);

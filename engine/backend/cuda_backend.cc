@@ -1,7 +1,8 @@
 // The model on one GPU, in float32 activations straight from the codes: kernels of kernels/*_cuda.h
-// on a stream of the executor's own. Launches of one step follow each other without a look at their
-// values; only tokens, positions and cache addresses go up, in one copy, only samples come down, or
-// logits.
+// on a stream of the executor's own. Asked for, rows of prompt chunks are rounded to bfloat16 where
+// they meet a matrix, for tensor cores, and attention takes halves; router and index weights, which
+// choose, stay in float32. Launches of one step follow each other without a look at their values;
+// only tokens, positions and cache addresses go up, in one copy, only samples come down, or logits.
 #include "engine/backend/cuda_backend.h"
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 
 #include "base/check.h"
 #include "engine/backend/act_width.h"
+#include "kernels/gemm_cuda.h"
 #include "kernels/layer_cuda.h"
 #include "kernels/mla_attention_cuda.h"
 #include "kernels/project_cuda.h"
@@ -25,6 +27,12 @@ using kernels::DeviceArray;
 using kernels::StepUpload;
 
 constexpr int kPartsTokens = 16;  // whose experts' partial results are kept at a time
+
+// Consecutive rows that are multiplied alike.
+struct RowRange {
+  int first, n;
+  bool on_tensor_cores;
+};
 
 constexpr int kLeastKeys = 256;  // that scratch and launches are made for
 
@@ -44,6 +52,7 @@ class CudaBackend final : public CudaExecutor {
     const std::vector<int> runs = runs_of(rows_.segments);
     n_runs_ = static_cast<int>(runs.size()) - 1;
     reserve(n_, max_keys_);
+    set_ranges();
 
     const auto n = static_cast<std::size_t>(n_), half = static_cast<std::size_t>(c_.qk_rope / 2),
                n_tables = n * static_cast<std::size_t>(c_.n_layers);
@@ -117,8 +126,7 @@ class CudaBackend final : public CudaExecutor {
   void index(int layer) override {
     const CudaLayer& l = m_.layers[static_cast<std::size_t>(layer)];
     const int heads = c_.index_n_heads, dim = c_.index_head_dim;
-    kernels::project_cuda(l.index_k, act(Act::kNormed), c_.hidden, n_, index_k_.data(), dim, false,
-                          stream());
+    multiply(l.index_k, act(Act::kNormed), index_k_.data(), false);
     kernels::append_index_cuda({.in = index_k_.data(),
                                 .norm_weight = l.index_norm_weight,
                                 .norm_bias = l.index_norm_bias,
@@ -129,8 +137,7 @@ class CudaBackend final : public CudaExecutor {
                                 .position = position_},
                                rope(c_.indexer_rope_interleave), stream());
     if (max_keys_ > c_.index_topk) {
-      kernels::project_cuda(l.index_q, act(Act::kQueryResid), c_.q_lora, n_, index_q_.data(),
-                            heads * dim, false, stream());
+      multiply(l.index_q, act(Act::kQueryResid), index_q_.data(), false);
       kernels::rope_cuda(rope(c_.indexer_rope_interleave), {index_q_.data(), heads * dim, dim},
                          {index_q_.data(), heads * dim, dim}, heads, n_, stream());
       kernels::project_cuda(l.index_weights, act(Act::kNormed), c_.hidden, n_,
@@ -188,7 +195,7 @@ class CudaBackend final : public CudaExecutor {
          .rope = c_.qk_rope,
          .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c_.qk_head()))),
          .max_keys = attended_keys(sparse),
-         .half = false,
+         .half = m_.how.bf16_chunks,
          .parts = attention_parts(sparse) > 0 ? attention_parts_.data() : nullptr,
          .out = latent_.data()},
         stream());
@@ -230,21 +237,44 @@ class CudaBackend final : public CudaExecutor {
   void moe(int layer) override {
     const CudaLayer& l = m_.layers[static_cast<std::size_t>(layer)];
     mlp_into(l.mlp, shared_.data(), false);
-    kernels::moe_cuda({.plan = &l.moe,
-                       .experts = l.experts,
-                       .expert = expert_.data(),
-                       .weight = expert_weight_.data(),
-                       .n_tokens = n_,
-                       .top_k = c_.n_experts_per_token,
-                       .hidden = c_.hidden,
-                       .width = c_.moe_intermediate,
-                       .x = act(Act::kNormed),
-                       .h = expert_hidden_.data(),
-                       .parts = expert_parts_.data(),
-                       .parts_tokens = std::min(n_, kPartsTokens),
-                       .shared = shared_.data(),
-                       .residual = act(Act::kResidual)},
-                      stream());
+    for (const RowRange& r : ranges_) {
+      const auto slot = static_cast<std::ptrdiff_t>(r.first) * c_.n_experts_per_token,
+                 row = static_cast<std::ptrdiff_t>(r.first) * c_.hidden;
+      if (r.on_tensor_cores)
+        kernels::moe_gemm_cuda({.experts = l.experts,
+                                .n_experts = l.n_experts,
+                                .all_copied = l.experts_copied,
+                                .expert = expert_.data() + slot,
+                                .weight = expert_weight_.data() + slot,
+                                .n_tokens = r.n,
+                                .top_k = c_.n_experts_per_token,
+                                .hidden = c_.hidden,
+                                .width = c_.moe_intermediate,
+                                .x = rounded(act(Act::kNormed) + row, c_.hidden, r.n),
+                                .order = slots_.data(),
+                                .first = first_slot_.data(),
+                                .h = rounded_hidden_.data(),
+                                .y = expert_out_.data(),
+                                .shared = shared_.data() + row,
+                                .residual = act(Act::kResidual) + row},
+                               stream());
+      else
+        kernels::moe_cuda({.plan = &l.moe,
+                           .experts = l.experts,
+                           .expert = expert_.data() + slot,
+                           .weight = expert_weight_.data() + slot,
+                           .n_tokens = r.n,
+                           .top_k = c_.n_experts_per_token,
+                           .hidden = c_.hidden,
+                           .width = c_.moe_intermediate,
+                           .x = act(Act::kNormed) + row,
+                           .h = expert_hidden_.data(),
+                           .parts = expert_parts_.data(),
+                           .parts_tokens = std::min(r.n, kPartsTokens),
+                           .shared = shared_.data() + row,
+                           .residual = act(Act::kResidual) + row},
+                          stream());
+    }
   }
 
   void logits(std::span<const int> rows, std::span<float> out) override {
@@ -342,15 +372,54 @@ class CudaBackend final : public CudaExecutor {
                                  : p == Projection::kQueryB ? l.q_b
                                  : p == Projection::kKvA    ? l.kv_a
                                                             : l.o;
-    kernels::project_cuda(matrix, act(in), act_width(in, c_), n_, act(out), act_width(out, c_),
-                          accumulate, stream());
+    multiply(matrix, act(in), act(out), accumulate);
+  }
+
+  // How a row is multiplied is a function of its request, not of its batch: chunks of a prompt, of
+  // more than one row, on tensor cores, single rows by the row.
+  void set_ranges() {
+    ranges_.clear();
+    for (const Segment& s : rows_.segments) {
+      const bool on_tensor_cores = m_.how.bf16_chunks && s.n_rows > 1;
+      if (ranges_.empty() || ranges_.back().on_tensor_cores != on_tensor_cores)
+        ranges_.push_back({s.first_row, 0, on_tensor_cores});
+      ranges_.back().n += s.n_rows;
+    }
+  }
+
+  // Valid until the next one.
+  kernels::Bf16* rounded(const float* x, int width, int n_rows) {
+    kernels::to_bf16_cuda(x, width, n_rows, width, rounded_.data(), stream());
+    return rounded_.data();
+  }
+
+  // out (n_, m.n_rows) = in (n_, m.n_cols) mᵀ; accumulate adds to out.
+  void multiply(const DeviceMatrix& m, const float* in, float* out, bool accumulate) {
+    for (const RowRange& r : ranges_) {
+      const float* x = in + static_cast<std::ptrdiff_t>(r.first) * m.n_cols;
+      float* y = out + static_cast<std::ptrdiff_t>(r.first) * m.n_rows;
+      if (r.on_tensor_cores)
+        kernels::gemm_cuda(m, rounded(x, m.n_cols, r.n), r.n, y, m.n_rows, accumulate, stream());
+      else
+        kernels::project_cuda(m, x, m.n_cols, r.n, y, m.n_rows, accumulate, stream());
+    }
   }
 
   void mlp_into(const CudaMlp& w, float* out, bool accumulate) {
-    kernels::swiglu_cuda(w.gate, w.up, act(Act::kNormed), c_.hidden, n_, mlp_hidden_.data(),
-                         stream());
-    kernels::project_cuda(w.down, mlp_hidden_.data(), w.gate.n_rows, n_, out, c_.hidden, accumulate,
-                          stream());
+    for (const RowRange& r : ranges_) {
+      const auto row = static_cast<std::ptrdiff_t>(r.first) * c_.hidden;
+      const float* x = act(Act::kNormed) + row;
+      if (r.on_tensor_cores) {
+        kernels::gemm_swiglu_cuda(w.gate, w.up, rounded(x, c_.hidden, r.n), r.n,
+                                  rounded_hidden_.data(), stream());
+        kernels::gemm_cuda(w.down, rounded_hidden_.data(), r.n, out + row, c_.hidden, accumulate,
+                           stream());
+      } else {
+        kernels::swiglu_cuda(w.gate, w.up, x, c_.hidden, r.n, mlp_hidden_.data(), stream());
+        kernels::project_cuda(w.down, mlp_hidden_.data(), w.gate.n_rows, r.n, out + row, c_.hidden,
+                              accumulate, stream());
+      }
+    }
   }
 
   void reserve(int n_rows, int max_keys) {
@@ -398,6 +467,15 @@ class CudaBackend final : public CudaExecutor {
       parts = std::max(parts, l.moe.parts_per_token(k, c_.hidden, c_.moe_intermediate));
     expert_parts_ =
         DeviceArray<float>(parts * static_cast<std::size_t>(std::min(n_rows, kPartsTokens)));
+    if (m_.how.bf16_chunks) {
+      const int widest = std::max({c_.hidden, c_.q_lora, c_.n_heads * c_.v_head});
+      rounded_ = DeviceArray<kernels::Bf16>(rows(kernels::bf16_stride(widest)));
+      rounded_hidden_ = DeviceArray<kernels::Bf16>(rows(std::max(
+          kernels::bf16_stride(widest_mlp), k * kernels::bf16_stride(c_.moe_intermediate))));
+      expert_out_ = DeviceArray<float>(rows(k * c_.hidden));
+      slots_ = DeviceArray<int>(rows(k));
+      first_slot_ = DeviceArray<int>(static_cast<std::size_t>(c_.n_experts + 1));
+    }
     // Two tables of pointers, two of angles, positions, tokens and runs, each aligned.
     upload_.reserve(2 * sizeof(float*) * rows(c_.n_layers) + sizeof(float) * rows(c_.qk_rope) +
                     3 * sizeof(int) * (rows(1) + 1) + 7 * std::size_t{16});
@@ -414,6 +492,11 @@ class CudaBackend final : public CudaExecutor {
       expert_parts_, expert_weight_, routing_margin_, selection_margin_, index_q_, index_weights_,
       index_k_, scores_, attention_parts_, logits_;
   DeviceArray<int> expert_, selected_, n_selected_;
+  std::vector<RowRange> ranges_;  // of this step, in order
+  // Scratch of ranges on tensor cores.
+  DeviceArray<kernels::Bf16> rounded_, rounded_hidden_;
+  DeviceArray<float> expert_out_;
+  DeviceArray<int> slots_, first_slot_;
   kernels::CudaSampler sampler_;
   StepUpload upload_;                                  // of which, on the device:
   std::uint16_t* const* kv_ = nullptr;                 // (n_layers, n_rows)
@@ -431,7 +514,7 @@ std::unique_ptr<CudaExecutor> new_cuda_executor(std::shared_ptr<const CudaModel>
 
 std::unique_ptr<Backend> CudaModel::new_executor(int) const {
   auto executor = new_cuda_executor(shared_from_this());
-  if (records_steps) return with_recorded_steps(std::move(executor));
+  if (how.records_steps) return with_recorded_steps(std::move(executor));
   return executor;
 }
 

@@ -3,10 +3,12 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <iterator>
 #include <set>
 
 #include "base/check.h"
 #include "engine/backend/matrix_view.h"
+#include "kernels/gemm_cuda.h"
 #include "kernels/layer_cuda.h"
 #include "kernels/mla_attention_cuda.h"
 #include "kernels/sample_cuda.h"
@@ -43,9 +45,9 @@ std::size_t bytes_of(const Matrix& m) {
 
 }  // namespace
 
-CudaModel::CudaModel(const ModelConfig& config, const ModelWeights& w, bool records)
+CudaModel::CudaModel(const ModelConfig& config, const ModelWeights& w, const CudaKernel& kernel)
     : c(config),
-      records_steps(records),
+      how(kernel),
       rope(config.rope_theta, config.qk_rope),
       device(kernels::cuda_device()) {
   embed = upload(w.embed, memory);
@@ -83,16 +85,30 @@ CudaLayer CudaModel::upload_layer(const LayerWeights& w) {
   if (!experts.empty()) {
     l.experts = memory.add_array(experts);
     l.moe = kernels::plan_moe(experts);
+    l.experts_copied = std::all_of(experts.begin(), experts.end(), kernels::is_copied);
   }
+  for (const DeviceMatrix& m :
+       {l.q_a, l.q_b, l.kv_a, l.o, l.index_q, l.index_k, l.mlp.gate, l.mlp.up, l.mlp.down})
+    count_by_value(m);
+  for (const DeviceMatrix& m : experts) count_by_value(m);
   return l;
+}
+
+void CudaModel::count_by_value(const DeviceMatrix& m) {
+  if (m.n_rows > 0 && kernels::is_decoded_by_value(m)) ++n_by_value_;
 }
 
 std::string CudaModel::kernel() const {
   std::set<std::string> designs;
   for (const CudaLayer& l : layers)
     if (l.n_experts > 0) designs.insert(l.moe.text());
-  return fmt::format("sm_{}{} f32, {}, attention: {}{}{}", device.major, device.minor,
-                     records_steps ? kGraph : kStream, kernels::mla_design(c.kv_lora, c.qk_rope),
+  std::string chunks;
+  if (how.bf16_chunks) chunks = ", chunks: mma";
+  if (how.bf16_chunks && n_by_value_ > 0)
+    chunks += fmt::format(" ({} matrices value by value)", n_by_value_);
+  return fmt::format("sm_{}{} {}, {}{}, attention: {}{}{}", device.major, device.minor,
+                     how.bf16_chunks ? "bf16" : "f32", how.records_steps ? "graph" : "stream",
+                     chunks, kernels::mla_design(c.kv_lora, c.qk_rope),
                      designs.empty() ? "" : ", experts: ", fmt::join(designs, " and "));
 }
 
@@ -135,10 +151,14 @@ void CudaCache::grow_from(const CudaCache& from, int n) {
 Result<std::shared_ptr<const BackendModel>> load_cuda_model(const ModelConfig& config,
                                                             const ModelWeights& weights,
                                                             std::string_view kernel) {
-  if (!kernel.empty() && kernel != CudaModel::kGraph && kernel != CudaModel::kStream)
+  const auto* how = std::find_if(std::begin(kCudaKernels), std::end(kCudaKernels),
+                                 [&](const CudaKernel& k) { return k.name == kernel; });
+  if (kernel.empty()) how = std::begin(kCudaKernels);
+  if (how == std::end(kCudaKernels))
     return fail(
         "backend cuda has no kernel '{}': expected graph (the default: decode steps are recorded "
-        "and replayed) or stream (launch by launch)",
+        "and replayed), stream (launch by launch), or bf16 or bf16-stream (the same, with prompt "
+        "chunks on tensor cores)",
         kernel);
   if (kernels::n_cuda_devices() == 0)
     return fail(
@@ -164,7 +184,7 @@ Result<std::shared_ptr<const BackendModel>> load_cuda_model(const ModelConfig& c
         static_cast<double>(need) / 0x1p30, device.name,
         static_cast<double>(device.free_bytes) / 0x1p30,
         static_cast<double>(device.total_bytes) / 0x1p30);
-  return std::make_shared<const CudaModel>(config, weights, kernel != CudaModel::kStream);
+  return std::make_shared<const CudaModel>(config, weights, *how);
 }
 
 }  // namespace assay::engine

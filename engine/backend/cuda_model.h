@@ -17,6 +17,19 @@ namespace assay::engine {
 
 using kernels::DeviceMatrix;
 
+// What may be asked for as a kernel. Decode steps are recorded graphs, or go launch by launch; rows
+// of prompt chunks are multiplied as all others are, in float32, or on tensor cores with operands
+// rounded to bfloat16.
+struct CudaKernel {
+  std::string_view name;
+  bool records_steps, bf16_chunks;
+};
+inline constexpr CudaKernel kCudaKernels[] = {  // the first is the default
+    {"graph", true, false},
+    {"stream", false, false},
+    {"bf16", true, true},
+    {"bf16-stream", false, true}};
+
 struct CudaMlp {
   DeviceMatrix gate, up, down;
 };
@@ -34,30 +47,30 @@ struct CudaLayer {
   const float* router_bias = nullptr;
   const DeviceMatrix* experts = nullptr;  // (n_experts, 3), in device memory
   int n_experts = 0;
+  bool experts_copied = false;  // MoeGemmArgs::all_copied
   kernels::MoePlan moe;
 };
 
 class CudaModel final : public BackendModel, public std::enable_shared_from_this<CudaModel> {
  public:
-  CudaModel(const ModelConfig& config, const ModelWeights& w, bool records_steps);
+  CudaModel(const ModelConfig& config, const ModelWeights& w, const CudaKernel& kernel);
 
   std::string_view backend() const override { return "cuda"; }
-  // "sm_90 f32, graph, attention: split keys, tensor cores, experts: vq partial sums + codewords":
-  // whether decode steps are recorded, and every design that attention and a layer's experts use.
+  // "sm_90 f32, graph, attention: split keys, tensor cores, experts: vq partial sums + codewords",
+  // or "sm_90 bf16, graph, chunks: mma, attention: …": how prompt chunks are multiplied, whether
+  // decode steps are recorded, and every design that attention uses, and a layer's experts in
+  // float32. Says how many matrices tensor cores get decoded value by value, if any.
   std::string kernel() const override;
   bool samples_on_device() const override { return true; }
   std::size_t weight_bytes() const override { return memory.bytes(); }
   std::unique_ptr<Backend> new_executor(int n_threads) const override;
   Result<std::shared_ptr<const BackendModel>> with(const ModelConfig& other,
                                                    const ModelWeights& weights) const override {
-    return load_cuda_model(other, weights, records_steps ? kGraph : kStream);
+    return load_cuda_model(other, weights, how.name);
   }
 
-  // What may be asked for as a kernel: decode steps as recorded graphs, or launch by launch.
-  static constexpr std::string_view kGraph = "graph", kStream = "stream";
-
   const ModelConfig c;
-  const bool records_steps;
+  const CudaKernel how;
   const kernels::RopeTable rope;
   const kernels::CudaDevice device;
   kernels::DeviceWeights memory;
@@ -67,7 +80,10 @@ class CudaModel final : public BackendModel, public std::enable_shared_from_this
 
  private:
   CudaLayer upload_layer(const LayerWeights& w);
+  void count_by_value(const DeviceMatrix& m);
   void upload_kv_b(const std::vector<float>& kv_b, CudaLayer& l);
+
+  int n_by_value_ = 0;  // matrices of prompt chunks that are decoded value by value
 };
 
 // Per layer the normed latents and rotated rope keys, 22 bits of each value (MlaAttentionCuda), per

@@ -28,7 +28,8 @@ void add_compute_flags(CLI::App& app, EngineFlags& flags) {
   app.add_option(
       "--kernel", flags.kernel,
       "Force a kernel instead of the best: avx2 or avx512 of cpu, graph or stream of cuda "
-      "(decode steps recorded, or launch by launch); fails where it cannot run");
+      "(decode steps recorded, or launch by launch), bf16 or bf16-stream (the same, with prompt "
+      "chunks in bfloat16 on tensor cores); fails where it cannot run");
   app.add_option("--attention", flags.attention,
                  "dense, sparse, or auto: what the checkpoint was made for")
       ->capture_default_str();

@@ -203,7 +203,8 @@ void RunFlags::add_to(CLI::App& app) {
          "NAME")
       ->group(kEngine);
   option("kernel",
-         app.add_option("--kernel", v.kernel, "Force avx2 or avx512 (cpu), graph or stream (cuda)"),
+         app.add_option("--kernel", v.kernel,
+                        "Force avx2 or avx512 (cpu); graph, stream, bf16 or bf16-stream (cuda)"),
          "NAME")
       ->group(kEngine);
   option("attention", app.add_option("--attention", v.attention, "auto, dense or sparse"), "NAME")

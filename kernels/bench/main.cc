@@ -17,6 +17,7 @@ void register_project_benchmarks();
 void register_mla_attention_benchmarks();
 void register_vq_benchmarks();
 void register_mla_attention_cuda_benchmarks();
+void register_gemm_cuda_benchmarks();
 void register_moe_cuda_benchmarks();
 void register_project_cuda_benchmarks();
 void register_sample_cuda_benchmarks();
@@ -51,6 +52,7 @@ void register_gpu_benchmarks() {
   std::fprintf(stderr, "assay-kernels: %s, a copy moves %.0f GB/s (read and written)\n",
                cuda_device().name.c_str(), copy_bytes_per_s() * 1e-9);
   register_mla_attention_cuda_benchmarks();
+  register_gemm_cuda_benchmarks();
   register_moe_cuda_benchmarks();
   register_project_cuda_benchmarks();
   register_sample_cuda_benchmarks();

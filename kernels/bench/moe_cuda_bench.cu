@@ -7,9 +7,9 @@
 #include <memory>
 #include <vector>
 
-#include "base/rng.h"
 #include "kernels/bench/bench_data.h"
 #include "kernels/bench/cuda_bench.h"
+#include "kernels/bench/moe_bench_data.h"
 #include "kernels/device_matrix_testing.cuh"
 #include "kernels/layer_cuda.h"
 #include "kernels/moe_cuda.h"
@@ -18,49 +18,15 @@
 namespace assay::kernels {
 namespace {
 
-struct Shape {
-  const char* name;
-  int hidden, width, top_k, group;
-};
-constexpr Shape kGlm = {"glm-5.2", 6144, 2048, 8, 128}, kMicro = {"micro-glm", 320, 96, 4, 64};
-
-struct Tier {
-  const char* name;
-  int dim, n_codes, index_bits;
-};
-constexpr Tier kTiers[] = {
-    {"1", 8, 256, 8}, {"1.5", 8, 4096, 12}, {"2", 4, 256, 8}, {"3", 4, 4096, 12}};
-
-struct Vq {
-  Vq(const Tier& t, const std::vector<float>& book, int rows, int cols, int group) {
-    w.n_rows = rows, w.n_cols = cols, w.dim = t.dim, w.n_codes = t.n_codes;
-    w.index_bits = t.index_bits, w.group = group;
-    std::vector<std::byte>& c = codes;
-    c.resize(std::size_t{4} * static_cast<std::size_t>(w.row_words()) *
-             static_cast<std::size_t>(rows));
-    for (std::size_t i = 0; i < c.size(); ++i)
-      c[i] = static_cast<std::byte>(uniform_at(3, 0, i) * 256);
-    scales.resize(std::size_t{2} * static_cast<std::size_t>(rows) *
-                  static_cast<std::size_t>(w.n_groups()));
-    for (std::size_t i = 0; i < scales.size(); i += 2) {  // near 1/32 in binary16
-      scales[i] = static_cast<std::byte>(uniform_at(4, 0, i) * 256);
-      scales[i + 1] = std::byte{0x28};
-    }
-    w.codes = codes.data(), w.scales = scales.data(), w.codebook = book.data();
-  }
-  double bytes() const { return static_cast<double>(codes.size() + scales.size()); }
-  VqMatrix w;
-  std::vector<std::byte> codes, scales;
-};
-
 // Sets of top_k experts in device memory, as many as defeat the cache.
 struct Experts {
-  Experts(const Shape& s, const Tier& t)
+  Experts(const MoeShape& s, const VqTier& t)
       : shape(s),
         book(bench_floats(static_cast<std::size_t>(t.dim) * static_cast<std::size_t>(t.n_codes),
                           2)) {
     for (float& v : book) v = static_cast<float>(__half(v));
-    const Vq up(t, book, s.width, s.hidden, s.group), down(t, book, s.hidden, s.width, s.group);
+    const BenchVq up(t, book, s.width, s.hidden, s.group),
+        down(t, book, s.hidden, s.width, s.group);
     set_bytes = s.top_k * (2 * up.bytes() + down.bytes());
     n_sets = static_cast<int>(static_cast<double>(kDeviceWorkingSet) / set_bytes) + 1;
     if (n_sets > 64) n_sets = 64;
@@ -93,7 +59,7 @@ struct Experts {
             .shared = shared,
             .residual = residual};
   }
-  Shape shape;
+  MoeShape shape;
   std::vector<float> book;
   DeviceWeights memory;
   std::vector<DeviceMatrix> matrices;
@@ -104,14 +70,14 @@ struct Experts {
   double set_bytes;
 };
 
-const Experts& experts_of(const Shape& s, const Tier& t) {
+const Experts& experts_of(const MoeShape& s, const VqTier& t) {
   static std::map<std::pair<std::string, std::string>, std::unique_ptr<Experts>> all;
   auto& e = all[{s.name, t.name}];
   if (!e) e = std::make_unique<Experts>(s, t);
   return *e;
 }
 
-void moe_on(benchmark::State& state, const Shape& s, const Tier& t, const MoePlan& plan) {
+void moe_on(benchmark::State& state, const MoeShape& s, const VqTier& t, const MoePlan& plan) {
   const Experts& e = experts_of(s, t);
   const auto hidden = static_cast<std::size_t>(s.hidden);
   const DeviceArray<float> h(static_cast<std::size_t>(s.top_k) * static_cast<std::size_t>(s.width)),
@@ -132,18 +98,16 @@ void moe_on(benchmark::State& state, const Shape& s, const Tier& t, const MoePla
   });
 }
 
-constexpr int kRoutedExperts = 256;
-
 // Everything between the norm and the residual of one sparse layer of GLM-5.2, one row. The router
 // chooses among 256 entries that point to the set's eight experts in turn; its bias makes it choose
 // one entry of each.
-void layer_on(benchmark::State& state, const Tier& t, const std::string& spine) {
-  const Shape s = kGlm;
+void layer_on(benchmark::State& state, const VqTier& t, const std::string& spine) {
+  const MoeShape s = kGlmMoe;
   const Experts& e = experts_of(s, t);
   const MoePlan plan = plan_moe(
       e.matrices, t.index_bits == 8 ? MoeTier::Design::kPartialSums : MoeTier::Design::kCodewords);
   Random random(7);
-  const HostMatrix router = dense(WeightType::kBf16, kRoutedExperts, s.hidden, false, random);
+  const HostMatrix router = dense(WeightType::kBf16, s.n_experts, s.hidden, false, random);
   const auto shared_matrix = [&](int rows, int cols) {
     return spine == "gptq8" ? gptq(8, rows, cols, s.group, false, random)
                             : dense(WeightType::kBf16, rows, cols, false, random);
@@ -157,19 +121,19 @@ void layer_on(benchmark::State& state, const Tier& t, const std::string& spine) 
   std::vector<Set> sets;
   for (int i = 0; i < e.n_sets; ++i) {
     std::vector<DeviceMatrix> table;
-    for (int x = 0; x < kRoutedExperts; ++x)
+    for (int x = 0; x < s.n_experts; ++x)
       for (int part = 0; part < 3; ++part)
         table.push_back(
             e.matrices[static_cast<std::size_t>((i * s.top_k + x % s.top_k) * 3 + part)]);
     sets.push_back({router.upload(memory), up.upload(memory), up.upload(memory),
                     down.upload(memory), memory.add_array(table)});
   }
-  std::vector<float> bias(kRoutedExperts, 0.0f);
+  std::vector<float> bias(s.n_experts, 0.0f);
   for (int k = 0; k < s.top_k; ++k) bias[static_cast<std::size_t>(k * (s.top_k + 1))] = 10;
   const auto n = [](int a, int b = 1) {
     return static_cast<std::size_t>(a) * static_cast<std::size_t>(b);
   };
-  const DeviceArray<float> d_bias(bias), logits(n(kRoutedExperts)), weight(n(s.top_k)), margin(1),
+  const DeviceArray<float> d_bias(bias), logits(n(s.n_experts)), weight(n(s.top_k)), margin(1),
       shared_hidden(n(s.width)), shared(n(s.hidden)), h(n(s.top_k, s.width)),
       parts(plan.parts_per_token(s.top_k, s.hidden, s.width)),
       residual(std::vector<float>(n(s.hidden), 0.0f));
@@ -180,12 +144,12 @@ void layer_on(benchmark::State& state, const Tier& t, const std::string& spine) 
   time_launches(state, e.n_sets, e.set_bytes + bytes_of(router) + 2 * bytes_of(up) + bytes_of(down),
                 0, [&](int i, CudaStream stream) {
                   const Set& set = sets[static_cast<std::size_t>(i)];
-                  project_cuda(set.router, e.x, s.hidden, 1, logits.data(), kRoutedExperts, false,
+                  project_cuda(set.router, e.x, s.hidden, 1, logits.data(), s.n_experts, false,
                                stream);
                   route_cuda({.logits = logits.data(),
                               .bias = d_bias.data(),
                               .n_rows = 1,
-                              .n_experts = kRoutedExperts,
+                              .n_experts = s.n_experts,
                               .top_k = s.top_k,
                               .normalise = true,
                               .scaling = 2.5f,
@@ -212,15 +176,15 @@ void layer_on(benchmark::State& state, const Tier& t, const std::string& spine) 
 }  // namespace
 
 void register_moe_cuda_benchmarks() {
-  for (const Tier& t : kTiers)
+  for (const VqTier& t : kVqTiers)
     for (const char* spine : {"bf16", "gptq8"})
       benchmark::RegisterBenchmark(
           ("moe_layer_cuda/glm-5.2/bits:" + std::string(t.name) + "/spine:" + spine).c_str(),
           [=](benchmark::State& state) { layer_on(state, t, spine); })
           ->UseManualTime()
           ->Unit(benchmark::kMicrosecond);
-  for (const Shape& s : {kGlm, kMicro})
-    for (const Tier& t : kTiers)
+  for (const MoeShape& s : {kGlmMoe, kMicroMoe})
+    for (const VqTier& t : kVqTiers)
       for (const char* design : {"rows", "sums", "codewords"}) {
         if (std::string(design) == "sums" && t.index_bits != 8) continue;
         benchmark::RegisterBenchmark(

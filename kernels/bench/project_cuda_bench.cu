@@ -1,11 +1,10 @@
 // Dense products of one row on a GPU: GLM-5.2's shapes in every kind that a spine comes in.
-#include <map>
 #include <memory>
 #include <vector>
 
 #include "kernels/bench/bench_data.h"
 #include "kernels/bench/cuda_bench.h"
-#include "kernels/device_matrix_testing.cuh"
+#include "kernels/bench/spine_bench_data.cuh"
 #include "kernels/project.h"
 #include "kernels/project_cuda.h"
 #include "kernels/quantised.h"
@@ -21,23 +20,8 @@ constexpr Shape kShapes[] = {{"q_a", 2048, 6144},         {"q_b", 16384, 2048},
                              {"kv_a", 576, 6144},         {"o", 6144, 16384},
                              {"dense_gate", 12288, 6144}, {"lm_head", 154880, 6144}};
 
-HostMatrix matrix(const std::string& kind, const Shape& s) {
-  Random random(1);
-  if (kind == "gptq8") return gptq(8, s.n_rows, s.n_cols, 128, false, random);
-  if (kind == "gptq4") return gptq(4, s.n_rows, s.n_cols, 128, false, random);
-  if (kind == "fp8") return fp8(s.n_rows, s.n_cols, 128, random);
-  // Some random rows, again and again: values do not change the time.
-  constexpr int kRandomRows = 64;
-  HostMatrix m = dense(WeightType::kBf16, kRandomRows, s.n_cols, false, random);
-  const std::vector<std::byte> rows = m.values;
-  while (m.values.size() < rows.size() / kRandomRows * static_cast<std::size_t>(s.n_rows))
-    m.values.insert(m.values.end(), rows.begin(), rows.end());
-  m.dense = {m.values.data(), WeightType::kBf16, s.n_rows, s.n_cols};
-  return m;
-}
-
 void project_on(benchmark::State& state, const std::string& kind, const Shape& s) {
-  const HostMatrix host = matrix(kind, s);
+  const HostMatrix& host = spine_matrix(kind, s.n_rows, s.n_cols);
   const double bytes =
       static_cast<double>(host.values.size() + host.scales.size() + host.zeros.size());
   const int n = static_cast<int>(static_cast<double>(kDeviceWorkingSet) / bytes) + 1;

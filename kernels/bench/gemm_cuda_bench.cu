@@ -1,0 +1,274 @@
+// Products of many rows on a GPU's tensor cores: GLM-5.2's and micro-glm's spine beside cuBLASLt on
+// the same operands, and their routed experts in every tier. Each result is checked first.
+#include <cuda_bf16.h>
+#ifdef ASSAY_HAVE_CUBLASLT
+#include <cublasLt.h>
+#endif
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <set>
+
+#include "kernels/bench/bench_data.h"
+#include "kernels/bench/cuda_bench.h"
+#include "kernels/bench/moe_bench_data.h"
+#include "kernels/bench/spine_bench_data.cuh"
+#include "kernels/cuda_check.cuh"
+#include "kernels/gemm_cuda.h"
+#include "kernels/moe_cuda.h"
+
+namespace assay::kernels {
+namespace {
+
+std::size_t area(int rows, int cols) {
+  return static_cast<std::size_t>(rows) * static_cast<std::size_t>(cols);
+}
+
+// Of bf16 both operands; y in float32. The algorithm is the first that cuBLASLt proposes.
+#ifdef ASSAY_HAVE_CUBLASLT
+#define CUBLASLT_CHECK(call)                                                 \
+  if (const cublasStatus_t status = (call); status != CUBLAS_STATUS_SUCCESS) \
+  CHECK(false) << #call << ": " << cublasLtGetStatusString(status)
+
+class CublasLt {
+ public:
+  // y (n_tokens, n_rows) = x (n_tokens, n_cols) wᵀ; to a column-major library, yᵀ = w xᵀ.
+  CublasLt(int n_rows, int n_cols, int n_tokens) {
+    CUBLASLT_CHECK(cublasLtCreate(&handle_));
+    CUBLASLT_CHECK(cublasLtMatmulDescCreate(&product_, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+    const cublasOperation_t transposed = CUBLAS_OP_T;
+    CUBLASLT_CHECK(cublasLtMatmulDescSetAttribute(product_, CUBLASLT_MATMUL_DESC_TRANSA,
+                                                  &transposed, sizeof transposed));
+    CUBLASLT_CHECK(cublasLtMatrixLayoutCreate(&w_, CUDA_R_16BF, static_cast<std::uint64_t>(n_cols),
+                                              static_cast<std::uint64_t>(n_rows), n_cols));
+    CUBLASLT_CHECK(cublasLtMatrixLayoutCreate(&x_, CUDA_R_16BF, static_cast<std::uint64_t>(n_cols),
+                                              static_cast<std::uint64_t>(n_tokens), n_cols));
+    CUBLASLT_CHECK(cublasLtMatrixLayoutCreate(&y_, CUDA_R_32F, static_cast<std::uint64_t>(n_rows),
+                                              static_cast<std::uint64_t>(n_tokens), n_rows));
+    cublasLtMatmulPreference_t preference;
+    CUBLASLT_CHECK(cublasLtMatmulPreferenceCreate(&preference));
+    const std::size_t n_bytes = workspace_.size();
+    CUBLASLT_CHECK(cublasLtMatmulPreferenceSetAttribute(
+        preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &n_bytes, sizeof n_bytes));
+    int n_found = 0;
+    CUBLASLT_CHECK(cublasLtMatmulAlgoGetHeuristic(handle_, product_, w_, x_, y_, y_, preference, 1,
+                                                  &best_, &n_found));
+    CHECK(n_found == 1) << n_rows << " x " << n_cols << ", " << n_tokens << " rows";
+    CUBLASLT_CHECK(cublasLtMatmulPreferenceDestroy(preference));
+  }
+  ~CublasLt() {
+    cublasLtMatrixLayoutDestroy(w_), cublasLtMatrixLayoutDestroy(x_);
+    cublasLtMatrixLayoutDestroy(y_), cublasLtMatmulDescDestroy(product_), cublasLtDestroy(handle_);
+  }
+  CublasLt(const CublasLt&) = delete;
+  CublasLt& operator=(const CublasLt&) = delete;
+
+  void run(const void* w, const Bf16* x, float* y, CudaStream stream) const {
+    const float one = 1, zero = 0;
+    CUBLASLT_CHECK(cublasLtMatmul(handle_, product_, &one, w, w_, x, x_, &zero, y, y_, y, y_,
+                                  &best_.algo, workspace_.data(), workspace_.size(), stream));
+  }
+
+ private:
+  cublasLtHandle_t handle_{};
+  cublasLtMatmulDesc_t product_{};
+  cublasLtMatrixLayout_t w_{}, x_{}, y_{};
+  cublasLtMatmulHeuristicResult_t best_{};
+  DeviceBytes workspace_{std::size_t{64} << 20};
+};
+#endif
+
+struct Shape {
+  const char* model;
+  const char* name;
+  int n_rows, n_cols;
+};
+constexpr Shape kShapes[] = {{"glm-5.2", "q_b", 16384, 2048},  {"glm-5.2", "o", 6144, 16384},
+                             {"glm-5.2", "gate", 12288, 6144}, {"glm-5.2", "kv_a", 576, 6144},
+                             {"micro-glm", "q_b", 576, 192},   {"micro-glm", "o", 320, 384},
+                             {"micro-glm", "gate", 768, 320}};
+
+double as_bf16(double v) {
+  return static_cast<double>(__bfloat162float(__float2bfloat16_rn(static_cast<float>(v))));
+}
+
+// Some results in every part of y.
+bool is_right(const std::vector<float>& y, const HostMatrix& m, const Shape& s,
+              const std::vector<float>& x, int n_tokens) {
+  for (int t = 0; t < n_tokens; t += std::max(1, n_tokens / 7))
+    for (int r = 0; r < s.n_rows; r += s.n_rows / 13) {
+      double sum = 0, size = 0;
+      for (int c = 0; c < s.n_cols; ++c) {
+        const auto at = area(t, s.n_cols) + static_cast<std::size_t>(c);
+        const double p = as_bf16(m.at(r, c)) * as_bf16(static_cast<double>(x[at]));
+        sum += p;
+        size += std::abs(p);
+      }
+      const auto got = static_cast<double>(y[area(t, s.n_rows) + static_cast<std::size_t>(r)]);
+      if (!(std::abs(got - sum) <= (s.n_cols + 16) * 0x1p-22 * size)) return false;
+    }
+  return true;
+}
+
+void add_flops(benchmark::State& state, double flops) {
+  state.counters["FLOP/s"] =
+      benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
+}
+
+void gemm_on(benchmark::State& state, const Shape& s, const std::string& kind, int n_tokens,
+             bool by_cublaslt) {
+  const HostMatrix& host = spine_matrix(kind, s.n_rows, s.n_cols);
+  const double bytes =
+      static_cast<double>(host.values.size() + host.scales.size() + host.zeros.size());
+  const int n = std::min(static_cast<int>(static_cast<double>(kDeviceWorkingSet) / bytes) + 1, 64);
+  DeviceWeights memory;
+  std::vector<DeviceMatrix> w;
+  while (static_cast<int>(w.size()) < n) w.push_back(host.upload(memory));
+  const std::vector<float> x = bench_floats(area(n_tokens, s.n_cols), 2);
+  const DeviceArray<float> dx(x), y(std::vector<float>(area(n_tokens, s.n_rows), std::nanf("")));
+  const DeviceArray<Bf16> rounded(area(n_tokens, bf16_stride(s.n_cols)));
+  to_bf16_cuda(dx.data(), s.n_cols, n_tokens, s.n_cols, rounded.data(), nullptr);
+  synchronise(nullptr);  // the clock's stream does not wait for this one
+#ifdef ASSAY_HAVE_CUBLASLT
+  std::unique_ptr<CublasLt> library;
+  if (by_cublaslt) library = std::make_unique<CublasLt>(s.n_rows, s.n_cols, n_tokens);
+#endif
+  const auto run = [&](int i, CudaStream stream) {
+    const DeviceMatrix& m = w[static_cast<std::size_t>(i)];
+#ifdef ASSAY_HAVE_CUBLASLT
+    if (by_cublaslt) return library->run(m.values, rounded.data(), y.data(), stream);
+#endif
+    CHECK(!by_cublaslt);
+    gemm_cuda(m, rounded.data(), n_tokens, y.data(), s.n_rows, false, stream);
+  };
+  run(0, nullptr);
+  if (!is_right(y.host(), host, s, x, n_tokens)) {
+    state.SkipWithError("wrong result");
+    return;
+  }
+  time_launches(state, n, bytes, 0, run);
+  add_flops(state, 2.0 * s.n_rows * s.n_cols * n_tokens);
+}
+
+// All experts of a layer in device memory.
+struct Experts {
+  Experts(const MoeShape& s, const VqTier& t)
+      : book(bench_floats(static_cast<std::size_t>(t.dim) * static_cast<std::size_t>(t.n_codes),
+                          2)) {
+    for (float& v : book) v = static_cast<float>(__half(v));
+    const BenchVq up(t, book, s.width, s.hidden, s.group),
+        down(t, book, s.hidden, s.width, s.group);
+    std::vector<DeviceMatrix> matrices;
+    for (int e = 0; e < s.n_experts; ++e)
+      for (const BenchVq* m : {&up, &up, &down}) matrices.push_back(memory.add(m->w));
+    on_device = memory.add_array(matrices);
+    bytes = s.n_experts * (2 * up.bytes() + down.bytes());
+  }
+  std::vector<float> book;
+  DeviceWeights memory;
+  const DeviceMatrix* on_device;
+  double bytes;
+};
+
+// Every row chose top_k of them.
+void experts_on(benchmark::State& state, const MoeShape& s, const VqTier& t, int n_tokens) {
+  static std::map<std::pair<std::string, std::string>, std::unique_ptr<Experts>> all;
+  auto& experts = all[{s.name, t.name}];
+  if (!experts) experts = std::make_unique<Experts>(s, t);
+  Random random(3);
+  std::vector<int> chosen;
+  for (int i = 0; i < n_tokens; ++i) {
+    std::set<int> of_token;
+    while (static_cast<int>(of_token.size()) < s.top_k) of_token.insert(random.below(s.n_experts));
+    chosen.insert(chosen.end(), of_token.begin(), of_token.end());
+  }
+  const DeviceArray<int> expert(chosen), order(chosen.size()),
+      first(static_cast<std::size_t>(s.n_experts + 1));
+  const DeviceArray<float> weight(std::vector<float>(chosen.size(), 0.25f)),
+      x(bench_floats(area(n_tokens, s.hidden), 5)),
+      shared(bench_floats(area(n_tokens, s.hidden), 6)),
+      y(chosen.size() * static_cast<std::size_t>(s.hidden));
+  const DeviceArray<Bf16> rounded(area(n_tokens, bf16_stride(s.hidden))),
+      h(chosen.size() * static_cast<std::size_t>(bf16_stride(s.width)));
+  to_bf16_cuda(x.data(), s.hidden, n_tokens, s.hidden, rounded.data(), nullptr);
+  synchronise(nullptr);
+  const auto run = [&](float* residual, CudaStream stream) {
+    moe_gemm_cuda({.experts = experts->on_device,
+                   .n_experts = s.n_experts,
+                   .all_copied = false,
+                   .expert = expert.data(),
+                   .weight = weight.data(),
+                   .n_tokens = n_tokens,
+                   .top_k = s.top_k,
+                   .hidden = s.hidden,
+                   .width = s.width,
+                   .x = rounded.data(),
+                   .order = order.data(),
+                   .first = first.data(),
+                   .h = h.data(),
+                   .y = y.data(),
+                   .shared = shared.data(),
+                   .residual = residual},
+                  stream);
+  };
+  const DeviceArray<float> residual(std::vector<float>(area(n_tokens, s.hidden), 0.0f));
+  run(residual.data(), nullptr);
+  // The first rows in float32: three operands of each product are rounded to 2^-8 of themselves, of
+  // either sign, so 2^-6 of the largest result is never reached by a right one.
+  constexpr int kChecked = 4;
+  const MoePlan rows_only;
+  const DeviceArray<float> expected(std::vector<float>(area(kChecked, s.hidden), 0.0f)),
+      scratch(static_cast<std::size_t>(kChecked) * static_cast<std::size_t>(s.top_k * s.width));
+  moe_cuda({.plan = &rows_only,
+            .experts = experts->on_device,
+            .expert = expert.data(),
+            .weight = weight.data(),
+            .n_tokens = kChecked,
+            .top_k = s.top_k,
+            .hidden = s.hidden,
+            .width = s.width,
+            .x = x.data(),
+            .h = scratch.data(),
+            .parts = nullptr,
+            .parts_tokens = 0,
+            .shared = shared.data(),
+            .residual = expected.data()},
+           nullptr);
+  if (!(relative_error(expected.host(), residual.host(area(kChecked, s.hidden), nullptr)) <
+        0x1p-6)) {
+    state.SkipWithError("wrong result");
+    return;
+  }
+  time_launches(state, 1, experts->bytes, 0,
+                [&](int, CudaStream stream) { run(residual.data(), stream); });
+  add_flops(state, 6.0 * s.hidden * s.width * n_tokens * s.top_k);
+}
+
+void add_benchmark(const std::string& name, const std::function<void(benchmark::State&)>& run) {
+  benchmark::RegisterBenchmark(name.c_str(), run)->UseManualTime()->Unit(benchmark::kMicrosecond);
+}
+
+}  // namespace
+
+void register_gemm_cuda_benchmarks() {
+  for (const int n_tokens : {512, 2048}) {
+    const std::string rows = "/rows:" + std::to_string(n_tokens);
+    for (const Shape& s : kShapes) {
+      const std::string name = "gemm_cuda/" + std::string(s.model) + "/" + s.name + rows;
+#ifdef ASSAY_HAVE_CUBLASLT
+      add_benchmark(name + "/bf16/cublaslt",
+                    [=](benchmark::State& state) { gemm_on(state, s, "bf16", n_tokens, true); });
+#endif
+      for (const char* kind : {"bf16", "gptq8", "gptq4", "fp8"})
+        add_benchmark(name + "/" + kind,
+                      [=](benchmark::State& state) { gemm_on(state, s, kind, n_tokens, false); });
+    }
+    for (const MoeShape& s : {kGlmMoe, kMicroMoe})
+      for (const VqTier& t : kVqTiers)
+        add_benchmark("moe_gemm_cuda/" + std::string(s.name) + rows + "/bits:" + t.name,
+                      [=](benchmark::State& state) { experts_on(state, s, t, n_tokens); });
+  }
+}
+
+}  // namespace assay::kernels
