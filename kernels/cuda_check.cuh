@@ -4,6 +4,8 @@
 
 #include <cuda_runtime.h>
 
+#include <mutex>
+
 #include "base/check.h"
 
 #define CUDA_CHECK(call)                                                  \
@@ -14,15 +16,29 @@
 
 namespace assay::kernels {
 
+// Of the current device.
 inline int n_multiprocessors() {
-  static const int n = [] {
-    int device = 0, count = 0;
-    CUDA_CHECK(cudaGetDevice(&device));
-    CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
-    return count;
-  }();
-  return n;
+  int device = 0, count = 0;
+  CUDA_CHECK(cudaGetDevice(&device));
+  CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+  return count;
 }
+
+// What has to be done once on each device before a kernel runs there, as setting its attributes.
+class OncePerDevice {
+ public:
+  template <class Prepare>
+  void operator()(const Prepare& prepare) {
+    int device = 0;
+    CUDA_CHECK(cudaGetDevice(&device));
+    CHECK(device < kMaxDevices) << device;
+    std::call_once(done_[device], prepare);
+  }
+
+ private:
+  static constexpr int kMaxDevices = 64;
+  std::once_flag done_[kMaxDevices];
+};
 
 // Into the second-level cache.
 __device__ inline void prefetch_line(const void* line) {

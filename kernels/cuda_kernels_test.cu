@@ -235,5 +235,36 @@ TEST_F(Cuda, RoutingAgreesAndEqualScoresGoToTheLowerExpert) {
   }
 }
 
+// Added in order, 1 + 2^-24 + 2^-24 stays 1 in float32; in another order it does not.
+TEST_F(Cuda, PartsAreAddedUpInTheirOrder) {
+  for (const int n_parts : {1, 2, 3, 8})
+    for (const std::size_t n : {std::size_t{1}, std::size_t{128}, std::size_t{1000}}) {
+      std::vector<float> parts;
+      for (int p = 0; p < n_parts; ++p)
+        for (std::size_t i = 0; i < n; ++i)
+          parts.push_back(i % 2 == 0 ? static_cast<float>(i + static_cast<std::size_t>(p))
+                          : p == 0   ? 1.0f
+                                     : 0x1p-24f);
+      const DeviceArray<float> in(parts);
+      const auto out = poisoned(n);
+      sum_parts_cuda(in.data(), n_parts, n, out.data(), nullptr);
+      const std::vector<float> sum = out.host();
+      const auto of_parts = static_cast<std::size_t>(n_parts);
+      for (std::size_t i = 0; i < n; ++i)
+        ASSERT_EQ(sum[i], i % 2 == 0
+                              ? static_cast<float>(i * of_parts + of_parts * (of_parts - 1) / 2)
+                              : 1.0f)
+            << i << " of " << n << ", " << n_parts << " parts";
+    }
+}
+
+TEST_F(Cuda, WhatIsClearedIsZeroAndNothingElse) {
+  const auto values = poisoned(100);
+  clear_cuda(values.data() + 10, 20, nullptr);
+  const std::vector<float> host = values.host();
+  for (int i = 0; i < 100; ++i)
+    EXPECT_EQ(std::isnan(host[static_cast<std::size_t>(i)]), i < 10 || i >= 30) << i;
+}
+
 }  // namespace
 }  // namespace assay::kernels

@@ -18,6 +18,8 @@ CudaDevice cuda_device() {
   return device;
 }
 
+void select_cuda_device(int id) { CUDA_CHECK(cudaSetDevice(id)) << "device " << id; }
+
 void copy_to_device(void* device, const void* host, std::size_t n_bytes, CudaStream stream) {
   CUDA_CHECK(cudaMemcpyAsync(device, host, n_bytes, cudaMemcpyHostToDevice, stream)) << n_bytes;
   CUDA_CHECK(cudaStreamSynchronize(stream));

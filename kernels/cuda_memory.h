@@ -20,6 +20,9 @@ struct CudaDevice {
 };
 int n_cuda_devices();      // 0 where there is no driver, or no device
 CudaDevice cuda_device();  // the current one
+// The calling thread's from now on: what it allocates and launches is there. 0 where a thread has
+// selected none.
+void select_cuda_device(int id);
 
 class PinnedBytes;
 

@@ -56,6 +56,23 @@ __global__ void rms_norm(const float* x, int x_stride, const float* weight, floa
   for (int i = threadIdx.x; i < n; i += kThreads) y[i] = weight[i] * (x[i] * factor);
 }
 
+__global__ void clear(float* out, size_t n) {
+  await_previous();
+  let_next_begin();
+  const size_t i = static_cast<size_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i < n) out[i] = 0;
+}
+
+__global__ void sum_parts(const float* parts, int n_parts, size_t n, float* out) {
+  await_previous();
+  let_next_begin();
+  const size_t i = static_cast<size_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= n) return;
+  float sum = parts[i];
+  for (int p = 1; p < n_parts; ++p) sum += parts[p * n + i];
+  out[i] = sum;
+}
+
 __global__ void rope_heads(RopeCuda rope, HeadsCuda<const float> from, HeadsCuda<float> to,
                            int n_heads) {
   await_previous();
@@ -275,6 +292,13 @@ __global__ void route(RouteCuda a) {
   }
 }
 
+// Blocks of kThreads for n values.
+unsigned blocks_of(std::size_t n) {
+  const std::size_t n_blocks = (n + kThreads - 1) / kThreads;
+  CHECK(n > 0 && n_blocks < std::size_t{1} << 31) << n;
+  return static_cast<unsigned>(n_blocks);
+}
+
 }  // namespace
 
 void embed_cuda(const DeviceMatrix& table, const int* tokens, int n_tokens, float* out,
@@ -285,6 +309,15 @@ void embed_cuda(const DeviceMatrix& table, const int* tokens, int n_tokens, floa
 void rms_norm_cuda(const float* x, int x_stride, const float* weight, float eps, int n, int n_rows,
                    float* y, int y_stride, CudaStream stream) {
   overlapped(rms_norm, dim3(n_rows), kThreads, 0, stream, x, x_stride, weight, eps, n, y, y_stride);
+}
+
+void clear_cuda(float* out, std::size_t n, CudaStream stream) {
+  overlapped(clear, dim3(blocks_of(n)), kThreads, 0, stream, out, n);
+}
+
+void sum_parts_cuda(const float* parts, int n_parts, std::size_t n, float* out, CudaStream stream) {
+  CHECK(n_parts > 0) << n_parts;
+  overlapped(sum_parts, dim3(blocks_of(n)), kThreads, 0, stream, parts, n_parts, n, out);
 }
 
 void rope_cuda(const RopeCuda& rope, HeadsCuda<const float> from, HeadsCuda<float> to, int n_heads,

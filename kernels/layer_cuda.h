@@ -18,6 +18,12 @@ void embed_cuda(const DeviceMatrix& table, const int* tokens, int n_tokens, floa
 void rms_norm_cuda(const float* x, int x_stride, const float* weight, float eps, int n, int n_rows,
                    float* y, int y_stride, CudaStream stream);
 
+// out (n) = 0. A kernel, not a copy engine's work: those behind it begin early (cuda_check.cuh).
+void clear_cuda(float* out, std::size_t n, CudaStream stream);
+
+// out (n) = parts (n_parts, n), added up in their order.
+void sum_parts_cuda(const float* parts, int n_parts, std::size_t n, float* out, CudaStream stream);
+
 // cos and sin of each row's position: (n_rows, dim / 2), as RopeTable gives them.
 struct RopeCuda {
   const float *cosine, *sine;

@@ -200,14 +200,13 @@ void launch(const Grouped& a, const MoeTier& tier, int n_tokens, CudaStream stre
   constexpr std::size_t kBytes =
       sizeof(float) * x_floats(columns_of_lane(kDesign, kDim)) + kEntries * (kSums ? 4 : 2 * kDim);
   const auto kernel = multiply<kDesign, kDim, kBits, kCopies, kScaleLanes, kDown>;
-  static const bool is_ready = [&] {
+  static OncePerDevice prepare;
+  prepare([&] {
     CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                     static_cast<int>(kBytes)))
         << kBytes << " bytes";
     same_shared_memory(kernel);
-    return true;
-  }();
-  CHECK(is_ready);
+  });
   const int n_z = kDown ? n_tokens * a.top_k : n_tokens;
   // Enough blocks for every multiprocessor, as long as each has a few batches for every warp.
   constexpr int kThreads = kSums ? kSumsThreads : kCodewordsThreads;
@@ -349,11 +348,8 @@ void moe_cuda(const MoeCudaArgs& a, CudaStream stream) {
                        .codewords_only = plan.codewords_only};
     for (const MoeTier& t : plan.gate_up) multiply_tier<false>(g, t, n, stream);
     for (const MoeTier& t : plan.down) multiply_tier<true>(g, t, n, stream);
-    static const bool is_ready = [] {
-      same_shared_memory(combine);
-      return true;
-    }();
-    CHECK(is_ready);
+    static OncePerDevice prepare;
+    prepare([] { same_shared_memory(combine); });
     overlapped(combine, dim3((a.hidden + kCombineRows - 1) / kCombineRows, n),
                dim3(kCombineRows, kCombineWarps), 0, stream, g, a.weight + slot, a.shared + row,
                a.residual + row);
