@@ -74,12 +74,11 @@ template <int kTileM, bool kPaired, bool kCopied>
 void launch(const GemmArgs& a, int n_tiles, int n_column_tiles, CudaStream stream) {
   constexpr int kBytes = kStages * stage_bytes(kTileM);
   const auto kernel = gemm<kTileM, kPaired, kCopied>;
-  static const bool is_ready = [&] {
+  static OncePerDevice prepare;
+  prepare([&] {
     CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes))
         << kBytes << " bytes";
-    return true;
-  }();
-  CHECK(is_ready);
+  });
   kernel<<<dim3(n_tiles, n_column_tiles), gemm_threads(kCopied), kBytes, stream>>>(a);
   CUDA_CHECK(cudaGetLastError()) << n_tiles << " x " << n_column_tiles << " tiles of " << kTileM
                                  << ", " << a.n_cols << " columns";

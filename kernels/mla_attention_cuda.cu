@@ -515,6 +515,7 @@ void attend_in_tiles(const MlaAttentionCuda& a, CudaStream stream) {
             tiles = n_head_tiles(a.n_heads), split_keys = mla_split_keys(a.kv_lora);
   const std::size_t bytes = Shared<kPairTiles, kHalf>::bytes(width, n_slabs);
   const auto kernel = attend_tiled<kSteps, kPairTiles, kHalf>;
+  // Of one model's shape; another's may need more.
   CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   static_cast<int>(bytes)))
       << bytes << " bytes";

@@ -1,0 +1,42 @@
+// What the ranks of a tensor-parallel model have in common: they meet, and they add up partial
+// results. A rank is one thread of this process with a model of its own (rank_group.h).
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "base/result.h"
+#include "kernels/cuda_memory.h"
+
+namespace assay::engine {
+
+// One rank's end. Called on that rank's thread only; all ranks make the same calls in the same
+// order.
+class Comm {
+ public:
+  virtual ~Comm() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+
+  // The first call on the rank's thread: its device becomes the thread's.
+  virtual void enter() = 0;
+  // Returns when every rank's thread has come here. Of what a device still computes it says
+  // nothing.
+  virtual void meet() = 0;
+  // Room for sums of n values. While no sum is under way: between a step's beginning and meet().
+  virtual void reserve(std::size_t n) = 0;
+  // values (n) becomes, with the same bits in every rank, the sum over ranks in order of rank, in
+  // float32. It is in the memory of the rank's backend: on `stream` of its device, which may be
+  // recording, or on the host (null).
+  virtual void sum(float* values, std::size_t n, kernels::CudaStream stream) = 0;
+};
+using Comms = std::vector<std::unique_ptr<Comm>>;  // by rank
+
+// Ranks in host memory.
+Result<Comms> new_thread_comms(int n_ranks);
+// A GPU each, devices 0 … n_ranks - 1. An error where there are not as many, or where the build
+// found no NCCL.
+Result<Comms> new_nccl_comms(int n_ranks);
+
+}  // namespace assay::engine

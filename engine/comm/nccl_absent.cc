@@ -1,0 +1,13 @@
+// Instead of nccl_comm.cc where the build found no nvcc or no NCCL.
+#include "engine/comm/comm.h"
+
+namespace assay::engine {
+
+Result<Comms> new_nccl_comms(int n_ranks) {
+  return fail(
+      "--tp {} on backend cuda needs NCCL, and this assay was built without it: install the CUDA "
+      "toolkit and NCCL (nccl.h and libnccl.so), and build again, or run with --tp 1",
+      n_ranks);
+}
+
+}  // namespace assay::engine
