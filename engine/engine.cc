@@ -73,6 +73,8 @@ Result<Engine> Engine::load(const std::filesystem::path& model_dir, const Engine
     return fail("prefill chunk is {}, expected at least 1 token", options.prefill_chunk);
   if (options.n_threads < 0)
     return fail("number of threads is {}, expected 0 (every core) or more", options.n_threads);
+  if (options.tensor_parallel < 1)
+    return fail("tensor parallel size is {}, expected at least 1 (--tp)", options.tensor_parallel);
   ASSAY_TRY(auto model, load_model(model_dir, options));
   return over(std::move(model), options);
 }
@@ -206,6 +208,7 @@ Json EngineInfo::to_json() const {
                {"attention", attention},
                {"sampling", samples_on_device ? "device" : "host"},
                {"n_threads", n_threads},
+               {"tensor_parallel", tensor_parallel},
                {"vocab", vocab},
                {"max_positions", max_positions},
                {"prefill_chunk", prefill_chunk},

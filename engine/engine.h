@@ -35,7 +35,8 @@ struct EngineOptions {
   // "graph" (decode steps recorded and replayed) or "stream" (launch by launch), and "bf16" or
   // "bf16-stream", the same with prompt chunks on tensor cores.
   std::string kernel;
-  int n_threads = 0;  // 0: every usable core
+  int n_threads = 0;        // 0: every usable core
+  int tensor_parallel = 1;  // ranks that share the model: GPUs of cuda, else groups of threads
   Attention attention = Attention::kAuto;
   bool check_finite = true;         // read every weight once and refuse NaN and Inf
   std::filesystem::path cache_dir;  // where fingerprints are kept; empty: nowhere
@@ -48,7 +49,7 @@ struct EngineInfo {
       attention;  // attention: "dense" or "sparse"
   // Else a sample is taken of logits on the host: backend cpu's own, or a fault is planted there.
   bool samples_on_device;
-  int n_threads, vocab, max_positions, prefill_chunk;
+  int n_threads, tensor_parallel, vocab, max_positions, prefill_chunk;
   std::int64_t n_parameters, n_active_parameters;
   std::int64_t active_bytes;  // weight bytes read per decoded token
   std::int64_t routed_bytes;  // of all routed experts together

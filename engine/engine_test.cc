@@ -271,6 +271,42 @@ TEST(Generator, BadRequestsAreRefusedWithExpectedAndGot) {
   EXPECT_TRUE(generator.idle()) << "a refused request leaves nothing queued";
 }
 
+TEST(TensorParallel, BitsOfARequestDoNotDependOnThreadsChunksOrSharing) {
+  const auto ids = text_of(13);
+  Engine base = load({.n_threads = 2, .tensor_parallel = 2});
+  EXPECT_EQ(base.info().tensor_parallel, 2);
+  EXPECT_THAT(base.info().kernel, HasSubstr(", tp 2"));
+  EXPECT_EQ(base.info().to_json()["tensor_parallel"], 2);
+  const auto expected = all_logits(base, ids);
+  ASSERT_EQ(expected.size(), ids.size() * base.info().vocab);
+  EXPECT_EQ(all_logits(base, ids), expected) << "from run to run";
+  for (const int chunk : {64, 512}) {
+    Engine chunked = load({.n_threads = 4, .tensor_parallel = 2, .prefill_chunk = chunk});
+    EXPECT_EQ(all_logits(chunked, ids), expected) << "chunk " << chunk;
+  }
+  Engine shared = base.share(1);
+  EXPECT_EQ(all_logits(shared, ids), expected) << "another engine on the same ranks";
+}
+
+TEST(TensorParallel, ACompletionHasTheSameBitsWhateverSharesItsBatch) {
+  const Json records = oracle("continuations.json.gz");
+  Engine engine = load({.n_threads = 2, .tensor_parallel = 3});
+  Generator generator(engine, 3);
+  std::vector<Completion> alone;
+  for (std::size_t i = 0; i < 3; ++i) {
+    const GenerateRequest request = {.prompt = records[i]["prompt_ids"].get<std::vector<int>>(),
+                                     .max_tokens = 20};
+    alone.push_back(*generate(engine, request));
+    ASSERT_TRUE(generator.submit(i, request).has_value());
+  }
+  while (!generator.idle())
+    for (const auto& f : generator.advance()) {
+      ASSERT_EQ(f.completion.ids(), alone[f.ticket].ids());
+      for (std::size_t i = 0; i < f.completion.tokens.size(); ++i)
+        EXPECT_EQ(f.completion.tokens[i].logprob, alone[f.ticket].tokens[i].logprob);
+    }
+}
+
 TEST(Engine, RefusesWhatItCannotRun) {
   const auto message = [](const EngineOptions& o) {
     const auto e = Engine::load(micro_glm_dir(), o);
@@ -279,6 +315,8 @@ TEST(Engine, RefusesWhatItCannotRun) {
   EXPECT_THAT(message({.backend = "gpu"}), HasSubstr("unknown backend 'gpu'"));
   EXPECT_THAT(message({.kernel = "neon512"}), HasSubstr("neon512"));
   EXPECT_THAT(message({.prefill_chunk = 0}), HasSubstr("at least 1"));
+  EXPECT_THAT(message({.tensor_parallel = 0}), HasSubstr("size is 0, expected at least 1 (--tp)"));
+  EXPECT_THAT(message({.tensor_parallel = 4}), HasSubstr("one of --tp 1, 2, 3, 6"));
   const auto missing = Engine::load("/nonexistent/model");
   ASSERT_FALSE(missing.has_value());
   EXPECT_THAT(missing.error().message, HasSubstr("/nonexistent/model"));

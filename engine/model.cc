@@ -2,25 +2,33 @@
 
 #include <array>
 
+#include "engine/backend/tensor_parallel.h"
 #include "engine/checkpoint/inspect.h"
 
 namespace assay::engine {
 namespace {
 
-using Loader = Result<std::shared_ptr<const BackendModel>> (*)(const ModelConfig&,
-                                                               const ModelWeights&,
-                                                               std::string_view kernel);
 struct BackendEntry {
   std::string_view name;
-  Loader load;
+  RankKind kind;
 };
 constexpr std::array<BackendEntry, 3> kBackends = {
-    {{"cpu", load_cpu_model}, {"cuda", load_cuda_model}, {"reference", load_reference_model}}};
+    {{"cpu", {load_cpu_model, new_thread_comms}},
+     {"cuda", {load_cuda_model, new_nccl_comms}},
+     {"reference", {load_reference_model, new_thread_comms}}}};
 
-Result<Loader> find_backend(std::string_view name) {
+Result<RankKind> find_backend(std::string_view name) {
   for (const BackendEntry& entry : kBackends)
-    if (entry.name == name) return entry.load;
+    if (entry.name == name) return entry.kind;
   return fail("unknown backend '{}', expected one of: cpu, cuda, reference", name);
+}
+
+Result<std::shared_ptr<const BackendModel>> load_backend(const RankKind& kind,
+                                                         const ModelConfig& config,
+                                                         const ModelWeights& weights,
+                                                         const EngineOptions& options) {
+  if (options.tensor_parallel == 1) return kind.load(config, weights, options.kernel);
+  return load_tensor_parallel_model(kind, config, weights, options.kernel, options.tensor_parallel);
 }
 
 }  // namespace
@@ -28,7 +36,7 @@ Result<Loader> find_backend(std::string_view name) {
 Result<std::shared_ptr<const LoadedModel>> load_model(const std::filesystem::path& dir,
                                                       const EngineOptions& options,
                                                       const LoadedModel* like) {
-  ASSAY_TRY(const Loader load_backend, find_backend(options.backend));
+  ASSAY_TRY(const RankKind kind, find_backend(options.backend));
   ASSAY_TRY(Checkpoint opened, Checkpoint::open(dir));
   const auto kept = std::make_shared<const Checkpoint>(std::move(opened));
   const Checkpoint& checkpoint = *kept;
@@ -44,7 +52,7 @@ Result<std::shared_ptr<const LoadedModel>> load_model(const std::filesystem::pat
   ASSAY_TRY(ModelWeights weights, bind_weights(checkpoint, options.check_finite));
   ASSAY_TRY(const CheckpointSummary summary, inspect(checkpoint, options.cache_dir));
   ASSAY_TRY(auto backend, like != nullptr ? like->backend->with(config, weights)
-                                          : load_backend(config, weights, options.kernel));
+                                          : load_backend(kind, config, weights, options));
   // Another model made from a faulty one has its fault.
   if (like == nullptr)
     backend = with_fault(std::move(backend), options.planted_fault, config.vocab);
@@ -56,6 +64,7 @@ Result<std::shared_ptr<const LoadedModel>> load_model(const std::filesystem::pat
   info.backend = backend->backend();
   info.kernel = backend->kernel();
   info.samples_on_device = backend->samples_on_device() && !options.planted_fault.is_of_draws();
+  info.tensor_parallel = options.tensor_parallel;
   info.vocab = config.vocab;
   info.max_positions = config.max_positions;
   info.n_parameters = summary.n_parameters;

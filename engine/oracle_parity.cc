@@ -34,6 +34,11 @@ std::string micro_glm_dir(const char* build) {
   return std::string(ASSAY_SOURCE_DIR) + "/golden/micro-glm/" + build;
 }
 
+bool is_for_want_of_gpus(const Error& error) {
+  return error.message.starts_with("no CUDA device here") ||
+         (error.message.starts_with("--tp") && error.message.find("GPUs") != std::string::npos);
+}
+
 Json oracle(const char* file) {
   auto json = read_json(std::string(ASSAY_SOURCE_DIR) + "/golden/micro-glm/oracle/" + file);
   CHECK(json.has_value()) << json.error().message;

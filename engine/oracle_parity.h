@@ -15,6 +15,9 @@ namespace assay::engine {
 std::string micro_glm_dir(const char* build = "model");  // golden/micro-glm/<build>
 Json oracle(const char* file);                           // golden/micro-glm/oracle/<file>
 
+// Why Engine::load failed: this machine has no GPU, or fewer than were asked for.
+bool is_for_want_of_gpus(const Error& error);
+
 // Near-ties that may turn a path: where the best left-out candidate is this close, float32 itself
 // decides.
 inline constexpr double kRouterTie = 1e-4, kSelectionTie = 1e-4, kTop2Tie = 2e-3;

@@ -19,7 +19,7 @@ namespace {
 struct Part {
   std::string build, logits, backend, kernel, bf16_errors;
   double bound;
-  int min_tokens, max_tokens;
+  int min_tokens, max_tokens, tensor_parallel;
 };
 
 const Part& part() {
@@ -34,26 +34,31 @@ const Part& part() {
                              of("ASSAY_PARITY_BF16_ERRORS", ""),
                              std::stod(of("ASSAY_PARITY_BOUND", "2e-3")),
                              std::stoi(of("ASSAY_PARITY_MIN_TOKENS", "0")),
-                             std::stoi(of("ASSAY_PARITY_MAX_TOKENS", "400"))};
+                             std::stoi(of("ASSAY_PARITY_MAX_TOKENS", "400")),
+                             std::stoi(of("ASSAY_PARITY_TP", "1"))};
   return kPart;
 }
 
 Engine load(Attention attention) {
   auto engine =
-      Engine::load(micro_glm_dir(part().build.c_str()),
-                   {.backend = part().backend, .kernel = part().kernel, .attention = attention});
+      Engine::load(micro_glm_dir(part().build.c_str()), {.backend = part().backend,
+                                                         .kernel = part().kernel,
+                                                         .tensor_parallel = part().tensor_parallel,
+                                                         .attention = attention});
   CHECK(engine.has_value()) << engine.error().message;
   return *std::move(engine);
 }
 
-// A GPU's claims are shown where there is one.
+// A GPU's claims are shown where there is one, those of several where there are as many.
 class OracleParity : public testing::Test {
  protected:
   void SetUp() override {
     if (part().backend != "cuda") return;
-    const auto engine = Engine::load(micro_glm_dir(part().build.c_str()), {.backend = "cuda"});
-    if (!engine && engine.error().message.starts_with("no CUDA device here"))
-      GTEST_SKIP() << engine.error().message << ". This test shows nothing without one.";
+    const auto engine =
+        Engine::load(micro_glm_dir(part().build.c_str()),
+                     {.backend = "cuda", .tensor_parallel = part().tensor_parallel});
+    if (!engine && is_for_want_of_gpus(engine.error()))
+      GTEST_SKIP() << engine.error().message << ". This test shows nothing here.";
   }
 };
 
@@ -63,7 +68,8 @@ bool in_part(std::size_t n_tokens) {
 }
 
 void expect_parity(const std::vector<RecordParity>& rows) {
-  std::cout << part().backend << ' ' << part().kernel << ", bound "
+  std::cout << part().backend << ' ' << part().kernel << ", tp " << part().tensor_parallel
+            << ", bound "
             << (part().bf16_errors.empty() ? fmt::format("{}", part().bound) : part().bf16_errors)
             << "\n"
             << parity_table(rows);

@@ -109,6 +109,8 @@ class FaultyBackend final : public Backend {
   void mlp(int layer) override { inner_->mlp(layer); }
   void route(int layer) override { inner_->route(layer); }
   void moe(int layer) override { inner_->moe(layer); }
+  void clear_residual() override { inner_->clear_residual(); }
+  void sum_residual(Comm& comm) override { inner_->sum_residual(comm); }
   std::vector<float> read(Act act) const override { return inner_->read(act); }
   Routing read_routing() const override { return inner_->read_routing(); }
   Selection read_selection() const override { return inner_->read_selection(); }

@@ -15,6 +15,8 @@
 
 namespace assay::engine {
 
+class Comm;  // engine/comm/comm.h
+
 // Activations of one step, by role; a row is one token. Widths are given in values.
 enum class Act {
   kResidual,    // x: hidden
@@ -104,6 +106,10 @@ class Backend {
   // logits, which may be asked for none.
   virtual void sample(std::span<const int> rows, std::span<const SampleRequest> requests,
                       std::span<Sampled> out) = 0;
+  // Of a rank of several (tensor_parallel.h), whose part of project_add, mlp and moe is a partial
+  // result: before, except on the first; and after.
+  virtual void clear_residual() = 0;          // kResidual = 0
+  virtual void sum_residual(Comm& comm) = 0;  // kResidual = its sum over the ranks
   virtual void end_step() = 0;
 
   // For traces and tests; valid between the operation and the next one that overwrites it.

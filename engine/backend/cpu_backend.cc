@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "base/check.h"
+#include "engine/comm/comm.h"
 #include "kernels/norm.h"
 #include "kernels/project.h"
 
@@ -63,6 +64,15 @@ void CpuBackend::begin_step(const StepRows& rows) {
 void CpuBackend::end_step() {
   for (const Segment& s : rows_.segments)
     static_cast<CpuCache*>(s.cache)->set_n_tokens(s.first_position + s.n_rows);
+}
+
+void CpuBackend::clear_residual() {
+  std::fill_n(act(Act::kResidual, 0), static_cast<std::ptrdiff_t>(n_) * c_.hidden, 0.0f);
+}
+
+void CpuBackend::sum_residual(Comm& comm) {
+  comm.sum(act(Act::kResidual, 0),
+           static_cast<std::size_t>(n_) * static_cast<std::size_t>(c_.hidden), nullptr);
 }
 
 void CpuBackend::embed() {

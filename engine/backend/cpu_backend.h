@@ -42,6 +42,8 @@ class CpuBackend final : public Backend {
               std::span<Sampled> out) override {
     sample_on_host(*this, c_.vocab, rows, requests, out);
   }
+  void clear_residual() override;
+  void sum_residual(Comm& comm) override;
   void end_step() override;
   std::vector<float> read(Act act) const override;
   Routing read_routing() const override;

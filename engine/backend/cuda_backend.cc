@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "engine/backend/act_width.h"
+#include "engine/comm/comm.h"
 #include "kernels/gemm_cuda.h"
 #include "kernels/layer_cuda.h"
 #include "kernels/mla_attention_cuda.h"
@@ -88,8 +89,7 @@ class CudaBackend final : public CudaExecutor {
   }
 
   void set_residual(std::span<const float> rows) override {
-    CHECK(rows.size() == static_cast<std::size_t>(n_) * static_cast<std::size_t>(c_.hidden))
-        << rows.size();
+    CHECK(rows.size() == residual_size()) << rows.size();
     kernels::copy_to_device(act(Act::kResidual), rows.data(), rows.size_bytes(), stream());
   }
 
@@ -295,6 +295,12 @@ class CudaBackend final : public CudaExecutor {
     kernels::synchronise(stream());
     sampler_.collect(out);
   }
+  void clear_residual() override {
+    kernels::clear_cuda(act(Act::kResidual), residual_size(), stream());
+  }
+  void sum_residual(Comm& comm) override {
+    comm.sum(act(Act::kResidual), residual_size(), stream());
+  }
 
   // Between steps nothing computes: caches may be copied and scratch may move.
   void end_step() override {
@@ -340,6 +346,9 @@ class CudaBackend final : public CudaExecutor {
     }
   }
 
+  std::size_t residual_size() const {
+    return static_cast<std::size_t>(n_) * static_cast<std::size_t>(c_.hidden);
+  }
   float* act(Act a) const { return acts_[static_cast<std::size_t>(a)].data(); }
   kernels::RopeCuda rope(bool interleaved) const {
     return {cosine_, sine_, c_.qk_rope, interleaved};

@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "engine/backend/cuda_backend.h"
+#include "engine/comm/comm.h"
 
 namespace assay::engine {
 namespace {
@@ -68,11 +69,24 @@ class RecordingBackend final : public Backend {
   void moe(int layer) override {
     if (runs()) inner_->moe(layer);
   }
+  void clear_residual() override {
+    if (runs()) inner_->clear_residual();
+  }
+  void sum_residual(Comm& comm) override {
+    comm_ = &comm;
+    if (runs()) inner_->sum_residual(comm);
+  }
   // The graph ends here: which rows want logits or a sample, and what of it, differs from step to
   // step.
   void logits(std::span<const int> rows, std::span<float> out) override {
-    if (mode_ == Mode::kRecord) *graph_ = kernels::RecordedGraph::end(inner_->stream());
-    if (mode_ != Mode::kDirect) (*graph_)->launch(inner_->stream());
+    if (mode_ == Mode::kRecord) {
+      *graph_ = kernels::RecordedGraph::end(inner_->stream());
+      meet();
+    }
+    if (mode_ != Mode::kDirect) {
+      (*graph_)->launch(inner_->stream());
+      meet();
+    }
     mode_ = Mode::kDirect;
     inner_->logits(rows, out);
   }
@@ -90,12 +104,18 @@ class RecordingBackend final : public Backend {
  private:
   enum class Mode { kDirect, kRecord, kReplay };
   bool runs() const { return mode_ != Mode::kReplay; }
+  // Making a graph and scratch for logits may allocate, which must not wait for a device whose sums
+  // wait for a rank that has not launched its own. All ranks record and replay the same steps.
+  void meet() const {
+    if (comm_ != nullptr) comm_->meet();
+  }
 
   const std::unique_ptr<CudaExecutor> inner_;
   Mode mode_ = Mode::kDirect;
   std::map<CudaStepShape, std::optional<kernels::RecordedGraph>> steps_;  // empty: seen once
   std::optional<kernels::RecordedGraph>* graph_ = nullptr;                // of this step
   std::optional<bool> sparse_;
+  Comm* comm_ = nullptr;  // of a rank of several
 };
 
 }  // namespace

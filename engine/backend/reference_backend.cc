@@ -11,6 +11,7 @@
 #include "engine/backend/act_width.h"
 #include "engine/backend/backend.h"
 #include "engine/backend/matrix_view.h"
+#include "engine/comm/comm.h"
 #include "kernels/indexer.h"
 #include "kernels/mla_attention.h"
 #include "kernels/norm.h"
@@ -315,6 +316,14 @@ class ReferenceBackend final : public Backend {
   void sample(std::span<const int> rows, std::span<const SampleRequest> requests,
               std::span<Sampled> out) override {
     sample_on_host(*this, c_.vocab, rows, requests, out);
+  }
+  void clear_residual() override {
+    Floats& x = acts_[static_cast<int>(Act::kResidual)];
+    std::fill(x.begin(), x.end(), 0.0f);
+  }
+  void sum_residual(Comm& comm) override {
+    Floats& x = acts_[static_cast<int>(Act::kResidual)];
+    comm.sum(x.data(), x.size(), nullptr);
   }
 
   void end_step() override {

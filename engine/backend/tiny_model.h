@@ -22,8 +22,8 @@ class TinyModel {
 
   // Projections in every quantised form in turn, so that an expert mixes them; sizes that the forms
   // can pack, with scale groups that do not divide the rows.
-  static TinyModel quantised(std::uint64_t seed = 1) {
-    return TinyModel(DType::kBf16, 2, 48, seed, true);
+  static TinyModel quantised(std::uint64_t seed = 1, int n_heads = 2) {
+    return TinyModel(DType::kBf16, n_heads, 48, seed, true);
   }
 
   TinyModel(const TinyModel&) = delete;

@@ -190,7 +190,8 @@ Result<EngineTarget> load_target(const RunOptions& options, const std::string& b
                                       .backend = backend,
                                       .kernel = backend == options.backend ? options.kernel : "",
                                       .attention = options.attention,
-                                      .n_threads = 1}));
+                                      .n_threads = 1,
+                                      .tensor_parallel = options.tensor_parallel}));
   return EngineTarget(std::move(engine), options.threads);
 }
 

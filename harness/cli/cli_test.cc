@@ -234,6 +234,30 @@ TEST_F(Cli, ARunLeavesRecordSamplesAndReport) {
   expect_error(assay(quick_run(dir_ / "run")), HasSubstr("--resume"));  // never overwrites a run
 }
 
+TEST_F(Cli, ARunOnTwoRanksSaysSoAndPassesTheGolden) {
+  const Outcome o = assay(quick_run(dir_ / "run", {"--tp", "2"}));
+  EXPECT_EQ(o.code, 0) << o.out << o.err;
+  EXPECT_THAT(o.out, HasSubstr("replies are computed as before"));
+  const Json record = *read_json(dir_ / "run" / "run.json");
+  EXPECT_EQ(record["options"]["tensor_parallel"], 2);
+  const Json& target = record["provenance"]["target"];
+  EXPECT_EQ(target["tensor_parallel"], 2);
+  EXPECT_THAT(target["kernel"].get<std::string>(), HasSubstr(", tp 2"));
+  EXPECT_GE(samples_of(dir_ / "run").size(), 24u);
+}
+
+TEST_F(Cli, RanksThatCannotShareTheModelAreAnError) {
+  const auto generate = [&](const char* n, const char* backend) {
+    return assay({"generate", "--model", kModel, "--backend", backend, "--tp", n, "1+1"});
+  };
+  expect_error(generate("0", "cpu"), HasSubstr("expected at least 1 (--tp)"));
+  expect_error(generate("4", "cpu"),
+               AllOf(HasSubstr("num_attention_heads is 6"), HasSubstr("--tp 1, 2, 3, 6")));
+  expect_error(assay(quick_run(dir_ / "run", {"--tp", "5"})),
+               HasSubstr("num_attention_heads is 6"));
+  EXPECT_FALSE(fs::exists(dir_ / "run")) << "a run that cannot start leaves no folder behind";
+}
+
 TEST_F(Cli, AKilledRunResumesToTheSameRecord) {
   ASSERT_NE(assay(quick_run(dir_ / "whole")).code, 2);
   const auto whole = samples_of(dir_ / "whole");

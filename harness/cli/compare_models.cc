@@ -38,7 +38,8 @@ Result<engine::Engine> load(const RunOptions& options, const RunFolder& run) {
                              .backend = options.backend,
                              .kernel = options.kernel,
                              .attention = options.attention,
-                             .n_threads = 1});
+                             .n_threads = 1,
+                             .tensor_parallel = options.tensor_parallel});
   if (!engine)
     return fail("the model of {} (from its run.json): {}", run.folder, engine.error().message);
   return engine;

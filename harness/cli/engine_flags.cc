@@ -23,7 +23,8 @@ void add_engine_flags(CLI::App& app, EngineFlags& flags) {
 
 void add_compute_flags(CLI::App& app, EngineFlags& flags) {
   app.add_option("--backend,--device", flags.backend,
-                 "cpu, cuda (one GPU), or reference (scalar, the definition of correct, slow)")
+                 "cpu, cuda (a GPU, or with --tp several), or reference (scalar, the definition of "
+                 "correct, slow)")
       ->capture_default_str();
   app.add_option(
       "--kernel", flags.kernel,
@@ -35,6 +36,7 @@ void add_compute_flags(CLI::App& app, EngineFlags& flags) {
       ->capture_default_str();
   app.add_option("-t,--threads", flags.n_threads, "Threads (0: every usable core)")
       ->capture_default_str();
+  app.add_option("--tp", flags.tensor_parallel, kTensorParallelHelp)->capture_default_str();
   app.add_option("--prefill-chunk", flags.prefill_chunk, "Prompt tokens per step")
       ->capture_default_str();
 }
@@ -43,6 +45,7 @@ Result<engine::EngineOptions> engine_options(const EngineFlags& flags) {
   engine::EngineOptions options{.backend = flags.backend,
                                 .kernel = flags.kernel,
                                 .n_threads = flags.n_threads,
+                                .tensor_parallel = flags.tensor_parallel,
                                 .attention = engine::Attention::kAuto,
                                 .check_finite = true,
                                 .cache_dir = cache_dir(),

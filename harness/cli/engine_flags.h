@@ -11,8 +11,11 @@ namespace assay::cli {
 
 struct EngineFlags {
   std::string model, backend = "cpu", kernel, attention = "auto";
-  int n_threads = 0, prefill_chunk = 512;
+  int n_threads = 0, tensor_parallel = 1, prefill_chunk = 512;
 };
+
+inline constexpr const char* kTensorParallelHelp =
+    "Ranks that share the model: so many GPUs of cuda (over NCCL), or parts of cpu's threads";
 
 // Where fingerprints are kept between runs: $XDG_CACHE_HOME/assay, else ~/.cache/assay, else
 // nowhere.

@@ -56,7 +56,8 @@ Result<engine::Engine> load(const RunOptions& options, const std::string& model,
                       .backend = backend,
                       .kernel = backend == options.backend ? options.kernel : "",
                       .attention = options.attention,
-                      .n_threads = 1});
+                      .n_threads = 1,
+                      .tensor_parallel = options.tensor_parallel});
 }
 
 // `base`: a folder is a model, a file a captured base.

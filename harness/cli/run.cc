@@ -35,7 +35,8 @@ EngineFlags engine_flags(const RunOptions& options) {
           .backend = options.backend,
           .kernel = options.kernel,
           .attention = options.attention,
-          .n_threads = 1};  // the workers share it with one thread each
+          .n_threads = 1,  // the workers share it with one thread each
+          .tensor_parallel = options.tensor_parallel};
 }
 
 std::string default_out(const std::vector<std::string>& suites) {

@@ -1,6 +1,7 @@
 #include "harness/cli/run_options.h"
 
 #include "harness/cli/at_least.h"
+#include "harness/cli/engine_flags.h"
 
 #if !defined(ASSAY_SUITES_DIR) || !defined(ASSAY_GOLDEN_DIR)
 #error "the build defines where the suites and the goldens lie"
@@ -43,6 +44,7 @@ Json to_json(const RunOptions& o) {
           {"min_p", or_null(o.min_p)},
           {"repetition_penalty", or_null(o.repetition_penalty)},
           {"max_tokens", or_null(o.max_tokens)},
+          {"tensor_parallel", o.tensor_parallel},
           {"backend", o.backend},
           {"kernel", o.kernel},
           {"attention", o.attention}};
@@ -77,6 +79,7 @@ Result<RunOptions> merge_options(const Json& recorded, const Json& given) {
     read(merged, "min_p", o.min_p);
     read(merged, "repetition_penalty", o.repetition_penalty);
     read(merged, "max_tokens", o.max_tokens);
+    merged["tensor_parallel"].get_to(o.tensor_parallel);
     merged["backend"].get_to(o.backend);
     merged["kernel"].get_to(o.kernel);
     merged["attention"].get_to(o.attention);
@@ -206,6 +209,8 @@ void RunFlags::add_to(CLI::App& app) {
          app.add_option("--kernel", v.kernel,
                         "Force avx2 or avx512 (cpu); graph, stream, bf16 or bf16-stream (cuda)"),
          "NAME")
+      ->group(kEngine);
+  option("tensor_parallel", app.add_option("--tp", v.tensor_parallel, kTensorParallelHelp), "N")
       ->group(kEngine);
   option("attention", app.add_option("--attention", v.attention, "auto, dense or sparse"), "NAME")
       ->check(CLI::IsMember({"auto", "dense", "sparse"}))

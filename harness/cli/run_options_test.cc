@@ -35,11 +35,15 @@ TEST(RunOptions, ResumeTakesTheRecordAndWhatIsTypedWins) {
   auto first =
       merge_options(Json::object(), given_by({"arithmetic", "--seed", "7", "--top-p", "0.9"}));
   ASSERT_TRUE(first) << first.error().message;
+  first->tensor_parallel = 2;
   const auto resumed = merge_options(to_json(*first), given_by({"--threads", "1"}));
   ASSERT_TRUE(resumed) << resumed.error().message;
   EXPECT_EQ(resumed->seed, 7u);
   EXPECT_EQ(resumed->top_p, 0.9);
   EXPECT_EQ(resumed->threads, 1);
+  EXPECT_EQ(resumed->tensor_parallel, 2);
+  const auto typed = merge_options(to_json(*first), given_by({"--tp", "3"}));
+  EXPECT_EQ(typed->tensor_parallel, 3);
   EXPECT_EQ(to_plan_options(*resumed)->seed, 7u);
 }
 

@@ -72,6 +72,7 @@ Result<int> run(const Options& o) {
     EngineFlags other = o.engine;
     other.backend = o.against;
     other.kernel = o.against_kernel;
+    other.tensor_parallel = 1;
     ASSAY_TRY(engine::Engine b, load_engine(other));
     ASSAY_TRY(const auto trace_a, engine::record_trace(a, ids));
     ASSAY_TRY(const auto trace_b, engine::record_trace(b, ids));
