@@ -180,6 +180,7 @@ Json EngineTarget::identity() const {
                {"chat_template", engine_.chat_template().fingerprint()},
                {"backend", info.backend},
                {"attention", info.attention}};
+  if (info.tensor_parallel > 1) json["tensor_parallel"] = info.tensor_parallel;
   if (info.planted_fault.is_planted()) json["planted_fault"] = info.planted_fault.text();
   return json;
 }

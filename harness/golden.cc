@@ -134,6 +134,7 @@ Result<Golden> make_golden(const Json& run, std::span<const Sample> samples) {
   Golden golden;
   golden.identity = run.at("identity");
   golden.identity.erase("backend");
+  golden.identity.erase("tensor_parallel");
   const Json& plan = run.at("plan");
   golden.profile = plan.at("profile").get<std::string>();
   std::set<std::string> asked;

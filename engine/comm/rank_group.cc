@@ -3,6 +3,11 @@
 #include "base/check.h"
 
 namespace assay::engine {
+namespace {
+
+std::mutex one_at_a_time;
+
+}  // namespace
 
 RankGroup::RankGroup(Comms comms) : comms_(std::move(comms)) {
   for (std::size_t r = 0; r < comms_.size(); ++r) threads_.emplace_back([this, r] { serve(r); });
@@ -18,7 +23,7 @@ RankGroup::~RankGroup() {
 }
 
 void RankGroup::run(const std::function<void(Comm&)>& work) {
-  const std::lock_guard alone(one_at_a_time_);
+  const std::lock_guard alone(one_at_a_time);
   std::unique_lock lock(mutex_);
   work_ = &work;
   n_busy_ = size();

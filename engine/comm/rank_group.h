@@ -22,15 +22,16 @@ class RankGroup {
   int size() const { return static_cast<int>(comms_.size()); }
 
   // work(comm) on every rank's own thread; returns when all are done. One work at a time, whoever
-  // asks: others wait. So sums of two callers never mix, and nothing is allocated on a device while
-  // a sum waits there for its peers. Work must not run work.
+  // asks, of all groups of this process, which may have the same devices: others wait. So sums of
+  // two callers never mix, and nothing is allocated on a device while a sum waits there for its
+  // peers. Work must not run work.
   void run(const std::function<void(Comm&)>& work);
 
  private:
   void serve(std::size_t rank);
 
   Comms comms_;
-  std::mutex one_at_a_time_, mutex_;
+  std::mutex mutex_;
   std::condition_variable changed_;
   const std::function<void(Comm&)>* work_ = nullptr;
   int generation_ = 0, n_busy_ = 0;

@@ -244,6 +244,8 @@ TEST_F(Cli, ARunOnTwoRanksSaysSoAndPassesTheGolden) {
   EXPECT_EQ(target["tensor_parallel"], 2);
   EXPECT_THAT(target["kernel"].get<std::string>(), HasSubstr(", tp 2"));
   EXPECT_GE(samples_of(dir_ / "run").size(), 24u);
+  EXPECT_EQ(record["identity"]["tensor_parallel"], 2) << "another number has other bits";
+  expect_error(assay({"run", "--resume", dir_ / "run", "--tp", "1"}), HasSubstr("tensor_parallel"));
 }
 
 TEST_F(Cli, RanksThatCannotShareTheModelAreAnError) {
