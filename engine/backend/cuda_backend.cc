@@ -12,8 +12,8 @@
 
 #include "base/check.h"
 #include "engine/backend/act_width.h"
+#include "engine/backend/cuda_products.h"
 #include "engine/comm/comm.h"
-#include "kernels/gemm_cuda.h"
 #include "kernels/layer_cuda.h"
 #include "kernels/mla_attention_cuda.h"
 #include "kernels/project_cuda.h"
@@ -27,20 +27,16 @@ using kernels::CudaStream;
 using kernels::DeviceArray;
 using kernels::StepUpload;
 
-constexpr int kPartsTokens = 16;  // whose experts' partial results are kept at a time
-
-// Consecutive rows that are multiplied alike.
-struct RowRange {
-  int first, n;
-  bool on_tensor_cores;
-};
-
 constexpr int kLeastKeys = 256;  // that scratch and launches are made for
 
 class CudaBackend final : public CudaExecutor {
  public:
   explicit CudaBackend(std::shared_ptr<const CudaModel> model)
-      : model_(std::move(model)), m_(*model_), c_(m_.c), sampler_(c_.vocab) {}
+      : model_(std::move(model)),
+        m_(*model_),
+        c_(m_.c),
+        products_(m_, stream_.get()),
+        sampler_(c_.vocab) {}
 
   std::unique_ptr<KvCache> new_cache() override { return std::make_unique<CudaCache>(c_); }
 
@@ -53,7 +49,7 @@ class CudaBackend final : public CudaExecutor {
     const std::vector<int> runs = runs_of(rows_.segments);
     n_runs_ = static_cast<int>(runs.size()) - 1;
     reserve(n_, max_keys_);
-    set_ranges();
+    products_.begin_step(rows_.segments);
 
     const auto n = static_cast<std::size_t>(n_), half = static_cast<std::size_t>(c_.qk_rope / 2),
                n_tables = n * static_cast<std::size_t>(c_.n_layers);
@@ -126,7 +122,7 @@ class CudaBackend final : public CudaExecutor {
   void index(int layer) override {
     const CudaLayer& l = m_.layers[static_cast<std::size_t>(layer)];
     const int heads = c_.index_n_heads, dim = c_.index_head_dim;
-    multiply(l.index_k, act(Act::kNormed), index_k_.data(), false);
+    products_.multiply(l.index_k, act(Act::kNormed), index_k_.data(), false);
     kernels::append_index_cuda({.in = index_k_.data(),
                                 .norm_weight = l.index_norm_weight,
                                 .norm_bias = l.index_norm_bias,
@@ -137,7 +133,7 @@ class CudaBackend final : public CudaExecutor {
                                 .position = position_},
                                rope(c_.indexer_rope_interleave), stream());
     if (max_keys_ > c_.index_topk) {
-      multiply(l.index_q, act(Act::kQueryResid), index_q_.data(), false);
+      products_.multiply(l.index_q, act(Act::kQueryResid), index_q_.data(), false);
       kernels::rope_cuda(rope(c_.indexer_rope_interleave), {index_q_.data(), heads * dim, dim},
                          {index_q_.data(), heads * dim, dim}, heads, n_, stream());
       kernels::project_cuda(l.index_weights, act(Act::kNormed), c_.hidden, n_,
@@ -214,7 +210,8 @@ class CudaBackend final : public CudaExecutor {
   }
 
   void mlp(int layer) override {
-    mlp_into(m_.layers[static_cast<std::size_t>(layer)].mlp, act(Act::kResidual), true);
+    products_.mlp(m_.layers[static_cast<std::size_t>(layer)].mlp, act(Act::kNormed),
+                  act(Act::kResidual), true);
   }
 
   void route(int layer) override {
@@ -235,46 +232,8 @@ class CudaBackend final : public CudaExecutor {
   }
 
   void moe(int layer) override {
-    const CudaLayer& l = m_.layers[static_cast<std::size_t>(layer)];
-    mlp_into(l.mlp, shared_.data(), false);
-    for (const RowRange& r : ranges_) {
-      const auto slot = static_cast<std::ptrdiff_t>(r.first) * c_.n_experts_per_token,
-                 row = static_cast<std::ptrdiff_t>(r.first) * c_.hidden;
-      if (r.on_tensor_cores)
-        kernels::moe_gemm_cuda({.experts = l.experts,
-                                .n_experts = l.n_experts,
-                                .all_copied = l.experts_copied,
-                                .expert = expert_.data() + slot,
-                                .weight = expert_weight_.data() + slot,
-                                .n_tokens = r.n,
-                                .top_k = c_.n_experts_per_token,
-                                .hidden = c_.hidden,
-                                .width = c_.moe_intermediate,
-                                .x = rounded(act(Act::kNormed) + row, c_.hidden, r.n),
-                                .order = slots_.data(),
-                                .first = first_slot_.data(),
-                                .h = rounded_hidden_.data(),
-                                .y = expert_out_.data(),
-                                .shared = shared_.data() + row,
-                                .residual = act(Act::kResidual) + row},
-                               stream());
-      else
-        kernels::moe_cuda({.plan = &l.moe,
-                           .experts = l.experts,
-                           .expert = expert_.data() + slot,
-                           .weight = expert_weight_.data() + slot,
-                           .n_tokens = r.n,
-                           .top_k = c_.n_experts_per_token,
-                           .hidden = c_.hidden,
-                           .width = c_.moe_intermediate,
-                           .x = act(Act::kNormed) + row,
-                           .h = expert_hidden_.data(),
-                           .parts = expert_parts_.data(),
-                           .parts_tokens = std::min(r.n, kPartsTokens),
-                           .shared = shared_.data() + row,
-                           .residual = act(Act::kResidual) + row},
-                          stream());
-    }
+    products_.moe(m_.layers[static_cast<std::size_t>(layer)], act(Act::kNormed), expert_.data(),
+                  expert_weight_.data(), act(Act::kResidual));
   }
 
   void logits(std::span<const int> rows, std::span<float> out) override {
@@ -381,54 +340,7 @@ class CudaBackend final : public CudaExecutor {
                                  : p == Projection::kQueryB ? l.q_b
                                  : p == Projection::kKvA    ? l.kv_a
                                                             : l.o;
-    multiply(matrix, act(in), act(out), accumulate);
-  }
-
-  // How a row is multiplied is a function of its request, not of its batch: chunks of a prompt, of
-  // more than one row, on tensor cores, single rows by the row.
-  void set_ranges() {
-    ranges_.clear();
-    for (const Segment& s : rows_.segments) {
-      const bool on_tensor_cores = m_.how.bf16_chunks && s.n_rows > 1;
-      if (ranges_.empty() || ranges_.back().on_tensor_cores != on_tensor_cores)
-        ranges_.push_back({s.first_row, 0, on_tensor_cores});
-      ranges_.back().n += s.n_rows;
-    }
-  }
-
-  // Valid until the next one.
-  kernels::Bf16* rounded(const float* x, int width, int n_rows) {
-    kernels::to_bf16_cuda(x, width, n_rows, width, rounded_.data(), stream());
-    return rounded_.data();
-  }
-
-  // out (n_, m.n_rows) = in (n_, m.n_cols) mᵀ; accumulate adds to out.
-  void multiply(const DeviceMatrix& m, const float* in, float* out, bool accumulate) {
-    for (const RowRange& r : ranges_) {
-      const float* x = in + static_cast<std::ptrdiff_t>(r.first) * m.n_cols;
-      float* y = out + static_cast<std::ptrdiff_t>(r.first) * m.n_rows;
-      if (r.on_tensor_cores)
-        kernels::gemm_cuda(m, rounded(x, m.n_cols, r.n), r.n, y, m.n_rows, accumulate, stream());
-      else
-        kernels::project_cuda(m, x, m.n_cols, r.n, y, m.n_rows, accumulate, stream());
-    }
-  }
-
-  void mlp_into(const CudaMlp& w, float* out, bool accumulate) {
-    for (const RowRange& r : ranges_) {
-      const auto row = static_cast<std::ptrdiff_t>(r.first) * c_.hidden;
-      const float* x = act(Act::kNormed) + row;
-      if (r.on_tensor_cores) {
-        kernels::gemm_swiglu_cuda(w.gate, w.up, rounded(x, c_.hidden, r.n), r.n,
-                                  rounded_hidden_.data(), stream());
-        kernels::gemm_cuda(w.down, rounded_hidden_.data(), r.n, out + row, c_.hidden, accumulate,
-                           stream());
-      } else {
-        kernels::swiglu_cuda(w.gate, w.up, x, c_.hidden, r.n, mlp_hidden_.data(), stream());
-        kernels::project_cuda(w.down, mlp_hidden_.data(), w.gate.n_rows, r.n, out + row, c_.hidden,
-                              accumulate, stream());
-      }
-    }
+    products_.multiply(matrix, act(in), act(out), accumulate);
   }
 
   void reserve(int n_rows, int max_keys) {
@@ -456,35 +368,19 @@ class CudaBackend final : public CudaExecutor {
     for (int a = 0; a < kNumActs; ++a)
       acts_[static_cast<std::size_t>(a)] =
           DeviceArray<float>(rows(act_width(static_cast<Act>(a), c_)));
-    int widest_mlp = c_.moe_intermediate * std::max(1, c_.n_shared_experts);
-    for (const CudaLayer& l : m_.layers) widest_mlp = std::max(widest_mlp, l.mlp.gate.n_rows);
+    products_.reserve(n_rows);
     const int k = c_.n_experts_per_token;
     for (auto& [array, width] :
          {std::pair{&absorbed_, c_.n_heads * c_.kv_row()},
-          std::pair{&latent_, c_.n_heads * c_.kv_lora}, std::pair{&mlp_hidden_, widest_mlp},
-          std::pair{&shared_, c_.hidden}, std::pair{&router_logits_, c_.n_experts},
-          std::pair{&expert_hidden_, k * c_.moe_intermediate}, std::pair{&expert_weight_, k},
-          std::pair{&routing_margin_, 1}, std::pair{&selection_margin_, 1},
+          std::pair{&latent_, c_.n_heads * c_.kv_lora}, std::pair{&router_logits_, c_.n_experts},
+          std::pair{&expert_weight_, k}, std::pair{&routing_margin_, 1},
+          std::pair{&selection_margin_, 1},
           std::pair{&index_q_, c_.index_n_heads * c_.index_head_dim},
           std::pair{&index_weights_, c_.index_n_heads}, std::pair{&index_k_, c_.index_head_dim}})
       *array = DeviceArray<float>(rows(width));
     for (auto& [array, width] :
          {std::pair{&expert_, k}, std::pair{&selected_, c_.index_topk}, std::pair{&n_selected_, 1}})
       *array = DeviceArray<int>(rows(width));
-    std::size_t parts = 0;
-    for (const CudaLayer& l : m_.layers)
-      parts = std::max(parts, l.moe.parts_per_token(k, c_.hidden, c_.moe_intermediate));
-    expert_parts_ =
-        DeviceArray<float>(parts * static_cast<std::size_t>(std::min(n_rows, kPartsTokens)));
-    if (m_.how.bf16_chunks) {
-      const int widest = std::max({c_.hidden, c_.q_lora, c_.n_heads * c_.v_head});
-      rounded_ = DeviceArray<kernels::Bf16>(rows(kernels::bf16_stride(widest)));
-      rounded_hidden_ = DeviceArray<kernels::Bf16>(rows(std::max(
-          kernels::bf16_stride(widest_mlp), k * kernels::bf16_stride(c_.moe_intermediate))));
-      expert_out_ = DeviceArray<float>(rows(k * c_.hidden));
-      slots_ = DeviceArray<int>(rows(k));
-      first_slot_ = DeviceArray<int>(static_cast<std::size_t>(c_.n_experts + 1));
-    }
     // Two tables of pointers, two of angles, positions, tokens and runs, each aligned.
     upload_.reserve(2 * sizeof(float*) * rows(c_.n_layers) + sizeof(float) * rows(c_.qk_rope) +
                     3 * sizeof(int) * (rows(1) + 1) + 7 * std::size_t{16});
@@ -497,15 +393,10 @@ class CudaBackend final : public CudaExecutor {
   StepRows rows_;
   int n_ = 0, n_runs_ = 0, capacity_ = 0, max_keys_ = 0, epoch_ = 0;
   std::array<DeviceArray<float>, kNumActs> acts_;
-  DeviceArray<float> absorbed_, latent_, mlp_hidden_, shared_, router_logits_, expert_hidden_,
-      expert_parts_, expert_weight_, routing_margin_, selection_margin_, index_q_, index_weights_,
-      index_k_, scores_, attention_parts_, logits_;
+  DeviceArray<float> absorbed_, latent_, router_logits_, expert_weight_, routing_margin_,
+      selection_margin_, index_q_, index_weights_, index_k_, scores_, attention_parts_, logits_;
   DeviceArray<int> expert_, selected_, n_selected_;
-  std::vector<RowRange> ranges_;  // of this step, in order
-  // Scratch of ranges on tensor cores.
-  DeviceArray<kernels::Bf16> rounded_, rounded_hidden_;
-  DeviceArray<float> expert_out_;
-  DeviceArray<int> slots_, first_slot_;
+  CudaProducts products_;
   kernels::CudaSampler sampler_;
   StepUpload upload_;                                  // of which, on the device:
   std::uint16_t* const* kv_ = nullptr;                 // (n_layers, n_rows)

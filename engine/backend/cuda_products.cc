@@ -1,0 +1,130 @@
+#include "engine/backend/cuda_products.h"
+
+#include <algorithm>
+
+#include "kernels/project_cuda.h"
+
+namespace assay::engine {
+namespace {
+
+using kernels::DeviceArray;
+
+constexpr int kPartsTokens = 16;  // whose experts' partial results are kept at a time
+
+}  // namespace
+
+void CudaProducts::reserve(int n_rows) {
+  const auto rows = [&](int width) {
+    return static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(width);
+  };
+  const int k = c_.n_experts_per_token;
+  int widest_mlp = c_.moe_intermediate * std::max(1, c_.n_shared_experts);
+  std::size_t parts = 0;
+  for (const CudaLayer& l : m_.layers) {
+    widest_mlp = std::max(widest_mlp, l.mlp.gate.n_rows);
+    parts = std::max(parts, l.moe.parts_per_token(k, c_.hidden, c_.moe_intermediate));
+  }
+  mlp_hidden_ = DeviceArray<float>(rows(widest_mlp));
+  shared_ = DeviceArray<float>(rows(c_.hidden));
+  expert_hidden_ = DeviceArray<float>(rows(k * c_.moe_intermediate));
+  expert_parts_ =
+      DeviceArray<float>(parts * static_cast<std::size_t>(std::min(n_rows, kPartsTokens)));
+  if (!m_.how.bf16_chunks) return;
+  const int widest = std::max({c_.hidden, c_.q_lora, c_.n_heads * c_.v_head});
+  rounded_ = DeviceArray<kernels::Bf16>(rows(kernels::bf16_stride(widest)));
+  rounded_hidden_ = DeviceArray<kernels::Bf16>(rows(
+      std::max(kernels::bf16_stride(widest_mlp), k * kernels::bf16_stride(c_.moe_intermediate))));
+  expert_out_ = DeviceArray<float>(rows(k * c_.hidden));
+  slots_ = DeviceArray<int>(rows(k));
+  first_slot_ = DeviceArray<int>(static_cast<std::size_t>(c_.n_experts + 1));
+}
+
+// How a row is multiplied is a function of its request, not of its batch: chunks of a prompt have
+// more than one row.
+void CudaProducts::begin_step(std::span<const Segment> segments) {
+  ranges_.clear();
+  for (const Segment& s : segments) {
+    const bool on_tensor_cores = m_.how.bf16_chunks && s.n_rows > 1;
+    if (ranges_.empty() || ranges_.back().on_tensor_cores != on_tensor_cores)
+      ranges_.push_back({s.first_row, 0, on_tensor_cores});
+    ranges_.back().n += s.n_rows;
+  }
+}
+
+kernels::Bf16* CudaProducts::rounded(const float* x, int width, int n_rows) {
+  kernels::to_bf16_cuda(x, width, n_rows, width, rounded_.data(), stream_);
+  return rounded_.data();
+}
+
+void CudaProducts::multiply(const DeviceMatrix& m, const float* in, float* out, bool accumulate) {
+  for (const RowRange& r : ranges_) {
+    const float* x = in + static_cast<std::ptrdiff_t>(r.first) * m.n_cols;
+    float* y = out + static_cast<std::ptrdiff_t>(r.first) * m.n_rows;
+    if (r.on_tensor_cores)
+      kernels::gemm_cuda(m, rounded(x, m.n_cols, r.n), r.n, y, m.n_rows, accumulate, stream_);
+    else
+      kernels::project_cuda(m, x, m.n_cols, r.n, y, m.n_rows, accumulate, stream_);
+  }
+}
+
+void CudaProducts::mlp(const CudaMlp& w, const float* in, float* out, bool accumulate) {
+  for (const RowRange& r : ranges_) {
+    const auto row = static_cast<std::ptrdiff_t>(r.first) * c_.hidden;
+    const float* x = in + row;
+    if (r.on_tensor_cores) {
+      kernels::gemm_swiglu_cuda(w.gate, w.up, rounded(x, c_.hidden, r.n), r.n,
+                                rounded_hidden_.data(), stream_);
+      kernels::gemm_cuda(w.down, rounded_hidden_.data(), r.n, out + row, c_.hidden, accumulate,
+                         stream_);
+    } else {
+      kernels::swiglu_cuda(w.gate, w.up, x, c_.hidden, r.n, mlp_hidden_.data(), stream_);
+      kernels::project_cuda(w.down, mlp_hidden_.data(), w.gate.n_rows, r.n, out + row, c_.hidden,
+                            accumulate, stream_);
+    }
+  }
+}
+
+void CudaProducts::moe(const CudaLayer& l, const float* in, const int* expert, const float* weight,
+                       float* residual) {
+  mlp(l.mlp, in, shared_.data(), false);
+  for (const RowRange& r : ranges_) {
+    const auto slot = static_cast<std::ptrdiff_t>(r.first) * c_.n_experts_per_token,
+               row = static_cast<std::ptrdiff_t>(r.first) * c_.hidden;
+    if (r.on_tensor_cores)
+      kernels::moe_gemm_cuda({.experts = l.experts,
+                              .n_experts = l.n_experts,
+                              .all_copied = l.experts_copied,
+                              .expert = expert + slot,
+                              .weight = weight + slot,
+                              .n_tokens = r.n,
+                              .top_k = c_.n_experts_per_token,
+                              .hidden = c_.hidden,
+                              .width = c_.moe_intermediate,
+                              .x = rounded(in + row, c_.hidden, r.n),
+                              .order = slots_.data(),
+                              .first = first_slot_.data(),
+                              .h = rounded_hidden_.data(),
+                              .y = expert_out_.data(),
+                              .shared = shared_.data() + row,
+                              .residual = residual + row},
+                             stream_);
+    else
+      kernels::moe_cuda({.plan = &l.moe,
+                         .experts = l.experts,
+                         .expert = expert + slot,
+                         .weight = weight + slot,
+                         .n_tokens = r.n,
+                         .top_k = c_.n_experts_per_token,
+                         .hidden = c_.hidden,
+                         .width = c_.moe_intermediate,
+                         .x = in + row,
+                         .h = expert_hidden_.data(),
+                         .parts = expert_parts_.data(),
+                         .parts_tokens = std::min(r.n, kPartsTokens),
+                         .shared = shared_.data() + row,
+                         .residual = residual + row},
+                        stream_);
+  }
+}
+
+}  // namespace assay::engine

@@ -1,0 +1,52 @@
+// How a step's rows meet weight matrices on a GPU: chunks of a prompt on tensor cores, where the
+// model's kernel says so, and single rows by the row, straight from the codes.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "engine/backend/backend.h"
+#include "engine/backend/cuda_model.h"
+#include "kernels/gemm_cuda.h"
+
+namespace assay::engine {
+
+// Scratch, and the ranges of the step in hand. All pointers are the device's.
+class CudaProducts {
+ public:
+  CudaProducts(const CudaModel& model, kernels::CudaStream stream)
+      : m_(model), c_(model.c), stream_(stream) {}
+
+  void reserve(int n_rows);  // for steps of at most so many; scratch moves
+  void begin_step(std::span<const Segment> segments);
+
+  // out (n_rows, m.n_rows) = in (n_rows, m.n_cols) mᵀ; accumulate adds to out.
+  void multiply(const DeviceMatrix& m, const float* in, float* out, bool accumulate);
+  // out (n_rows, hidden) = the MLP of in (n_rows, hidden), likewise.
+  void mlp(const CudaMlp& w, const float* in, float* out, bool accumulate);
+  // residual += the routed and shared experts of in; expert, weight: (n_rows, top_k).
+  void moe(const CudaLayer& l, const float* in, const int* expert, const float* weight,
+           float* residual);
+
+ private:
+  // Consecutive rows that are multiplied alike.
+  struct RowRange {
+    int first, n;
+    bool on_tensor_cores;
+  };
+  // The same in bfloat16. Valid until the next one.
+  kernels::Bf16* rounded(const float* x, int width, int n_rows);
+
+  const CudaModel& m_;
+  const ModelConfig& c_;
+  const kernels::CudaStream stream_;
+  std::vector<RowRange> ranges_;  // of this step, in order
+  kernels::DeviceArray<float> mlp_hidden_, shared_, expert_hidden_, expert_parts_;
+  // Of ranges on tensor cores.
+  kernels::DeviceArray<kernels::Bf16> rounded_, rounded_hidden_;
+  kernels::DeviceArray<float> expert_out_;
+  kernels::DeviceArray<int> slots_, first_slot_;
+};
+
+}  // namespace assay::engine
