@@ -107,6 +107,7 @@ class TensorParallelModel final : public BackendModel,
     for (std::size_t r = 0; r < ranks_.size(); ++r) total += ranks_[r].weight_bytes();
     return total;
   }
+  bool samples_on_device() const override { return false; }
   std::unique_ptr<Backend> new_executor(int n_threads) const override;
   // Laid out anew as a whole: the parts of what both have are not kept.
   Result<std::shared_ptr<const BackendModel>> with(const ModelConfig& config,

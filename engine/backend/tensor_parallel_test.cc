@@ -106,7 +106,7 @@ TEST(TensorParallel, CachesForkAndTruncateOnEveryRank) {
     rows.segments = {{&cache, 0, n, cache.n_tokens()}};
     std::vector<float> out(static_cast<std::size_t>(m.config.vocab));
     const int last[] = {n - 1};
-    forward(*backend, m.config, rows, true, last, out);
+    forward(*backend, m.config, rows, true, {.logit_rows = last, .logits = out});
     return out;
   };
   const auto cache = backend->new_cache();
@@ -132,7 +132,7 @@ TEST(TensorParallel, AStepWithoutLogitsFillsTheCacheAllTheSame) {
   rows.tokens = prompt(5, 1, m.config.vocab);
   rows.segments = {{cache.get(), 0, 5, 0}};
   std::vector<float> none;
-  forward(*backend, m.config, rows, false, {}, none);
+  forward(*backend, m.config, rows, false, {.logit_rows = {}, .logits = none});
   EXPECT_EQ(cache->n_tokens(), 5);
   // A layer alone, as the quantiser runs it: from given rows, without an end.
   const std::vector<float> given(static_cast<std::size_t>(5 * m.config.hidden), 0.5f);
