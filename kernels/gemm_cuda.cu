@@ -78,6 +78,11 @@ void launch(const GemmArgs& a, int n_tiles, int n_column_tiles, CudaStream strea
   prepare([&] {
     CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes))
         << kBytes << " bytes";
+    // Just what its blocks need, of 228 KiB with one for each: codebooks are read through the rest.
+    constexpr int kPercent =
+        gemm_blocks_at_once(kTileM, kCopied) * (kBytes + 1024) * 100 / (228 * 1024) + 1;
+    CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                    std::min(kPercent, 100)));
   });
   kernel<<<dim3(n_tiles, n_column_tiles), gemm_threads(kCopied), kBytes, stream>>>(a);
   CUDA_CHECK(cudaGetLastError()) << n_tiles << " x " << n_column_tiles << " tiles of " << kTileM

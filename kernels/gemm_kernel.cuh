@@ -14,6 +14,10 @@ namespace assay::kernels {
 constexpr int kTileN = 128, kStages = 3;
 constexpr int gemm_threads(bool copied) { return copied ? 128 : 256; }
 constexpr int warps_along_m(int tile_m) { return tile_m == 32 ? 1 : 2; }
+// Of one multiprocessor: as many as registers allow.
+constexpr int gemm_blocks_at_once(int tile_m, bool copied) {
+  return copied && tile_m < 128 ? 3 : 2;
+}
 constexpr int stage_bytes(int tile_m) { return (tile_m + kTileN) * kTileRowBytes; }
 
 struct GemmArgs {
@@ -137,7 +141,7 @@ class WeightTile {
 
 // Grid: tiles of rows, tiles of columns (of 128 results, or 64 of gate and up).
 template <int kTileM, bool kPaired, bool kCopied>
-__global__ void __launch_bounds__(gemm_threads(kCopied), kCopied&& kTileM < 128 ? 3 : 2)
+__global__ void __launch_bounds__(gemm_threads(kCopied), gemm_blocks_at_once(kTileM, kCopied))
     gemm(const __grid_constant__ GemmArgs a) {
   extern __shared__ __align__(128) unsigned char ring[];
   constexpr int kWarpsM = warps_along_m(kTileM), kWarpsN = gemm_threads(kCopied) / 32 / kWarpsM;
