@@ -24,8 +24,12 @@ void attention_on(benchmark::State& state, const Shape& s, int n_rows, int n_key
   const auto count = [](auto... n) { return (static_cast<std::size_t>(n) * ...); };
   const std::size_t cache_values = count(n_keys, 2, s.width());
   // As many caches as no second-level cache holds. Of values that binary16 holds: low halves are 0.
+  // (An iteration launches once for each: not too many small ones.)
   const int n_caches =
-      n_rows > 1 ? 1 : static_cast<int>(kDeviceWorkingSet / (cache_values * 2)) + 1;
+      n_rows > 1
+          ? 1
+          : static_cast<int>(std::min(kDeviceWorkingSet / (cache_values * 2), std::size_t{255})) +
+                1;
   std::vector<std::uint16_t> values(cache_values);
   std::vector<float> kv(count(n_keys, s.width()));
   for (std::size_t i = 0; i < kv.size(); ++i) {
