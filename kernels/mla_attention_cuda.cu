@@ -7,6 +7,8 @@
 namespace assay::kernels {
 namespace {
 
+constexpr int kFoldAhead = 8;  // splits on their way
+
 // What attend_tiled folds by itself when it has all splits, from its parts: a block to a pair, four
 // columns to a thread.
 __global__ void fold_splits(MlaAttentionCuda a, int n_splits, int split_keys) {
@@ -21,14 +23,13 @@ __global__ void fold_splits(MlaAttentionCuda a, int n_splits, int split_keys) {
   const float2* states = split_states(a, n_splits) + pair * n_splits;
   const int column = 4 * threadIdx.x;
   const float* part = a.parts + pair * n_splits * a.kv_lora + column;
-  constexpr int kAhead = 8;
-  const auto fetch = [&](int first, float4(&v)[kAhead]) {
+  const auto fetch = [&](int first, float4(&v)[kFoldAhead]) {
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i)
+    for (int i = 0; i < kFoldAhead; ++i)
       if (first + i < n && column < a.kv_lora)
         v[i] = *reinterpret_cast<const float4*>(part + static_cast<size_t>(first + i) * a.kv_lora);
   };
-  float4 v[kAhead];
+  float4 v[kFoldAhead];
   fetch(0, v);
   if (threadIdx.x < 32) {
     float past = -INFINITY;  // largest of the splits before these
@@ -54,11 +55,11 @@ __global__ void fold_splits(MlaAttentionCuda a, int n_splits, int split_keys) {
   if (column >= a.kv_lora) return;
   float4 value = {0, 0, 0, 0};
   float sum = 0;
-  for (int first = 0; first < n; first += kAhead) {
-    float4 next[kAhead];
-    fetch(first + kAhead, next);
+  for (int first = 0; first < n; first += kFoldAhead) {
+    float4 next[kFoldAhead];
+    fetch(first + kFoldAhead, next);
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
+    for (int i = 0; i < kFoldAhead; ++i) {
       if (first + i >= n) break;
       // The first is kept as it is: nothing times 0, and 1 times it.
       const float2 f = first + i == 0 ? float2{0, 1} : factors[first + i];
@@ -163,9 +164,11 @@ void attend_in_tiles(const MlaAttentionCuda& a, CudaStream stream) {
   overlapped(kernel, dim3(n_runs * tiles, splits), kPairTiles * n_slabs * 32, bytes, stream, a,
              tiles, split_keys);
   if (a.parts == nullptr) return;
-  overlapped(fold_splits, dim3(a.n_rows * a.n_heads), (a.kv_lora / 4 + 31) / 32 * 32,
-             (sizeof(float2) + sizeof(float)) * static_cast<std::size_t>(splits), stream, a, splits,
-             split_keys);
+  // More than there are: fold_splits' loads may run ahead of the end of its loop.
+  const std::size_t fold_bytes =
+      (sizeof(float2) + sizeof(float)) * static_cast<std::size_t>(splits + kFoldAhead);
+  overlapped(fold_splits, dim3(a.n_rows * a.n_heads), (a.kv_lora / 4 + 31) / 32 * 32, fold_bytes,
+             stream, a, splits, split_keys);
 }
 
 template <int kSteps, int kPairTiles>
