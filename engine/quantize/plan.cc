@@ -146,6 +146,10 @@ Result<void> check_counts(const Json& tier, const ModelStats& stats, std::string
   return {};
 }
 
+// A few codewords need no fewer sub-vectors than many: rows count so unequally that some hundred
+// are too few to tell where two of them belong.
+constexpr int kLeastSampledCodes = 256;
+
 }  // namespace
 
 Result<Plan> make_plan(const ModelWeights& weights, const ModelStats& stats, const Recipe& recipe,
@@ -167,7 +171,9 @@ Result<Plan> make_plan(const ModelWeights& weights, const ModelStats& stats, con
     const Tier& tier = recipe.tiers[static_cast<std::size_t>(t)];
     progress("codebooks", t, n_tiers);
     const Points points = sample_points(
-        modules, tier.dim, std::int64_t{recipe.points_per_code} * tier.n_codes, recipe.group);
+        modules, tier.dim,
+        std::int64_t{recipe.points_per_code} * std::max(tier.n_codes, kLeastSampledCodes),
+        recipe.group);
     KMeansOptions options;
     options.n_codes = tier.n_codes;
     options.seed = recipe.seed;

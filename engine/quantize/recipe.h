@@ -41,7 +41,7 @@ struct Recipe {
   int n_refits = 1;           // rounds of scale refits in a sweep
   int n_descents = 2;         // passes of coordinate descent after the sweeps
   int n_rounds = 1;           // of encoding every layer; codebooks are refitted in between
-  int points_per_code = 128;  // sub-vectors sampled for the codebooks, per codeword
+  int points_per_code = 128;  // sub-vectors sampled for a codebook, per codeword (of at least 256)
   int n_down_tokens = 2048;   // tokens of the layer that a rare expert's down borrows
   std::uint64_t seed = 0;
 

@@ -1,0 +1,74 @@
+// What is decided before anything is encoded: codebooks are fitted to enough of the weights,
+// however few their codewords are.
+#include "engine/quantize/plan.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "engine/quantize/quantize_testing.h"
+
+namespace assay::engine {
+namespace {
+
+// A layer of one expert with normal weights, whose rows count very unequally, as rows of real
+// experts do.
+struct NormalExpert {
+  static constexpr int kWide = 512, kHidden = 320;
+  NormalExpert() : values(normals(std::size_t{kWide} * kHidden, 1)) {
+    const auto matrix = [&](int rows, int cols, const char* name) {
+      return Matrix{.dtype = DType::kF32,
+                    .n_rows = rows,
+                    .n_cols = cols,
+                    .data = reinterpret_cast<const std::byte*>(values.data()),
+                    .name = name};
+    };
+    const auto of = [](int rows, int cols, std::uint64_t seed) {
+      ProjectionStats s{.col_energy = std::vector<float>(static_cast<std::size_t>(cols), 1.0f),
+                        .row_weight = normals(static_cast<std::size_t>(rows), seed)};
+      for (float& w : s.row_weight) w = std::exp(1.5f * w);
+      return s;
+    };
+    weights.layers.resize(1);
+    weights.layers[0].experts.push_back({.gate = matrix(kWide, kHidden, "gate"),
+                                         .up = matrix(kWide, kHidden, "up"),
+                                         .down = matrix(kHidden, kWide, "down")});
+    stats = {{{.n_tokens = 100,
+               .gate = of(kWide, kHidden, 2),
+               .up = of(kWide, kHidden, 3),
+               .down = of(kHidden, kWide, 4)}}};
+  }
+  std::vector<float> values;
+  ModelWeights weights;
+  ModelStats stats;
+};
+
+// Max 1960, "Quantizing for minimum distortion", table I: what the best codewords of one value
+// leave of a normal distribution. The scalar arm that GPTQ-VQ is measured against rests on these.
+TEST(Plan, ScalarCodebooksAreNearlyLloydAndMaxs) {
+  const NormalExpert expert;
+  const std::vector<float> fresh = normals(100'000, 9);
+  ThreadPool pool(1);
+  for (const std::uint64_t seed : {0, 1, 2}) {
+    Recipe recipe;
+    recipe.tiers = scalar_tiers();
+    recipe.bits = 1.8;
+    recipe.seed = seed;
+    const auto plan = make_plan(expert.weights, expert.stats, recipe, pool, {});
+    ASSERT_TRUE(plan.has_value()) << plan.error().message;
+    const std::vector<double> best = {0.3634, 0.1175, 0.03454};
+    for (std::size_t t = 0; t < best.size(); ++t) {
+      double distortion = 0;
+      for (const float x : fresh) {
+        float least = INFINITY;
+        for (const float c : plan->codebooks[t].values) least = std::min(least, (x - c) * (x - c));
+        distortion += static_cast<double>(least) / static_cast<double>(fresh.size());
+      }
+      EXPECT_LT(distortion, 1.04 * best[t]) << recipe.tiers[t].name << ", seed " << seed;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace assay::engine
