@@ -49,6 +49,9 @@ struct EngineInfo {
       attention;  // attention: "dense" or "sparse"
   // Else a sample is taken of logits on the host: backend cpu's own, or a fault is planted there.
   bool samples_on_device;
+  // "f32", or "bf16": chunks of a prompt are multiplied in bfloat16, so bits differ, and where a
+  // prompt is cut counts.
+  std::string arithmetic;
   int n_threads, tensor_parallel, vocab, max_positions, prefill_chunk;
   std::int64_t n_parameters, n_active_parameters;
   std::int64_t active_bytes;  // weight bytes read per decoded token

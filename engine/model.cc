@@ -64,6 +64,7 @@ Result<std::shared_ptr<const LoadedModel>> load_model(const std::filesystem::pat
   info.backend = backend->backend();
   info.kernel = backend->kernel();
   info.samples_on_device = backend->samples_on_device() && !options.planted_fault.is_of_draws();
+  info.arithmetic = options.kernel.starts_with("bf16") ? "bf16" : "f32";
   info.tensor_parallel = options.tensor_parallel;
   info.vocab = config.vocab;
   info.max_positions = config.max_positions;

@@ -75,7 +75,8 @@ std::size_t shareable(const Request& r) {
                    common_prefix(r.prompt, r.reask_prompt)});
 }
 
-std::vector<Group> group_by_prefix(std::span<const Request> requests) {
+// What is shared is a multiple of `step` tokens.
+std::vector<Group> group_by_prefix(std::span<const Request> requests, std::size_t step) {
   std::vector<Group> groups;
   for (std::size_t i = 0; i < requests.size(); ++i) {
     const Request& r = requests[i];
@@ -85,7 +86,8 @@ std::vector<Group> group_by_prefix(std::span<const Request> requests) {
       const std::size_t limit =
           last.n_requests > 1 ? last.n_shared : shareable(requests[last.first]);
       const std::size_t shared =
-          std::min({limit, shareable(r), common_prefix(requests[last.first].prompt, r.prompt)});
+          std::min({limit, shareable(r), common_prefix(requests[last.first].prompt, r.prompt)}) /
+          step * step;
       // Worth it if most of what is read is shared.
       if (shared >= kLeastShared && 2 * shared >= r.prompt.size()) {
         last.n_shared = shared;
@@ -94,7 +96,7 @@ std::vector<Group> group_by_prefix(std::span<const Request> requests) {
       }
     }
     // Alone, it shares with its own re-ask.
-    const std::size_t own = r.reask_prompt.empty() ? 0 : shareable(r);
+    const std::size_t own = r.reask_prompt.empty() ? 0 : shareable(r) / step * step;
     groups.push_back({i, 1, own < kLeastShared ? 0 : own});
   }
   return groups;
@@ -175,11 +177,12 @@ Json EngineTarget::describe() const {
 
 Json EngineTarget::identity() const {
   const engine::EngineInfo& info = engine_.info();
-  Json json = {{"model", info.fingerprint},
-               {"tokenizer", engine_.tokenizer().fingerprint()},
-               {"chat_template", engine_.chat_template().fingerprint()},
-               {"backend", info.backend},
-               {"attention", info.attention}};
+  Json json = {
+      {"model", info.fingerprint},
+      {"tokenizer", engine_.tokenizer().fingerprint()},
+      {"chat_template", engine_.chat_template().fingerprint()},
+      {"backend", info.arithmetic == "f32" ? info.backend : info.backend + '/' + info.arithmetic},
+      {"attention", info.attention}};
   if (info.tensor_parallel > 1) json["tensor_parallel"] = info.tensor_parallel;
   if (info.planted_fault.is_planted()) json["planted_fault"] = info.planted_fault.text();
   return json;
@@ -207,7 +210,10 @@ std::string EngineTarget::decode(std::span<const int> ids) const {
 
 void EngineTarget::complete(std::span<const Request> requests, const OnDone& on_done,
                             const std::function<void()>& on_token, std::stop_token stop) {
-  const std::vector<Group> groups = group_by_prefix(requests);
+  // In bfloat16 a prompt's bits depend on where it is cut: where it would be anyhow.
+  const engine::EngineInfo& info = engine_.info();
+  const std::vector<Group> groups = group_by_prefix(
+      requests, info.arithmetic == "f32" ? 1 : static_cast<std::size_t>(info.prefill_chunk));
   std::atomic<std::size_t> next{0};
   std::mutex done_mutex;
   const auto report = [&](std::size_t index, Result<Reply> reply) {

@@ -24,6 +24,14 @@ inline int n_multiprocessors() {
   return count;
 }
 
+// That a block may ask for, of the current device.
+inline std::size_t max_shared_bytes() {
+  int device = 0, bytes = 0;
+  CUDA_CHECK(cudaGetDevice(&device));
+  CUDA_CHECK(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  return static_cast<std::size_t>(bytes);
+}
+
 // What has to be done once on each device before a kernel runs there, as setting its attributes.
 class OncePerDevice {
  public:

@@ -132,10 +132,13 @@ __global__ void attend_row(MlaAttentionCuda a) {
   }
 }
 
-// Columns of a warp; 0: not tiled.
-constexpr int slab_of(int kv_lora, int rope) {
+// Columns of a warp; 0: not tiled, because of the shape, or because this device's blocks may not
+// share as much memory (sm_120's 99 KiB hold micro-glm's keys, not GLM-5.2's).
+int slab_of(int kv_lora, int rope) {
+  const int width = kv_lora + rope;
   for (const int slab : {64, 32})
-    if (kv_lora % slab == 0 && rope % slab == 0 && 2 * (kv_lora + rope) / slab <= kMaxWarps)
+    if (kv_lora % slab == 0 && rope % slab == 0 && 2 * width / slab <= kMaxWarps &&
+        Shared<2, false>::bytes(width, width / slab) <= max_shared_bytes())
       return slab;
   return 0;
 }
@@ -156,10 +159,13 @@ void attend_in_tiles(const MlaAttentionCuda& a, CudaStream stream) {
             tiles = n_head_tiles(a.n_heads), split_keys = mla_split_keys(a.kv_lora);
   const std::size_t bytes = Shared<kPairTiles, kHalf>::bytes(width, n_slabs);
   const auto kernel = attend_tiled<kSteps, kPairTiles, kHalf>;
-  // Of one model's shape; another's may need more.
-  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  static_cast<int>(bytes)))
-      << bytes << " bytes";
+  static OncePerDevice prepare;
+  prepare([&] {
+    for (const void* f :
+         {reinterpret_cast<const void*>(kernel), reinterpret_cast<const void*>(fold_splits)})
+      CUDA_CHECK(cudaFuncSetAttribute(f, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                      static_cast<int>(max_shared_bytes())));
+  });
   const int n_runs = a.run == nullptr ? a.n_rows : a.n_runs;
   overlapped(kernel, dim3(n_runs * tiles, splits), kPairTiles * n_slabs * 32, bytes, stream, a,
              tiles, split_keys);

@@ -39,7 +39,8 @@ struct MlaAttentionCuda {
 void mla_attention_cuda(const MlaAttentionCuda& args, CudaStream stream);
 
 // "split keys, tensor cores", or "row by row": a block to a row and head, for shapes whose latent
-// and rope are not multiples of 32.
+// and rope are not multiples of 32, and for devices that lack the shared memory. Of the current
+// one.
 const char* mla_design(int kv_lora, int rope);
 
 // Floats of scratch that spread these rows' keys over the GPU; 0 where the rows fill it.

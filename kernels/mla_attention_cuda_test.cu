@@ -167,7 +167,8 @@ TEST_F(Cuda, AKeyThatTakesAllTheWeightGivesItsLatentExactly) {
   for (const Shape& s : kShapes) {
     const int n_keys = 300;
     Problem p(s, 1, n_keys, random);
-    p.kv = random.floats(p.kv.size(), true);
+    const std::vector<float> whole = random.floats(p.kv.size(), true),
+                             more = random.floats(p.kv.size(), true);
     for (const int key : {0, 31, 32, 128, 255, 299}) {
       for (int k = 0; k < n_keys; ++k)
         for (int i = s.kv_lora; i < s.width(); ++i)
@@ -175,6 +176,12 @@ TEST_F(Cuda, AKeyThatTakesAllTheWeightGivesItsLatentExactly) {
       for (std::size_t i = 0; i < p.q.size(); ++i)
         p.q[i] = static_cast<int>(i) % s.width() == s.width() - 1 ? 8192.0f : 0.0f;
       for (const bool half : {false, true}) {
+        // What only both halves together hold.
+        for (int k = 0; k < n_keys; ++k)
+          for (int i = 0; i < s.kv_lora; ++i) {
+            const auto at = static_cast<std::size_t>(k * s.width() + i);
+            p.kv[at] = whole[at] + (half ? 0.0f : more[at] * 0x1p-16f);
+          }
         const auto got = p.computed({}, {.splits = true, .runs = false, .half = half});
         for (int i = 0; i < s.n_heads * s.kv_lora; ++i)
           ASSERT_EQ(got[static_cast<std::size_t>(i)],

@@ -316,6 +316,8 @@ MoePlan plan_moe(std::span<const DeviceMatrix> experts) {
   return plan_moe(experts, small ? MoeTier::Design::kCodewords : MoeTier::Design::kPartialSums);
 }
 MoePlan plan_moe(std::span<const DeviceMatrix> experts, MoeTier::Design preferred) {
+  constexpr std::size_t kTableBytes = std::size_t{132} << 10;  // and the x of a block
+  if (kTableBytes > max_shared_bytes()) return {};             // as on sm_120
   return plan_of(experts, !has_partial_sums(preferred));
 }
 

@@ -40,7 +40,8 @@ struct MoePlan {
 
 // `experts` (n_experts, 3): gate, up, down, on the host. Grouped where every matrix has one
 // codebook of 4 or 8 values, indices of 8 or 12 bits, scale groups that a lane's columns do not
-// straddle, and the layer at most kMaxTiers codebooks for either part.
+// straddle, the layer at most kMaxTiers codebooks for either part, and a block of the current
+// device may share the memory that a table needs.
 MoePlan plan_moe(std::span<const DeviceMatrix> experts);
 // With this design for 8-bit indices, whatever the size.
 MoePlan plan_moe(std::span<const DeviceMatrix> experts, MoeTier::Design preferred);

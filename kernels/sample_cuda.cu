@@ -119,11 +119,14 @@ DrawPlace place_of(const RowResult& result, const RowRequest& q) {
   for (std::size_t k = 0; k < out.of_power.size(); ++k)
     out.of_power[k] = result.place[static_cast<std::size_t>(kFirstPower) + k];
   const double enough = q.top_p * result.place[kPool];
-  const bool passes = (q.top_k <= 0 || result.place[kRank] < q.top_k) &&
-                      (q.top_p >= 1 || out.above < enough) && out.weight >= q.min_p;
-  out.is_kept = out.exponent > -kDrawFarBelow && (result.place[kRank] == 0 || passes);
-  out.at_edge = std::abs(out.above - enough) < kDrawEdge * result.place[kPool] ||
-                std::abs(out.weight - q.min_p) < kDrawEdge;
+  const bool is_near =
+                 out.exponent > -kDrawFarBelow && (q.top_k <= 0 || result.place[kRank] < q.top_k),
+             passes = (q.top_p >= 1 || out.above < enough) && out.weight >= q.min_p;
+  out.is_kept = is_near && (result.place[kRank] == 0 || passes);
+  // Only what a filter that is on left out can be so by rounding.
+  out.at_edge =
+      is_near && ((q.top_p < 1 && std::abs(out.above - enough) < kDrawEdge * result.place[kPool]) ||
+                  (q.min_p > 0 && std::abs(out.weight - q.min_p) < kDrawEdge));
   return out;
 }
 

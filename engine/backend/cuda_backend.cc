@@ -239,7 +239,11 @@ class CudaBackend final : public CudaExecutor {
   void logits(std::span<const int> rows, std::span<float> out) override {
     const auto vocab = static_cast<std::size_t>(c_.vocab);
     CHECK(out.size() == rows.size() * vocab) << out.size();
-    if (rows.empty()) return;
+    if (rows.empty()) {
+      // Scratch of sums is all ranks' executors': the next must not find this step's in use.
+      if (is_rank_) kernels::synchronise(stream());
+      return;
+    }
     project_logits(rows);
     kernels::copy_to_host(out.data(), logits_.data(), out.size_bytes(), stream());
   }
@@ -258,6 +262,7 @@ class CudaBackend final : public CudaExecutor {
     kernels::clear_cuda(act(Act::kResidual), residual_size(), stream());
   }
   void sum_residual(Comm& comm) override {
+    is_rank_ = true;
     comm.sum(act(Act::kResidual), residual_size(), stream());
   }
 
@@ -397,6 +402,7 @@ class CudaBackend final : public CudaExecutor {
       selection_margin_, index_q_, index_weights_, index_k_, scores_, attention_parts_, logits_;
   DeviceArray<int> expert_, selected_, n_selected_;
   CudaProducts products_;
+  bool is_rank_ = false;  // of several
   kernels::CudaSampler sampler_;
   StepUpload upload_;                                  // of which, on the device:
   std::uint16_t* const* kv_ = nullptr;                 // (n_layers, n_rows)

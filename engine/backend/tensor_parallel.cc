@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <new>
 #include <optional>
 #include <string>
 #include <vector>
@@ -136,8 +137,12 @@ Result<std::shared_ptr<const BackendModel>> TensorParallelModel::load(
   std::vector<std::optional<Result<std::shared_ptr<const BackendModel>>>> results(
       static_cast<std::size_t>(group->size()));
   group->run([&](Comm& comm) {
-    const Shard shard = sharding.of_rank(comm.rank());
-    results[rank_of(comm)] = kind.load(shard.config, shard.weights, kernel);
+    try {
+      const Shard shard = sharding.of_rank(comm.rank());
+      results[rank_of(comm)] = kind.load(shard.config, shard.weights, kernel);
+    } catch (const std::bad_alloc&) {  // on a thread that nobody catches for
+      results[rank_of(comm)] = fail("no memory for its part of the weights");
+    }
   });
   std::vector<std::shared_ptr<const BackendModel>> loaded;
   for (auto& result : results) {

@@ -69,7 +69,13 @@ Result<Comms> new_nccl_comms(int n_ranks) {
     return fail("--tp {} asks for {} GPUs, {} here: ask for at most --tp {}", n_ranks, n_ranks,
                 n_devices, n_devices);
   std::vector<ncclComm_t> of_rank(static_cast<std::size_t>(n_ranks));
-  NCCL_CHECK(ncclCommInitAll(of_rank.data(), n_ranks, nullptr)) << n_ranks << " GPUs";
+  if (const ncclResult_t result = ncclCommInitAll(of_rank.data(), n_ranks, nullptr);
+      result != ncclSuccess)
+    return fail(
+        "NCCL cannot connect {} GPUs: {}. NCCL_DEBUG=WARN says more; often /dev/shm is too small, "
+        "or "
+        "a GPU's memory is taken",
+        n_ranks, ncclGetErrorString(result));
   const auto barrier = std::make_shared<std::barrier<>>(n_ranks);
   Comms comms;
   for (int r = 0; r < n_ranks; ++r)

@@ -185,13 +185,20 @@ void show(const std::vector<GoldenDifference>& all, std::size_t n_before, const 
     }
 }
 
-Result<EngineTarget> load_target(const RunOptions& options, const std::string& backend) {
-  ASSAY_TRY(auto engine, load_engine({.model = options.model,
-                                      .backend = backend,
-                                      .kernel = backend == options.backend ? options.kernel : "",
-                                      .attention = options.attention,
-                                      .n_threads = 1,
-                                      .tensor_parallel = options.tensor_parallel}));
+// `arithmetic` as EngineTarget::identity names it: "cpu", "cuda", "cuda/bf16".
+Result<EngineTarget> load_target(const RunOptions& options, const std::string& arithmetic) {
+  const std::size_t slash = arithmetic.find('/');
+  const std::string backend = arithmetic.substr(0, slash);
+  const bool runs_it = backend == options.backend && !options.kernel.starts_with("bf16");
+  ASSAY_TRY(auto engine,
+            load_engine({.model = options.model,
+                         .backend = backend,
+                         .kernel = slash != std::string::npos ? arithmetic.substr(slash + 1)
+                                   : runs_it                  ? options.kernel
+                                                              : "",
+                         .attention = options.attention,
+                         .n_threads = 1,
+                         .tensor_parallel = options.tensor_parallel}));
   return EngineTarget(std::move(engine), options.threads);
 }
 
@@ -300,8 +307,9 @@ Action setup(CLI::App& app) {
       ->type_name("DIR");
   app.add_option("--golden", o->golden, "Where goldens lie: a folder of <model>/runs/<name>")
       ->type_name("DIR");
-  app.add_option("--noise-backend", o->noise_backend,
-                 "The other arithmetic that the noise floor is measured with")
+  app.add_option(
+         "--noise-backend", o->noise_backend,
+         "The other arithmetic that the noise floor is measured with: a backend, or cuda/bf16")
       ->capture_default_str();
   app.add_option("--noise-replies", o->n_noise_replies, "Replies to measure it at")
       ->check(at_least(1))
