@@ -8,6 +8,7 @@
 #include <cmath>
 #include <iostream>
 #include <thread>
+#include <utility>
 
 #include "base/check.h"
 #include "engine/engine.h"
@@ -30,7 +31,7 @@ class CudaEngine : public testing::TestWithParam<std::tuple<const char*, int>> {
     ASSERT_TRUE(engine.has_value()) << engine.error().message;
   }
   static Engine load(EngineOptions options = {}) {
-    auto engine = try_to_load(options);
+    auto engine = try_to_load(std::move(options));
     CHECK(engine.has_value()) << engine.error().message;
     return *std::move(engine);
   }

@@ -6,7 +6,8 @@
 #include <gtest/gtest.h>
 
 #include <array>
-#include <cstring>
+#include <bit>
+#include <cstdint>
 #include <numeric>
 
 #include "base/check.h"
@@ -26,10 +27,12 @@ std::string first_other_weight(const Matrix& whole, const Matrix& part, int firs
   const std::vector<float> a = to_floats(whole), b = to_floats(part);
   for (int r = 0; r < part.n_rows; ++r)
     for (int c = 0; c < part.n_cols; ++c) {
-      const float expected =
-                      a[static_cast<std::size_t>((first_row + r) * whole.n_cols + first_col + c)],
-                  got = b[static_cast<std::size_t>(r * part.n_cols + c)];
-      if (std::memcmp(&expected, &got, 4) != 0)
+      const auto of = [](const std::vector<float>& values, const Matrix& m, int row, int col) {
+        return values[static_cast<std::size_t>(row) * static_cast<std::size_t>(m.n_cols) +
+                      static_cast<std::size_t>(col)];
+      };
+      const float expected = of(a, whole, first_row + r, first_col + c), got = of(b, part, r, c);
+      if (std::bit_cast<std::uint32_t>(expected) != std::bit_cast<std::uint32_t>(got))
         return fmt::format("{} ({}, {}): {} instead of {}", part.name, r, c, got, expected);
     }
   return "";
