@@ -38,7 +38,8 @@ struct GenerateRequest {
   std::vector<int> stop_ids;  // empty: the model's own (generation_config.json)
   int n_top = 0;              // top-k logprobs kept per step, at most kernels::kMaxTop
   // A sequence of the same engine that has read the prompt's first tokens, at least one less than
-  // all: it is forked instead of reading them again. The bits of the reply do not depend on it.
+  // all: it is forked instead of reading them again. The bits of the reply do not depend on it;
+  // in bfloat16 (EngineInfo::arithmetic) only if those tokens are whole prefill chunks.
   std::shared_ptr<const Sequence> prefix;
 };
 

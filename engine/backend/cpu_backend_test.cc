@@ -216,13 +216,7 @@ TEST(CpuBackend, CacheForksAndTruncates) {
   const auto backend = cpu_model(m)->new_executor(2);
   const auto tokens = prompt(90, 5, m.config.vocab);
   const auto step = [&](KvCache& cache, int first, int n) {
-    StepRows rows;
-    rows.tokens.assign(tokens.begin() + first, tokens.begin() + first + n);
-    rows.segments = {{&cache, 0, n, cache.n_tokens()}};
-    std::vector<float> out(static_cast<std::size_t>(m.config.vocab));
-    const int last[] = {n - 1};
-    forward(*backend, m.config, rows, true, {.logit_rows = last, .logits = out});
-    return out;
+    return read_on(*backend, m.config, cache, std::span(tokens).subspan(first, n));
   };
   const auto cache = backend->new_cache();
   EXPECT_EQ(cache->bytes(), 0u);

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -59,6 +60,18 @@ std::vector<std::vector<float>> run(const M& m, const Model& model, int n_thread
       logits[owner[r]].insert(logits[owner[r]].end(), out.begin() + r * vocab,
                               out.begin() + (r + 1) * vocab);
   }
+}
+
+// The last token's logits, sparse, after the cache has read `tokens` too.
+inline std::vector<float> read_on(Backend& backend, const ModelConfig& config, KvCache& cache,
+                                  std::span<const int> tokens) {
+  StepRows rows;
+  rows.tokens.assign(tokens.begin(), tokens.end());
+  rows.segments = {{&cache, 0, rows.n_rows(), cache.n_tokens()}};
+  std::vector<float> out(static_cast<std::size_t>(config.vocab));
+  const int last[] = {rows.n_rows() - 1};
+  forward(backend, config, rows, true, {.logit_rows = last, .logits = out});
+  return out;
 }
 
 // The first value whose bits differ, or "".
