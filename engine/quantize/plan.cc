@@ -33,9 +33,11 @@ struct Points {
   std::vector<float> values, weights;  // (n, dim)
 };
 
-// Every stride-th sub-vector of all modules, divided by its scale, with what an error in it weighs.
+// Every stride-th sub-vector of all modules, divided by its scale, with what it counts for: what an
+// error in it weighs, to the recipe's codebook_power.
 Points sample_points(const std::vector<Module>& modules, int dim, std::int64_t n_wanted,
-                     int group) {
+                     const Recipe& recipe) {
+  const int group = recipe.group;
   std::int64_t n_all = 0;
   for (const Module& m : modules) n_all += std::int64_t{m.matrix->n_rows} * m.matrix->n_cols / dim;
   const double stride = std::max(1.0, static_cast<double>(n_all) / static_cast<double>(n_wanted));
@@ -66,8 +68,11 @@ Points sample_points(const std::vector<Module>& modules, int dim, std::int64_t n
   double mean = 0;
   for (const float w : out.weights)
     mean += static_cast<double>(w) / static_cast<double>(out.weights.size());
-  for (float& w : out.weights)  // an unseen expert's weights still count a little
+  for (float& w : out.weights) {  // an unseen expert's weights still count a little
     w = mean > 0 ? std::max(1e-6f, static_cast<float>(static_cast<double>(w) / mean)) : 1.0f;
+    if (recipe.codebook_power != 1)
+      w = static_cast<float>(std::pow(static_cast<double>(w), recipe.codebook_power));
+  }
   return out;
 }
 
@@ -173,7 +178,7 @@ Result<Plan> make_plan(const ModelWeights& weights, const ModelStats& stats, con
     const Points points = sample_points(
         modules, tier.dim,
         std::int64_t{recipe.points_per_code} * std::max(tier.n_codes, kLeastSampledCodes),
-        recipe.group);
+        recipe);
     KMeansOptions options;
     options.n_codes = tier.n_codes;
     options.seed = recipe.seed;

@@ -70,6 +70,7 @@ constexpr Setting kSettings[] = {
     {"n_descents", &Recipe::n_descents, 0, 100},
     {"n_rounds", &Recipe::n_rounds, 1, 100},
     {"points_per_code", &Recipe::points_per_code, 1, kAny},
+    {"codebook_power", &Recipe::codebook_power, 0, 1},
     {"n_down_tokens", &Recipe::n_down_tokens, 1, kAny},
 };
 
@@ -148,6 +149,7 @@ Json Recipe::to_json() const {
           {"n_descents", n_descents},
           {"n_rounds", n_rounds},
           {"points_per_code", points_per_code},
+          {"codebook_power", codebook_power},
           {"n_down_tokens", n_down_tokens},
           {"seed", seed}};
 }

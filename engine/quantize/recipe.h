@@ -42,6 +42,9 @@ struct Recipe {
   int n_descents = 2;         // passes of coordinate descent after the sweeps
   int n_rounds = 1;           // of encoding every layer; codebooks are refitted in between
   int points_per_code = 128;  // sub-vectors sampled for a codebook, per codeword (of at least 256)
+  // What a sub-vector counts for where codebooks are fitted: the weight of its error to this power.
+  // 1: as much as it matters, so that few rows may own most codewords; 0: all the same.
+  double codebook_power = 1;
   int n_down_tokens = 2048;   // tokens of the layer that a rare expert's down borrows
   std::uint64_t seed = 0;
 
