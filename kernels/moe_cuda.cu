@@ -51,11 +51,19 @@ __device__ int n_slices_on(const DeviceMatrix& m, bool codewords_only) {
   return n_slices_of(m, design_of(m, codewords_only));
 }
 
-// In order, with the loads of several ahead.
+// In order, with the loads of several ahead, of the last few as well.
 __device__ float sum_slices(const float* parts, int n_slices, int stride) {
+  constexpr int kAhead = 8;
   float sum = 0;
-#pragma unroll 8
-  for (int s = 0; s < n_slices; ++s) sum += parts[static_cast<size_t>(s) * stride];
+  for (int first = 0; first < n_slices; first += kAhead) {
+    float part[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i)
+      part[i] = parts[static_cast<size_t>(min(first + i, n_slices - 1)) * stride];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i)
+      if (first + i < n_slices) sum += part[i];
+  }
   return sum;
 }
 
@@ -95,26 +103,32 @@ __device__ int find_jobs(const Grouped& a, const DeviceMatrix& like, int slice, 
   return n_jobs;
 }
 
+// How many partial results a slot's gate and up have: of the weights and the router's choice, so
+// known before they are.
+struct GateUpSlices {
+  int gate = 0, up = 0;
+};
+template <bool kDown>
+__device__ GateUpSlices gate_up_slices(const Grouped& a) {
+  if constexpr (!kDown) return {};
+  const DeviceMatrix* e = a.experts + 3 * a.expert[blockIdx.z];
+  return {n_slices_on(e[0], a.codewords_only), n_slices_on(e[1], a.codewords_only)};
+}
+
 // x of the slice: the token's, or silu(gate) * up of the slot's partial results.
 template <bool kDown>
-__device__ void stage_x(const Grouped& a, int slice, int columns_of_lane, float* x) {
+__device__ void stage_x(const Grouped& a, GateUpSlices slices, int slice, int columns_of_lane,
+                        float* x) {
   const int n_cols = kDown ? a.width : a.hidden, first = slice * 32 * columns_of_lane;
-  int gate_slices = 0, up_slices = 0;
-  const float* parts = nullptr;
-  if constexpr (kDown) {
-    const DeviceMatrix* e = a.experts + 3 * a.expert[blockIdx.z];
-    gate_slices = n_slices_on(e[0], a.codewords_only);
-    up_slices = n_slices_on(e[1], a.codewords_only);
-    parts = a.gate_up + static_cast<size_t>(blockIdx.z) * 2 * a.gate_up_slices * a.width;
-  }
+  const float* parts = a.gate_up + static_cast<size_t>(blockIdx.z) * 2 * a.gate_up_slices * a.width;
   for (int i = threadIdx.x; i < 32 * columns_of_lane; i += blockDim.x) {
     const int c = first + i;
     float value = 0;
     if (c < n_cols) {
       if constexpr (kDown) {
-        const float gate = sum_slices(parts + c, gate_slices, a.width);
+        const float gate = sum_slices(parts + c, slices.gate, a.width);
         value = silu(gate) * sum_slices(parts + static_cast<size_t>(a.gate_up_slices) * a.width + c,
-                                        up_slices, a.width);
+                                        slices.up, a.width);
       } else {
         value = a.x[static_cast<size_t>(blockIdx.z) * a.hidden + c];
       }
@@ -134,25 +148,28 @@ __global__ void __launch_bounds__(has_partial_sums(kDesign) ? kSumsThreads : kCo
   extern __shared__ __align__(128) float shared[];
   __shared__ VqJob jobs[kMaxJobs];
   const int slice = blockIdx.x;
+  constexpr int kColumns = columns_of_lane(kDesign, kDim);
+  float* table = shared + x_floats(kColumns);
+  if constexpr (has_partial_sums(kDesign)) fetch_codebook<kDim>(table, like);
   // Gate and up follow the router, whose choice they read; down follows them.
   if (!kDown) await_previous();
   const int n_jobs = find_jobs<kDown>(a, like, slice, jobs);
   if (n_jobs == 0) {
     if (kDown) await_previous();
+    await_copies<0>();
     return;
   }
-  constexpr int kColumns = columns_of_lane(kDesign, kDim);
+  const GateUpSlices slices = gate_up_slices<kDown>(a);
   const auto stage = [&] {
     if (kDown) await_previous();
     let_next_begin();
-    stage_x<kDown>(a, slice, kColumns, shared);
+    stage_x<kDown>(a, slices, slice, kColumns, shared);
   };
   const VqSlice s = {shared, slice, kDown ? a.hidden : a.width, kDown ? a.width : a.hidden};
-  float* table = shared + x_floats(kColumns);
   const int warps = blockDim.x / 32, part = blockIdx.y * warps + threadIdx.x / 32,
             n_parts = gridDim.y * warps;
   if constexpr (has_partial_sums(kDesign))
-    multiply_partial_sums<kDim, kScaleLanes>(table, like, jobs, n_jobs, s, part, n_parts, stage);
+    multiply_partial_sums<kDim, kScaleLanes>(table, jobs, n_jobs, s, part, n_parts, stage);
   else
     multiply_codewords<kDim, kBits, kCopies, kScaleLanes>(reinterpret_cast<__half*>(table), like,
                                                           jobs, n_jobs, s, part, n_parts, stage);
@@ -196,9 +213,10 @@ void same_shared_memory(Kernel* kernel) {
 template <MoeTier::Design kDesign, int kDim, int kBits, int kCopies, int kScaleLanes, bool kDown>
 void launch(const Grouped& a, const MoeTier& tier, int n_tokens, CudaStream stream) {
   constexpr bool kSums = has_partial_sums(kDesign);
-  constexpr std::size_t kEntries = kSums ? 4 * 256 * 32 : (std::size_t{1} << kBits) * kCopies;
+  constexpr std::size_t kTableBytes = kSums ? sizeof(float) * sums_floats(kDim)
+                                            : (std::size_t{kCopies} * 2 * kDim) << kBits;
   constexpr std::size_t kBytes =
-      sizeof(float) * x_floats(columns_of_lane(kDesign, kDim)) + kEntries * (kSums ? 4 : 2 * kDim);
+      sizeof(float) * x_floats(columns_of_lane(kDesign, kDim)) + kTableBytes;
   const auto kernel = multiply<kDesign, kDim, kBits, kCopies, kScaleLanes, kDown>;
   static OncePerDevice prepare;
   prepare([&] {
@@ -316,7 +334,7 @@ MoePlan plan_moe(std::span<const DeviceMatrix> experts) {
   return plan_moe(experts, small ? MoeTier::Design::kCodewords : MoeTier::Design::kPartialSums);
 }
 MoePlan plan_moe(std::span<const DeviceMatrix> experts, MoeTier::Design preferred) {
-  constexpr std::size_t kTableBytes = std::size_t{132} << 10;  // and the x of a block
+  constexpr std::size_t kTableBytes = std::size_t{144} << 10;  // with the x of a block
   if (kTableBytes > max_shared_bytes()) return {};             // as on sm_120
   return plan_of(experts, !has_partial_sums(preferred));
 }

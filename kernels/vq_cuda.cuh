@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "kernels/cuda_check.cuh"
+#include "kernels/mma_tile.cuh"
 #include "kernels/moe_cuda.h"
 
 namespace assay::kernels {
@@ -30,8 +31,10 @@ __host__ __device__ inline MoeTier::Design design_of(const DeviceMatrix& m, bool
                                               : MoeTier::Design::kCodewords;
 }
 __host__ __device__ inline int n_slices_of(const DeviceMatrix& m, MoeTier::Design design) {
-  const int columns = has_partial_sums(design) ? kSumsColumns : kCodewordsColumns;
-  return (m.n_cols / m.dim + columns - 1) / columns;
+  static_assert(kSumsColumns == 128 && kCodewordsColumns == 256);
+  const int n_vectors = m.n_cols >> (m.dim == 8 ? 3 : 2);  // dim is 4 or 8: no division on the way
+  const int shift = has_partial_sums(design) ? 7 : 8;
+  return (n_vectors + (1 << shift) - 1) >> shift;
 }
 
 // What a block needs of one matrix.
@@ -199,13 +202,33 @@ __device__ inline void multiply_rows(const VqJob* jobs, int n_jobs, const VqSlic
   }
 }
 
-// table: (4, 256, 32) floats. Column l of part q belongs to sub-vector 4 l + q of the slice, so
-// lane l reads bank l whatever its codes are. Columns beyond the matrix are zero for every index.
-template <int kDim, int kScaleLanes, class Stage>
-__device__ inline void multiply_partial_sums(float* table, const DeviceMatrix& like,
-                                             const VqJob* jobs, int n_jobs, const VqSlice& s,
-                                             int part, int n_parts, const Stage& stage) {
+// What a block of partial sums shares behind its x: the table, then the codebook.
+constexpr int kSumsTableFloats = 4 * 256 * 32;
+__host__ __device__ constexpr int sums_floats(int dim) { return kSumsTableFloats + 256 * dim; }
+
+// The codebook into shared memory, by copies that multiply_partial_sums waits for: it is no other
+// kernel's result, so they may set out before anything is awaited. A table that is built from
+// global memory waits for it, codeword after codeword, a fifth of the launch.
+template <int kDim>
+__device__ inline void fetch_codebook(float* table, const DeviceMatrix& like) {
+  constexpr int kPiecesOfCode = kDim / 4;
+  float* book = table + kSumsTableFloats;
+  for (int i = threadIdx.x; i < 256 * kPiecesOfCode; i += kSumsThreads) {
+    const int code = min(i / kPiecesOfCode, like.n_codes - 1), piece = i % kPiecesOfCode;
+    copy_piece(shared_address(book + 4 * i), like.codebook + code * kDim + 4 * piece, 16);
+  }
+  close_copies();
+}
+
+// table: (2, 256, 2, 32) floats. Column l of parts (h, ., p, .) belongs to sub-vector 4 l + 2 h + p
+// of the slice, so lane l reads bank l whatever its codes are, and a code is byte 1 of an entry's
+// address, its lane byte 0. Columns beyond the matrix are zero for every index.
+template <int kDim, int kScaleLanes>
+__device__ inline void multiply_partial_sums(float* table, const VqJob* jobs, int n_jobs,
+                                             const VqSlice& s, int part, int n_parts,
+                                             const auto& stage) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const float* book = table + kSumsTableFloats;
   const auto build = [&] {
     const int q = warp % 4;
     float x[kDim];
@@ -213,35 +236,37 @@ __device__ inline void multiply_partial_sums(float* table, const DeviceMatrix& l
     constexpr int kWarps = kSumsThreads / 32;
 #pragma unroll 4
     for (int code = warp / 4; code < 256; code += kWarps / 4) {
-      const float4* c =
-          reinterpret_cast<const float4*>(like.codebook + min(code, like.n_codes - 1) * kDim);
+      const float4* c = reinterpret_cast<const float4*>(book + code * kDim);
       float dot = 0;
 #pragma unroll
       for (int i = 0; i < kDim / 4; ++i) {
-        const float4 v = __ldg(c + i);
+        const float4 v = c[i];
         dot = fmaf(v.x, x[4 * i], dot);
         dot = fmaf(v.y, x[4 * i + 1], dot);
         dot = fmaf(v.z, x[4 * i + 2], dot);
         dot = fmaf(v.w, x[4 * i + 3], dot);
       }
-      table[(q * 256 + code) * 32 + lane] = dot;
+      table[((q / 2 * 256 + code) * 2 + q % 2) * 32 + lane] = dot;
     }
   };
   const auto prepare = [&] {
     stage();
+    await_copies<0>();
     __syncthreads();
     build();
     __syncthreads();
   };
   const char* base = reinterpret_cast<const char*>(table);
   const unsigned lane_bytes = 4u * static_cast<unsigned>(lane);
-  const auto at = [&](int q, unsigned code_bytes) {
-    return *reinterpret_cast<const float*>(base + q * 32768 + (code_bytes & 0x7F80u | lane_bytes));
+  const auto at = [&](unsigned word, int q) {
+    const unsigned code_and_lane =
+        __byte_perm(word, lane_bytes, 0x5504u | static_cast<unsigned>(q) << 4);
+    return *reinterpret_cast<const float*>(base + q / 2 * 65536 + q % 2 * 128 + code_and_lane);
   };
   multiply_rows<kSumsRows, 1, kScaleLanes>(
       jobs, n_jobs, s, 4 * kDim, part, n_parts, prepare, [&](const unsigned(&word)[1]) {
         const unsigned w = word[0];
-        return (at(0, w << 7) + at(1, w >> 1)) + (at(2, w >> 9) + at(3, w >> 17));
+        return (at(w, 0) + at(w, 1)) + (at(w, 2) + at(w, 3));
       });
 }
 
