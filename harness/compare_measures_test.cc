@@ -280,7 +280,7 @@ TEST(GoogleBenchmark, SaysWhatIsWrongWithAFile) {
                            {"error_occurred", true},
                            {"error_message", "no AVX-512"},
                            {"real_time", 0}}})),
-              HasSubstr("benchmark a failed: no AVX-512"));
+              HasSubstr("failed: a (no AVX-512)"));
 }
 
 TEST(GoogleBenchmark, IsJudgedByTheSameRuleOnOneMachineOnly) {

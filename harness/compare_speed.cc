@@ -1,6 +1,10 @@
 #include "harness/compare_speed.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
+#include <cmath>
+#include <cstdlib>
 
 #include "base/hypothesis.h"
 
@@ -25,6 +29,47 @@ std::string sentence_of(const SpeedRow& r) {
   return fmt::format("{}: slower by {} (from {:.4g} to {:.4g} {}; p = {:.2g} after Holm, floor {})",
                      r.name, percent(r.slower.estimate), r.base, r.candidate, r.unit, r.p_holm,
                      percent(r.floor));
+}
+
+// The smallest p of Mann–Whitney's test: every repetition of one side below all of the other's.
+double least_p(int n, int m) {
+  double p = 2;
+  for (int i = 1; i <= n; ++i) p *= static_cast<double>(i) / (m + i);
+  return p;
+}
+
+// Rows of which no slowdown could be a regression beside so many others decide nothing.
+void leave_out_undecidable(std::vector<SpeedRow>& rows, Speed& out) {
+  const auto n_judged = static_cast<double>(
+      std::count_if(rows.begin(), rows.end(), [](const SpeedRow& r) { return r.conclusive; }));
+  int n_left_out = 0;
+  for (SpeedRow& row : rows) {
+    if (!row.conclusive || least_p(row.n_base, row.n_candidate) * n_judged < kAlpha) continue;
+    row.conclusive = false;
+    ++n_left_out;
+  }
+  int enough = kLeastRepetitions;
+  while (least_p(enough, enough) * n_judged >= kAlpha) ++enough;
+  if (n_left_out > 0)
+    out.inconclusive.push_back(fmt::format(
+        "{} rows: beside {} others no p of so few repetitions stays below {} after Holm; take {} "
+        "on both sides, or compare fewer rows",
+        n_left_out, n_judged - 1, kAlpha, enough));
+}
+
+// The roof that every GPU row of a file was clocked under moved: clocks, or somebody else's work.
+void warn_of_another_roof(const BenchmarkTimes& base, const BenchmarkTimes& candidate, Speed& out) {
+  constexpr double kSameRoof = 0.05;
+  const auto roof = [](const BenchmarkTimes& times) {
+    const Json value = times.context.value("gpu_copy_GB_per_s", Json());
+    return value.is_string() ? std::strtod(value.get<std::string>().c_str(), nullptr) : 0;
+  };
+  const double b = roof(base), c = roof(candidate);
+  if (b > 0 && c > 0 && std::abs(c / b - 1) > kSameRoof)
+    out.warnings.push_back(
+        fmt::format("a copy on the GPU moves {:.0f} GB/s now and moved {:.0f}: its clocks changed, "
+                    "or it was not idle; clock both in turns",
+                    c, b));
 }
 
 }  // namespace
@@ -52,18 +97,19 @@ SpeedRow speed_row(std::string name, std::string unit, std::span<const double> b
 
 Speed judge_speed(std::vector<SpeedRow> rows) {
   Speed out;
+  for (const SpeedRow& row : rows)
+    if (!row.conclusive)
+      out.inconclusive.push_back(
+          fmt::format("{}: {} and {} repetitions, at least {} are needed on both sides", row.name,
+                      row.n_base, row.n_candidate, kLeastRepetitions));
+  leave_out_undecidable(rows, out);
   std::vector<double> p;
   for (const SpeedRow& row : rows)
     if (row.conclusive) p.push_back(row.p);
   const std::vector<double> adjusted = holm(p);
   std::size_t next = 0;
   for (SpeedRow& row : rows) {
-    if (!row.conclusive) {
-      out.inconclusive.push_back(
-          fmt::format("{}: {} and {} repetitions, at least {} are needed on both sides", row.name,
-                      row.n_base, row.n_candidate, kLeastRepetitions));
-      continue;
-    }
+    if (!row.conclusive) continue;
     row.p_holm = adjusted[next++];
     const double slower = row.slower.estimate;
     if (row.p_holm < kAlpha && slower >= row.floor) {
@@ -91,17 +137,23 @@ Speed compare_throughput(const ThroughputResult& base, const ThroughputResult& c
 Result<BenchmarkTimes> parse_google_benchmark(const Json& json, std::string_view source) {
   if (!json.is_object() || !json.contains("benchmarks") || !json["benchmarks"].is_array())
     return fail(
-        "{}: expected what Google Benchmark writes with --benchmark_format=json, found no list "
+        "{}: expected what Google Benchmark writes with --benchmark_out=FILE, found no list "
         "'benchmarks'",
         source);
   BenchmarkTimes out;
-  out.context = json.value("context", Json::object());
+  std::vector<std::string> failed;  // a name and a reason, once
   try {
+    out.context = json.value("context", Json::object());
+    if (!out.context.is_object()) return fail("{}: expected 'context' to be an object", source);
     for (const Json& one : json["benchmarks"]) {
       const auto name = one.at("name").get<std::string>();
       if (one.value("run_type", "iteration") != "iteration") continue;  // a mean of the others
-      if (one.value("error_occurred", false))
-        return fail("{}: benchmark {} failed: {}", source, name, one.value("error_message", ""));
+      if (one.value("error_occurred", false)) {
+        std::string reason = fmt::format("{} ({})", name, one.value("error_message", ""));
+        if (std::find(failed.begin(), failed.end(), reason) == failed.end())
+          failed.push_back(std::move(reason));
+        continue;
+      }
       ASSAY_TRY(const double ns, ns_per(one.value("time_unit", "ns"),
                                         fmt::format("{}: benchmark {}", source, name)));
       auto at = std::find_if(out.ns.begin(), out.ns.end(),
@@ -112,6 +164,9 @@ Result<BenchmarkTimes> parse_google_benchmark(const Json& json, std::string_view
   } catch (const Json::exception& error) {
     return fail("{}: not what Google Benchmark writes: {}", source, error.what());
   }
+  if (!failed.empty())
+    return fail("{}: no speed is worth a comparison, these benchmarks failed: {}", source,
+                fmt::join(failed, ", "));
   if (out.ns.empty())
     return fail(
         "{}: there is no repetition, only aggregates. Run it with --benchmark_repetitions={} and "
@@ -127,12 +182,17 @@ std::string not_comparable(const BenchmarkTimes& base, const BenchmarkTimes& can
       return fmt::format("{} differs ({} against {}): clock both on one machine, in turns", key,
                          b.dump(), c.dump());
   }
+  // A file without a GPU's rows shares no such row with the other.
+  const Json b = base.context.value("gpu", Json()), c = candidate.context.value("gpu", Json());
+  if (!b.is_null() && !c.is_null() && b != c)
+    return fmt::format("gpu differs ({} against {}): clock both on one GPU, in turns", b.dump(),
+                       c.dump());
   return "";
 }
 
 Speed compare_benchmarks(const BenchmarkTimes& base, const BenchmarkTimes& candidate) {
   std::vector<SpeedRow> rows;
-  std::vector<std::string> alone;
+  std::vector<std::string> alone, gone;
   const auto find = [](const BenchmarkTimes& times, const std::string& name) {
     return std::find_if(times.ns.begin(), times.ns.end(),
                         [&](const auto& one) { return one.first == name; });
@@ -140,14 +200,21 @@ Speed compare_benchmarks(const BenchmarkTimes& base, const BenchmarkTimes& candi
   for (const auto& [name, times] : base.ns) {
     const auto other = find(candidate, name);
     if (other == candidate.ns.end())
-      alone.push_back(name);
+      gone.push_back(name);
     else
       rows.push_back(speed_row(name, "ns", times, other->second, Better::kLess));
   }
+  alone = gone;
   for (const auto& [name, times] : candidate.ns)
     if (find(base, name) == base.ns.end()) alone.push_back(name);
   Speed out = judge_speed(std::move(rows));
   out.alone = std::move(alone);
+  if (!gone.empty())
+    out.warnings.push_back(
+        fmt::format("nothing says how fast these are now, they stand in the "
+                    "base's file only: {}",
+                    fmt::join(gone, ", ")));
+  warn_of_another_roof(base, candidate, out);
   return out;
 }
 

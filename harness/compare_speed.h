@@ -43,6 +43,7 @@ struct Speed {
 enum class Better { kMore, kLess };
 SpeedRow speed_row(std::string name, std::string unit, std::span<const double> base,
                    std::span<const double> candidate, Better better);
+// Rows of so few repetitions that no slowdown could be one beside so many others are inconclusive.
 // A row is a regression if Holm's adjusted p is below kAlpha and the slowdown reaches its floor; it
 // warns if p is below kAlpha and the slowdown reaches kSpeedFloor, though not both.
 Speed judge_speed(std::vector<SpeedRow> rows);
@@ -50,13 +51,14 @@ Speed judge_speed(std::vector<SpeedRow> rows);
 // Of two results that were clocked in turns (harness/throughput_run.h): rows that both have.
 Speed compare_throughput(const ThroughputResult& base, const ThroughputResult& candidate);
 
-// What Google Benchmark writes with --benchmark_format=json: the real time of every repetition.
+// What Google Benchmark writes with --benchmark_out=FILE: the real time of every repetition.
+// `context` has of assay-kernels, where there is a GPU, "gpu" (its name) and "gpu_copy_GB_per_s".
 struct BenchmarkTimes {
   Json context;
   std::vector<std::pair<std::string, std::vector<double>>> ns;  // by name, in the file's order
 };
 Result<BenchmarkTimes> parse_google_benchmark(const Json& json, std::string_view source);
-// Why two files cannot be compared: another machine, or a debug build. Empty: they can.
+// Why two files cannot be compared: another machine or GPU, or a debug build. Empty: they can.
 std::string not_comparable(const BenchmarkTimes& base, const BenchmarkTimes& candidate);
 Speed compare_benchmarks(const BenchmarkTimes& base, const BenchmarkTimes& candidate);
 

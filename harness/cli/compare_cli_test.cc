@@ -208,6 +208,41 @@ TEST_F(CompareCli, BenchmarkFilesAreJudgedLikeAnything) {
   EXPECT_EQ(assay({"compare", base, file("other.json", 120, 9)}).code, 3) << "another machine";
 }
 
+TEST_F(CompareCli, KernelsOfAGpuAreJudgedOnThatGpuAlone) {
+  const auto file = [&](const std::string& name, const std::string& gpu, const Json& list) {
+    write(dir_ / name,
+          Json({{"context", {{"host_name", "h"}, {"gpu", gpu}}}, {"benchmarks", list}}).dump());
+    return (dir_ / name).string();
+  };
+  const auto times = [](const std::string& name, double us) {
+    Json list = Json::array();
+    for (int i = 0; i < 9; ++i)
+      list.push_back({{"name", name},
+                      {"run_type", "iteration"},
+                      {"real_time", us + 0.01 * i},
+                      {"time_unit", "us"},
+                      {"of_copy", 0.5}});
+    return list;
+  };
+  Json both = times("rope", 3);
+  for (const Json& one : times("embed", 4)) both.push_back(one);
+  const std::string base = file("base.json", "H200", both);
+  EXPECT_EQ(assay({"compare", base, base}).code, 0);
+  const Outcome gone = assay({"compare", base, file("one.json", "H200", times("rope", 3))});
+  EXPECT_EQ(gone.code, 0);
+  EXPECT_THAT(gone.out, AllOf(HasSubstr("WARN"), HasSubstr("base's file only: embed")));
+  const Outcome other = assay({"compare", base, file("h100.json", "H100", both)});
+  EXPECT_EQ(other.code, 3);
+  EXPECT_THAT(other.err, HasSubstr("gpu differs"));
+  both.push_back({{"name", "norm"},
+                  {"run_type", "iteration"},
+                  {"error_occurred", true},
+                  {"error_message", "wrong result"},
+                  {"real_time", 0}});
+  expect_error(assay({"compare", base, file("wrong.json", "H200", both)}),
+               HasSubstr("norm (wrong result)"));
+}
+
 // What assay run --baseline writes is what assay compare says.
 TEST_F(CompareCli, ABaselineIsComparedByTheSameCode) {
   const std::string a = run("a"), b = run("b", {"--baseline", a}, kVq);
