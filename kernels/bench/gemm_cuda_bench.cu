@@ -12,6 +12,7 @@
 
 #include "kernels/bench/bench_data.h"
 #include "kernels/bench/cuda_bench.h"
+#include "kernels/bench/cuda_registry.h"
 #include "kernels/bench/moe_bench_data.h"
 #include "kernels/bench/spine_bench_data.cuh"
 #include "kernels/cuda_check.cuh"
@@ -20,10 +21,6 @@
 
 namespace assay::kernels {
 namespace {
-
-std::size_t area(int rows, int cols) {
-  return static_cast<std::size_t>(rows) * static_cast<std::size_t>(cols);
-}
 
 // Of bf16 both operands; y in float32. The algorithm is the first that cuBLASLt proposes.
 #ifdef ASSAY_HAVE_CUBLASLT
@@ -86,7 +83,7 @@ struct Shape {
 };
 constexpr Shape kShapes[] = {{"glm-5.2", "q_b", 16384, 2048},  {"glm-5.2", "o", 6144, 16384},
                              {"glm-5.2", "gate", 12288, 6144}, {"glm-5.2", "kv_a", 576, 6144},
-                             {"micro-glm", "q_b", 576, 192},   {"micro-glm", "o", 320, 384},
+                             {"micro-glm", "q_b", 384, 192},   {"micro-glm", "o", 320, 384},
                              {"micro-glm", "gate", 768, 320}};
 
 double as_bf16(double v) {
@@ -116,34 +113,43 @@ void add_flops(benchmark::State& state, double flops) {
       benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
 }
 
+struct Activations {
+  Activations(int n_tokens, int n_cols)
+      : x(bench_floats(area(n_tokens, n_cols), 2)), rounded(area(n_tokens, bf16_stride(n_cols))) {
+    const DeviceArray<float> dx(x);
+    to_bf16_cuda(dx.data(), n_cols, n_tokens, n_cols, rounded.data(), nullptr);
+    synchronise(nullptr);
+  }
+  std::vector<float> x;
+  DeviceArray<Bf16> rounded;
+};
+
 void gemm_on(benchmark::State& state, const Shape& s, const std::string& kind, int n_tokens,
              bool by_cublaslt) {
   const HostMatrix& host = spine_matrix(kind, s.n_rows, s.n_cols);
-  const double bytes =
-      static_cast<double>(host.values.size() + host.scales.size() + host.zeros.size());
-  const int n = std::min(static_cast<int>(static_cast<double>(kDeviceWorkingSet) / bytes) + 1, 64);
-  DeviceWeights memory;
-  std::vector<DeviceMatrix> w;
-  while (static_cast<int>(w.size()) < n) w.push_back(host.upload(memory));
-  const std::vector<float> x = bench_floats(area(n_tokens, s.n_cols), 2);
-  const DeviceArray<float> dx(x), y(std::vector<float>(area(n_tokens, s.n_rows), std::nanf("")));
-  const DeviceArray<Bf16> rounded(area(n_tokens, bf16_stride(s.n_cols)));
-  to_bf16_cuda(dx.data(), s.n_cols, n_tokens, s.n_cols, rounded.data(), nullptr);
-  synchronise(nullptr);  // the clock's stream does not wait for this one
+  const double bytes = file_bytes(host);
+  const int n = std::min(n_cold_copies(bytes), 64);
+  const std::string shape = "gemm/" + std::string(s.model) + "/" + s.name + "/";
+  const MatrixCopies& w =
+      kept<MatrixCopies>(shape + kind, [&] { return std::make_unique<MatrixCopies>(host, n); });
+  const Activations& a = kept<Activations>(shape + std::to_string(n_tokens), [&] {
+    return std::make_unique<Activations>(n_tokens, s.n_cols);
+  });
+  const DeviceArray<float> y(poison(area(n_tokens, s.n_rows)));
 #ifdef ASSAY_HAVE_CUBLASLT
   std::unique_ptr<CublasLt> library;
   if (by_cublaslt) library = std::make_unique<CublasLt>(s.n_rows, s.n_cols, n_tokens);
 #endif
   const auto run = [&](int i, CudaStream stream) {
-    const DeviceMatrix& m = w[static_cast<std::size_t>(i)];
+    const DeviceMatrix m = w.at(i);
 #ifdef ASSAY_HAVE_CUBLASLT
-    if (by_cublaslt) return library->run(m.values, rounded.data(), y.data(), stream);
+    if (by_cublaslt) return library->run(m.values, a.rounded.data(), y.data(), stream);
 #endif
     CHECK(!by_cublaslt);
-    gemm_cuda(m, rounded.data(), n_tokens, y.data(), s.n_rows, false, stream);
+    gemm_cuda(m, a.rounded.data(), n_tokens, y.data(), s.n_rows, false, stream);
   };
   run(0, nullptr);
-  if (!is_right(y.host(), host, s, x, n_tokens)) {
+  if (!is_right(y.host(), host, s, a.x, n_tokens)) {
     state.SkipWithError("wrong result");
     return;
   }
@@ -245,10 +251,6 @@ void experts_on(benchmark::State& state, const MoeShape& s, const VqTier& t, int
   add_flops(state, 6.0 * s.hidden * s.width * n_tokens * s.top_k);
 }
 
-void add_benchmark(const std::string& name, const std::function<void(benchmark::State&)>& run) {
-  benchmark::RegisterBenchmark(name.c_str(), run)->UseManualTime()->Unit(benchmark::kMicrosecond);
-}
-
 }  // namespace
 
 void register_gemm_cuda_benchmarks() {
@@ -257,17 +259,19 @@ void register_gemm_cuda_benchmarks() {
     for (const Shape& s : kShapes) {
       const std::string name = "gemm_cuda/" + std::string(s.model) + "/" + s.name + rows;
 #ifdef ASSAY_HAVE_CUBLASLT
-      add_benchmark(name + "/bf16/cublaslt",
-                    [=](benchmark::State& state) { gemm_on(state, s, "bf16", n_tokens, true); });
+      add_cuda_benchmark(name + "/bf16/cublaslt", [=](benchmark::State& state) {
+        gemm_on(state, s, "bf16", n_tokens, true);
+      });
 #endif
       for (const char* kind : {"bf16", "gptq8", "gptq4", "fp8"})
-        add_benchmark(name + "/" + kind,
-                      [=](benchmark::State& state) { gemm_on(state, s, kind, n_tokens, false); });
+        add_cuda_benchmark(name + "/" + kind, [=](benchmark::State& state) {
+          gemm_on(state, s, kind, n_tokens, false);
+        });
     }
     for (const MoeShape& s : {kGlmMoe, kMicroMoe})
       for (const VqTier& t : kVqTiers)
-        add_benchmark("moe_gemm_cuda/" + std::string(s.name) + rows + "/bits:" + t.name,
-                      [=](benchmark::State& state) { experts_on(state, s, t, n_tokens); });
+        add_cuda_benchmark("moe_gemm_cuda/" + std::string(s.name) + rows + "/bits:" + t.name,
+                           [=](benchmark::State& state) { experts_on(state, s, t, n_tokens); });
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include "kernels/bench/bench_data.h"
 #include "kernels/bench/cuda_bench.h"
+#include "kernels/bench/cuda_registry.h"
 #include "kernels/mla_attention.h"
 #include "kernels/mla_attention_cuda.h"
 
@@ -118,11 +119,9 @@ void register_mla_attention_cuda_benchmarks() {
                                (half ? "/half" : "/f32") + "/rows:" + std::to_string(n_rows) +
                                "/keys:" + std::to_string(n_keys) +
                                (n_chosen > 0 ? "/chosen:" + std::to_string(n_chosen) : "");
-      benchmark::RegisterBenchmark(
-          name.c_str(),
-          [=](benchmark::State& state) { attention_on(state, s, n_rows, n_keys, n_chosen, half); })
-          ->UseManualTime()
-          ->Unit(benchmark::kMicrosecond);
+      add_cuda_benchmark(name, [=](benchmark::State& state) {
+        attention_on(state, s, n_rows, n_keys, n_chosen, half);
+      });
     }
   };
   for (const int n_keys : {1024, 4096, 16384, 32768}) add(kGlm, 1, n_keys, 0);
