@@ -14,6 +14,7 @@
 #include <type_traits>
 
 #include "kernels/device_matrix.h"
+#include "kernels/split_bf16.cuh"
 
 namespace assay::kernels {
 
@@ -67,12 +68,6 @@ __host__ __device__ inline void with_form(WeightForm form, const Use& use) {
   }
 }
 
-__host__ __device__ inline unsigned bf16_pair(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  unsigned word;
-  memcpy(&word, &pair, sizeof word);  // CUDA's pairs are no std::bit_cast's
-  return word;
-}
 __host__ __device__ inline uint4 bf16_octet(const float (&v)[8]) {
   return {bf16_pair(v[0], v[1]), bf16_pair(v[2], v[3]), bf16_pair(v[4], v[5]),
           bf16_pair(v[6], v[7])};

@@ -12,7 +12,6 @@
 
 #include "kernels/cuda_testing.cuh"
 #include "kernels/device_matrix_testing.cuh"
-#include "kernels/indexer.h"
 #include "kernels/layer_cuda.h"
 #include "kernels/norm.h"
 #include "kernels/project.h"
@@ -144,52 +143,6 @@ TEST_F(Cuda, NormsAndRotationsAgree) {
       else
         EXPECT_TRUE(std::isnan(y[i])) << i;
     }
-  }
-}
-
-TEST_F(Cuda, TheSelectionIsTheReferencesToTheKeyAmongEqualsToo) {
-  Random random(7);
-  constexpr int kHeads = 4, kDim = 64;
-  for (const auto& [n_keys, k] : {std::pair{1500, 512}, {513, 512}, {40, 64}, {64, 64}}) {
-    // Integers: scores are exact, and many are equal.
-    const std::vector<float> q = random.floats(kHeads * kDim, true),
-                             weights = random.floats(kHeads, true),
-                             keys = random.floats(n_keys * kDim, true);
-    std::vector<float> scores(n_keys), scaled(weights);
-    for (float& w : scaled) w *= 0.5f;  // 4 heads: an exact root
-    index_scores_reference({.q = q.data(),
-                            .weights = scaled.data(),
-                            .k = keys.data(),
-                            .n_keys = n_keys,
-                            .n_heads = kHeads,
-                            .head_dim = kDim,
-                            .scores = scores.data()});
-    std::vector<int> expected;
-    float margin = 0;
-    select_top_k(scores.data(), n_keys, k, &expected, &margin);
-    const DeviceArray<float> dq(q), dw(weights), dk(keys);
-    const DeviceArray<float*> cache(std::vector<float*>{dk.data()});
-    const DeviceArray<int> position(std::vector<int>{n_keys - 1}), chosen(std::vector<int>(k, -1)),
-        n_chosen(std::vector<int>{-1});
-    const auto d_scores = poisoned(n_keys), d_margin = poisoned(1);
-    index_cuda({.q = dq.data(),
-                .weights = dw.data(),
-                .cache = cache.data(),
-                .position = position.data(),
-                .n_rows = 1,
-                .n_heads = kHeads,
-                .dim = kDim,
-                .top_k = k,
-                .max_keys = n_keys,
-                .scores = d_scores.data(),
-                .keys = chosen.data(),
-                .n_keys = n_chosen.data(),
-                .margin = d_margin.data()},
-               nullptr);
-    std::vector<int> got = chosen.host();
-    got.resize(n_chosen.host()[0]);
-    EXPECT_EQ(got, expected) << n_keys << ", " << k;
-    EXPECT_EQ(d_margin.host()[0], margin);
   }
 }
 

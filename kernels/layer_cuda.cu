@@ -1,7 +1,6 @@
 #include "kernels/cuda_check.cuh"
 #include "kernels/layer_cuda.h"
 #include "kernels/mla_attention_cuda.h"
-#include "kernels/ordered.cuh"
 #include "kernels/row_dot.cuh"
 #include "kernels/split_half.cuh"
 
@@ -125,110 +124,6 @@ __global__ void append_index(AppendIndexCuda a, RopeCuda rope) {
   for (int i = threadIdx.x; i < rope.dim / 2; i += kThreads) rotate_pair(rope, row, i, out, out);
 }
 
-// A thread to a key; the row's queries in shared memory.
-__global__ void index_scores(IndexCuda a) {
-  extern __shared__ float q[];
-  await_previous();
-  let_next_begin();
-  const int row = blockIdx.y, n_keys = a.position[row] + 1;
-  if (n_keys <= a.top_k) return;  // the scores decide nothing
-  for (int i = threadIdx.x; i < a.n_heads * a.dim; i += kThreads)
-    q[i] = a.q[static_cast<size_t>(row) * a.n_heads * a.dim + i];
-  __syncthreads();
-  const int key = blockIdx.x * kThreads + threadIdx.x;
-  if (key >= n_keys) return;
-  const float* k = a.cache[row] + static_cast<size_t>(key) * a.dim;
-  const float dim_scale = 1.0f / sqrtf(static_cast<float>(a.dim)),
-              head_scale = 1.0f / sqrtf(static_cast<float>(a.n_heads));
-  float score = 0;
-  for (int h = 0; h < a.n_heads; ++h) {
-    float dot = 0;
-    for (int i = 0; i < a.dim; ++i) dot = fmaf(q[h * a.dim + i], k[i], dot);
-    const float weight = a.weights[static_cast<size_t>(row) * a.n_heads + h] * head_scale;
-    score = fmaf(weight, fmaxf(dot * dim_scale, 0.0f), score);
-  }
-  a.scores[static_cast<size_t>(row) * a.max_keys + key] = score;
-}
-
-constexpr int kSelectThreads = 256;
-
-// One block to a row: four histograms of 8 bits find the k-th largest score, a scan in ascending
-// position keeps what is larger, and as many of its equals as there is room for.
-__global__ void select_keys(IndexCuda a) {
-  __shared__ int histogram[256], n_before[kSelectThreads], equal_before[kSelectThreads];
-  __shared__ unsigned prefix, next_best;
-  __shared__ int missing, base, equal_base;
-  await_previous();
-  let_next_begin();
-  const int row = blockIdx.x, n = a.position[row] + 1, k = a.top_k, t = threadIdx.x;
-  int* out = a.keys + static_cast<size_t>(row) * k;
-  if (n <= k) {
-    for (int i = t; i < n; i += kSelectThreads) out[i] = i;
-    if (t == 0) {
-      a.n_keys[row] = n;
-      a.margin[row] = INFINITY;
-    }
-    return;
-  }
-  const float* scores = a.scores + static_cast<size_t>(row) * a.max_keys;
-  if (t == 0) {
-    prefix = 0;
-    missing = k;
-    next_best = 0;
-  }
-  for (int shift = 24; shift >= 0; shift -= 8) {
-    histogram[t] = 0;
-    __syncthreads();
-    const unsigned above = shift == 24 ? 0 : ~0u << (shift + 8);
-    for (int i = t; i < n; i += kSelectThreads) {
-      const unsigned v = ordered(scores[i]);
-      if ((v & above) == (prefix & above)) atomicAdd(&histogram[v >> shift & 255u], 1);
-    }
-    __syncthreads();
-    if (t == 0) {
-      int bin = 255;
-      while (histogram[bin] < missing) missing -= histogram[bin--];
-      prefix |= static_cast<unsigned>(bin) << shift;
-    }
-    __syncthreads();
-  }
-  // `missing` of those equal to `prefix` are kept: the first ones.
-  if (t == 0) base = equal_base = 0;
-  __syncthreads();
-  for (int first = 0; first < n; first += kSelectThreads) {
-    const int i = first + t;
-    const unsigned v = i < n ? ordered(scores[i]) : 0;
-    const int larger = i < n && v > prefix, equal = i < n && v == prefix;
-    if (i < n && v < prefix) atomicMax(&next_best, v);
-    n_before[t] = larger;
-    equal_before[t] = equal;
-    __syncthreads();
-    for (int step = 1; step < kSelectThreads; step *= 2) {
-      const int l = t >= step ? n_before[t - step] : 0, e = t >= step ? equal_before[t - step] : 0;
-      __syncthreads();
-      n_before[t] += l;
-      equal_before[t] += e;
-      __syncthreads();
-    }
-    const int equals_so_far = equal_base + equal_before[t];  // this one included
-    const int kept_equals = min(equals_so_far, missing);
-    if (larger || (equal && equals_so_far <= missing))
-      out[base + n_before[t] + kept_equals - 1] = i;
-    __syncthreads();
-    if (t == kSelectThreads - 1) {
-      base += n_before[t];
-      equal_base += equal_before[t];
-    }
-    __syncthreads();
-  }
-  if (t == 0) {
-    a.n_keys[row] = k;
-    // Equal scores beyond the k-th leave no margin.
-    a.margin[row] =
-        equal_base > missing ? 0.0f : float_of_ordered(prefix) - float_of_ordered(next_best);
-  }
-}
-
 // One warp to a row.
 __global__ void route(RouteCuda a) {
   await_previous();
@@ -332,16 +227,6 @@ void append_kv_cuda(const AppendKvCuda& a, const RopeCuda& rope, CudaStream stre
 
 void append_index_cuda(const AppendIndexCuda& a, const RopeCuda& rope, CudaStream stream) {
   overlapped(append_index, dim3(a.n_rows), kThreads, 0, stream, a, rope);
-}
-
-void index_cuda(const IndexCuda& a, CudaStream stream) {
-  CHECK(a.n_rows < 65536) << a.n_rows;
-  if (a.max_keys > a.top_k) {
-    const std::size_t bytes = sizeof(float) * static_cast<std::size_t>(a.n_heads * a.dim);
-    const dim3 grid((a.max_keys + kThreads - 1) / kThreads, a.n_rows);
-    overlapped(index_scores, grid, kThreads, bytes, stream, a);
-  }
-  overlapped(select_keys, dim3(a.n_rows), kSelectThreads, 0, stream, a);
 }
 
 void route_cuda(const RouteCuda& a, CudaStream stream) {

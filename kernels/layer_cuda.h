@@ -1,6 +1,6 @@
-// What stands between a layer's projections, on a GPU, beside attention: embedding, norms, RoPE,
-// cache rows, the indexer and its selection, routing. Float32 throughout; every output depends on
-// its own row alone, in a fixed order. All pointers are device pointers.
+// What stands between a layer's projections, on a GPU, beside attention and the indexer: embedding,
+// norms, RoPE, cache rows, routing. Float32 throughout; every output depends on its own row alone,
+// in a fixed order. All pointers are device pointers.
 #pragma once
 
 #include <cstdint>
@@ -65,22 +65,6 @@ struct AppendIndexCuda {
   const int* position;
 };
 void append_index_cuda(const AppendIndexCuda& args, const RopeCuda& rope, CudaStream stream);
-
-// The lightning indexer's scores and each row's top_k keys (indexer.h): ascending positions, among
-// equal scores the lower. Rows with no more than top_k keys get all of them.
-struct IndexCuda {
-  const float* q;        // (n_rows, n_heads, dim), rotated
-  const float* weights;  // (n_rows, n_heads): of weights_proj, not yet scaled
-  float* const* cache;   // (positions, dim) of each row
-  const int* position;
-  int n_rows, n_heads, dim, top_k;
-  int max_keys;   // of any row
-  float* scores;  // (n_rows, max_keys): scratch
-  int* keys;      // (n_rows, top_k)
-  int* n_keys;    // (n_rows)
-  float* margin;  // (n_rows): k-th largest minus the next; +inf where all are selected
-};
-void index_cuda(const IndexCuda& args, CudaStream stream);
 
 // The sigmoid router (route.h), in double like the reference.
 struct RouteCuda {

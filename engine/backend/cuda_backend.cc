@@ -14,6 +14,7 @@
 #include "engine/backend/act_width.h"
 #include "engine/backend/cuda_products.h"
 #include "engine/comm/comm.h"
+#include "kernels/indexer_cuda.h"
 #include "kernels/layer_cuda.h"
 #include "kernels/mla_attention_cuda.h"
 #include "kernels/project_cuda.h"
@@ -46,8 +47,11 @@ class CudaBackend final : public CudaExecutor {
     int n_keys = kLeastKeys;
     for (const Segment& s : rows_.segments) n_keys = std::max(n_keys, s.first_position + s.n_rows);
     max_keys_ = static_cast<int>(std::bit_ceil(static_cast<unsigned>(n_keys)));
-    const std::vector<int> runs = runs_of(rows_.segments);
+    const std::vector<int> runs = runs_of(rows_.segments, kernels::mla_rows_of_run(c_.n_heads));
     n_runs_ = static_cast<int>(runs.size()) - 1;
+    const std::vector<int> index_runs =
+        runs_of(rows_.segments, kernels::index_rows_of_run(std::max(1, c_.index_n_heads)));
+    n_index_runs_ = static_cast<int>(index_runs.size()) - 1;
     reserve(n_, max_keys_);
     products_.begin_step(rows_.segments);
 
@@ -59,7 +63,9 @@ class CudaBackend final : public CudaExecutor {
     const auto cosine = upload_.add(n * half, cosine_), sine = upload_.add(n * half, sine_);
     const auto position = upload_.add(n, position_), tokens = upload_.add(n, tokens_);
     const auto run = upload_.add(runs.size(), run_);
+    const auto index_run = upload_.add(index_runs.size(), index_run_);
     std::copy(runs.begin(), runs.end(), run.begin());
+    std::copy(index_runs.begin(), index_runs.end(), index_run.begin());
     std::copy(rows_.tokens.begin(), rows_.tokens.end(), tokens.begin());
     for (const Segment& s : rows_.segments) {
       auto* cache = static_cast<CudaCache*>(s.cache);
@@ -143,6 +149,8 @@ class CudaBackend final : public CudaExecutor {
                          .weights = index_weights_.data(),
                          .cache = of_layer(index_cache_, layer),
                          .position = position_,
+                         .run = index_run_,
+                         .n_runs = n_index_runs_,
                          .n_rows = n_,
                          .n_heads = heads,
                          .dim = dim,
@@ -322,12 +330,11 @@ class CudaBackend final : public CudaExecutor {
     return table + static_cast<std::ptrdiff_t>(layer) * n_;
   }
 
-  // MlaAttentionCuda::run of these segments.
-  std::vector<int> runs_of(std::span<const Segment> segments) const {
+  // Of these segments, as MlaAttentionCuda::run and IndexCuda::run have them.
+  std::vector<int> runs_of(std::span<const Segment> segments, int rows_of_run) const {
     std::vector<int> first_rows;
     for (const Segment& s : segments)
-      for (int i = 0; i < s.n_rows; i += kernels::mla_rows_of_run(c_.n_heads))
-        first_rows.push_back(s.first_row + i);
+      for (int i = 0; i < s.n_rows; i += rows_of_run) first_rows.push_back(s.first_row + i);
     first_rows.push_back(n_);
     return first_rows;
   }
@@ -386,9 +393,9 @@ class CudaBackend final : public CudaExecutor {
     for (auto& [array, width] :
          {std::pair{&expert_, k}, std::pair{&selected_, c_.index_topk}, std::pair{&n_selected_, 1}})
       *array = DeviceArray<int>(rows(width));
-    // Two tables of pointers, two of angles, positions, tokens and runs, each aligned.
+    // Two tables of pointers, two of angles, positions, tokens and two of runs, each aligned.
     upload_.reserve(2 * sizeof(float*) * rows(c_.n_layers) + sizeof(float) * rows(c_.qk_rope) +
-                    3 * sizeof(int) * (rows(1) + 1) + 7 * std::size_t{16});
+                    4 * sizeof(int) * (rows(1) + 1) + 8 * std::size_t{16});
   }
 
   const std::shared_ptr<const CudaModel> model_;
@@ -396,7 +403,7 @@ class CudaBackend final : public CudaExecutor {
   const ModelConfig& c_;
   kernels::CudaStreamOwner stream_;
   StepRows rows_;
-  int n_ = 0, n_runs_ = 0, capacity_ = 0, max_keys_ = 0, epoch_ = 0;
+  int n_ = 0, n_runs_ = 0, n_index_runs_ = 0, capacity_ = 0, max_keys_ = 0, epoch_ = 0;
   std::array<DeviceArray<float>, kNumActs> acts_;
   DeviceArray<float> absorbed_, latent_, router_logits_, expert_weight_, routing_margin_,
       selection_margin_, index_q_, index_weights_, index_k_, scores_, attention_parts_, logits_;
@@ -409,7 +416,7 @@ class CudaBackend final : public CudaExecutor {
   float* const* index_cache_ = nullptr;                // (n_layers, n_rows)
   const float *cosine_ = nullptr, *sine_ = nullptr;    // (n_rows, qk_rope / 2)
   const int *position_ = nullptr, *tokens_ = nullptr;  // (n_rows)
-  const int* run_ = nullptr;                           // (n_runs + 1)
+  const int *run_ = nullptr, *index_run_ = nullptr;    // (n_runs + 1), (n_index_runs + 1)
 };
 
 }  // namespace

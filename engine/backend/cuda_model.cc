@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "engine/backend/matrix_view.h"
 #include "kernels/gemm_cuda.h"
+#include "kernels/indexer_cuda.h"
 #include "kernels/layer_cuda.h"
 #include "kernels/mla_attention_cuda.h"
 #include "kernels/sample_cuda.h"
@@ -106,9 +107,13 @@ std::string CudaModel::kernel() const {
   if (how.bf16_chunks) chunks = ", chunks: mma";
   if (how.bf16_chunks && n_by_value_ > 0)
     chunks += fmt::format(" ({} matrices value by value)", n_by_value_);
-  return fmt::format("sm_{}{} {}, {}{}, attention: {}{}{}", device.major, device.minor,
+  std::string indexer;
+  if (c.index_topk > 0)
+    indexer =
+        fmt::format(", indexer: {}", kernels::index_design(c.index_n_heads, c.index_head_dim));
+  return fmt::format("sm_{}{} {}, {}{}, attention: {}{}{}{}", device.major, device.minor,
                      how.bf16_chunks ? "bf16" : "f32", how.records_steps ? "graph" : "stream",
-                     chunks, kernels::mla_design(c.kv_lora, c.qk_rope),
+                     chunks, kernels::mla_design(c.kv_lora, c.qk_rope), indexer,
                      designs.empty() ? "" : ", experts: ", fmt::join(designs, " and "));
 }
 

@@ -56,10 +56,11 @@ class CudaModel final : public BackendModel, public std::enable_shared_from_this
   CudaModel(const ModelConfig& config, const ModelWeights& w, const CudaKernel& kernel);
 
   std::string_view backend() const override { return "cuda"; }
-  // "sm_90 f32, graph, attention: split keys, tensor cores, experts: vq partial sums + codewords",
-  // or "sm_90 bf16, graph, chunks: mma, attention: …": how prompt chunks are multiplied, whether
-  // decode steps are recorded, and every design that attention uses, and a layer's experts in
-  // float32. Says how many matrices tensor cores get decoded value by value, if any.
+  // "sm_90 f32, graph, attention: split keys, tensor cores, indexer: tensor cores, experts: vq
+  // partial sums + codewords", or "sm_90 bf16, graph, chunks: mma, attention: …": how prompt chunks
+  // are multiplied, whether decode steps are recorded, and every design that attention and the
+  // indexer use, and a layer's experts in float32. Says how many matrices tensor cores get decoded
+  // value by value, if any.
   std::string kernel() const override;
   bool samples_on_device() const override { return true; }
   std::size_t weight_bytes() const override { return memory.bytes(); }
