@@ -6,6 +6,7 @@ namespace assay::kernels {
 void register_append_kv_cuda_benchmarks();
 void register_embed_cuda_benchmarks();
 void register_gemm_cuda_benchmarks();
+void register_indexer_cuda_benchmarks();
 void register_mla_attention_cuda_benchmarks();
 void register_moe_cuda_benchmarks();
 void register_moe_layer_cuda_benchmarks();

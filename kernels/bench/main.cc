@@ -37,7 +37,8 @@ void register_gpu_benchmarks() {
   std::fprintf(stderr, "assay-kernels: %s, a copy moves %s GB/s (read and written)\n",
                cuda_device().name.c_str(), copy.c_str());
   for (const auto add : {register_append_kv_cuda_benchmarks, register_embed_cuda_benchmarks,
-                         register_gemm_cuda_benchmarks, register_mla_attention_cuda_benchmarks,
+                         register_gemm_cuda_benchmarks, register_indexer_cuda_benchmarks,
+                         register_mla_attention_cuda_benchmarks,
                          register_moe_cuda_benchmarks, register_moe_layer_cuda_benchmarks,
                          register_project_cuda_benchmarks, register_project_heads_cuda_benchmarks,
                          register_rms_norm_cuda_benchmarks, register_rope_cuda_benchmarks,
