@@ -1,5 +1,6 @@
 // What the ranks of a tensor-parallel model have in common: they meet, and they add up partial
-// results. A rank is one thread of this process with a model of its own (rank_group.h).
+// results. A rank is a thread with a model of its own: of this process (rank_group.h), or the one
+// of a process of an MPI job (processes.h).
 #pragma once
 
 #include <cstddef>
@@ -11,6 +12,8 @@
 
 namespace assay::engine {
 
+class Processes;
+
 // One rank's end. Called on that rank's thread only; all ranks make the same calls in the same
 // order.
 class Comm {
@@ -21,7 +24,7 @@ class Comm {
 
   // The first call on the rank's thread: its device becomes the thread's.
   virtual void enter() = 0;
-  // Returns when every rank's thread has come here. Of what a device still computes it says
+  // Returns when every rank has come here. Of what a device still computes it says
   // nothing.
   virtual void meet() = 0;
   // Room for sums of n values. While no sum is under way: between a step's beginning and meet().
@@ -38,5 +41,10 @@ Result<Comms> new_thread_comms(int n_ranks);
 // A GPU each, devices 0 … n_ranks - 1. An error where there are not as many, or where the build
 // found no NCCL.
 Result<Comms> new_nccl_comms(int n_ranks);
+
+// The end of this process's rank; all processes make it together, and all get the error of one.
+Result<std::unique_ptr<Comm>> new_process_comm(Processes& processes);  // in host memory
+// On the GPU whose number is the process's among those of its machine; becomes the thread's device.
+Result<std::unique_ptr<Comm>> new_nccl_process_comm(Processes& processes);
 
 }  // namespace assay::engine

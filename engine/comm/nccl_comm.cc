@@ -1,13 +1,15 @@
-// Ranks on GPUs of this machine. Parts are gathered and added up in order of rank, not all-reduced:
-// NCCL's own order of summation goes by the size of the message, and a request's bits must not
-// depend on what shares its batch.
+// Ranks on GPUs: of this machine, a thread each, or of several, a process each. Parts are gathered
+// and added up in order of rank, not all-reduced: NCCL's own order of summation goes by the size of
+// the message, and a request's bits must not depend on what shares its batch.
 #include <nccl.h>
 
 #include <algorithm>
 #include <barrier>
+#include <functional>
 
 #include "base/check.h"
 #include "engine/comm/comm.h"
+#include "engine/comm/processes.h"
 #include "kernels/layer_cuda.h"
 
 // NCCL_CHECK(call) << what: as CUDA_CHECK.
@@ -24,14 +26,15 @@ using kernels::DeviceArray;
 
 class NcclComm final : public Comm {
  public:
-  NcclComm(int rank, int size, ncclComm_t comm, std::shared_ptr<std::barrier<>> barrier)
-      : rank_(rank), size_(size), comm_(comm), barrier_(std::move(barrier)) {}
+  // `meet`: as Comm::meet, on the host.
+  NcclComm(int rank, int size, int device, ncclComm_t comm, std::function<void()> meet)
+      : rank_(rank), size_(size), device_(device), comm_(comm), meet_(std::move(meet)) {}
   ~NcclComm() override { ncclCommDestroy(comm_); }
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
-  void enter() override { kernels::select_cuda_device(rank_); }
-  void meet() override { barrier_->arrive_and_wait(); }
+  void enter() override { kernels::select_cuda_device(device_); }
+  void meet() override { meet_(); }
 
   // Twice the last, so that all together are at most four times what is needed: none is freed,
   // because a recorded step of any executor may use it.
@@ -49,39 +52,81 @@ class NcclComm final : public Comm {
   }
 
  private:
-  const int rank_, size_;
+  const int rank_, size_, device_;
   const ncclComm_t comm_;
-  const std::shared_ptr<std::barrier<>> barrier_;
+  const std::function<void()> meet_;
   std::vector<DeviceArray<float>> parts_;  // (size, n) each; the last is in use
 };
+
+std::string no_device(int n_ranks) {
+  return fmt::format(
+      "no CUDA device here (no driver, or no GPU): run on a machine with {} GPUs, or with "
+      "--backend cpu",
+      n_ranks);
+}
+
+std::string cannot_connect(int n_ranks, ncclResult_t result) {
+  return fmt::format(
+      "NCCL cannot connect {} GPUs: {}. NCCL_DEBUG=WARN says more; often /dev/shm is too small, or "
+      "a GPU's memory is taken",
+      n_ranks, ncclGetErrorString(result));
+}
+
+// Of this process: "" where its machine has a GPU for it.
+std::string want_of_gpu(const Processes& processes) {
+  const int n_devices = kernels::n_cuda_devices();
+  if (n_devices == 0) return no_device(processes.size());
+  if (n_devices > processes.rank_on_host()) return {};
+  return fmt::format(
+      "--tp {} asks for {} GPUs on this machine, {} here: start fewer processes on it (mpirun "
+      "--map-by ppr:{}:node)",
+      processes.size(), processes.rank_on_host() + 1, n_devices, n_devices);
+}
+
+// Rank 0's, in all.
+ncclUniqueId shared_id(Processes& processes, std::string* error) {
+  std::vector<ncclUniqueId> ids(static_cast<std::size_t>(processes.size()));
+  ncclUniqueId own{};
+  if (processes.rank() == 0)
+    if (const ncclResult_t result = ncclGetUniqueId(&own); result != ncclSuccess)
+      *error = cannot_connect(processes.size(), result);
+  processes.gather(std::as_bytes(std::span(&own, 1)), reinterpret_cast<std::byte*>(ids.data()));
+  return ids[0];
+}
 
 }  // namespace
 
 Result<Comms> new_nccl_comms(int n_ranks) {
   CHECK(n_ranks > 0) << n_ranks;
   const int n_devices = kernels::n_cuda_devices();
-  if (n_devices == 0)
-    return fail(
-        "no CUDA device here (no driver, or no GPU): run on a machine with {} GPUs, or with "
-        "--backend cpu",
-        n_ranks);
+  if (n_devices == 0) return tl::unexpected<Error>(Error{no_device(n_ranks)});
   if (n_devices < n_ranks)
     return fail("--tp {} asks for {} GPUs, {} here: ask for at most --tp {}", n_ranks, n_ranks,
                 n_devices, n_devices);
   std::vector<ncclComm_t> of_rank(static_cast<std::size_t>(n_ranks));
   if (const ncclResult_t result = ncclCommInitAll(of_rank.data(), n_ranks, nullptr);
       result != ncclSuccess)
-    return fail(
-        "NCCL cannot connect {} GPUs: {}. NCCL_DEBUG=WARN says more; often /dev/shm is too small, "
-        "or "
-        "a GPU's memory is taken",
-        n_ranks, ncclGetErrorString(result));
+    return tl::unexpected<Error>(Error{cannot_connect(n_ranks, result)});
   const auto barrier = std::make_shared<std::barrier<>>(n_ranks);
   Comms comms;
   for (int r = 0; r < n_ranks; ++r)
-    comms.push_back(
-        std::make_unique<NcclComm>(r, n_ranks, of_rank[static_cast<std::size_t>(r)], barrier));
+    comms.push_back(std::make_unique<NcclComm>(r, n_ranks, r, of_rank[static_cast<std::size_t>(r)],
+                                               [barrier] { barrier->arrive_and_wait(); }));
   return comms;
+}
+
+Result<std::unique_ptr<Comm>> new_nccl_process_comm(Processes& processes) {
+  ASSAY_TRY_VOID(agree(processes, want_of_gpu(processes)));
+  const int rank = processes.rank(), size = processes.size(), device = processes.rank_on_host();
+  kernels::select_cuda_device(device);
+  std::string error;
+  const ncclUniqueId id = shared_id(processes, &error);
+  ASSAY_TRY_VOID(agree(processes, error));
+  ncclComm_t comm = nullptr;
+  if (const ncclResult_t result = ncclCommInitRank(&comm, size, id, rank); result != ncclSuccess)
+    error = cannot_connect(size, result);
+  ASSAY_TRY_VOID(agree(processes, error));
+  return std::make_unique<NcclComm>(rank, size, device, comm, [&processes] { processes.meet(); });
 }
 
 }  // namespace assay::engine

@@ -9,6 +9,8 @@ std::mutex one_at_a_time;
 
 }  // namespace
 
+std::unique_lock<std::mutex> no_work_of_ranks() { return std::unique_lock(one_at_a_time); }
+
 RankGroup::RankGroup(Comms comms) : comms_(std::move(comms)) {
   for (std::size_t r = 0; r < comms_.size(); ++r) threads_.emplace_back([this, r] { serve(r); });
 }
@@ -23,7 +25,7 @@ RankGroup::~RankGroup() {
 }
 
 void RankGroup::run(const std::function<void(Comm&)>& work) {
-  const std::lock_guard alone(one_at_a_time);
+  const auto alone = no_work_of_ranks();
   std::unique_lock lock(mutex_);
   work_ = &work;
   n_busy_ = size();

@@ -1,5 +1,5 @@
-// The ranks of a tensor-parallel model: a thread each, for as long as the model lives, so that each
-// keeps its device and what it records there.
+// The ranks of a tensor-parallel model that are in this process: a thread each, for as long as the
+// model lives, so that each keeps its device and what it records there.
 #pragma once
 
 #include <condition_variable>
@@ -11,6 +11,9 @@
 #include "engine/comm/comm.h"
 
 namespace assay::engine {
+
+// One work of a RankGroup is done at a time, in the whole process; who holds this keeps all away.
+std::unique_lock<std::mutex> no_work_of_ranks();
 
 class RankGroup {
  public:

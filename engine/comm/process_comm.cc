@@ -1,0 +1,61 @@
+// Ranks in host memory, a process each.
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "base/check.h"
+#include "engine/comm/comm.h"
+#include "engine/comm/processes.h"
+
+namespace assay::engine {
+namespace {
+
+class ProcessComm final : public Comm {
+ public:
+  explicit ProcessComm(Processes& processes) : processes_(processes) {}
+
+  int rank() const override { return processes_.rank(); }
+  int size() const override { return processes_.size(); }
+  void enter() override {}
+  void meet() override { processes_.meet(); }
+  void reserve(std::size_t) override {}
+
+  // Gathered and added in order of rank, as between threads: MPI's own sums go by the size of the
+  // message and by the machines.
+  void sum(float* values, std::size_t n, kernels::CudaStream stream) override {
+    CHECK(stream == nullptr) << "these ranks have no device";
+    const auto n_ranks = static_cast<std::size_t>(size());
+    parts_.resize(std::max(parts_.size(), n * n_ranks));
+    processes_.gather(std::as_bytes(std::span(values, n)),
+                      reinterpret_cast<std::byte*>(parts_.data()));
+    for (std::size_t i = 0; i < n; ++i) {
+      float total = parts_[i];
+      for (std::size_t r = 1; r < n_ranks; ++r) total += parts_[r * n + i];
+      values[i] = total;
+    }
+  }
+
+ private:
+  Processes& processes_;
+  std::vector<float> parts_;  // (size, n)
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Comm>> new_process_comm(Processes& processes) {
+  return std::make_unique<ProcessComm>(processes);
+}
+
+Result<void> agree(Processes& processes, const std::string& error) {
+  constexpr std::size_t kMaxBytes = 1024;
+  std::array<char, kMaxBytes> own{};
+  std::memcpy(own.data(), error.data(), std::min(error.size(), kMaxBytes - 1));
+  std::vector<char> all(kMaxBytes * static_cast<std::size_t>(processes.size()));
+  processes.gather(std::as_bytes(std::span(own)), reinterpret_cast<std::byte*>(all.data()));
+  for (std::size_t rank = 0; rank * kMaxBytes < all.size(); ++rank)
+    if (const char* message = all.data() + rank * kMaxBytes; *message != '\0')
+      return fail("rank {} of {}: {}", rank, processes.size(), message);
+  return {};
+}
+
+}  // namespace assay::engine
