@@ -4,34 +4,68 @@
 
 #include "engine/backend/tensor_parallel.h"
 #include "engine/checkpoint/inspect.h"
+#include "engine/processes.h"
 
 namespace assay::engine {
 namespace {
 
-struct BackendEntry {
-  std::string_view name;
-  RankKind kind;
-};
-constexpr std::array<BackendEntry, 3> kBackends = {
-    {{"cpu", {load_cpu_model, new_thread_comms}},
-     {"cuda", {load_cuda_model, new_nccl_comms}},
-     {"reference", {load_reference_model, new_thread_comms}}}};
+constexpr std::array<RankKind, 3> kBackends = {
+    {{"cpu", load_cpu_model, new_thread_comms, new_process_comm},
+     {"cuda", load_cuda_model, new_nccl_comms, new_nccl_process_comm},
+     {"reference", load_reference_model, new_thread_comms, new_process_comm}}};
 
-Result<RankKind> find_backend(std::string_view name) {
-  for (const BackendEntry& entry : kBackends)
-    if (entry.name == name) return entry.kind;
-  return fail("unknown backend '{}', expected one of: cpu, cuda, reference", name);
+// A job's processes are the ranks, all of them.
+Result<void> check_processes(const Processes& processes, int n_ranks) {
+  if (processes.size() == n_ranks) return {};
+  return fail(
+      "mpirun started {} processes, but this model is for {} (--tp {}): start as many processes as "
+      "--tp says (mpirun -np N, --tp N), or run it without mpirun",
+      processes.size(), n_ranks, n_ranks);
 }
 
 Result<std::shared_ptr<const BackendModel>> load_backend(const RankKind& kind,
                                                          const ModelConfig& config,
                                                          const ModelWeights& weights,
-                                                         const EngineOptions& options) {
+                                                         const EngineOptions& options,
+                                                         const ShardSource& source) {
+  Processes* const processes = joined_processes();
+  if (processes != nullptr) ASSAY_TRY_VOID(check_processes(*processes, options.tensor_parallel));
   if (options.tensor_parallel == 1) return kind.load(config, weights, options.kernel);
-  return load_tensor_parallel_model(kind, config, weights, options.kernel, options.tensor_parallel);
+  return load_tensor_parallel_model(kind, config, weights, options.tensor_parallel, source,
+                                    processes);
 }
 
+// What a rank's backend may compute from.
+struct MappedModel {
+  Checkpoint checkpoint;
+  ModelWeights weights;
+};
+
 }  // namespace
+
+Result<RankKind> find_backend(std::string_view name) {
+  for (const RankKind& kind : kBackends)
+    if (kind.name == name) return kind;
+  return fail("unknown backend '{}', expected one of: cpu, cuda, reference", name);
+}
+
+Result<RankModel> load_rank_model(const RankKind& kind, const Command& command, const Comm& comm) {
+  const ShardSource& source = command.source;
+  ASSAY_TRY(Checkpoint checkpoint, Checkpoint::open(source.dir));
+  ASSAY_TRY(const std::string fingerprint, checkpoint.fingerprint(source.cache_dir));
+  if (fingerprint != source.fingerprint)
+    return fail("{} has the fingerprint {} there, and {} on rank 0's machine: copy the same model",
+                source.dir, fingerprint, source.fingerprint);
+  const auto mapped =
+      std::make_shared<MappedModel>(MappedModel{std::move(checkpoint), ModelWeights{}});
+  // Rank 0's bytes, all of which it has checked.
+  ASSAY_TRY(mapped->weights, bind_weights(mapped->checkpoint, false));
+  ASSAY_TRY(const Sharding sharding,
+            Sharding::plan(mapped->checkpoint.config(), mapped->weights, comm.size()));
+  ASSAY_TRY(RankModel model, load_shard(sharding, comm.rank(), kind.load, source.kernel));
+  model.weights = mapped;
+  return model;
+}
 
 Result<std::shared_ptr<const LoadedModel>> load_model(const std::filesystem::path& dir,
                                                       const EngineOptions& options,
@@ -51,8 +85,12 @@ Result<std::shared_ptr<const LoadedModel>> load_model(const std::filesystem::pat
   ASSAY_TRY(text::ChatTemplate chat_template, text::ChatTemplate::load(dir));
   ASSAY_TRY(ModelWeights weights, bind_weights(checkpoint, options.check_finite));
   ASSAY_TRY(const CheckpointSummary summary, inspect(checkpoint, options.cache_dir));
+  const ShardSource source = {.kernel = options.kernel,
+                              .dir = std::filesystem::absolute(dir).string(),
+                              .fingerprint = summary.fingerprint,
+                              .cache_dir = options.cache_dir.string()};
   ASSAY_TRY(auto backend, like != nullptr ? like->backend->with(config, weights)
-                                          : load_backend(kind, config, weights, options));
+                                          : load_backend(kind, config, weights, options, source));
   // Another model made from a faulty one has its fault.
   if (like == nullptr)
     backend = with_fault(std::move(backend), options.planted_fault, config.vocab);

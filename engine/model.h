@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/backend/backend.h"
+#include "engine/backend/ranks.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/engine.h"
 
@@ -25,5 +26,10 @@ struct LoadedModel {
 Result<std::shared_ptr<const LoadedModel>> load_model(const std::filesystem::path& model_dir,
                                                       const EngineOptions& options,
                                                       const LoadedModel* like = nullptr);
+
+Result<RankKind> find_backend(std::string_view name);
+
+// In a process that is a rank: its part of what Command::source says.
+Result<RankModel> load_rank_model(const RankKind& kind, const Command& command, const Comm& comm);
 
 }  // namespace assay::engine

@@ -3,31 +3,16 @@
 #pragma once
 
 #include <memory>
-#include <string_view>
 
-#include "base/result.h"
-#include "engine/backend/backend.h"
-#include "engine/comm/comm.h"
+#include "engine/backend/ranks.h"
 
 namespace assay::engine {
 
-using BackendLoader = Result<std::shared_ptr<const BackendModel>> (*)(const ModelConfig&,
-                                                                      const ModelWeights&,
-                                                                      std::string_view kernel);
-using CommMaker = Result<Comms> (*)(int n_ranks);
-
-// How one kind of ranks is made.
-struct RankKind {
-  BackendLoader load;  // on the rank's own thread
-  CommMaker new_comms;
-};
-
-// n_ranks > 1. `config` and `weights` as for load_cpu_model. An error where the model cannot be
-// shared by so many ranks, or where they cannot be had here.
-Result<std::shared_ptr<const BackendModel>> load_tensor_parallel_model(const RankKind& kind,
-                                                                       const ModelConfig& config,
-                                                                       const ModelWeights& weights,
-                                                                       std::string_view kernel,
-                                                                       int n_ranks);
+// n_ranks > 1. `config` and `weights` as for load_cpu_model. Of `source`, ranks that are threads
+// need the kernel alone; others load from its folder themselves (`processes`: Ranks::open). An
+// error where the model cannot be shared by so many ranks, or where they cannot be had here.
+Result<std::shared_ptr<const BackendModel>> load_tensor_parallel_model(
+    const RankKind& kind, const ModelConfig& config, const ModelWeights& weights, int n_ranks,
+    const ShardSource& source, Processes* processes = nullptr);
 
 }  // namespace assay::engine

@@ -11,11 +11,11 @@
 namespace assay::engine {
 namespace {
 
-const RankKind kCpu = {load_cpu_model, new_thread_comms};
-const RankKind kReference = {load_reference_model, new_thread_comms};
+const RankKind kCpu = {"cpu", load_cpu_model, new_thread_comms, new_process_comm};
+const RankKind kReference = {"reference", load_reference_model, new_thread_comms, new_process_comm};
 
 Model on_ranks(const TinyModel& m, const RankKind& kind, int n_ranks) {
-  auto model = load_tensor_parallel_model(kind, m.config, m.weights, "", n_ranks);
+  auto model = load_tensor_parallel_model(kind, m.config, m.weights, n_ranks, {});
   EXPECT_TRUE(model) << model.error().message;
   return *model;
 }
@@ -144,7 +144,7 @@ TEST(TensorParallel, SaysSoAndRefusesAKernelOnEveryRank) {
   const auto other = model->with(m.config, m.weights);
   ASSERT_TRUE(other);
   EXPECT_EQ((*other)->kernel(), "scalar, tp 2");
-  const auto refused = load_tensor_parallel_model(kCpu, m.config, m.weights, "neon", 2);
+  const auto refused = load_tensor_parallel_model(kCpu, m.config, m.weights, 2, {.kernel = "neon"});
   ASSERT_FALSE(refused);
   EXPECT_THAT(refused.error().message, testing::HasSubstr("rank 0 of 2"));
   EXPECT_THAT(refused.error().message, testing::HasSubstr("'neon'"));

@@ -1,0 +1,79 @@
+// What is sent to a rank in another process arrives as it was.
+#include "engine/backend/rank_command.h"
+
+#include <gtest/gtest.h>
+
+#include <tuple>
+
+namespace assay::engine {
+namespace {
+
+TEST(RankCommand, EveryFieldSurvivesTheWay) {
+  const Command sent = {.kind = Command::Kind::kFork,
+                        .group = 1,
+                        .id = 2,
+                        .of = 3,
+                        .n = 4,
+                        .backend = "cpu",
+                        .source = {"avx2", "/model", "0123", "/cache"},
+                        .may_replay = true,
+                        .tokens = {5, 6},
+                        .segments = {{7, 8, 9, 10}},
+                        .residual = {0.5f, -0.0f},
+                        .logit_rows = {11},
+                        .operations = {{.kind = Operation::Kind::kProject,
+                                        .layer = 12,
+                                        .norm = Norm::kFinal,
+                                        .projection = Projection::kOutput,
+                                        .in = Act::kQuery,
+                                        .out = Act::kFinal,
+                                        .sparse = true,
+                                        .of_rows = true}}};
+  const auto got = from_bytes<Command>(to_bytes(sent));
+  EXPECT_EQ(got.kind, sent.kind);
+  EXPECT_EQ(std::tie(got.group, got.id, got.of, got.n),
+            std::tie(sent.group, sent.id, sent.of, sent.n));
+  EXPECT_EQ(got.backend, "cpu");
+  EXPECT_EQ(
+      std::tie(got.source.kernel, got.source.dir, got.source.fingerprint, got.source.cache_dir),
+      std::tie(sent.source.kernel, sent.source.dir, sent.source.fingerprint,
+               sent.source.cache_dir));
+  EXPECT_TRUE(got.may_replay);
+  EXPECT_EQ(got.tokens, sent.tokens);
+  ASSERT_EQ(got.segments.size(), 1u);
+  EXPECT_EQ(got.segments[0].cache, 7);
+  EXPECT_EQ(got.segments[0].first_position, 10);
+  EXPECT_EQ(got.residual, sent.residual);
+  EXPECT_EQ(got.logit_rows, sent.logit_rows);
+  ASSERT_EQ(got.operations.size(), 1u);
+  const Operation& o = got.operations[0];
+  EXPECT_EQ(o.kind, Operation::Kind::kProject);
+  EXPECT_EQ(o.layer, 12);
+  EXPECT_EQ(o.norm, Norm::kFinal);
+  EXPECT_EQ(o.projection, Projection::kOutput);
+  EXPECT_EQ(o.in, Act::kQuery);
+  EXPECT_EQ(o.out, Act::kFinal);
+  EXPECT_TRUE(o.sparse && o.of_rows);
+}
+
+TEST(RankCommand, ARepliesErrorAndValuesSurvive) {
+  Reply sent;
+  sent.error = "no memory";
+  sent.kernel = "avx512";
+  sent.n_bytes = std::int64_t{1} << 40;
+  sent.values = {1.0f, 2.0f, 3.0f};
+  const auto got = from_bytes<Reply>(to_bytes(sent));
+  EXPECT_EQ(got.error, sent.error);
+  EXPECT_EQ(got.kernel, sent.kernel);
+  EXPECT_EQ(got.n_bytes, sent.n_bytes);
+  EXPECT_EQ(got.values, sent.values);
+}
+
+TEST(RankCommandDeathTest, BytesThatAreNoCommandsAreOurOwnBug) {
+  auto bytes = to_bytes(Command{});
+  bytes.pop_back();
+  EXPECT_DEATH(from_bytes<Command>(bytes), "");
+}
+
+}  // namespace
+}  // namespace assay::engine
