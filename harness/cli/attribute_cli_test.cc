@@ -124,7 +124,7 @@ TEST_F(Attribute, SaysWhereThereIsNothingToAttribute) {
 }
 
 TEST_F(Attribute, BadInputIsNamed) {
-  const auto error = [&](std::vector<std::string> ids, const std::string& candidate = kVq) {
+  const auto error = [&](const std::vector<std::string>& ids, const std::string& candidate = kVq) {
     std::vector<std::string> arguments = {"attribute", kModel, candidate};
     for (const std::string& id : ids) arguments.insert(arguments.end(), {"--case", id});
     return assay(arguments);
