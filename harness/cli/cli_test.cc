@@ -197,30 +197,6 @@ TEST_F(Cli, ABrokenSuiteNamesFileAndLine) {
   EXPECT_FALSE(fs::exists(dir_ / "out")) << "a run that cannot start leaves no folder behind";
 }
 
-std::vector<std::string> quick_run(const fs::path& out, std::vector<std::string> more = {}) {
-  std::vector<std::string> arguments = {"run",   "arithmetic", "--model", kModel,  "--profile",
-                                        "quick", "--limit",    "24",      "--out", out};
-  arguments.insert(arguments.end(), more.begin(), more.end());
-  return arguments;
-}
-
-// samples.jsonl without timings, by (arm, id).
-std::map<std::string, std::string> samples_of(const fs::path& run_dir) {
-  std::map<std::string, std::string> samples;
-  std::istringstream lines(*read_file(run_dir / "samples.jsonl"));
-  for (std::string line; std::getline(lines, line);) {
-    Json json = Json::parse(line);
-    if (!json.contains("id")) continue;
-    json.erase("timings");
-    json.erase("prefill_s");
-    json.erase("decode_s");
-    const std::string key = json.value("arm", "") + "/" + json.value("id", "");
-    EXPECT_FALSE(samples.contains(key)) << key << " twice";
-    samples[key] = json.dump();
-  }
-  return samples;
-}
-
 TEST_F(Cli, ARunLeavesRecordSamplesAndReport) {
   const Outcome o = assay(quick_run(dir_ / "run"));
   EXPECT_TRUE(o.code == 0 || o.code == 1 || o.code == 3) << o.code << o.err;

@@ -11,11 +11,14 @@
 #include <csignal>
 #include <cstdlib>
 #include <fstream>
+#include <map>
+#include <sstream>
 #include <string>
 #include <vector>
 
 #include "base/check.h"
 #include "base/file.h"
+#include "base/json.h"
 
 namespace assay {
 
@@ -31,9 +34,9 @@ struct Outcome {
 class Program {
  public:
   // max_file_bytes: no file may grow beyond it, as on a full disk; 0: no limit. input: what the
-  // program reads on its standard input.
+  // program reads on its standard input. launcher: the words before the program's name.
   explicit Program(std::vector<std::string> arguments, rlim_t max_file_bytes = 0,
-                   std::string_view input = {}) {
+                   std::string_view input = {}, const std::vector<std::string>& launcher = {}) {
     dir_ = fs::temp_directory_path() / ("assay-cli-XXXXXX");
     std::string pattern = dir_.string();
     CHECK(mkdtemp(pattern.data()) != nullptr);
@@ -48,14 +51,16 @@ class Program {
     if (const rlimit limit{max_file_bytes, max_file_bytes}; max_file_bytes > 0)
       setrlimit(RLIMIT_FSIZE, &limit);
     arguments.insert(arguments.begin(), ASSAY_PROGRAM);
+    arguments.insert(arguments.begin(), launcher.begin(), launcher.end());
     std::vector<char*> argv;
     for (std::string& a : arguments) argv.push_back(a.data());
     argv.push_back(nullptr);
-    execv(argv[0], argv.data());
+    execvp(argv[0], argv.data());
     _exit(127);
   }
   ~Program() { fs::remove_all(dir_); }
 
+  pid_t pid() const { return pid_; }
   void kill_now() const { kill(pid_, SIGKILL); }
   void interrupt() const { kill(pid_, SIGINT); }
 
@@ -103,6 +108,30 @@ class Cli : public ::testing::Test {
 
   fs::path dir_;
 };
+
+inline std::vector<std::string> quick_run(const fs::path& out, std::vector<std::string> more = {}) {
+  std::vector<std::string> arguments = {"run",   "arithmetic", "--model", kModel,  "--profile",
+                                        "quick", "--limit",    "24",      "--out", out};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
+
+// samples.jsonl without timings, by (arm, id).
+inline std::map<std::string, std::string> samples_of(const fs::path& run_dir) {
+  std::map<std::string, std::string> samples;
+  std::istringstream lines(*read_file(run_dir / "samples.jsonl"));
+  for (std::string line; std::getline(lines, line);) {
+    Json json = Json::parse(line);
+    if (!json.contains("id")) continue;
+    json.erase("timings");
+    json.erase("prefill_s");
+    json.erase("decode_s");
+    const std::string key = json.value("arm", "") + "/" + json.value("id", "");
+    EXPECT_FALSE(samples.contains(key)) << key << " twice";
+    samples[key] = json.dump();
+  }
+  return samples;
+}
 
 // One error: exit code 2, one line that says what is wrong, and no answer that pretends otherwise.
 inline void expect_error(const Outcome& o, const ::testing::Matcher<const std::string&>& message) {

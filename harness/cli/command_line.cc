@@ -1,6 +1,7 @@
 #include "harness/cli/command_line.h"
 
 #include "base/file.h"
+#include "harness/cli/process_job.h"
 
 namespace assay::cli {
 
@@ -18,7 +19,7 @@ std::string shell_quoted(std::string_view word) {
 std::string command_line() {
   const auto bytes = read_file("/proc/self/cmdline");
   if (!bytes || bytes->empty()) return "assay";
-  std::string out;
+  std::string out = n_processes() > 1 ? fmt::format("mpirun -np {}", n_processes()) : "";
   std::string_view rest = *bytes;
   while (!rest.empty()) {
     const std::size_t end = rest.find('\0');

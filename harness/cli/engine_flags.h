@@ -15,7 +15,8 @@ struct EngineFlags {
 };
 
 inline constexpr const char* kTensorParallelHelp =
-    "Ranks that share the model: so many GPUs of cuda (over NCCL), or parts of cpu's threads";
+    "Ranks that share the model: so many GPUs of cuda (over NCCL), or parts of cpu's threads; "
+    "under mpirun -np N its processes";
 
 // Where fingerprints are kept between runs: $XDG_CACHE_HOME/assay, else ~/.cache/assay, else
 // nowhere.

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "harness/cli/process_job.h"
 #include "harness/cli/say.h"
 #include "harness/cli/verb.h"
 #include "harness/suggest.h"
@@ -114,7 +115,7 @@ int main(int argc, char** argv) {
   // A file beyond `ulimit -f` is then an error like a full disk: named, with what is finished kept.
   std::signal(SIGXFSZ, SIG_IGN);
   try {
-    return assay::cli::run(argc, argv);
+    return assay::cli::in_process_job([&] { return assay::cli::run(argc, argv); });
   } catch (const std::exception& error) {  // memory ran out, or a library broke its word
     assay::cli::say("assay: error: {}\n", error.what());
     return assay::cli::kCouldNotRun;
