@@ -213,8 +213,8 @@ void same_shared_memory(Kernel* kernel) {
 template <MoeTier::Design kDesign, int kDim, int kBits, int kCopies, int kScaleLanes, bool kDown>
 void launch(const Grouped& a, const MoeTier& tier, int n_tokens, CudaStream stream) {
   constexpr bool kSums = has_partial_sums(kDesign);
-  constexpr std::size_t kTableBytes = kSums ? sizeof(float) * sums_floats(kDim)
-                                            : (std::size_t{kCopies} * 2 * kDim) << kBits;
+  constexpr std::size_t kTableBytes =
+      kSums ? sizeof(float) * sums_floats(kDim) : (std::size_t{kCopies} * 2 * kDim) << kBits;
   constexpr std::size_t kBytes =
       sizeof(float) * x_floats(columns_of_lane(kDesign, kDim)) + kTableBytes;
   const auto kernel = multiply<kDesign, kDim, kBits, kCopies, kScaleLanes, kDown>;

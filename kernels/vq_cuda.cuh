@@ -263,11 +263,11 @@ __device__ inline void multiply_partial_sums(float* table, const VqJob* jobs, in
         __byte_perm(word, lane_bytes, 0x5504u | static_cast<unsigned>(q) << 4);
     return *reinterpret_cast<const float*>(base + q / 2 * 65536 + q % 2 * 128 + code_and_lane);
   };
-  multiply_rows<kSumsRows, 1, kScaleLanes>(
-      jobs, n_jobs, s, 4 * kDim, part, n_parts, prepare, [&](const unsigned(&word)[1]) {
-        const unsigned w = word[0];
-        return (at(w, 0) + at(w, 1)) + (at(w, 2) + at(w, 3));
-      });
+  multiply_rows<kSumsRows, 1, kScaleLanes>(jobs, n_jobs, s, 4 * kDim, part, n_parts, prepare,
+                                           [&](const unsigned(&word)[1]) {
+                                             const unsigned w = word[0];
+                                             return (at(w, 0) + at(w, 1)) + (at(w, 2) + at(w, 3));
+                                           });
 }
 
 // Code k of a lane's words, shifted so that its lowest bit is bit kShift.

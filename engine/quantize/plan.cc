@@ -177,8 +177,7 @@ Result<Plan> make_plan(const ModelWeights& weights, const ModelStats& stats, con
     progress("codebooks", t, n_tiers);
     const Points points = sample_points(
         modules, tier.dim,
-        std::int64_t{recipe.points_per_code} * std::max(tier.n_codes, kLeastSampledCodes),
-        recipe);
+        std::int64_t{recipe.points_per_code} * std::max(tier.n_codes, kLeastSampledCodes), recipe);
     KMeansOptions options;
     options.n_codes = tier.n_codes;
     options.seed = recipe.seed;

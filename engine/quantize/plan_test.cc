@@ -44,6 +44,42 @@ struct NormalExpert {
   ModelStats stats;
 };
 
+double distortion_of(const Codebook& book, const std::vector<float>& values) {
+  double sum = 0;
+  for (std::size_t i = 0; i + static_cast<std::size_t>(book.dim) <= values.size();
+       i += static_cast<std::size_t>(book.dim)) {
+    float least = INFINITY;
+    for (int k = 0; k < book.n_codes; ++k) {
+      float d = 0;
+      for (int j = 0; j < book.dim; ++j) {
+        const float gap = values[i + static_cast<std::size_t>(j)] -
+                          book.values[static_cast<std::size_t>(k * book.dim + j)];
+        d += gap * gap;
+      }
+      least = std::min(least, d);
+    }
+    sum += static_cast<double>(least);
+  }
+  return sum / static_cast<double>(values.size());
+}
+
+// Rows that matter a hundred times as much take codewords for themselves; where all sub-vectors
+// count the same, codewords serve what is drawn anew better.
+TEST(Plan, CodebooksThatCountSubVectorsAlikeServeAllOfThem) {
+  const NormalExpert expert;
+  const std::vector<float> fresh = normals(40'000, 10);
+  ThreadPool pool(1);
+  Recipe recipe;
+  recipe.tiers = {{"1", 8, 256}};
+  recipe.bits = 1;
+  const auto by_weight = make_plan(expert.weights, expert.stats, recipe, pool, {});
+  recipe.codebook_power = 0;
+  const auto alike = make_plan(expert.weights, expert.stats, recipe, pool, {});
+  ASSERT_TRUE(by_weight.has_value() && alike.has_value());
+  EXPECT_LT(distortion_of(alike->codebooks[0], fresh),
+            0.98 * distortion_of(by_weight->codebooks[0], fresh));
+}
+
 // Max 1960, "Quantizing for minimum distortion", table I: what the best codewords of one value
 // leave of a normal distribution. The scalar arm that GPTQ-VQ is measured against rests on these.
 TEST(Plan, ScalarCodebooksAreNearlyLloydAndMaxs) {

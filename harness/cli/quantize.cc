@@ -173,7 +173,7 @@ const Verb quantize_verb{
         "  assay quantize M OUT --calibration mine.jsonl   your own texts "
         "(docs/formats/corpus.md)\n"
         "  assay quantize M OUT --naive                    ablation: nearest codewords\n"
-        "  assay quantize M OUT --scalar --bits 1.8        ablation: scalar quantisation, same "
+        "  assay quantize M OUT --scalar --bits 1.85       ablation: scalar quantisation, same "
         "feedback\n"
         "  assay quantize M OUT --set temper=0 --set damping=0.05   other settings of the recipe\n"
         "      killed? The same command goes on after the last finished layer\n",

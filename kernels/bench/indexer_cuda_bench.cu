@@ -148,8 +148,8 @@ void register_indexer_cuda_benchmarks() {
                                    "/rows:" + std::to_string(n_rows) +
                                    "/sequences:" + std::to_string(n_sequences) +
                                    "/keys:" + std::to_string(n_keys) + "/" + part.name;
-          add_cuda_benchmark(
-              name, [=](benchmark::State& state) { index_on(state, s, load, part); });
+          add_cuda_benchmark(name,
+                             [=](benchmark::State& state) { index_on(state, s, load, part); });
         }
 }
 

@@ -38,11 +38,11 @@ void register_gpu_benchmarks() {
                cuda_device().name.c_str(), copy.c_str());
   for (const auto add : {register_append_kv_cuda_benchmarks, register_embed_cuda_benchmarks,
                          register_gemm_cuda_benchmarks, register_indexer_cuda_benchmarks,
-                         register_mla_attention_cuda_benchmarks,
-                         register_moe_cuda_benchmarks, register_moe_layer_cuda_benchmarks,
-                         register_project_cuda_benchmarks, register_project_heads_cuda_benchmarks,
-                         register_rms_norm_cuda_benchmarks, register_rope_cuda_benchmarks,
-                         register_route_cuda_benchmarks, register_sample_cuda_benchmarks})
+                         register_mla_attention_cuda_benchmarks, register_moe_cuda_benchmarks,
+                         register_moe_layer_cuda_benchmarks, register_project_cuda_benchmarks,
+                         register_project_heads_cuda_benchmarks, register_rms_norm_cuda_benchmarks,
+                         register_rope_cuda_benchmarks, register_route_cuda_benchmarks,
+                         register_sample_cuda_benchmarks})
     add();
 #else
   std::fprintf(stderr, "assay-kernels: built without CUDA, so no *_cuda benchmark\n");
