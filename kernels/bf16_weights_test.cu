@@ -19,14 +19,17 @@ class HostMemory {
   const void* keep(const void* from, std::size_t n_bytes) {
     blocks_.emplace_back((n_bytes + 15) / 16);
     std::memcpy(blocks_.back().data(), from, n_bytes);
+    n_kept_ += n_bytes;
     return blocks_.back().data();
   }
+  std::size_t n_kept() const { return n_kept_; }
 
  private:
   struct alignas(16) Block {
     std::byte bytes[16];
   };
   std::vector<std::vector<Block>> blocks_;
+  std::size_t n_kept_ = 0;
 };
 
 void expect_decoded(const HostMatrix& host, WeightForm form, const char* what) {
@@ -34,6 +37,7 @@ void expect_decoded(const HostMatrix& host, WeightForm form, const char* what) {
   const DeviceMatrix m = host.laid_out(
       [&](const void* from, std::size_t n_bytes) { return memory.keep(from, n_bytes); });
   EXPECT_EQ(form_of(m), form) << what;
+  EXPECT_EQ(memory.n_kept(), host.device_size() + 6 * host.codebook.size()) << what;
   for (int row = 0; row < m.n_rows; ++row)
     for (int col = 0; col < m.n_cols; col += 8) {
       uint4 eight{};

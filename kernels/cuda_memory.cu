@@ -1,7 +1,16 @@
+#include <atomic>
+
 #include "kernels/cuda_check.cuh"
 #include "kernels/cuda_memory.h"
 
 namespace assay::kernels {
+namespace {
+
+std::atomic<std::size_t> n_allocations{0};
+
+}  // namespace
+
+std::size_t n_cuda_allocations() { return n_allocations; }
 
 int n_cuda_devices() {
   int n = 0;
@@ -56,14 +65,23 @@ CudaStreamOwner::CudaStreamOwner() {
 CudaStreamOwner::~CudaStreamOwner() { cudaStreamDestroy(stream_); }
 
 DeviceBytes::DeviceBytes(std::size_t n_bytes) : n_(n_bytes) {
-  if (n_bytes > 0) CUDA_CHECK(cudaMalloc(&data_, n_bytes)) << n_bytes << " bytes";
+  if (n_bytes == 0) return;
+  ++n_allocations;
+  CUDA_CHECK(cudaMalloc(&data_, n_bytes)) << n_bytes << " bytes";
 }
 DeviceBytes::~DeviceBytes() { cudaFree(data_); }
 
 PinnedBytes::PinnedBytes(std::size_t n_bytes) : n_(n_bytes) {
-  if (n_bytes > 0) CUDA_CHECK(cudaMallocHost(&data_, n_bytes)) << n_bytes << " bytes";
+  if (n_bytes == 0) return;
+  ++n_allocations;
+  CUDA_CHECK(cudaMallocHost(&data_, n_bytes)) << n_bytes << " bytes";
 }
 PinnedBytes::~PinnedBytes() { cudaFreeHost(data_); }
+
+CudaEvent::CudaEvent() { CUDA_CHECK(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming)); }
+CudaEvent::~CudaEvent() { cudaEventDestroy(event_); }
+void CudaEvent::record(CudaStream stream) { CUDA_CHECK(cudaEventRecord(event_, stream)); }
+void CudaEvent::wait() const { CUDA_CHECK(cudaEventSynchronize(event_)); }
 
 void RecordedGraph::begin(CudaStream stream) {
   CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));

@@ -7,6 +7,7 @@
 #include <vector>
 
 struct CUstream_st;
+struct CUevent_st;
 struct CUgraphExec_st;
 
 namespace assay::kernels {
@@ -23,6 +24,9 @@ CudaDevice cuda_device();  // the current one
 // The calling thread's from now on: what it allocates and launches is there. 0 where a thread has
 // selected none.
 void select_cuda_device(int id);
+// Device and pinned memory that this process has asked the driver for so far, in requests. Each may
+// wait for the device, so none belongs into a step.
+std::size_t n_cuda_allocations();
 
 class PinnedBytes;
 
@@ -91,6 +95,20 @@ class PinnedBytes {
   std::size_t n_ = 0;
 };
 
+// A place on a stream, for the host to wait for.
+class CudaEvent {
+ public:
+  CudaEvent();
+  ~CudaEvent();
+  CudaEvent(const CudaEvent&) = delete;
+  CudaEvent& operator=(const CudaEvent&) = delete;
+  void record(CudaStream stream);
+  void wait() const;  // until the stream has passed the last record; at once if there was none
+
+ private:
+  CUevent_st* event_ = nullptr;
+};
+
 // What is launched on a stream between begin and end is recorded instead of run, and can then be
 // run again and again in one launch, with the same pointers. Nothing in between may allocate, copy
 // from pageable memory or wait.
@@ -132,6 +150,33 @@ class DeviceArray {
  private:
   DeviceBytes bytes_;
   std::size_t n_ = 0;
+};
+
+// Adds up device memory, allocating it or not: what a thing will take is said by the very code that
+// takes it.
+class DeviceBudget {
+ public:
+  enum class Mode { kCount, kAllocate };
+  explicit DeviceBudget(Mode mode) : mode_(mode) {}
+
+  bool allocates() const { return mode_ == Mode::kAllocate; }
+  std::size_t n_bytes() const { return n_bytes_; }
+  DeviceBytes bytes(std::size_t n) {
+    count(n);
+    return allocates() ? DeviceBytes(n) : DeviceBytes();
+  }
+  template <class T>
+  DeviceArray<T> array(std::size_t n) {
+    count(n * sizeof(T));
+    return allocates() ? DeviceArray<T>(n) : DeviceArray<T>();
+  }
+
+ private:
+  static constexpr std::size_t kGrain = 512;  // of the driver's own allocator
+  void count(std::size_t n) { n_bytes_ += (n + kGrain - 1) / kGrain * kGrain; }
+
+  const Mode mode_;
+  std::size_t n_bytes_ = 0;
 };
 
 }  // namespace assay::kernels

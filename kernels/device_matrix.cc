@@ -87,11 +87,59 @@ DeviceMatrix lay_out(const ScaledMatrix& w, const KeepBytes& keep) {
   return m;
 }
 
+std::size_t device_bytes(const WeightMatrix& w) {
+  return (w.type == WeightType::kF32 ? 4 : 2) * static_cast<std::size_t>(w.n_rows) *
+         static_cast<std::size_t>(w.n_cols);
+}
+std::size_t device_bytes(const VqMatrix& w) {
+  return static_cast<std::size_t>(w.n_rows) *
+         static_cast<std::size_t>(4 * w.row_words() + 2 * w.n_groups());
+}
+std::size_t device_bytes(const ScaledMatrix& w) {
+  const auto rows = static_cast<std::size_t>(w.n_rows), cols = static_cast<std::size_t>(w.n_cols),
+             groups = static_cast<std::size_t>(w.n_groups()),
+             group = static_cast<std::size_t>(w.group);
+  if (w.kind == ScaledMatrix::Kind::kFp8E4m3)
+    return rows * cols + 4 * ((rows + group - 1) / group) * groups;
+  const std::size_t per_word = w.kind == ScaledMatrix::Kind::kGptq4 ? 8 : 4;
+  return 4 * rows * ((cols + per_word - 1) / per_word) + 8 * rows * groups;
+}
+
+DeviceWeights::DeviceWeights(std::size_t expected_bytes)
+    : expected_(expected_bytes), ring_(std::make_unique<UploadRing>(expected_bytes)) {
+  CHECK(expected_bytes > 0);
+}
+
+void DeviceWeights::finish() {
+  CHECK(ring_ != nullptr) << "matrices were added one by one";
+  ring_->finish();
+  ring_.reset();
+}
+
+// What exceeds the expectation gets further pieces.
+void* DeviceWeights::take(std::size_t n_bytes) {
+  constexpr std::size_t kFurther = std::size_t{16} << 20;
+  if (owned_.empty() || owned_.back().size() - used_ < n_bytes) {
+    const std::size_t piece = expected_ == 0 ? 0 : owned_.empty() ? expected_ : kFurther;
+    owned_.emplace_back(std::max(n_bytes, piece));
+    used_ = 0;
+  }
+  void* out = static_cast<std::byte*>(owned_.back().data()) + used_;
+  used_ =
+      std::min(owned_.back().size(), used_ + (n_bytes + kAlignment - 1) / kAlignment * kAlignment);
+  return out;
+}
+
 const void* DeviceWeights::upload(const void* host, std::size_t n_bytes) {
-  owned_.emplace_back(n_bytes);
-  if (n_bytes > 0) copy_to_device(owned_.back().data(), host, n_bytes, nullptr);
+  CHECK(expected_ == 0 || ring_ != nullptr) << "after finish";
+  if (n_bytes == 0) return nullptr;
+  void* device = take(n_bytes);
+  if (ring_ != nullptr)
+    ring_->copy(device, host, n_bytes);
+  else
+    copy_to_device(device, host, n_bytes, nullptr);
   n_bytes_ += n_bytes;
-  return owned_.back().data();
+  return device;
 }
 
 const float* DeviceWeights::add(const std::vector<float>& values) { return add_array(values); }

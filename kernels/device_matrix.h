@@ -9,6 +9,7 @@
 #include "kernels/cuda_memory.h"
 #include "kernels/dtype.h"
 #include "kernels/quantised.h"
+#include "kernels/upload_ring.h"
 
 namespace assay::kernels {
 
@@ -34,11 +35,24 @@ using KeepBytes = std::function<const void*(const void* from, std::size_t n_byte
 DeviceMatrix lay_out(const WeightMatrix& w, const KeepBytes& keep);
 DeviceMatrix lay_out(const VqMatrix& w, const KeepBytes& keep);
 DeviceMatrix lay_out(const ScaledMatrix& w, const KeepBytes& keep);
+// What `keep` is given, in bytes.
+std::size_t device_bytes(const WeightMatrix& w);
+std::size_t device_bytes(const VqMatrix& w);
+std::size_t device_bytes(const ScaledMatrix& w);
 
 // Uploads matrices and owns their memory. A codebook is uploaded once, however many matrices share
 // it.
 class DeviceWeights {
  public:
+  // Each matrix in memory of its own, there when add returns.
+  DeviceWeights() = default;
+  // A model's, about expected_bytes together: one piece of memory, filled through an UploadRing,
+  // and there once finish has returned.
+  explicit DeviceWeights(std::size_t expected_bytes);
+  void finish();
+  // What `add` takes beside the bytes themselves, at most, because each begins at a multiple.
+  static constexpr std::size_t kAlignment = 256;
+
   DeviceMatrix add(const WeightMatrix& w);
   DeviceMatrix add(const VqMatrix& w);
   DeviceMatrix add(const ScaledMatrix& w);
@@ -54,7 +68,11 @@ class DeviceWeights {
   KeepBytes uploaded() {
     return [this](const void* host, std::size_t n_bytes) { return upload(host, n_bytes); };
   }
+  void* take(std::size_t n_bytes);
+
   std::vector<DeviceBytes> owned_;
+  std::size_t expected_ = 0, used_ = 0;  // used: of the last of owned_
+  std::unique_ptr<UploadRing> ring_;     // until finish
   struct Codebook {
     const float *host, *device;
     const void* device_f16;

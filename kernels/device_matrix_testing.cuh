@@ -46,6 +46,12 @@ struct HostMatrix {
            : kind == Kind::kVq  ? memory.add(vq)
                                 : memory.add(scaled);
   }
+  // On a device, without its codebook.
+  std::size_t device_size() const {
+    return kind == Kind::kDense ? device_bytes(dense)
+           : kind == Kind::kVq  ? device_bytes(vq)
+                                : device_bytes(scaled);
+  }
   // Without a device, its codebook included.
   DeviceMatrix laid_out(const KeepBytes& keep) const {
     if (kind == Kind::kDense) return lay_out(dense, keep);

@@ -34,14 +34,30 @@ CudaMlp upload(const MlpWeights& w, kernels::DeviceWeights& memory) {
   return {upload(w.gate, memory), upload(w.up, memory), upload(w.down, memory)};
 }
 
-// What a matrix takes on the device, at most.
 std::size_t bytes_of(const Matrix& m) {
-  const auto values = static_cast<std::size_t>(m.n_rows) * static_cast<std::size_t>(m.n_cols);
-  if (const auto* vq = std::get_if<kernels::VqMatrix>(&m.codes))
-    return static_cast<std::size_t>(m.n_rows) *
-           static_cast<std::size_t>(4 * vq->row_words() + 2 * vq->n_groups());
-  if (!m.is_dense()) return values + values / 4;
-  return values * (m.dtype == DType::kF32 ? 4 : 2);
+  if (m.empty()) return 0;
+  if (const auto* vq = std::get_if<kernels::VqMatrix>(&m.codes)) return kernels::device_bytes(*vq);
+  if (const auto* scaled = std::get_if<kernels::ScaledMatrix>(&m.codes))
+    return kernels::device_bytes(*scaled);
+  return kernels::device_bytes(view(m));
+}
+
+std::size_t bytes_as_floats(const Matrix& m) {
+  return sizeof(float) * static_cast<std::size_t>(m.n_rows) * static_cast<std::size_t>(m.n_cols);
+}
+
+// What all weights take on the device: codes, values and scales as they are, vectors and kv_b as
+// floats, and of each layer a table of its experts. Codebooks are few and may be more.
+std::size_t bytes_of(const ModelWeights& weights) {
+  constexpr std::size_t kGap = kernels::DeviceWeights::kAlignment,
+                        kCodebooks = std::size_t{1} << 20;
+  std::size_t total = kCodebooks;
+  for (const Matrix* m : all_matrices(weights))
+    total += 2 * kGap + (m->n_rows == 1 || m->n_cols == 1 ? bytes_as_floats(*m) : bytes_of(*m));
+  for (const LayerWeights& l : weights.layers)
+    total += bytes_as_floats(l.kv_b) - bytes_of(l.kv_b) + 2 * kGap +
+             3 * l.experts.size() * sizeof(DeviceMatrix);
+  return total;
 }
 
 }  // namespace
@@ -50,12 +66,14 @@ CudaModel::CudaModel(const ModelConfig& config, const ModelWeights& w, const Cud
     : c(config),
       how(kernel),
       rope(config.rope_theta, config.qk_rope),
-      device(kernels::cuda_device()) {
+      device(kernels::cuda_device()),
+      memory(bytes_of(w)) {
   embed = upload(w.embed, memory);
   // A tied head is the embedding.
   lm_head = w.lm_head.name == w.embed.name ? embed : upload(w.lm_head, memory);
   final_norm = upload_floats(w.final_norm, memory);
   for (const LayerWeights& layer : w.layers) layers.push_back(upload_layer(layer));
+  memory.finish();
 }
 
 CudaLayer CudaModel::upload_layer(const LayerWeights& w) {
@@ -179,8 +197,7 @@ Result<std::shared_ptr<const BackendModel>> load_cuda_model(const ModelConfig& c
   if (config.vocab > kernels::kMaxVocabCuda)
     return fail("vocab_size is {}, backend cuda takes at most {}", config.vocab,
                 kernels::kMaxVocabCuda);
-  std::size_t need = 0;
-  for (const Matrix* m : all_matrices(weights)) need += bytes_of(*m);
+  const std::size_t need = bytes_of(weights);
   const kernels::CudaDevice device = kernels::cuda_device();
   if (need > device.free_bytes)
     return fail(

@@ -16,5 +16,6 @@ void register_rms_norm_cuda_benchmarks();
 void register_rope_cuda_benchmarks();
 void register_route_cuda_benchmarks();
 void register_sample_cuda_benchmarks();
+void register_weight_upload_cuda_benchmarks();
 
 }  // namespace assay::kernels

@@ -42,7 +42,7 @@ void register_gpu_benchmarks() {
                          register_moe_layer_cuda_benchmarks, register_project_cuda_benchmarks,
                          register_project_heads_cuda_benchmarks, register_rms_norm_cuda_benchmarks,
                          register_rope_cuda_benchmarks, register_route_cuda_benchmarks,
-                         register_sample_cuda_benchmarks})
+                         register_sample_cuda_benchmarks, register_weight_upload_cuda_benchmarks})
     add();
 #else
   std::fprintf(stderr, "assay-kernels: built without CUDA, so no *_cuda benchmark\n");
