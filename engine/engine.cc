@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
 #include "base/thread_pool.h"
@@ -44,9 +45,9 @@ std::span<const float> Sequence::logits() const { return impl_->logits; }
 const std::optional<Sampled>& Sequence::sampled() const { return impl_->sampled; }
 int Sequence::n_logit_rows() const { return static_cast<int>(impl_->logits.size()) / impl_->vocab; }
 
-Sequence Sequence::fork() const {
+Sequence Sequence::fork(int n_tokens) const {
   auto copy = std::make_unique<Impl>();
-  copy->cache = impl_->cache->fork();
+  copy->cache = impl_->cache->fork(n_tokens);
   copy->pending = impl_->pending;
   copy->keep_all = impl_->keep_all;
   copy->request = impl_->request;
@@ -57,11 +58,67 @@ Sequence Sequence::fork() const {
 }
 
 struct Engine::Impl {
+  // What one forward pass advances.
+  struct Pass {
+    struct Part {
+      Sequence::Impl* sequence;
+      int n_rows, n_logits;
+      bool samples;
+    };
+
+    bool has_room(const StepLimits& limits, int n_rows) const {
+      return std::cmp_less(parts.size(), limits.n_sequences) &&
+             rows.n_rows() <= limits.n_rows - n_rows;
+    }
+    void add(Sequence::Impl& q, int n_rows);
+    void hand_out(const std::vector<float>& logits, std::vector<Sampled> sampled);
+
+    StepRows rows;
+    std::vector<int> logit_rows, sample_rows;
+    std::vector<SampleRequest> requests;
+    std::vector<Part> parts;
+  };
+
+  void run(Pass& pass, Observer* observer);
+
   std::shared_ptr<const LoadedModel> model;
   std::unique_ptr<Backend> backend;
   EngineInfo info;
   bool sparse = false;
 };
+
+// The next n_rows of its pending tokens.
+void Engine::Impl::Pass::add(Sequence::Impl& q, int n_rows) {
+  rows.segments.push_back({.cache = q.cache.get(),
+                           .first_row = rows.n_rows(),
+                           .n_rows = n_rows,
+                           .first_position = q.cache->n_tokens()});
+  rows.tokens.insert(rows.tokens.end(), q.pending.begin(), q.pending.begin() + n_rows);
+  const bool finished = n_rows == static_cast<int>(q.pending.size());
+  const bool samples = finished && q.request.has_value();
+  const int n_logits = q.keep_all ? n_rows : finished && !samples ? 1 : 0;
+  for (int i = rows.n_rows() - n_logits; i < rows.n_rows(); ++i) logit_rows.push_back(i);
+  if (samples) {
+    sample_rows.push_back(rows.n_rows() - 1);
+    requests.push_back(*q.request);
+  }
+  parts.push_back({&q, n_rows, n_logits, samples});
+}
+
+void Engine::Impl::Pass::hand_out(const std::vector<float>& logits, std::vector<Sampled> sampled) {
+  auto at = logits.begin();
+  auto next_sample = sampled.begin();
+  for (const Part& part : parts) {
+    Sequence::Impl& q = *part.sequence;
+    q.pending.erase(q.pending.begin(), q.pending.begin() + part.n_rows);
+    const auto end = at + static_cast<std::ptrdiff_t>(part.n_logits) * q.vocab;
+    q.logits.assign(at, end);
+    at = end;
+    if (!part.samples) continue;
+    q.request.reset();
+    q.sampled = std::move(*next_sample++);
+  }
+}
 
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Engine::~Engine() = default;
@@ -75,6 +132,11 @@ Result<Engine> Engine::load(const std::filesystem::path& model_dir, const Engine
     return fail("number of threads is {}, expected 0 (every core) or more", options.n_threads);
   if (options.tensor_parallel < 1)
     return fail("tensor parallel size is {}, expected at least 1 (--tp)", options.tensor_parallel);
+  if (options.context < 0)
+    return fail("context is {} tokens, expected 0 (the model's positions) or more (--context)",
+                options.context);
+  CHECK(options.n_engines > 0 && options.n_contexts > 0)
+      << options.n_engines << ", " << options.n_contexts;
   ASSAY_TRY(auto model, load_model(model_dir, options));
   return over(std::move(model), options);
 }
@@ -92,8 +154,15 @@ Result<Engine> Engine::over(std::shared_ptr<const LoadedModel> model,
 
   auto impl = std::make_unique<Impl>();
   impl->sparse = has_indexer && options.attention != Attention::kDense;
-  impl->backend = model->backend->new_executor(options.n_threads);
   impl->info = model->info;
+  if (options.context > 0)
+    impl->info.max_positions = std::min(options.context, impl->info.max_positions);
+  ASSAY_TRY(impl->info.memory, model->backend->plan({.n_executors = options.n_engines,
+                                                     .n_contexts = options.n_contexts,
+                                                     .prefill_chunk = options.prefill_chunk,
+                                                     .n_positions = impl->info.max_positions,
+                                                     .sparse = impl->sparse}));
+  impl->backend = model->backend->new_executor(options.n_threads, impl->info.memory.limits);
   impl->info.attention = impl->sparse ? "sparse" : "dense";
   impl->info.n_threads = options.n_threads > 0 ? options.n_threads : n_usable_cores();
   impl->info.prefill_chunk = options.prefill_chunk;
@@ -105,8 +174,8 @@ Result<Engine> Engine::over(std::shared_ptr<const LoadedModel> model,
 Engine Engine::share(int n_threads) const {
   auto impl = std::make_unique<Impl>();
   impl->model = impl_->model;
-  impl->backend = impl_->model->backend->new_executor(n_threads);
   impl->info = impl_->info;
+  impl->backend = impl_->model->backend->new_executor(n_threads, impl->info.memory.limits);
   impl->info.n_threads = n_threads > 0 ? n_threads : n_usable_cores();
   impl->sparse = impl_->sparse;
   return Engine(std::move(impl));
@@ -116,24 +185,19 @@ const EngineInfo& Engine::info() const { return impl_->info; }
 const text::Tokenizer& Engine::tokenizer() const { return impl_->model->tokenizer; }
 const text::ChatTemplate& Engine::chat_template() const { return impl_->model->chat_template; }
 
-Sequence Engine::new_sequence() const {
+Sequence Engine::new_sequence(int n_tokens) const {
   auto sequence = std::make_unique<Sequence::Impl>();
-  sequence->cache = impl_->backend->new_cache();
+  sequence->cache = impl_->backend->new_cache(n_tokens > 0 ? n_tokens : impl_->info.max_positions);
   sequence->vocab = impl_->info.vocab;
   return Sequence(std::move(sequence));
 }
 
+CacheRoom Engine::cache_room() const { return impl_->backend->cache_room(); }
+StepCounts Engine::step_counts() const { return impl_->backend->step_counts(); }
+
 void Engine::step(std::span<Sequence* const> batch, Observer* observer) {
-  StepRows rows;
-  rows.may_replay = observer == nullptr;
-  std::vector<int> logit_rows, sample_rows;
-  std::vector<SampleRequest> requests;
-  struct Part {
-    Sequence::Impl* sequence;
-    int n_rows, n_logits;
-    bool samples;
-  };
-  std::vector<Part> parts;
+  const int chunk = impl_->info.prefill_chunk;
+  Impl::Pass pass;
   for (Sequence* s : batch) {
     Sequence::Impl& q = *s->impl_;
     q.logits.clear();
@@ -141,52 +205,32 @@ void Engine::step(std::span<Sequence* const> batch, Observer* observer) {
     // Chunks end at absolute multiples of the chunk size, so that how a prompt was fed does not
     // move them.
     const int position = q.cache->n_tokens();
-    const int room = impl_->info.prefill_chunk - position % impl_->info.prefill_chunk;
-    const int n = std::min(room, static_cast<int>(q.pending.size()));
+    const int n = std::min(chunk - position % chunk, static_cast<int>(q.pending.size()));
     if (n == 0) continue;
     CHECK(position + n <= impl_->info.max_positions)
         << position << " + " << n << " > " << impl_->info.max_positions;
-    rows.segments.push_back({.cache = q.cache.get(),
-                             .first_row = rows.n_rows(),
-                             .n_rows = n,
-                             .first_position = position});
-    rows.tokens.insert(rows.tokens.end(), q.pending.begin(), q.pending.begin() + n);
-    const bool finished = n == static_cast<int>(q.pending.size());
-    const bool samples = finished && q.request.has_value();
-    const int n_logits = q.keep_all ? n : finished && !samples ? 1 : 0;
-    for (int i = rows.n_rows() - n_logits; i < rows.n_rows(); ++i) logit_rows.push_back(i);
-    if (samples) {
-      sample_rows.push_back(rows.n_rows() - 1);
-      requests.push_back(*q.request);
+    if (!pass.has_room(impl_->info.memory.limits, n)) {
+      impl_->run(pass, observer);
+      pass = {};
     }
-    parts.push_back({&q, n, n_logits, samples});
+    pass.add(q, n);
   }
-  if (parts.empty()) return;
+  impl_->run(pass, observer);
+}
 
-  const std::size_t vocab = static_cast<std::size_t>(impl_->info.vocab);
-  std::vector<float> logits(logit_rows.size() * vocab);
-  std::vector<Sampled> sampled(sample_rows.size());
-  forward(*impl_->backend, impl_->model->config, rows, impl_->sparse,
-          {.logit_rows = logit_rows,
+void Engine::Impl::run(Pass& pass, Observer* observer) {
+  if (pass.parts.empty()) return;
+  pass.rows.may_replay = observer == nullptr;
+  std::vector<float> logits(pass.logit_rows.size() * static_cast<std::size_t>(info.vocab));
+  std::vector<Sampled> sampled(pass.sample_rows.size());
+  forward(*backend, model->config, pass.rows, sparse,
+          {.logit_rows = pass.logit_rows,
            .logits = logits,
-           .sample_rows = sample_rows,
-           .requests = requests,
+           .sample_rows = pass.sample_rows,
+           .requests = pass.requests,
            .sampled = sampled},
           observer);
-
-  std::size_t at = 0;
-  auto next_sample = sampled.begin();
-  for (const Part& part : parts) {
-    part.sequence->pending.erase(part.sequence->pending.begin(),
-                                 part.sequence->pending.begin() + part.n_rows);
-    const std::size_t n = part.n_logits * vocab;
-    part.sequence->logits.assign(logits.begin() + static_cast<std::ptrdiff_t>(at),
-                                 logits.begin() + static_cast<std::ptrdiff_t>(at + n));
-    at += n;
-    if (!part.samples) continue;
-    part.sequence->request.reset();
-    part.sequence->sampled = std::move(*next_sample++);
-  }
+  pass.hand_out(logits, std::move(sampled));
 }
 
 double EngineInfo::prefill_fma(int first, int n) const {
@@ -221,6 +265,12 @@ Json EngineInfo::to_json() const {
                 {{"temperature", recommended.temperature},
                  {"top_p", recommended.top_p},
                  {"top_k", recommended.top_k}}}};
+  if (memory.is_planned())
+    json["memory"] = {{"n_engines", memory.n_executors},
+                      {"weight_bytes", memory.weight_bytes},
+                      {"scratch_bytes", memory.scratch_bytes},
+                      {"cache_bytes", memory.cache_bytes},
+                      {"cache_tokens", memory.limits.cache_tokens}};
   if (planted_fault.is_planted()) json["planted_fault"] = planted_fault.text();
   return json;
 }

@@ -12,6 +12,7 @@
 
 #include "base/json.h"
 #include "base/result.h"
+#include "engine/backend/memory_plan.h"
 #include "engine/generate.h"
 #include "engine/planted_fault.h"
 #include "engine/sampler.h"
@@ -41,7 +42,12 @@ struct EngineOptions {
   bool check_finite = true;         // read every weight once and refuse NaN and Inf
   std::filesystem::path cache_dir;  // where fingerprints are kept; empty: nowhere
   int prefill_chunk = 512;          // prompt tokens per step and sequence
-  PlantedFault planted_fault;       // for tests of who judges an engine
+  int context = 0;  // most tokens of a conversation; 0: the model's positions, which it cannot pass
+  // Engines on these weights (share) at a time, this one included: a GPU's memory is planned for
+  // all of them before anything runs.
+  int n_engines = 1;
+  int n_contexts = 16;  // that a GPU's caches get room for, of each engine, if half its memory has
+  PlantedFault planted_fault;  // for tests of who judges an engine
 };
 
 struct EngineInfo {
@@ -52,8 +58,12 @@ struct EngineInfo {
   // "f32", or "bf16": chunks of a prompt are multiplied in bfloat16, so bits differ, and where a
   // prompt is cut counts.
   std::string arithmetic;
-  int n_threads, tensor_parallel, vocab, max_positions, prefill_chunk;
+  int n_threads, tensor_parallel, vocab, prefill_chunk;
+  int max_positions;  // of a conversation: the model's, or as EngineOptions::context says
+  MemoryPlan memory;  // of a GPU
+  double layout_s;    // that the backend took to lay out the weights, or to upload them
   std::int64_t n_parameters, n_active_parameters;
+  std::int64_t weight_bytes;  // in the backend's layout; 0 where it computes from the mapped file
   std::int64_t active_bytes;  // weight bytes read per decoded token
   std::int64_t routed_bytes;  // of all routed experts together
   int n_moe_layers, n_experts, n_experts_per_token;
@@ -89,7 +99,8 @@ class Sequence {
   std::span<const float> logits() const;
   int n_logit_rows() const;
   const std::optional<Sampled>& sampled() const;  // what the last step answered
-  Sequence fork() const;                          // shares nothing afterwards
+  // Shares nothing afterwards. For at most n_tokens; 0: for as many as this one.
+  Sequence fork(int n_tokens = 0) const;
 
  private:
   friend class Engine;
@@ -116,14 +127,19 @@ class Engine {
   const text::Tokenizer& tokenizer() const;
   const text::ChatTemplate& chat_template() const;
 
-  Sequence new_sequence() const;
+  // For at most n_tokens; 0: a whole context. On a GPU it takes its cache from the engine's room
+  // until it goes, and there has to be enough: who makes several at a time looks at cache_room,
+  // which always has one context if nobody else is there. As for steps, by the engine's own thread.
+  Sequence new_sequence(int n_tokens = 0) const;
+  CacheRoom cache_room() const;
+  StepCounts step_counts() const;  // of a GPU's engine, so far
 
   // Advances every sequence with pending tokens by one prompt chunk or its one pending token, in
-  // one ragged batch. Bits of a sequence's logits depend only on its own tokens: not on threads,
-  // batch, chunk size or instruction set. Kernel bf16 of cuda: and on where a step had one token of
-  // it alone, which is multiplied in float32 as when it decodes (its last chunk, or a single token
-  // that was fed).
-  // `observer` (engine/forward.h) sees every named intermediate.
+  // one ragged batch (a GPU in several, if it is planned for fewer rows). Bits of a sequence's
+  // logits depend only on its own tokens: not on threads, batch, chunk size or instruction set.
+  // Kernel bf16 of cuda: and on where a step had one token of it alone, which is multiplied in
+  // float32 as when it decodes (its last chunk, or a single token that was fed). `observer`
+  // (engine/forward.h) sees every named intermediate.
   void step(std::span<Sequence* const> batch, Observer* observer = nullptr);
 
  private:

@@ -261,6 +261,13 @@ TEST(Generator, BadRequestsAreRefusedWithExpectedAndGot) {
   EXPECT_THAT(refuse({.prompt = {}}), HasSubstr("empty"));
   EXPECT_THAT(refuse({.prompt = {0, 3072}}), HasSubstr("expected 0 to 3071"));
   EXPECT_THAT(refuse({.prompt = std::vector<int>(32768, 1)}), HasSubstr("32768 positions"));
+  Engine shorter = load({.context = 100});
+  const auto long_prompt = generate(shorter, {.prompt = std::vector<int>(100, 1)});
+  ASSERT_FALSE(long_prompt.has_value());
+  EXPECT_THAT(long_prompt.error().message, HasSubstr("100 positions"));
+  const auto cut = generate(shorter, {.prompt = std::vector<int>(90, 1), .stop_ids = {0}});
+  EXPECT_EQ(cut->finish, FinishReason::kContext);
+  EXPECT_EQ(cut->tokens.size(), 10u);
   EXPECT_THAT(refuse({.prompt = {1}, .max_tokens = 0}), HasSubstr("max_tokens is 0"));
   EXPECT_THAT(refuse({.prompt = {1}, .n_top = 65}), HasSubstr("of 65 tokens"));
   EXPECT_THAT(refuse({.prompt = {1}, .n_top = -1}), HasSubstr("expected 0 to 64"));
@@ -315,6 +322,7 @@ TEST(Engine, RefusesWhatItCannotRun) {
   EXPECT_THAT(message({.backend = "gpu"}), HasSubstr("unknown backend 'gpu'"));
   EXPECT_THAT(message({.kernel = "neon512"}), HasSubstr("neon512"));
   EXPECT_THAT(message({.prefill_chunk = 0}), HasSubstr("at least 1"));
+  EXPECT_THAT(message({.context = -1}), HasSubstr("context is -1 tokens, expected 0"));
   EXPECT_THAT(message({.tensor_parallel = 0}), HasSubstr("size is 0, expected at least 1 (--tp)"));
   EXPECT_THAT(message({.tensor_parallel = 4}), HasSubstr("one of --tp 1, 2, 3, 6"));
   const auto missing = Engine::load("/nonexistent/model");

@@ -36,7 +36,7 @@ Result<ExpertUsage> expert_usage(Engine& engine, std::span<const std::vector<int
     if (n == 0 || n > engine.info().max_positions)
       return fail("text {} has {} tokens, expected 1 to {} (the model's context)", i, n,
                   engine.info().max_positions);
-    Sequence sequence = engine.new_sequence();
+    Sequence sequence = engine.new_sequence(n);
     sequence.feed(texts[i]);
     Sequence* batch[] = {&sequence};
     while (sequence.n_pending() > 0) engine.step(batch, &count);

@@ -80,12 +80,28 @@ struct Generator::Impl {
     return false;
   }
 
+  // Tokens that a request may come to: the last token of a reply is never read.
+  int most_tokens(const GenerateRequest& r) const {
+    return static_cast<int>(std::min(static_cast<std::int64_t>(r.prompt.size()) + r.max_tokens - 1,
+                                     static_cast<std::int64_t>(engine.info().max_positions)));
+  }
+
+  // In their order, as far as there is room.
+  bool has_room() const {
+    const CacheRoom room = engine.cache_room();
+    const bool has = room.taken_by(most_tokens(queue.front().request)) <= room.n_free;
+    CHECK(has || !active.empty()) << room.n_free << " of " << room.n_tokens
+                                  << " tokens of cache are free: who else holds them?";
+    return has;
+  }
+
   void admit() {
-    while (!queue.empty() && static_cast<int>(active.size()) < max_batch) {
+    while (!queue.empty() && static_cast<int>(active.size()) < max_batch && has_room()) {
       Request next = std::move(queue.front());
       queue.pop_front();
       const Sequence* prefix = next.request.prefix.get();
-      Sequence sequence = prefix ? prefix->fork() : engine.new_sequence();
+      const int n_tokens = most_tokens(next.request);
+      Sequence sequence = prefix ? prefix->fork(n_tokens) : engine.new_sequence(n_tokens);
       sequence.feed(std::span(next.request.prompt)
                         .subspan(static_cast<std::size_t>(prefix ? prefix->n_tokens() : 0)));
       const bool thinking = opens_thinking(next.request.prompt);
@@ -182,7 +198,8 @@ Result<void> Generator::submit(std::uint64_t ticket, GenerateRequest request) {
                   request.prompt[i], info.vocab - 1);
   if (static_cast<int>(request.prompt.size()) >= info.max_positions)
     return fail(
-        "the prompt has {} tokens, but the model has {} positions (max_position_embeddings) and "
+        "the prompt has {} tokens, but the model has {} positions (max_position_embeddings, or "
+        "--context) and "
         "the reply "
         "needs at least one. Shorten the prompt.",
         request.prompt.size(), info.max_positions);
@@ -196,6 +213,14 @@ Result<void> Generator::submit(std::uint64_t ticket, GenerateRequest request) {
   }
   if (request.max_tokens < 1)
     return fail("max_tokens is {}, expected at least 1", request.max_tokens);
+  const CacheRoom room = impl_->engine.cache_room();
+  const int most = impl_->most_tokens(request),
+            held = request.prefix ? request.prefix->n_tokens() : 0;
+  if (room.taken_by(most) + room.taken_by(held) > room.n_tokens)
+    return fail(
+        "prompt and reply may come to {} tokens, beside a prefix of {}: the engine's caches have "
+        "room for {}. Read the prompt without a prefix, or plan fewer engines.",
+        most, held, room.n_tokens);
   if (!(request.sampling.temperature >= 0))
     return fail("temperature is {}, expected 0 (greedy) or more", request.sampling.temperature);
   if (request.n_top < 0 || request.n_top > kernels::kMaxTop)

@@ -65,15 +65,17 @@ struct Completion {
 };
 
 // Runs up to `max_batch` requests together (continuous batching): each step advances every active
-// request by a prompt chunk or a token. Bits of a completion do not depend on what shares its
-// batch. One Generator per Engine.
+// request by a prompt chunk or a token. A request begins once the engine has room for its cache, of
+// prompt and max_tokens; others wait for those that are active. Bits of a completion do not depend
+// on what shares its batch. One Generator per Engine.
 class Generator {
  public:
   Generator(Engine& engine, int max_batch);
   ~Generator();
 
   // Queues a request. A prompt that is empty, has an id outside the vocabulary or leaves no room in
-  // the context is an error (expected against got), and nothing is queued.
+  // the context, or one that the engine's caches cannot hold beside its prefix, is an error
+  // (expected against got), and nothing is queued.
   Result<void> submit(std::uint64_t ticket, GenerateRequest request);
   bool idle() const;         // nothing queued, nothing active
   int n_unfinished() const;  // queued and active

@@ -1,6 +1,7 @@
 #include "engine/model.h"
 
 #include <array>
+#include <chrono>
 
 #include "engine/backend/tensor_parallel.h"
 #include "engine/checkpoint/inspect.h"
@@ -89,8 +90,10 @@ Result<std::shared_ptr<const LoadedModel>> load_model(const std::filesystem::pat
                               .dir = std::filesystem::absolute(dir).string(),
                               .fingerprint = summary.fingerprint,
                               .cache_dir = options.cache_dir.string()};
+  const auto start = std::chrono::steady_clock::now();
   ASSAY_TRY(auto backend, like != nullptr ? like->backend->with(config, weights)
                                           : load_backend(kind, config, weights, options, source));
+  const std::chrono::duration<double> layout = std::chrono::steady_clock::now() - start;
   // Another model made from a faulty one has its fault.
   if (like == nullptr)
     backend = with_fault(std::move(backend), options.planted_fault, config.vocab);
@@ -104,6 +107,8 @@ Result<std::shared_ptr<const LoadedModel>> load_model(const std::filesystem::pat
   info.samples_on_device = backend->samples_on_device() && !options.planted_fault.is_of_draws();
   info.arithmetic = options.kernel.starts_with("bf16") ? "bf16" : "f32";
   info.tensor_parallel = options.tensor_parallel;
+  info.layout_s = layout.count();
+  info.weight_bytes = static_cast<std::int64_t>(backend->weight_bytes());
   info.vocab = config.vocab;
   info.max_positions = config.max_positions;
   info.n_parameters = summary.n_parameters;

@@ -25,8 +25,8 @@ class FaultyCache final : public KvCache {
     inner_->truncate(std::min(n, inner_->n_tokens()));
     n_tokens_ = n;
   }
-  std::unique_ptr<KvCache> fork() const override {
-    auto copy = std::make_unique<FaultyCache>(inner_->fork());
+  std::unique_ptr<KvCache> fork(int n_tokens) const override {
+    auto copy = std::make_unique<FaultyCache>(inner_->fork(n_tokens));
     copy->n_tokens_ = n_tokens_;
     copy->n_lost_ = n_lost_;
     return copy;
@@ -51,9 +51,11 @@ class FaultyBackend final : public Backend {
   FaultyBackend(std::unique_ptr<Backend> inner, const PlantedFault& fault, int vocab)
       : inner_(std::move(inner)), fault_(fault), vocab_(vocab) {}
 
-  std::unique_ptr<KvCache> new_cache() override {
-    return std::make_unique<FaultyCache>(inner_->new_cache());
+  std::unique_ptr<KvCache> new_cache(int n_tokens) override {
+    return std::make_unique<FaultyCache>(inner_->new_cache(n_tokens));
   }
+  CacheRoom cache_room() const override { return inner_->cache_room(); }
+  StepCounts step_counts() const override { return inner_->step_counts(); }
   void begin_step(const StepRows& rows) override {
     rows_ = rows;
     StepRows shown = rows;
@@ -132,8 +134,9 @@ class FaultyModel final : public BackendModel {
     return inner_->samples_on_device() && fault_.kind != Kind::kNanLogit;
   }
   std::size_t weight_bytes() const override { return inner_->weight_bytes(); }
-  std::unique_ptr<Backend> new_executor(int n_threads) const override {
-    return std::make_unique<FaultyBackend>(inner_->new_executor(n_threads), fault_, vocab_);
+  Result<MemoryPlan> plan(const MemoryNeeds& needs) const override { return inner_->plan(needs); }
+  std::unique_ptr<Backend> new_executor(int n_threads, const StepLimits& limits) const override {
+    return std::make_unique<FaultyBackend>(inner_->new_executor(n_threads, limits), fault_, vocab_);
   }
   Result<std::shared_ptr<const BackendModel>> with(const ModelConfig& config,
                                                    const ModelWeights& weights) const override {

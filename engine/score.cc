@@ -43,7 +43,7 @@ Result<std::vector<PositionScore>> score(Engine& engine, std::span<const int> id
       return fail("positions must ascend, got {} after {}", positions[i], positions[i - 1]);
   }
 
-  Sequence sequence = engine.new_sequence();
+  Sequence sequence = engine.new_sequence(n);
   sequence.keep_all_logits(true);
   sequence.feed(ids);
   std::vector<PositionScore> scores;

@@ -99,7 +99,7 @@ Result<Trace> record_trace(Engine& engine, std::span<const int> ids) {
       return fail("id {} is not in the vocabulary (0 to {})", id, info.vocab - 1);
   Trace trace;
   Recorder recorder(&trace);
-  Sequence sequence = engine.new_sequence();
+  Sequence sequence = engine.new_sequence(static_cast<int>(ids.size()));
   sequence.feed(ids);
   while (sequence.n_pending() > 0) {
     recorder.first_position = sequence.n_tokens();

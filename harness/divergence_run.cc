@@ -35,7 +35,8 @@ Result<void> read_reply(Engines& engines, const Text& text, const RowHook& on_ro
   const auto reply = static_cast<std::size_t>(text.reply);
   CHECK(reply >= 1 && reply < ids.size()) << text.id << ": " << reply << " of " << ids.size();
   std::vector<engine::Sequence> sequences;
-  for (const engine::Engine& e : engines) sequences.push_back(e.new_sequence());
+  for (const engine::Engine& e : engines)
+    sequences.push_back(e.new_sequence(static_cast<int>(ids.size())));
   const auto step = [&](std::size_t i) {
     engine::Sequence* batch[] = {&sequences[i]};
     engines[i].step(batch);

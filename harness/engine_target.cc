@@ -102,6 +102,46 @@ std::vector<Group> group_by_prefix(std::span<const Request> requests, std::size_
   return groups;
 }
 
+// Tokens of cache that a request may take, its re-ask included, which follows its reply.
+std::int64_t cache_of(const Request& r, const engine::Engine& engine) {
+  const auto most =
+      static_cast<std::int64_t>(std::max(r.prompt.size(), r.reask_prompt.size())) + r.max_tokens;
+  return engine.cache_room().taken_by(std::min<std::int64_t>(most, engine.info().max_positions));
+}
+
+// And a group, with what it shares.
+std::int64_t cache_of(const Group& group, std::span<const Request> requests,
+                      const engine::Engine& engine) {
+  std::int64_t total = engine.cache_room().taken_by(static_cast<std::int64_t>(group.n_shared));
+  for (const Request& r : requests.subspan(group.first, group.n_requests))
+    total += cache_of(r, engine);
+  return total;
+}
+
+// Where the caches cannot hold what is shared beside the longest of its requests, nothing is.
+Group fitting(Group group, std::span<const Request> requests, const engine::Engine& engine) {
+  const engine::CacheRoom room = engine.cache_room();
+  for (const Request& r : requests.subspan(group.first, group.n_requests))
+    if (room.taken_by(static_cast<std::int64_t>(group.n_shared)) + cache_of(r, engine) >
+        room.n_tokens)
+      group.n_shared = 0;
+  return group;
+}
+
+// Of an engine's caches, what a group in flight may take, until the last of its replies.
+class CacheShare {
+ public:
+  CacheShare(std::int64_t& promised, std::int64_t n) : promised_(promised), n_(n) {
+    promised_ += n_;
+  }
+  ~CacheShare() { promised_ -= n_; }
+  CacheShare(const CacheShare&) = delete;
+
+ private:
+  std::int64_t& promised_;
+  const std::int64_t n_;
+};
+
 StepFigures figures_of(std::span<const float> logits, int id, const TokenRoles& roles) {
   std::vector<int> watched;
   if (roles.think_close) watched.push_back(*roles.think_close);
@@ -130,9 +170,10 @@ Result<std::vector<StepFigures>> score_given(engine::Engine& engine, const Given
     return fail("prompt and reply have {} tokens, the model has {} positions",
                 given.prompt.size() + given.ids.size(), info.max_positions);
   std::vector<StepFigures> steps;
-  engine::Sequence sequence = engine.new_sequence();
-  engine::Sequence* batch[] = {&sequence};
   if (given.ids.empty()) return steps;
+  engine::Sequence sequence =
+      engine.new_sequence(static_cast<int>(given.prompt.size() + given.ids.size()));
+  engine::Sequence* batch[] = {&sequence};
   sequence.feed(given.prompt);
   while (sequence.n_pending() > 0 && !stop.stop_requested()) engine.step(batch);
   const auto take = [&] {
@@ -165,6 +206,10 @@ EngineTarget::EngineTarget(engine::Engine engine, int n_workers)
   roles_.think_open = tokenizer.id_of(text::kThinkOpen);
   roles_.think_close = tokenizer.id_of(text::kThinkClose);
   roles_.stop = engine_.info().stop_ids;
+}
+
+int EngineTarget::n_engines(int n_workers) {
+  return 1 + (n_workers > 0 ? n_workers : n_usable_cores());
 }
 
 Json EngineTarget::describe() const {
@@ -227,8 +272,14 @@ void EngineTarget::complete(std::span<const Request> requests, const OnDone& on_
     // A re-ask has the ticket of its request plus the number of requests.
     std::map<std::uint64_t, Reply> first_replies;
     std::map<std::uint64_t, std::shared_ptr<const engine::Sequence>> prefixes;
+    std::int64_t promised = 0;  // tokens of cache
+    std::map<std::uint64_t, std::shared_ptr<const CacheShare>> shares;
+    const auto has_room = [&](const Group& group) {
+      return promised + cache_of(group, requests, engine) <= engine.cache_room().n_tokens;
+    };
     const auto read_prefix = [&](const Group& group) {
-      auto prefix = std::make_shared<engine::Sequence>(engine.new_sequence());
+      auto prefix =
+          std::make_shared<engine::Sequence>(engine.new_sequence(static_cast<int>(group.n_shared)));
       prefix->feed(std::span(requests[group.first].prompt).first(group.n_shared));
       engine::Sequence* batch[] = {prefix.get()};
       while (prefix->n_pending() > 0 && !stop.stop_requested()) engine.step(batch);
@@ -238,6 +289,8 @@ void EngineTarget::complete(std::span<const Request> requests, const OnDone& on_
       std::shared_ptr<const engine::Sequence> prefix;
       if (group.n_shared > 0) prefix = read_prefix(group);
       if (stop.stop_requested()) return;
+      const auto share =
+          std::make_shared<const CacheShare>(promised, cache_of(group, requests, engine));
       for (std::size_t i = group.first; i < group.first + group.n_requests; ++i) {
         engine::GenerateRequest request = to_engine(requests[i]);
         request.prefix = prefix;
@@ -247,6 +300,7 @@ void EngineTarget::complete(std::span<const Request> requests, const OnDone& on_
           continue;
         }
         n_prompt_tokens += requests[i].prompt.size();
+        shares[i] = share;
         if (requests[i].should_reask) prefixes[i] = prefix;
       }
     };
@@ -262,11 +316,15 @@ void EngineTarget::complete(std::span<const Request> requests, const OnDone& on_
       first_replies.emplace(ticket, std::move(reply));
       return true;
     };
+    std::optional<std::size_t> taken_up;  // a group, perhaps waiting for room
     while (!stop.stop_requested()) {
       while (generator.n_unfinished() < kMaxBatch && n_prompt_tokens < kMaxPromptTokens) {
-        const std::size_t index = next.fetch_add(1);
-        if (index >= groups.size()) break;
-        submit(groups[index]);
+        if (!taken_up) taken_up = next.fetch_add(1);
+        if (*taken_up >= groups.size()) break;
+        const Group group = fitting(groups[*taken_up], requests, engine);
+        if (!generator.idle() && !has_room(group)) break;
+        submit(group);
+        taken_up.reset();
       }
       if (generator.idle()) return;
       for (auto& finished :
@@ -277,8 +335,10 @@ void EngineTarget::complete(std::span<const Request> requests, const OnDone& on_
           const std::uint64_t ticket = finished.ticket - requests.size();
           Reply first = std::move(first_replies.extract(ticket).mapped());
           first.reasked.push_back(std::move(reply));
+          shares.erase(ticket);
           report(ticket, std::move(first));
         } else if (!reasked(finished.ticket, reply)) {
+          shares.erase(finished.ticket);
           report(finished.ticket, std::move(reply));
         }
       }

@@ -17,6 +17,8 @@ class EngineTarget : public Target {
 
   // n_workers 0: one per usable core.
   EngineTarget(engine::Engine engine, int n_workers);
+  // At a time, of a target with so many workers: EngineOptions::n_engines.
+  static int n_engines(int n_workers);
 
   Json describe() const override;
   Json identity() const override;

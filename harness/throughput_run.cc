@@ -4,6 +4,7 @@
 #include <chrono>
 #include <map>
 #include <memory>
+#include <set>
 
 #include "base/check.h"
 #include "base/rng.h"
@@ -57,11 +58,15 @@ class Bench {
 
   // Reads the contexts that rows decode at, each going on from the one before.
   bool read_contexts(const std::vector<DecodeRow>& rows) {
+    std::set<int> depths;
     for (const DecodeRow& row : rows)
-      if (row.reason.empty()) contexts_.emplace(row.depth, engine_.new_sequence());
+      if (row.reason.empty()) depths.insert(row.depth);
     const Sequence* before = nullptr;
-    for (auto& [depth, context] : contexts_) {
-      if (before != nullptr) context = before->fork();
+    for (const int depth : depths) {
+      const int most = std::max(depth, 1);
+      Sequence& context =
+          contexts_.emplace(depth, before ? before->fork(most) : engine_.new_sequence(most))
+              .first->second;
       const int n = context.n_tokens();
       context.feed(trace_.tokens(0, n, depth - n));
       if (!read(context)) return false;
@@ -73,7 +78,7 @@ class Bench {
   bool prefill(PrefillRow& row) {
     const std::vector<int> ids = trace_.tokens(0, 0, row.n_prompt);
     const auto start = Clock::now();
-    Sequence s = engine_.new_sequence();
+    Sequence s = engine_.new_sequence(row.n_prompt);
     s.feed(ids);
     if (!read(s)) return false;
     row.ttft_s.push_back(seconds(Clock::now() - start));
@@ -86,7 +91,7 @@ class Bench {
     std::vector<Sequence*> batch;
     std::vector<std::vector<int>> ids;
     for (std::size_t b = 0; b < n; ++b) {
-      sequences.push_back(contexts_.at(row.depth).fork());
+      sequences.push_back(contexts_.at(row.depth).fork(row.depth + row.n_decode));
       ids.push_back(trace_.tokens(static_cast<int>(b) + 1, row.depth, row.n_decode));
     }
     for (Sequence& s : sequences) batch.push_back(&s);
@@ -138,11 +143,21 @@ Json facts(const Engine& e) {
           {"active_bytes", i.active_bytes}};
 }
 
+// Why the engine's caches, with those of all contexts, cannot hold n sequences more; "" if they
+// can.
+std::string too_many(const Engine& e, const ThroughputSettings& settings, int n, int n_tokens) {
+  const engine::CacheRoom room = e.cache_room();
+  std::int64_t need = n * room.taken_by(n_tokens);
+  for (const int depth : settings.depths) need += room.taken_by(std::max(depth, 1));
+  if (need <= room.n_tokens) return "";
+  return fmt::format("needs {} tokens of cache, the engine has room for {}", need, room.n_tokens);
+}
+
 ThroughputResult rows_of(const ThroughputSettings& settings, const Engine& e) {
   ThroughputResult out{.engine = facts(e), .settings = settings, .decode = {}, .prefill = {}};
   const int n_positions = e.info().max_positions;
   for (const int n : settings.prefill) {
-    PrefillRow row{.n_prompt = n, .reason = "", .ttft_s = {}};
+    PrefillRow row{.n_prompt = n, .reason = too_many(e, settings, 1, n), .ttft_s = {}};
     if (n >= n_positions)
       row.reason = fmt::format(
           "a prompt of {} leaves no room for a reply in the model's {} positions", n, n_positions);
@@ -153,7 +168,7 @@ ThroughputResult rows_of(const ThroughputSettings& settings, const Engine& e) {
       DecodeRow row{.depth = depth,
                     .batch = batch,
                     .n_decode = settings.n_decode,
-                    .reason = "",
+                    .reason = too_many(e, settings, batch, depth + settings.n_decode),
                     .repetitions = {}};
       if (depth > n_positions - settings.n_decode)
         row.reason = fmt::format("{} tokens at depth {} do not fit into the model's {} positions",

@@ -148,6 +148,8 @@ int pair_tiles(bool has_runs, int n_heads) { return has_runs || n_heads > 16 ? 2
 
 int n_head_tiles(int n_heads) { return (n_heads + 31) / 32; }
 
+constexpr int kEnoughBlocks = 32;  // a quarter of a large GPU
+
 int n_splits(int kv_lora, int max_keys) {
   return (max_keys + mla_split_keys(kv_lora) - 1) / mla_split_keys(kv_lora);
 }
@@ -203,11 +205,17 @@ const char* mla_design(int kv_lora, int rope) {
 }
 
 std::size_t mla_parts(int n_rows, int n_runs, int n_heads, int kv_lora, int rope, int max_keys) {
-  constexpr int kEnoughBlocks = 32;  // a quarter of a large GPU
   if (slab_of(kv_lora, rope) == 0 || n_runs * n_head_tiles(n_heads) > kEnoughBlocks) return 0;
   return static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(n_heads) *
          static_cast<std::size_t>(n_splits(kv_lora, max_keys)) *
          static_cast<std::size_t>(kv_lora + 2);
+}
+
+std::size_t mla_most_parts(int max_rows, int rows_of_run, int n_heads, int kv_lora, int rope,
+                           int max_keys) {
+  const int runs = std::min(max_rows, kEnoughBlocks / n_head_tiles(n_heads)),
+            rows = std::min(max_rows, runs * rows_of_run);
+  return mla_parts(rows, runs, n_heads, kv_lora, rope, max_keys);
 }
 
 }  // namespace assay::kernels

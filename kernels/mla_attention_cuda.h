@@ -46,6 +46,10 @@ const char* mla_design(int kv_lora, int rope);
 // Floats of scratch that spread these rows' keys over the GPU; 0 where the rows fill it.
 std::size_t mla_parts(int n_rows, int n_runs, int n_heads, int kv_lora, int rope, int max_keys);
 
+// The most that a step of at most max_rows can need; with runs of up to rows_of_run, or 1.
+std::size_t mla_most_parts(int max_rows, int rows_of_run, int n_heads, int kv_lora, int rope,
+                           int max_keys);
+
 constexpr int mla_rows_of_run(int n_heads) { return n_heads < 32 ? 32 / n_heads : 1; }
 constexpr int mla_split_keys(int kv_lora) { return kv_lora >= 256 ? 256 : 128; }
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "kernels/cuda_check.cuh"
 #include "kernels/elementary.h"
@@ -133,25 +134,28 @@ DrawPlace place_of(const RowResult& result, const RowRequest& q) {
 }  // namespace
 
 struct CudaSampler::Impl {
-  explicit Impl(int n_tokens)
+  Impl(int n_tokens, std::size_t max_rows, DeviceBudget& budget)
       : vocab(n_tokens),
         n_chunks((n_tokens + kChunk - 1) / kChunk),
+        capacity(max_rows),
         rows{.vocab = n_tokens,
              .n_chunks = n_chunks,
              .seen_words = static_cast<int>(n_seen_words(n_tokens))},
-        drawer(n_tokens) {}
-
-  void reserve(std::size_t n) {
-    capacity = n;
-    const std::size_t chunks = n * static_cast<std::size_t>(n_chunks);
-    top = DeviceArray<Key>(chunks * kMaxTop);
-    best = DeviceArray<Candidate>(chunks);
-    finite = DeviceArray<int>(chunks);
-    sum = DeviceArray<double>(chunks);
-    result = DeviceArray<RowResult>(std::vector<RowResult>(n));
-    answers = PinnedBytes(n * sizeof(RowResult));
-    upload.reserve(StepUpload::padded<RowRequest>(n) + StepUpload::padded<int>(n) +
-                   StepUpload::padded<std::uint32_t>(n * n_seen_words(vocab)));
+        drawer(n_tokens, max_rows, budget) {
+    const std::size_t chunks = max_rows * static_cast<std::size_t>(n_chunks);
+    top = budget.array<Key>(chunks * kMaxTop);
+    best = budget.array<Candidate>(chunks);
+    finite = budget.array<int>(chunks);
+    sum = budget.array<double>(chunks);
+    result = budget.array<RowResult>(max_rows);
+    upload.reserve(StepUpload::padded<RowRequest>(max_rows) + StepUpload::padded<int>(max_rows) +
+                       StepUpload::padded<std::uint32_t>(max_rows * n_seen_words(vocab)),
+                   budget);
+    if (!budget.allocates()) return;
+    // All of it is copied down, also what a row was not asked for.
+    const std::vector<RowResult> nothing(max_rows);
+    copy_to_device(result.data(), nothing.data(), max_rows * sizeof(RowResult), nullptr);
+    answers = PinnedBytes(max_rows * sizeof(RowResult));
   }
 
   Scratch scratch() const {
@@ -163,8 +167,8 @@ struct CudaSampler::Impl {
   }
 
   const int vocab, n_chunks;
+  const std::size_t capacity;
   Rows rows{};
-  std::size_t capacity = 0;
   StepUpload upload;
   std::span<const RowRequest> asked;  // as uploaded
   std::span<const int> drawing;
@@ -177,16 +181,16 @@ struct CudaSampler::Impl {
   RowDrawer drawer;
 };
 
-CudaSampler::CudaSampler(int vocab) : impl_(std::make_unique<Impl>(vocab)) {
-  CHECK(vocab > 0 && vocab <= kMaxVocabCuda) << vocab;
+CudaSampler::CudaSampler(int vocab, int max_rows, DeviceBudget& budget) {
+  CHECK(vocab > 0 && vocab <= kMaxVocabCuda && max_rows > 0) << vocab << ", " << max_rows;
+  impl_ = std::make_unique<Impl>(vocab, static_cast<std::size_t>(max_rows), budget);
 }
 CudaSampler::~CudaSampler() = default;
 
 void CudaSampler::prepare(std::span<const SampleRequest> requests, CudaStream stream) {
   Impl& m = *impl_;
   const std::size_t n = requests.size(), words = n_seen_words(m.vocab);
-  CHECK(n > 0 && n < 65536) << n;
-  if (n > m.capacity) m.reserve(n);
+  CHECK(n > 0 && n <= m.capacity) << n << " of " << m.capacity;
   m.upload.clear();
   const auto asked = m.upload.add(n, m.rows.request);
   const bool any_penalty = std::any_of(requests.begin(), requests.end(), [](const auto& request) {
@@ -217,7 +221,6 @@ void CudaSampler::prepare(std::span<const SampleRequest> requests, CudaStream st
   }
   m.asked = asked;
   m.drawing = drawing.first(static_cast<std::size_t>(n_draws));
-  m.drawer.reserve(m.drawing.size());
   m.upload.send(stream);
 }
 

@@ -19,10 +19,12 @@ inline constexpr int kMaxVocabCuda = 524288;
 // Not thread-safe; one per stream.
 class CudaSampler {
  public:
-  explicit CudaSampler(int vocab);  // at most kMaxVocabCuda
+  // Of at most max_rows rows at a time. All memory is taken here; a budget that only counts makes
+  // one that cannot sample.
+  CudaSampler(int vocab, int max_rows, DeviceBudget& budget);  // vocab: at most kMaxVocabCuda
   ~CudaSampler();
 
-  // Puts requests into device memory, from pinned memory. Whatever `launch` needs is allocated.
+  // Puts requests into device memory, from pinned memory.
   void prepare(std::span<const SampleRequest> requests, CudaStream stream);
   // logits: (requests.size(), vocab) in device memory. Kernels and one copy down; nothing waits, so
   // it can be recorded.

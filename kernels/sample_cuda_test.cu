@@ -27,7 +27,8 @@ std::vector<Sampled> on_device(const std::vector<Logits>& rows,
   for (const Logits& row : rows) all.insert(all.end(), row.begin(), row.end());
   const DeviceArray<float> logits(all);
   const CudaStreamOwner stream;
-  CudaSampler sampler(static_cast<int>(rows[0].size()));
+  DeviceBudget budget(DeviceBudget::Mode::kAllocate);
+  CudaSampler sampler(static_cast<int>(rows[0].size()), static_cast<int>(rows.size()), budget);
   sampler.prepare(requests, stream.get());
   sampler.launch(logits.data(), stream.get());
   synchronise(stream.get());
@@ -237,11 +238,17 @@ TEST_F(SampleCuda, FiltersAtTheirLimits) {
     }
 }
 
-TEST_F(SampleCuda, ASamplerAnswersStepAfterStep) {
+TEST_F(SampleCuda, ASamplerAnswersStepAfterStepFromMemoryThatItSaidItWouldTake) {
   const Logits logits = random_logits(3072, 9);
-  CudaSampler sampler(3072);
+  DeviceBudget counted(DeviceBudget::Mode::kCount), budget(DeviceBudget::Mode::kAllocate);
+  const std::size_t before = n_cuda_allocations();
+  const CudaSampler plan(3072, 20, counted);
+  EXPECT_EQ(n_cuda_allocations(), before) << "counting allocates nothing";
+  CudaSampler sampler(3072, 20, budget);
+  EXPECT_EQ(budget.n_bytes(), counted.n_bytes());
+  EXPECT_GT(budget.n_bytes(), std::size_t{16} * 3072 * 24) << "what 16 rows are sorted in";
   const CudaStreamOwner stream;
-  for (const std::size_t n : {1u, 3u, 20u, 2u}) {  // scratch grows, and is more than is needed
+  for (const std::size_t n : {1u, 3u, 20u, 2u}) {
     Logits all;
     std::vector<SampleRequest> requests;
     for (std::size_t i = 0; i < n; ++i) {
@@ -251,9 +258,11 @@ TEST_F(SampleCuda, ASamplerAnswersStepAfterStep) {
                           .n_top = 2});
     }
     const DeviceArray<float> device(all);
+    const std::size_t taken = n_cuda_allocations();
     sampler.prepare(requests, stream.get());
     sampler.launch(device.data(), stream.get());
     synchronise(stream.get());
+    EXPECT_EQ(n_cuda_allocations(), taken);
     std::vector<Sampled> out(n);
     sampler.collect(out);
     for (std::size_t i = 0; i < n; ++i)

@@ -10,10 +10,9 @@ namespace assay::kernels::sampling {
 
 class RowDrawer {
  public:
-  explicit RowDrawer(int vocab) : vocab_(vocab) {}
+  // For steps in which at most max_rows draw.
+  RowDrawer(int vocab, std::size_t max_rows, DeviceBudget& budget);
 
-  // Room for n rows that draw.
-  void reserve(std::size_t n);
   // Once rows' chunks are scanned. `drawing`: the rows that draw, of those that `asked`; the
   // host's.
   void launch(const Rows& rows, const Scratch& scratch, std::span<const RowRequest> asked,
@@ -25,7 +24,6 @@ class RowDrawer {
   const int* sort(const Rows& rows, int first, int n, bool alone, CudaStream stream) const;
 
   int vocab_;
-  std::size_t capacity_ = 0;
   DeviceArray<Key> keys_[2];
   DeviceArray<int> ids_[2], n_above_min_p_;
   DeviceArray<double> mass_, place_;

@@ -198,20 +198,18 @@ int bits_together(int n_rows) {
 
 }  // namespace
 
-void RowDrawer::reserve(std::size_t n) {
-  if (n <= capacity_) return;
-  capacity_ = n;
-  const auto vocab = static_cast<std::size_t>(vocab_),
-             n_chunks = static_cast<std::size_t>(n_chunks_of(vocab_));
-  const std::size_t n_sorted = std::min<std::size_t>(n, kSortedRows);
-  cut_ = DeviceArray<Cut>(n);
-  place_ = DeviceArray<double>(n * n_chunks * kPlaceSums);
+RowDrawer::RowDrawer(int vocab, std::size_t max_rows, DeviceBudget& budget) : vocab_(vocab) {
+  const auto n_tokens = static_cast<std::size_t>(vocab),
+             n_chunks = static_cast<std::size_t>(n_chunks_of(vocab));
+  const std::size_t n_sorted = std::min<std::size_t>(max_rows, kSortedRows);
+  cut_ = budget.array<Cut>(max_rows);
+  place_ = budget.array<double>(max_rows * n_chunks * kPlaceSums);
   for (int i = 0; i < 2; ++i) {
-    keys_[i] = DeviceArray<Key>(n_sorted * vocab);
-    ids_[i] = DeviceArray<int>(n_sorted * vocab);
+    keys_[i] = budget.array<Key>(n_sorted * n_tokens);
+    ids_[i] = budget.array<int>(n_sorted * n_tokens);
   }
-  mass_ = DeviceArray<double>(n_sorted * n_chunks);
-  n_above_min_p_ = DeviceArray<int>(n_sorted * n_chunks);
+  mass_ = budget.array<double>(n_sorted * n_chunks);
+  n_above_min_p_ = budget.array<int>(n_sorted * n_chunks);
   std::size_t most = 0;
   for (int rows = 1; rows <= static_cast<int>(n_sorted); ++rows)
     for (const int bits : {bits_together(rows), 64}) {
@@ -222,7 +220,7 @@ void RowDrawer::reserve(std::size_t n) {
           << rows << " rows of " << vocab_;
       most = std::max(most, need);
     }
-  sort_scratch_ = DeviceBytes(most);
+  sort_scratch_ = budget.bytes(most);
 }
 
 // The ids of n rows that draw, from `first` on, most likely first.

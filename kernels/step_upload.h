@@ -24,9 +24,9 @@ class StepUpload {
   static constexpr std::size_t padded(std::size_t n) {
     return (n * sizeof(T) + 15) / 16 * 16;
   }
-  void reserve(std::size_t n_bytes) {
-    host_ = PinnedBytes(n_bytes);
-    device_ = DeviceBytes(n_bytes);
+  void reserve(std::size_t n_bytes, DeviceBudget& budget) {
+    if (budget.allocates()) host_ = PinnedBytes(n_bytes);
+    device_ = budget.bytes(n_bytes);
   }
   void clear() { used_ = 0; }
   void send(CudaStream stream) const { copy_to_device_later(device_.data(), host_, used_, stream); }

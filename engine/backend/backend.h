@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "engine/backend/memory_plan.h"
 #include "engine/checkpoint/weights.h"
 #include "engine/sampler.h"
 
@@ -37,9 +38,10 @@ enum class Projection { kQueryA, kQueryB, kKvA, kOutput };
 class KvCache {
  public:
   virtual ~KvCache() = default;
-  virtual int n_tokens() const = 0;                   // tokens whose rows are in the cache
-  virtual void truncate(int n_tokens) = 0;            // drops the newest rows (re-asks, tests)
-  virtual std::unique_ptr<KvCache> fork() const = 0;  // an independent copy
+  virtual int n_tokens() const = 0;         // tokens whose rows are in the cache
+  virtual void truncate(int n_tokens) = 0;  // drops the newest rows (re-asks, tests)
+  // An independent copy, for at most n_tokens; 0: for as many as this one.
+  virtual std::unique_ptr<KvCache> fork(int n_tokens) const = 0;
   virtual std::size_t bytes() const = 0;
 };
 
@@ -76,12 +78,15 @@ struct Selection {
 };
 
 // An executor: activations, scratch and threads, on weights shared with other executors of the same
-// model. Not thread-safe; use one per thread.
+// model. Not thread-safe, nor are its caches; use one per thread.
 class Backend {
  public:
   virtual ~Backend() = default;
 
-  virtual std::unique_ptr<KvCache> new_cache() = 0;
+  // For at most n_tokens, which cache_room has to have.
+  virtual std::unique_ptr<KvCache> new_cache(int n_tokens) = 0;
+  virtual CacheRoom cache_room() const { return {}; }
+  virtual StepCounts step_counts() const { return {}; }
 
   virtual void begin_step(const StepRows& rows) = 0;
   virtual void embed() = 0;  // tokens → kResidual
@@ -130,7 +135,10 @@ class BackendModel {
   virtual std::string kernel() const = 0;        // what will run: "scalar", "avx2", "avx512"
   virtual bool samples_on_device() const = 0;    // or the logits come to the host for it
   virtual std::size_t weight_bytes() const = 0;  // memory that the model's weights take
-  virtual std::unique_ptr<Backend> new_executor(int n_threads) const = 0;  // 0: every usable core
+  // What executors for these needs will take; an error where the memory is not there.
+  virtual Result<MemoryPlan> plan(const MemoryNeeds&) const { return MemoryPlan(); }
+  // n_threads 0: every usable core. `limits`: of a plan.
+  virtual std::unique_ptr<Backend> new_executor(int n_threads, const StepLimits& limits) const = 0;
   // The same backend and kernel with other weights of the same shapes. What both have is laid out
   // once, so the weights of every model made from one must stay mapped while another is made.
   virtual Result<std::shared_ptr<const BackendModel>> with(const ModelConfig& config,

@@ -31,7 +31,7 @@ CpuBackend::CpuBackend(std::shared_ptr<const CpuModel> model, int n_threads)
   for (Slot& slot : slots_) slot.vq.reserve(kernels::vq_scratch());
 }
 
-std::unique_ptr<KvCache> CpuBackend::new_cache() { return std::make_unique<CpuCache>(c_); }
+std::unique_ptr<KvCache> CpuBackend::new_cache(int) { return std::make_unique<CpuCache>(c_); }
 
 void CpuBackend::begin_step(const StepRows& rows) {
   rows_ = rows;

@@ -24,7 +24,7 @@ class CpuBackend final : public Backend {
  public:
   CpuBackend(std::shared_ptr<const CpuModel> model, int n_threads);
 
-  std::unique_ptr<KvCache> new_cache() override;
+  std::unique_ptr<KvCache> new_cache(int n_tokens) override;
   void begin_step(const StepRows& rows) override;
   void embed() override;
   void set_residual(std::span<const float> rows) override;

@@ -213,15 +213,15 @@ TEST(CpuBackend, SparseIsDenseUntilThePromptExceedsTheSelection) {
 
 TEST(CpuBackend, CacheForksAndTruncates) {
   const TinyModel m;
-  const auto backend = cpu_model(m)->new_executor(2);
+  const auto backend = cpu_model(m)->new_executor(2, {});
   const auto tokens = prompt(90, 5, m.config.vocab);
   const auto step = [&](KvCache& cache, int first, int n) {
     return read_on(*backend, m.config, cache, std::span(tokens).subspan(first, n));
   };
-  const auto cache = backend->new_cache();
+  const auto cache = backend->new_cache(100);
   EXPECT_EQ(cache->bytes(), 0u);
   step(*cache, 0, 80);
-  const auto copy = cache->fork();
+  const auto copy = cache->fork(0);
   EXPECT_EQ(copy->n_tokens(), 80);
   const auto expected = step(*cache, 80, 10);
   EXPECT_EQ(first_difference(expected, step(*copy, 80, 10)), "") << "a fork continues the same";

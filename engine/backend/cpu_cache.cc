@@ -74,7 +74,7 @@ void CpuCache::reserve(int n_tokens) {
   }
 }
 
-std::unique_ptr<KvCache> CpuCache::fork() const {
+std::unique_ptr<KvCache> CpuCache::fork(int) const {
   return std::unique_ptr<KvCache>(new CpuCache(*this));
 }
 

@@ -16,7 +16,7 @@ class CpuCache final : public KvCache {
 
   int n_tokens() const override { return n_tokens_; }
   void truncate(int n_tokens) override;
-  std::unique_ptr<KvCache> fork() const override;
+  std::unique_ptr<KvCache> fork(int n_tokens) const override;
   std::size_t bytes() const override;
 
   // Room for n tokens. Grows by half, at least by 256 tokens; rows in the cache are kept.

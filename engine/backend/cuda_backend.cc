@@ -6,70 +6,70 @@
 #include "engine/backend/cuda_backend.h"
 
 #include <algorithm>
-#include <array>
-#include <bit>
 #include <cmath>
+#include <utility>
 
 #include "base/check.h"
-#include "engine/backend/act_width.h"
-#include "engine/backend/cuda_products.h"
+#include "engine/backend/cuda_cache.h"
+#include "engine/backend/cuda_scratch.h"
 #include "engine/comm/comm.h"
 #include "kernels/indexer_cuda.h"
 #include "kernels/layer_cuda.h"
 #include "kernels/mla_attention_cuda.h"
 #include "kernels/project_cuda.h"
-#include "kernels/sample_cuda.h"
-#include "kernels/step_upload.h"
 
 namespace assay::engine {
 namespace {
 
 using kernels::CudaStream;
-using kernels::DeviceArray;
-using kernels::StepUpload;
-
-constexpr int kLeastKeys = 256;  // that scratch and launches are made for
 
 class CudaBackend final : public CudaExecutor {
  public:
-  explicit CudaBackend(std::shared_ptr<const CudaModel> model)
+  CudaBackend(std::shared_ptr<const CudaModel> model, const StepLimits& limits)
       : model_(std::move(model)),
         m_(*model_),
         c_(m_.c),
-        products_(m_, stream_.get()),
-        sampler_(c_.vocab) {}
+        limits_(limits),
+        budget_(kernels::DeviceBudget::Mode::kAllocate),
+        s_(m_, limits_, stream_.get(), budget_),
+        caches_(std::make_shared<CudaCachePool>(c_, limits_.cache_tokens, budget_)) {}
 
-  std::unique_ptr<KvCache> new_cache() override { return std::make_unique<CudaCache>(c_); }
+  std::unique_ptr<KvCache> new_cache(int n_tokens) override { return caches_->new_cache(n_tokens); }
+  CacheRoom cache_room() const override { return caches_->room(); }
+  StepCounts step_counts() const override { return {.n_direct = n_steps_}; }
 
   void begin_step(const StepRows& rows) override {
+    ++n_steps_;
     rows_ = rows;
     n_ = rows.n_rows();
-    int n_keys = kLeastKeys;
+    int n_keys = 0;
     for (const Segment& s : rows_.segments) n_keys = std::max(n_keys, s.first_position + s.n_rows);
-    max_keys_ = static_cast<int>(std::bit_ceil(static_cast<unsigned>(n_keys)));
+    max_keys_ = CudaScratch::bucket(n_keys);
+    CHECK(n_ <= limits_.n_rows && max_keys_ <= s_.max_keys &&
+          std::cmp_less_equal(rows_.segments.size(), limits_.n_sequences))
+        << n_ << " rows of " << rows_.segments.size() << " sequences, " << n_keys << " keys";
     const std::vector<int> runs = runs_of(rows_.segments, kernels::mla_rows_of_run(c_.n_heads));
     n_runs_ = static_cast<int>(runs.size()) - 1;
-    const std::vector<int> index_runs =
-        runs_of(rows_.segments, kernels::index_rows_of_run(std::max(1, c_.index_n_heads)));
-    n_index_runs_ = static_cast<int>(index_runs.size()) - 1;
-    reserve(n_, max_keys_);
-    products_.begin_step(rows_.segments);
+    const std::vector<int> index_runs = cut_index_passes(
+        runs_of(rows_.segments, kernels::index_rows_of_run(std::max(1, c_.index_n_heads))));
+    s_.products.begin_step(rows_.segments);
 
     const auto n = static_cast<std::size_t>(n_), half = static_cast<std::size_t>(c_.qk_rope / 2),
                n_tables = n * static_cast<std::size_t>(c_.n_layers);
-    upload_.clear();
-    const auto kv = upload_.add(n_tables, kv_);
-    const auto index = upload_.add(n_tables, index_cache_);
-    const auto cosine = upload_.add(n * half, cosine_), sine = upload_.add(n * half, sine_);
-    const auto position = upload_.add(n, position_), tokens = upload_.add(n, tokens_);
-    const auto run = upload_.add(runs.size(), run_);
-    const auto index_run = upload_.add(index_runs.size(), index_run_);
+    s_.upload.clear();
+    const auto kv = s_.upload.add(n_tables, kv_);
+    const auto index = s_.upload.add(n_tables, index_cache_);
+    const auto cosine = s_.upload.add(n * half, cosine_), sine = s_.upload.add(n * half, sine_);
+    const auto position = s_.upload.add(n, position_), tokens = s_.upload.add(n, tokens_);
+    const auto run = s_.upload.add(runs.size(), run_);
+    const auto index_run = s_.upload.add(index_runs.size(), index_run_);
     std::copy(runs.begin(), runs.end(), run.begin());
     std::copy(index_runs.begin(), index_runs.end(), index_run.begin());
     std::copy(rows_.tokens.begin(), rows_.tokens.end(), tokens.begin());
     for (const Segment& s : rows_.segments) {
-      auto* cache = static_cast<CudaCache*>(s.cache);
-      cache->reserve(s.first_position + s.n_rows);
+      const auto* cache = static_cast<const CudaCache*>(s.cache);
+      CHECK(s.first_position + s.n_rows <= cache->capacity())
+          << s.first_position << " + " << s.n_rows << " > " << cache->capacity();
       for (int i = 0; i < s.n_rows; ++i) {
         const auto row = static_cast<std::size_t>(s.first_row) + static_cast<std::size_t>(i);
         position[row] = s.first_position + i;
@@ -80,10 +80,10 @@ class CudaBackend final : public CudaExecutor {
         }
       }
     }
-    upload_.send(stream());
+    s_.upload.send(stream());
   }
 
-  CudaStepShape step_shape() const override { return {n_, max_keys_, epoch_}; }
+  CudaStepShape step_shape() const override { return {n_, max_keys_}; }
   CudaStream stream() const override { return stream_.get(); }
 
   void embed() override {
@@ -128,8 +128,8 @@ class CudaBackend final : public CudaExecutor {
   void index(int layer) override {
     const CudaLayer& l = m_.layers[static_cast<std::size_t>(layer)];
     const int heads = c_.index_n_heads, dim = c_.index_head_dim;
-    products_.multiply(l.index_k, act(Act::kNormed), index_k_.data(), false);
-    kernels::append_index_cuda({.in = index_k_.data(),
+    s_.products.multiply(l.index_k, act(Act::kNormed), s_.index_k.data(), false);
+    kernels::append_index_cuda({.in = s_.index_k.data(),
                                 .norm_weight = l.index_norm_weight,
                                 .norm_bias = l.index_norm_bias,
                                 .eps = ModelConfig::kIndexerLayerNormEps,
@@ -139,28 +139,31 @@ class CudaBackend final : public CudaExecutor {
                                 .position = position_},
                                rope(c_.indexer_rope_interleave), stream());
     if (max_keys_ > c_.index_topk) {
-      products_.multiply(l.index_q, act(Act::kQueryResid), index_q_.data(), false);
-      kernels::rope_cuda(rope(c_.indexer_rope_interleave), {index_q_.data(), heads * dim, dim},
-                         {index_q_.data(), heads * dim, dim}, heads, n_, stream());
+      s_.products.multiply(l.index_q, act(Act::kQueryResid), s_.index_q.data(), false);
+      kernels::rope_cuda(rope(c_.indexer_rope_interleave), {s_.index_q.data(), heads * dim, dim},
+                         {s_.index_q.data(), heads * dim, dim}, heads, n_, stream());
       kernels::project_cuda(l.index_weights, act(Act::kNormed), c_.hidden, n_,
-                            index_weights_.data(), heads, false, stream());
+                            s_.index_weights.data(), heads, false, stream());
     }
-    kernels::index_cuda({.q = index_q_.data(),
-                         .weights = index_weights_.data(),
-                         .cache = of_layer(index_cache_, layer),
-                         .position = position_,
-                         .run = index_run_,
-                         .n_runs = n_index_runs_,
-                         .n_rows = n_,
-                         .n_heads = heads,
-                         .dim = dim,
-                         .top_k = c_.index_topk,
-                         .max_keys = max_keys_,
-                         .scores = scores_.data(),
-                         .keys = selected_.data(),
-                         .n_keys = n_selected_.data(),
-                         .margin = selection_margin_.data()},
-                        stream());
+    for (const IndexPass& pass : index_passes_) {
+      const auto of = [&](int width) { return static_cast<std::ptrdiff_t>(pass.first) * width; };
+      kernels::index_cuda({.q = s_.index_q.data() + of(heads * dim),
+                           .weights = s_.index_weights.data() + of(heads),
+                           .cache = of_layer(index_cache_, layer) + pass.first,
+                           .position = position_ + pass.first,
+                           .run = index_run_ + pass.first_run,
+                           .n_runs = pass.n_runs,
+                           .n_rows = pass.n_rows,
+                           .n_heads = heads,
+                           .dim = dim,
+                           .top_k = c_.index_topk,
+                           .max_keys = max_keys_,
+                           .scores = s_.scores.data(),
+                           .keys = s_.selected.data() + of(c_.index_topk),
+                           .n_keys = s_.n_selected.data() + pass.first,
+                           .margin = s_.selection_margin.data() + pass.first},
+                          stream());
+    }
   }
 
   void mla_attention(int layer, bool sparse) override {
@@ -174,22 +177,24 @@ class CudaBackend final : public CudaExecutor {
                                  .x = act(Act::kQuery),
                                  .x_token_stride = heads * c_.qk_head(),
                                  .x_head_stride = c_.qk_head(),
-                                 .y = absorbed_.data(),
+                                 .y = s_.absorbed.data(),
                                  .y_token_stride = heads * row,
                                  .y_head_stride = row,
                                  .n_tokens = n_},
                                 stream());
     kernels::rope_cuda(rope(c_.rope_interleave),
                        {act(Act::kQuery) + c_.qk_nope, heads * c_.qk_head(), c_.qk_head()},
-                       {absorbed_.data() + c_.kv_lora, heads * row, row}, heads, n_, stream());
+                       {s_.absorbed.data() + c_.kv_lora, heads * row, row}, heads, n_, stream());
+    const std::size_t n_parts = attention_parts(sparse);
+    CHECK(n_parts <= s_.attention_parts.size()) << n_parts;
     // A run's rows see the same keys; chosen keys are each row's own.
     const bool shares_keys = !sparse && n_runs_ < n_;
     kernels::mla_attention_cuda(
-        {.q = absorbed_.data(),
+        {.q = s_.absorbed.data(),
          .cache = of_layer(kv_, layer),
          .position = position_,
-         .keys = sparse ? selected_.data() : nullptr,
-         .n_keys = sparse ? n_selected_.data() : nullptr,
+         .keys = sparse ? s_.selected.data() : nullptr,
+         .n_keys = sparse ? s_.n_selected.data() : nullptr,
          .keys_stride = c_.index_topk,
          .run = shares_keys ? run_ : nullptr,
          .n_runs = n_runs_,
@@ -200,14 +205,14 @@ class CudaBackend final : public CudaExecutor {
          .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c_.qk_head()))),
          .max_keys = attended_keys(sparse),
          .half = m_.how.bf16_chunks,
-         .parts = attention_parts(sparse) > 0 ? attention_parts_.data() : nullptr,
-         .out = latent_.data()},
+         .parts = n_parts > 0 ? s_.attention_parts.data() : nullptr,
+         .out = s_.latent.data()},
         stream());
     kernels::project_heads_cuda({.w = l.value_up,
                                  .n_heads = heads,
                                  .n_rows = c_.v_head,
                                  .n_cols = c_.kv_lora,
-                                 .x = latent_.data(),
+                                 .x = s_.latent.data(),
                                  .x_token_stride = heads * c_.kv_lora,
                                  .x_head_stride = c_.kv_lora,
                                  .y = act(Act::kAttention),
@@ -218,30 +223,30 @@ class CudaBackend final : public CudaExecutor {
   }
 
   void mlp(int layer) override {
-    products_.mlp(m_.layers[static_cast<std::size_t>(layer)].mlp, act(Act::kNormed),
-                  act(Act::kResidual), true);
+    s_.products.mlp(m_.layers[static_cast<std::size_t>(layer)].mlp, act(Act::kNormed),
+                    act(Act::kResidual), true);
   }
 
   void route(int layer) override {
     const CudaLayer& l = m_.layers[static_cast<std::size_t>(layer)];
-    kernels::project_cuda(l.router, act(Act::kNormed), c_.hidden, n_, router_logits_.data(),
+    kernels::project_cuda(l.router, act(Act::kNormed), c_.hidden, n_, s_.router_logits.data(),
                           c_.n_experts, false, stream());
-    kernels::route_cuda({.logits = router_logits_.data(),
+    kernels::route_cuda({.logits = s_.router_logits.data(),
                          .bias = l.router_bias,
                          .n_rows = n_,
                          .n_experts = c_.n_experts,
                          .top_k = c_.n_experts_per_token,
                          .normalise = c_.norm_topk_prob,
                          .scaling = c_.routed_scaling,
-                         .expert = expert_.data(),
-                         .weight = expert_weight_.data(),
-                         .margin = routing_margin_.data()},
+                         .expert = s_.expert.data(),
+                         .weight = s_.expert_weight.data(),
+                         .margin = s_.routing_margin.data()},
                         stream());
   }
 
   void moe(int layer) override {
-    products_.moe(m_.layers[static_cast<std::size_t>(layer)], act(Act::kNormed), expert_.data(),
-                  expert_weight_.data(), act(Act::kResidual));
+    s_.products.moe(m_.layers[static_cast<std::size_t>(layer)], act(Act::kNormed), s_.expert.data(),
+                    s_.expert_weight.data(), act(Act::kResidual));
   }
 
   void logits(std::span<const int> rows, std::span<float> out) override {
@@ -252,19 +257,24 @@ class CudaBackend final : public CudaExecutor {
       if (is_rank_) kernels::synchronise(stream());
       return;
     }
-    project_logits(rows);
-    kernels::copy_to_host(out.data(), logits_.data(), out.size_bytes(), stream());
+    const auto at_a_time = static_cast<std::size_t>(limits_.n_sequences);
+    for (std::size_t i = 0; i < rows.size(); i += at_a_time) {
+      const std::size_t n = std::min(at_a_time, rows.size() - i);
+      project_logits(rows.subspan(i, n));
+      kernels::copy_to_host(out.data() + i * vocab, s_.logits.data(), n * vocab * sizeof(float),
+                            stream());
+    }
   }
 
   void sample(std::span<const int> rows, std::span<const SampleRequest> requests,
               std::span<Sampled> out) override {
     CHECK(!rows.empty() && rows.size() == requests.size() && rows.size() == out.size())
         << rows.size() << " rows, " << requests.size() << " requests, room for " << out.size();
-    sampler_.prepare(requests, stream());
+    s_.sampler.prepare(requests, stream());
     project_logits(rows);
-    sampler_.launch(logits_.data(), stream());
+    s_.sampler.launch(s_.logits.data(), stream());
     kernels::synchronise(stream());
-    sampler_.collect(out);
+    s_.sampler.collect(out);
   }
   void clear_residual() override {
     kernels::clear_cuda(act(Act::kResidual), residual_size(), stream());
@@ -274,7 +284,7 @@ class CudaBackend final : public CudaExecutor {
     comm.sum(act(Act::kResidual), residual_size(), stream());
   }
 
-  // Between steps nothing computes: caches may be copied and scratch may move.
+  // Between steps nothing computes: caches may be copied, and move.
   void end_step() override {
     kernels::synchronise(stream());
     for (const Segment& s : rows_.segments)
@@ -282,21 +292,21 @@ class CudaBackend final : public CudaExecutor {
   }
 
   std::vector<float> read(Act a) const override {
-    return acts_[static_cast<std::size_t>(a)].host(
+    return s_.acts[static_cast<std::size_t>(a)].host(
         static_cast<std::size_t>(n_) * static_cast<std::size_t>(act_width(a, c_)), stream());
   }
   Routing read_routing() const override {
     const auto n = static_cast<std::size_t>(n_),
                k = static_cast<std::size_t>(c_.n_experts_per_token);
-    return {expert_.host(n * k, stream()), expert_weight_.host(n * k, stream()),
-            routing_margin_.host(n, stream())};
+    return {s_.expert.host(n * k, stream()), s_.expert_weight.host(n * k, stream()),
+            s_.routing_margin.host(n, stream())};
   }
   Selection read_selection() const override {
     const auto n = static_cast<std::size_t>(n_), k = static_cast<std::size_t>(c_.index_topk);
-    const std::vector<int> keys = selected_.host(n * k, stream()),
-                           n_keys = n_selected_.host(n, stream());
+    const std::vector<int> keys = s_.selected.host(n * k, stream()),
+                           n_keys = s_.n_selected.host(n, stream());
     Selection out;
-    out.margin = selection_margin_.host(n, stream());
+    out.margin = s_.selection_margin.host(n, stream());
     for (std::size_t r = 0; r < n; ++r) {
       const auto first = keys.begin() + static_cast<std::ptrdiff_t>(r * k);
       out.keys.emplace_back(first, first + n_keys[r]);
@@ -305,23 +315,23 @@ class CudaBackend final : public CudaExecutor {
   }
 
  private:
-  // The logits of kFinal's `rows`, one behind the other in logits_.
+  // The logits of kFinal's `rows`, one behind the other.
   void project_logits(std::span<const int> rows) {
     const auto vocab = static_cast<std::size_t>(c_.vocab);
-    if (logits_.size() < rows.size() * vocab) logits_ = DeviceArray<float>(rows.size() * vocab);
+    CHECK(std::cmp_less_equal(rows.size(), limits_.n_sequences)) << rows.size();
     // Runs of consecutive rows are one product.
     for (std::size_t i = 0, n = 0; i < rows.size(); i += n) {
       for (n = 1; i + n < rows.size() && rows[i + n] == rows[i] + static_cast<int>(n);) ++n;
       kernels::project_cuda(
           m_.lm_head, act(Act::kFinal) + static_cast<std::ptrdiff_t>(rows[i]) * c_.hidden,
-          c_.hidden, static_cast<int>(n), logits_.data() + i * vocab, c_.vocab, false, stream());
+          c_.hidden, static_cast<int>(n), s_.logits.data() + i * vocab, c_.vocab, false, stream());
     }
   }
 
   std::size_t residual_size() const {
     return static_cast<std::size_t>(n_) * static_cast<std::size_t>(c_.hidden);
   }
-  float* act(Act a) const { return acts_[static_cast<std::size_t>(a)].data(); }
+  float* act(Act a) const { return s_.acts[static_cast<std::size_t>(a)].data(); }
   kernels::RopeCuda rope(bool interleaved) const {
     return {cosine_, sine_, c_.qk_rope, interleaved};
   }
@@ -338,6 +348,27 @@ class CudaBackend final : public CudaExecutor {
     first_rows.push_back(n_);
     return first_rows;
   }
+  // Rows that are scored at a time, as many as there is room for: of a decode step all.
+  struct IndexPass {
+    int first, n_rows;      // rows
+    int first_run, n_runs;  // where its own lie in index_run_
+  };
+  // The runs of every pass, counted from its own first row.
+  std::vector<int> cut_index_passes(std::span<const int> runs) {
+    std::vector<int> of_passes;
+    index_passes_.clear();
+    for (std::size_t i = 0; i + 1 < runs.size(); ++i) {
+      if (index_passes_.empty() || runs[i + 1] - index_passes_.back().first > s_.score_rows) {
+        index_passes_.push_back({runs[i], 0, static_cast<int>(of_passes.size()), 0});
+        of_passes.push_back(0);
+      }
+      IndexPass& pass = index_passes_.back();
+      pass.n_rows = runs[i + 1] - pass.first;
+      ++pass.n_runs;
+      of_passes.push_back(pass.n_rows);
+    }
+    return of_passes;
+  }
   int attended_keys(bool sparse) const {
     return sparse ? std::min(max_keys_, c_.index_topk) : max_keys_;
   }
@@ -352,83 +383,35 @@ class CudaBackend final : public CudaExecutor {
                                  : p == Projection::kQueryB ? l.q_b
                                  : p == Projection::kKvA    ? l.kv_a
                                                             : l.o;
-    products_.multiply(matrix, act(in), act(out), accumulate);
-  }
-
-  void reserve(int n_rows, int max_keys) {
-    if (n_rows > capacity_) {
-      reserve_rows(n_rows);
-      ++epoch_;
-    }
-    const auto n_scores = static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(max_keys);
-    if (c_.index_topk > 0 && max_keys > c_.index_topk && scores_.size() < n_scores) {
-      scores_ = DeviceArray<float>(n_scores);
-      ++epoch_;
-    }
-    const std::size_t n_parts = std::max(attention_parts(false), attention_parts(true));
-    if (attention_parts_.size() < n_parts) {
-      attention_parts_ = DeviceArray<float>(n_parts);
-      ++epoch_;
-    }
-  }
-
-  void reserve_rows(int n_rows) {
-    capacity_ = n_rows;
-    const auto rows = [&](int width) {
-      return static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(width);
-    };
-    for (int a = 0; a < kNumActs; ++a)
-      acts_[static_cast<std::size_t>(a)] =
-          DeviceArray<float>(rows(act_width(static_cast<Act>(a), c_)));
-    products_.reserve(n_rows);
-    const int k = c_.n_experts_per_token;
-    for (auto& [array, width] :
-         {std::pair{&absorbed_, c_.n_heads * c_.kv_row()},
-          std::pair{&latent_, c_.n_heads * c_.kv_lora}, std::pair{&router_logits_, c_.n_experts},
-          std::pair{&expert_weight_, k}, std::pair{&routing_margin_, 1},
-          std::pair{&selection_margin_, 1},
-          std::pair{&index_q_, c_.index_n_heads * c_.index_head_dim},
-          std::pair{&index_weights_, c_.index_n_heads}, std::pair{&index_k_, c_.index_head_dim}})
-      *array = DeviceArray<float>(rows(width));
-    for (auto& [array, width] :
-         {std::pair{&expert_, k}, std::pair{&selected_, c_.index_topk}, std::pair{&n_selected_, 1}})
-      *array = DeviceArray<int>(rows(width));
-    // Two tables of pointers, two of angles, positions, tokens and two of runs, each aligned.
-    upload_.reserve(2 * sizeof(float*) * rows(c_.n_layers) + sizeof(float) * rows(c_.qk_rope) +
-                    4 * sizeof(int) * (rows(1) + 1) + 8 * std::size_t{16});
+    s_.products.multiply(matrix, act(in), act(out), accumulate);
   }
 
   const std::shared_ptr<const CudaModel> model_;
   const CudaModel& m_;
   const ModelConfig& c_;
+  const StepLimits limits_;
   kernels::CudaStreamOwner stream_;
+  kernels::DeviceBudget budget_;
+  CudaScratch s_;
+  const std::shared_ptr<CudaCachePool> caches_;
   StepRows rows_;
-  int n_ = 0, n_runs_ = 0, n_index_runs_ = 0, capacity_ = 0, max_keys_ = 0, epoch_ = 0;
-  std::array<DeviceArray<float>, kNumActs> acts_;
-  DeviceArray<float> absorbed_, latent_, router_logits_, expert_weight_, routing_margin_,
-      selection_margin_, index_q_, index_weights_, index_k_, scores_, attention_parts_, logits_;
-  DeviceArray<int> expert_, selected_, n_selected_;
-  CudaProducts products_;
+  std::int64_t n_steps_ = 0;
+  int n_ = 0, n_runs_ = 0, max_keys_ = 0;
+  std::vector<IndexPass> index_passes_;
   bool is_rank_ = false;  // of several
-  kernels::CudaSampler sampler_;
-  StepUpload upload_;                                  // of which, on the device:
+  // On the device, of what a step uploads.
   std::uint16_t* const* kv_ = nullptr;                 // (n_layers, n_rows)
   float* const* index_cache_ = nullptr;                // (n_layers, n_rows)
   const float *cosine_ = nullptr, *sine_ = nullptr;    // (n_rows, qk_rope / 2)
   const int *position_ = nullptr, *tokens_ = nullptr;  // (n_rows)
-  const int *run_ = nullptr, *index_run_ = nullptr;    // (n_runs + 1), (n_index_runs + 1)
+  const int *run_ = nullptr, *index_run_ = nullptr;    // (n_runs + 1), and of each pass
 };
 
 }  // namespace
 
-std::unique_ptr<CudaExecutor> new_cuda_executor(std::shared_ptr<const CudaModel> model) {
-  return std::make_unique<CudaBackend>(std::move(model));
-}
-
-std::unique_ptr<Backend> CudaModel::new_executor(int) const {
-  auto executor = new_cuda_executor(shared_from_this());
-  if (how.records_steps) return with_recorded_steps(std::move(executor));
-  return executor;
+std::unique_ptr<CudaExecutor> new_cuda_executor(std::shared_ptr<const CudaModel> model,
+                                                const StepLimits& limits) {
+  return std::make_unique<CudaBackend>(std::move(model), limits);
 }
 
 }  // namespace assay::engine

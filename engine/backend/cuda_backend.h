@@ -13,9 +13,8 @@ namespace assay::engine {
 struct CudaStepShape {
   int n_rows = 0;
   int max_keys = 0;  // a power of two that no row's keys exceed
-  int epoch = 0;     // changes when scratch moves
   bool operator<(const CudaStepShape& o) const {
-    return std::tie(epoch, n_rows, max_keys) < std::tie(o.epoch, o.n_rows, o.max_keys);
+    return std::tie(n_rows, max_keys) < std::tie(o.n_rows, o.max_keys);
   }
 };
 
@@ -24,7 +23,9 @@ class CudaExecutor : public Backend {
   virtual CudaStepShape step_shape() const = 0;
   virtual kernels::CudaStream stream() const = 0;
 };
-std::unique_ptr<CudaExecutor> new_cuda_executor(std::shared_ptr<const CudaModel> model);
+// All memory is taken here.
+std::unique_ptr<CudaExecutor> new_cuda_executor(std::shared_ptr<const CudaModel> model,
+                                                const StepLimits& limits);
 
 // Replays decode steps (a row to a sequence, nobody looking inside: StepRows::may_replay) as one
 // CUDA graph each: the first step of a shape runs as it is, the second is recorded. The same

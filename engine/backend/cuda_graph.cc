@@ -9,26 +9,20 @@
 namespace assay::engine {
 namespace {
 
-constexpr int kMaxRecordedRows = 64;
-
 class RecordingBackend final : public Backend {
  public:
   explicit RecordingBackend(std::unique_ptr<CudaExecutor> inner) : inner_(std::move(inner)) {}
 
-  std::unique_ptr<KvCache> new_cache() override { return inner_->new_cache(); }
+  std::unique_ptr<KvCache> new_cache(int n_tokens) override { return inner_->new_cache(n_tokens); }
+  CacheRoom cache_room() const override { return inner_->cache_room(); }
+  StepCounts step_counts() const override { return counts_; }
 
   void begin_step(const StepRows& rows) override {
     inner_->begin_step(rows);
-    mode_ = Mode::kDirect;
-    const bool decodes = rows.segments.size() == rows.tokens.size();
-    if (!rows.may_replay || !decodes || rows.n_rows() > kMaxRecordedRows) return;
-    const CudaStepShape shape = inner_->step_shape();
-    // Graphs of scratch that has moved are of no use.
-    if (!steps_.empty() && steps_.begin()->first.epoch != shape.epoch) steps_.clear();
-    const auto [step, is_first] = steps_.try_emplace(shape);
-    if (is_first) return;
-    graph_ = &step->second;
-    mode_ = graph_->has_value() ? Mode::kReplay : Mode::kRecord;
+    mode_ = mode_of(rows);
+    ++(mode_ == Mode::kDirect   ? counts_.n_direct
+       : mode_ == Mode::kRecord ? counts_.n_recorded
+                                : counts_.n_replayed);
     if (mode_ == Mode::kRecord) kernels::RecordedGraph::begin(inner_->stream());
   }
 
@@ -103,9 +97,19 @@ class RecordingBackend final : public Backend {
 
  private:
   enum class Mode { kDirect, kRecord, kReplay };
+  // Every decode step, however many rows it has, is one of a shape that is recorded.
+  Mode mode_of(const StepRows& rows) {
+    const bool decodes = rows.segments.size() == rows.tokens.size();
+    if (!rows.may_replay || !decodes) return Mode::kDirect;
+    const auto [step, is_first] = steps_.try_emplace(inner_->step_shape());
+    if (is_first) return Mode::kDirect;
+    graph_ = &step->second;
+    return graph_->has_value() ? Mode::kReplay : Mode::kRecord;
+  }
   bool runs() const { return mode_ != Mode::kReplay; }
-  // Making a graph and scratch for logits may allocate, which must not wait for a device whose sums
-  // wait for a rank that has not launched its own. All ranks record and replay the same steps.
+  // Making a graph, and launching it for the first time, may allocate, which must not wait for a
+  // device whose sums wait for a rank that has not launched its own. All ranks record and replay
+  // the same steps.
   void meet() const {
     if (comm_ != nullptr) comm_->meet();
   }
@@ -114,6 +118,7 @@ class RecordingBackend final : public Backend {
   Mode mode_ = Mode::kDirect;
   std::map<CudaStepShape, std::optional<kernels::RecordedGraph>> steps_;  // empty: seen once
   std::optional<kernels::RecordedGraph>* graph_ = nullptr;                // of this step
+  StepCounts counts_;
   std::optional<bool> sparse_;
   Comm* comm_ = nullptr;  // of a rank of several
 };

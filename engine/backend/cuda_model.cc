@@ -17,8 +17,6 @@
 namespace assay::engine {
 namespace {
 
-constexpr int kGrowTokens = 256;
-
 DeviceMatrix upload(const Matrix& m, kernels::DeviceWeights& memory) {
   if (m.empty()) return {};
   if (const auto* vq = std::get_if<kernels::VqMatrix>(&m.codes)) return memory.add(*vq);
@@ -150,25 +148,6 @@ void CudaModel::upload_kv_b(const std::vector<float>& kv_b, CudaLayer& l) {
   }
   l.absorbed_k = memory.add(keys);
   l.value_up = memory.add(values);
-}
-
-void CudaCache::grow_from(const CudaCache& from, int n) {
-  const int capacity = (n + kGrowTokens - 1) / kGrowTokens * kGrowTokens;
-  const auto grown = [&]<class T>(const kernels::DeviceArray<T>& old, int width) {
-    kernels::DeviceArray<T> next(static_cast<std::size_t>(capacity) *
-                                 static_cast<std::size_t>(width));
-    const std::size_t kept =
-        static_cast<std::size_t>(from.n_tokens_) * static_cast<std::size_t>(width);
-    if (kept > 0) kernels::copy_on_device(next.data(), old.data(), kept * sizeof(T), nullptr);
-    return next;
-  };
-  for (std::size_t l = 0; l < kv_.size(); ++l) {
-    kv_[l] = grown(from.kv_[l], 2 * c_->kv_row());
-    if (c_->index_topk > 0 && c_->indexer_full[l])
-      index_[l] = grown(from.index_[l], c_->index_head_dim);
-  }
-  kernels::synchronise(nullptr);
-  capacity_ = capacity;
 }
 
 Result<std::shared_ptr<const BackendModel>> load_cuda_model(const ModelConfig& config,

@@ -1,13 +1,11 @@
 // The model's weights on one GPU, and a sequence's cache there: what cuda_backend.cc computes with.
 #pragma once
 
-#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "base/check.h"
 #include "engine/backend/backend.h"
 #include "kernels/device_matrix.h"
 #include "kernels/moe_cuda.h"
@@ -64,7 +62,8 @@ class CudaModel final : public BackendModel, public std::enable_shared_from_this
   std::string kernel() const override;
   bool samples_on_device() const override { return true; }
   std::size_t weight_bytes() const override { return memory.bytes(); }
-  std::unique_ptr<Backend> new_executor(int n_threads) const override;
+  Result<MemoryPlan> plan(const MemoryNeeds& needs) const override;
+  std::unique_ptr<Backend> new_executor(int n_threads, const StepLimits& limits) const override;
   Result<std::shared_ptr<const BackendModel>> with(const ModelConfig& other,
                                                    const ModelWeights& weights) const override {
     return load_cuda_model(other, weights, how.name);
@@ -85,50 +84,6 @@ class CudaModel final : public BackendModel, public std::enable_shared_from_this
   void upload_kv_b(const std::vector<float>& kv_b, CudaLayer& l);
 
   int n_by_value_ = 0;  // matrices of prompt chunks that are decoded value by value
-};
-
-// Per layer the normed latents and rotated rope keys, 22 bits of each value (MlaAttentionCuda), per
-// full layer the indexer's keys in float32.
-// Grows by allocating, between steps, when no executor writes it.
-class CudaCache final : public KvCache {
- public:
-  explicit CudaCache(const ModelConfig& c) : c_(&c), kv_(size(c)), index_(size(c)) {}
-
-  int n_tokens() const override { return n_tokens_; }
-  void truncate(int n_tokens) override {
-    CHECK(n_tokens >= 0 && n_tokens <= n_tokens_) << n_tokens << " of " << n_tokens_;
-    n_tokens_ = n_tokens;
-  }
-  std::unique_ptr<KvCache> fork() const override {
-    auto copy = std::make_unique<CudaCache>(*c_);
-    copy->grow_from(*this, std::max(n_tokens_, 1));
-    copy->n_tokens_ = n_tokens_;
-    return copy;
-  }
-  std::size_t bytes() const override {
-    std::size_t total = 0;
-    for (const auto& array : kv_) total += array.size() * sizeof(std::uint16_t);
-    for (const auto& array : index_) total += array.size() * sizeof(float);
-    return total;
-  }
-
-  void reserve(int n_tokens) {
-    if (n_tokens > capacity_) grow_from(*this, std::max(n_tokens, capacity_ + capacity_ / 2));
-  }
-  void set_n_tokens(int n) { n_tokens_ = n; }
-  std::uint16_t* kv(int layer) { return kv_[static_cast<std::size_t>(layer)].data(); }
-  float* index_keys(int layer) { return index_[static_cast<std::size_t>(layer)].data(); }
-
- private:
-  static std::size_t size(const ModelConfig& c) { return static_cast<std::size_t>(c.n_layers); }
-
-  // Room for n tokens, and the rows of `from` that are in the cache.
-  void grow_from(const CudaCache& from, int n);
-
-  const ModelConfig* c_;
-  int n_tokens_ = 0, capacity_ = 0;
-  std::vector<kernels::DeviceArray<std::uint16_t>> kv_;  // per layer
-  std::vector<kernels::DeviceArray<float>> index_;       // per layer
 };
 
 }  // namespace assay::engine

@@ -7,15 +7,15 @@
 namespace assay::engine {
 namespace {
 
-using kernels::DeviceArray;
-
 constexpr int kPartsTokens = 16;  // whose experts' partial results are kept at a time
 
 }  // namespace
 
-void CudaProducts::reserve(int n_rows) {
+CudaProducts::CudaProducts(const CudaModel& model, int max_rows, kernels::CudaStream stream,
+                           kernels::DeviceBudget& budget)
+    : m_(model), c_(model.c), stream_(stream) {
   const auto rows = [&](int width) {
-    return static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(width);
+    return static_cast<std::size_t>(max_rows) * static_cast<std::size_t>(width);
   };
   const int k = c_.n_experts_per_token;
   int widest_mlp = c_.moe_intermediate * std::max(1, c_.n_shared_experts);
@@ -24,19 +24,19 @@ void CudaProducts::reserve(int n_rows) {
     widest_mlp = std::max(widest_mlp, l.mlp.gate.n_rows);
     parts = std::max(parts, l.moe.parts_per_token(k, c_.hidden, c_.moe_intermediate));
   }
-  mlp_hidden_ = DeviceArray<float>(rows(widest_mlp));
-  shared_ = DeviceArray<float>(rows(c_.hidden));
-  expert_hidden_ = DeviceArray<float>(rows(k * c_.moe_intermediate));
+  mlp_hidden_ = budget.array<float>(rows(widest_mlp));
+  shared_ = budget.array<float>(rows(c_.hidden));
+  expert_hidden_ = budget.array<float>(rows(k * c_.moe_intermediate));
   expert_parts_ =
-      DeviceArray<float>(parts * static_cast<std::size_t>(std::min(n_rows, kPartsTokens)));
+      budget.array<float>(parts * static_cast<std::size_t>(std::min(max_rows, kPartsTokens)));
   if (!m_.how.bf16_chunks) return;
   const int widest = std::max({c_.hidden, c_.q_lora, c_.n_heads * c_.v_head});
-  rounded_ = DeviceArray<kernels::Bf16>(rows(kernels::bf16_stride(widest)));
-  rounded_hidden_ = DeviceArray<kernels::Bf16>(rows(
+  rounded_ = budget.array<kernels::Bf16>(rows(kernels::bf16_stride(widest)));
+  rounded_hidden_ = budget.array<kernels::Bf16>(rows(
       std::max(kernels::bf16_stride(widest_mlp), k * kernels::bf16_stride(c_.moe_intermediate))));
-  expert_out_ = DeviceArray<float>(rows(k * c_.hidden));
-  slots_ = DeviceArray<int>(rows(k));
-  first_slot_ = DeviceArray<int>(static_cast<std::size_t>(c_.n_experts + 1));
+  expert_out_ = budget.array<float>(rows(k * c_.hidden));
+  slots_ = budget.array<int>(rows(k));
+  first_slot_ = budget.array<int>(static_cast<std::size_t>(c_.n_experts) + 1);
 }
 
 // How a row is multiplied is a function of its request, not of its batch: chunks of a prompt have

@@ -15,10 +15,10 @@ namespace assay::engine {
 // Scratch, and the ranges of the step in hand. All pointers are the device's.
 class CudaProducts {
  public:
-  CudaProducts(const CudaModel& model, kernels::CudaStream stream)
-      : m_(model), c_(model.c), stream_(stream) {}
+  // For steps of at most max_rows.
+  CudaProducts(const CudaModel& model, int max_rows, kernels::CudaStream stream,
+               kernels::DeviceBudget& budget);
 
-  void reserve(int n_rows);  // for steps of at most so many; scratch moves
   void begin_step(std::span<const Segment> segments);
 
   // out (n_rows, m.n_rows) = in (n_rows, m.n_cols) mᵀ; accumulate adds to out.

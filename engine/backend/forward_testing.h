@@ -33,10 +33,11 @@ template <class M>
 std::vector<std::vector<float>> run(const M& m, const Model& model, int n_threads,
                                     const std::vector<std::vector<int>>& prompts, int chunk,
                                     bool sparse, Observer* observer = nullptr) {
-  const auto backend = model->new_executor(n_threads);
+  const auto backend = model->new_executor(n_threads, {});
   std::vector<std::unique_ptr<KvCache>> caches;
   std::vector<std::vector<float>> logits(prompts.size());
-  for (std::size_t i = 0; i < prompts.size(); ++i) caches.push_back(backend->new_cache());
+  for (std::size_t i = 0; i < prompts.size(); ++i)
+    caches.push_back(backend->new_cache(static_cast<int>(prompts[i].size())));
   while (true) {
     StepRows rows;
     std::vector<int> all, owner;

@@ -15,10 +15,13 @@ void add_up(Backend& b, Comm& comm, const Add& add) {
   b.sum_residual(comm);
 }
 
-void begin_step(Backend& b, Comm& comm, const StepRows& rows, int hidden) {
-  comm.reserve(static_cast<std::size_t>(rows.n_rows()) * static_cast<std::size_t>(hidden));
-  b.begin_step(rows);
-  comm.meet();  // whoever allocates does so before anybody waits on a device
+Reply planned(const BackendModel& model, const MemoryNeeds& needs) {
+  Reply reply;
+  if (auto plan = model.plan(needs))
+    reply.plan = *plan;
+  else
+    reply.error = plan.error().message;
+  return reply;
 }
 
 std::vector<float> logits(Backend& b, Comm& comm, std::span<const int> rows, int vocab) {
@@ -57,16 +60,24 @@ Reply Rank::load(int id, const std::function<Result<RankModel>()>& load) {
 Reply Rank::execute(const Command& c, Comm& comm) {
   Reply reply;
   switch (c.kind) {
+    case Command::Kind::kPlan:
+      return planned(*models_.at(c.id).backend, c.needs);
     case Command::Kind::kNewExecutor: {
       const RankModel& model = models_.at(c.of);
-      executors_[c.id] = {model.backend->new_executor(c.n), model.hidden, model.vocab};
+      // Where nothing is planned, sums need no room of their own.
+      if (c.limits.n_rows != kUnlimited) comm.reserve(values_summed(c.limits, model.hidden));
+      executors_[c.id] = {model.backend->new_executor(c.n, c.limits), model.vocab};
       break;
     }
+    case Command::Kind::kCount:
+      reply.room = executors_.at(c.id).backend->cache_room();
+      reply.steps = executors_.at(c.id).backend->step_counts();
+      break;
     case Command::Kind::kNewCache:
-      caches_[c.id] = executors_.at(c.of).backend->new_cache();
+      caches_[c.id] = executors_.at(c.of).backend->new_cache(c.n);
       break;
     case Command::Kind::kFork:
-      caches_[c.id] = caches_.at(c.of)->fork();
+      caches_[c.id] = caches_.at(c.of)->fork(c.n);
       break;
     case Command::Kind::kTruncate:
       caches_.at(c.id)->truncate(c.n);
@@ -103,7 +114,7 @@ void Rank::run(const Command& c, Comm& comm, Reply* reply) {
   for (const Operation& o : c.operations) {
     switch (o.kind) {
       case Kind::kBeginStep:
-        begin_step(b, comm, rows_of(c), executor.hidden);
+        b.begin_step(rows_of(c));
         break;
       case Kind::kEmbed:
         b.embed();

@@ -26,6 +26,11 @@ struct RankModel {
 Result<RankModel> load_shard(const Sharding& sharding, int rank, BackendLoader load,
                              std::string_view kernel);
 
+// Values of a step's residual, at most.
+inline std::size_t values_summed(const StepLimits& limits, int hidden) {
+  return static_cast<std::size_t>(limits.n_rows) * static_cast<std::size_t>(hidden);
+}
+
 // All on the rank's own thread, where its device is.
 class Rank {
  public:
@@ -37,7 +42,7 @@ class Rank {
  private:
   struct Executor {
     std::unique_ptr<Backend> backend;
-    int hidden, vocab;
+    int vocab;
   };
   void run(const Command& command, Comm& comm, Reply* reply);
   StepRows rows_of(const Command& command) const;

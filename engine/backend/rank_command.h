@@ -66,9 +66,11 @@ struct Command {
     kOpen,         // ranks of a group, of backend `backend`
     kClose,        // the group's, which hold nothing any more
     kLoad,         // model `id` from `source`: the shard of each
-    kNewExecutor,  // `id` of model `of`, with `n` threads
-    kNewCache,     // `id` of executor `of`
-    kFork,         // cache `id`, a copy of cache `of`
+    kPlan,         // the memory of model `id`'s executors, for `needs`
+    kNewExecutor,  // `id` of model `of`, with `n` threads, for `limits`
+    kCount,        // what executor `id` has room for, and how its steps ran
+    kNewCache,     // `id` of executor `of`, for `n` tokens
+    kFork,         // cache `id`, a copy of cache `of`, for `n` tokens
     kTruncate,     // cache `id` to `n` tokens
     kCountBytes,   // of cache `id`
     kDrop,         // whatever `id` is
@@ -76,6 +78,8 @@ struct Command {
   };
   Kind kind = Kind::kRun;
   int group = 0, id = 0, of = 0, n = 0;
+  MemoryNeeds needs;
+  StepLimits limits;
   std::string backend;
   ShardSource source;
   // kRun: what its operations take.
@@ -88,7 +92,7 @@ struct Command {
 
   template <class Fields>
   void visit(Fields& f) {
-    f(kind), f(group), f(id), f(of), f(n), f(may_replay);
+    f(kind), f(group), f(id), f(of), f(n), f(needs), f(limits), f(may_replay);
     f(backend), f(source.kernel), f(source.dir), f(source.fingerprint), f(source.cache_dir);
     f(tokens), f(segments), f(residual), f(logit_rows), f(operations);
   }
@@ -98,6 +102,9 @@ struct Reply {
   std::string error;          // empty: none
   std::string kernel;         // kLoad
   std::int64_t n_bytes = 0;   // kLoad: of its weights; kCountBytes
+  MemoryPlan plan;            // kPlan
+  CacheRoom room;             // kCount
+  StepCounts steps;           // kCount
   std::vector<float> values;  // kLogits: (rows, its part of the vocabulary); kRead: its part
   // Of rank 0, whose process is the one that asks.
   Routing routing;
@@ -105,7 +112,7 @@ struct Reply {
 
   template <class Fields>
   void visit(Fields& f) {
-    f(error), f(kernel), f(n_bytes), f(values);
+    f(error), f(kernel), f(n_bytes), f(plan), f(room), f(steps), f(values);
   }
 };
 

@@ -14,6 +14,8 @@ TEST(RankCommand, EveryFieldSurvivesTheWay) {
                         .id = 2,
                         .of = 3,
                         .n = 4,
+                        .needs = {.n_executors = 13, .n_positions = 14},
+                        .limits = {.n_rows = 15, .cache_tokens = 16},
                         .backend = "cpu",
                         .source = {"avx2", "/model", "0123", "/cache"},
                         .may_replay = true,
@@ -33,6 +35,10 @@ TEST(RankCommand, EveryFieldSurvivesTheWay) {
   EXPECT_EQ(got.kind, sent.kind);
   EXPECT_EQ(std::tie(got.group, got.id, got.of, got.n),
             std::tie(sent.group, sent.id, sent.of, sent.n));
+  EXPECT_EQ(got.needs.n_executors, 13);
+  EXPECT_EQ(got.needs.n_positions, 14);
+  EXPECT_EQ(got.limits.n_rows, 15);
+  EXPECT_EQ(got.limits.cache_tokens, 16);
   EXPECT_EQ(got.backend, "cpu");
   EXPECT_EQ(
       std::tie(got.source.kernel, got.source.dir, got.source.fingerprint, got.source.cache_dir),
@@ -61,11 +67,21 @@ TEST(RankCommand, ARepliesErrorAndValuesSurvive) {
   sent.error = "no memory";
   sent.kernel = "avx512";
   sent.n_bytes = std::int64_t{1} << 40;
+  sent.plan = {.limits = {.cache_tokens = 4}, .weight_bytes = 5, .scratch_bytes = 6};
+  sent.room = {7, 8, 9};
+  sent.steps = {.n_direct = 10, .n_replayed = 11};
   sent.values = {1.0f, 2.0f, 3.0f};
   const auto got = from_bytes<Reply>(to_bytes(sent));
   EXPECT_EQ(got.error, sent.error);
   EXPECT_EQ(got.kernel, sent.kernel);
   EXPECT_EQ(got.n_bytes, sent.n_bytes);
+  EXPECT_EQ(got.plan.limits.cache_tokens, 4);
+  EXPECT_EQ(got.plan.weight_bytes, 5u);
+  EXPECT_EQ(got.plan.scratch_bytes, 6u);
+  EXPECT_EQ(got.room.n_free, 8);
+  EXPECT_EQ(got.room.grain, 9);
+  EXPECT_EQ(got.steps.n_direct, 10);
+  EXPECT_EQ(got.steps.n_replayed, 11);
   EXPECT_EQ(got.values, sent.values);
 }
 

@@ -81,7 +81,7 @@ class ReferenceModel final : public BackendModel,
   std::string kernel() const override { return "scalar"; }
   bool samples_on_device() const override { return false; }
   std::size_t weight_bytes() const override { return 0; }  // the mapped file's own pages
-  std::unique_ptr<Backend> new_executor(int n_threads) const override;
+  std::unique_ptr<Backend> new_executor(int n_threads, const StepLimits&) const override;
   Result<std::shared_ptr<const BackendModel>> with(const ModelConfig& other,
                                                    const ModelWeights& weights) const override {
     return std::make_shared<const ReferenceModel>(other, weights);
@@ -102,7 +102,9 @@ struct ReferenceCache final : KvCache {
     CHECK(n_tokens >= 0 && n_tokens <= n) << n_tokens << " of " << n;
     n = n_tokens;
   }
-  std::unique_ptr<KvCache> fork() const override { return std::make_unique<ReferenceCache>(*this); }
+  std::unique_ptr<KvCache> fork(int) const override {
+    return std::make_unique<ReferenceCache>(*this);
+  }
   std::size_t bytes() const override {
     std::size_t total = 0;
     for (const auto* part : {&kv, &index_k})
@@ -121,7 +123,7 @@ class ReferenceBackend final : public Backend {
   ReferenceBackend(std::shared_ptr<const ReferenceModel> model, int n_threads)
       : model_(std::move(model)), m_(*model_), c_(m_.c), pool_(n_threads) {}
 
-  std::unique_ptr<KvCache> new_cache() override { return std::make_unique<ReferenceCache>(c_); }
+  std::unique_ptr<KvCache> new_cache(int) override { return std::make_unique<ReferenceCache>(c_); }
 
   void begin_step(const StepRows& rows) override {
     rows_ = rows;
@@ -405,7 +407,7 @@ class ReferenceBackend final : public Backend {
   Selection selection_;
 };
 
-std::unique_ptr<Backend> ReferenceModel::new_executor(int n_threads) const {
+std::unique_ptr<Backend> ReferenceModel::new_executor(int n_threads, const StepLimits&) const {
   return std::make_unique<ReferenceBackend>(shared_from_this(), n_threads);
 }
 

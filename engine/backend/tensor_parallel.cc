@@ -16,17 +16,32 @@ namespace {
 // Every rank caches the same latents: they are of all heads.
 class ShardedCache final : public KvCache {
  public:
-  ShardedCache(std::shared_ptr<Ranks> ranks, Command making, int n_tokens)
-      : on_ranks_(std::move(ranks), std::move(making)), n_tokens_(n_tokens) {}
+  // `room`: of the executor, which is kept as every rank's own is.
+  ShardedCache(std::shared_ptr<Ranks> ranks, std::shared_ptr<CacheRoom> room, Command making,
+               int n_tokens)
+      : for_tokens_(making.n),
+        room_(std::move(room)),
+        on_ranks_(std::move(ranks), std::move(making)),
+        n_tokens_(n_tokens) {
+    if (room_->n_tokens != kUnlimited) room_->n_free -= taken();
+  }
+  ~ShardedCache() override {
+    if (room_->n_tokens != kUnlimited) room_->n_free += taken();
+  }
+  ShardedCache(const ShardedCache&) = delete;
+  ShardedCache& operator=(const ShardedCache&) = delete;
 
   int n_tokens() const override { return n_tokens_; }
   void truncate(int n_tokens) override {
     on_ranks_.ranks()->run({.kind = Command::Kind::kTruncate, .id = on_ranks_.id(), .n = n_tokens});
     n_tokens_ = n_tokens;
   }
-  std::unique_ptr<KvCache> fork() const override {
-    return std::make_unique<ShardedCache>(
-        on_ranks_.ranks(), Command{.kind = Command::Kind::kFork, .of = on_ranks_.id()}, n_tokens_);
+  std::unique_ptr<KvCache> fork(int n_tokens) const override {
+    return std::make_unique<ShardedCache>(on_ranks_.ranks(), room_,
+                                          Command{.kind = Command::Kind::kFork,
+                                                  .of = on_ranks_.id(),
+                                                  .n = n_tokens > 0 ? n_tokens : for_tokens_},
+                                          n_tokens_);
   }
   std::size_t bytes() const override {
     std::int64_t total = 0;
@@ -39,6 +54,10 @@ class ShardedCache final : public KvCache {
   void set_n_tokens(int n_tokens) { n_tokens_ = n_tokens; }
 
  private:
+  int taken() const { return static_cast<int>(room_->taken_by(for_tokens_)); }
+
+  const int for_tokens_;
+  const std::shared_ptr<CacheRoom> room_;
   const OfRanks on_ranks_;
   int n_tokens_;  // as every rank's
 };
@@ -75,7 +94,8 @@ class TensorParallelModel final : public BackendModel,
     return static_cast<std::size_t>(loaded_.weight_bytes);
   }
   bool samples_on_device() const override { return false; }
-  std::unique_ptr<Backend> new_executor(int n_threads) const override;
+  Result<MemoryPlan> plan(const MemoryNeeds& needs) const override;
+  std::unique_ptr<Backend> new_executor(int n_threads, const StepLimits& limits) const override;
   // Laid out anew as a whole: the parts of what both have are not kept.
   Result<std::shared_ptr<const BackendModel>> with(const ModelConfig& config,
                                                    const ModelWeights& weights) const override {
@@ -137,16 +157,24 @@ Result<std::shared_ptr<const BackendModel>> TensorParallelModel::load(
 // nothing in between depends on one.
 class TensorParallelBackend final : public Backend {
  public:
-  TensorParallelBackend(std::shared_ptr<const TensorParallelModel> model, int threads_of_rank)
+  TensorParallelBackend(std::shared_ptr<const TensorParallelModel> model, int threads_of_rank,
+                        const StepLimits& limits)
       : model_(std::move(model)),
         m_(*model_),
-        on_ranks_(m_.ranks(),
-                  {.kind = Command::Kind::kNewExecutor, .of = m_.id(), .n = threads_of_rank}) {}
+        on_ranks_(m_.ranks(), {.kind = Command::Kind::kNewExecutor,
+                               .of = m_.id(),
+                               .n = threads_of_rank,
+                               .limits = limits}),
+        room_(std::make_shared<CacheRoom>(count().room)) {}
 
-  std::unique_ptr<KvCache> new_cache() override {
+  std::unique_ptr<KvCache> new_cache(int n_tokens) override {
     return std::make_unique<ShardedCache>(
-        m_.ranks(), Command{.kind = Command::Kind::kNewCache, .of = on_ranks_.id()}, 0);
+        m_.ranks(), room_,
+        Command{.kind = Command::Kind::kNewCache, .of = on_ranks_.id(), .n = std::max(n_tokens, 1)},
+        0);
   }
+  CacheRoom cache_room() const override { return *room_; }
+  StepCounts step_counts() const override { return count().steps; }
 
   void begin_step(const StepRows& rows) override {
     CHECK(queue_.operations.empty())
@@ -233,6 +261,10 @@ class TensorParallelBackend final : public Backend {
  private:
   using Kind = Operation::Kind;
 
+  // Rank 0's: all take and give back alike, and run the same steps.
+  Reply count() const {
+    return m_.ranks()->run({.kind = Command::Kind::kCount, .id = on_ranks_.id()})[0];
+  }
   static ShardedCache& cache_of(const Segment& s) { return static_cast<ShardedCache&>(*s.cache); }
   void add(const Operation& operation) const { queue_.operations.push_back(operation); }
   std::vector<Reply> ask(const Operation& operation) const {
@@ -248,16 +280,42 @@ class TensorParallelBackend final : public Backend {
   const std::shared_ptr<const TensorParallelModel> model_;
   const TensorParallelModel& m_;
   const OfRanks on_ranks_;
+  const std::shared_ptr<CacheRoom> room_;  // its caches too
   StepRows rows_;
   mutable Command queue_;
 };
 
 }  // namespace
 
-std::unique_ptr<Backend> TensorParallelModel::new_executor(int n_threads) const {
+// The same caches for every rank: as many tokens as the one with the least memory has room for.
+Result<MemoryPlan> TensorParallelModel::plan(const MemoryNeeds& needs) const {
+  const std::vector<Reply> replies =
+      ranks()->run({.kind = Command::Kind::kPlan, .id = id(), .needs = needs});
+  MemoryPlan whole;
+  for (std::size_t r = 0; r < replies.size(); ++r) {
+    if (!replies[r].error.empty())
+      return fail("rank {} of {}: {}", r, replies.size(), replies[r].error);
+    const MemoryPlan& part = replies[r].plan;
+    if (r == 0 || part.limits.cache_tokens < whole.limits.cache_tokens) whole.limits = part.limits;
+    whole.n_executors = part.n_executors;
+    whole.weight_bytes += part.weight_bytes;
+    whole.scratch_bytes += part.scratch_bytes;
+  }
+  if (!whole.is_planned()) return whole;
+  for (const Reply& r : replies)
+    whole.cache_bytes += r.plan.cache_bytes / static_cast<std::size_t>(r.plan.limits.cache_tokens) *
+                         static_cast<std::size_t>(whole.limits.cache_tokens);
+  // Where sums are gathered: of all ranks, on each.
+  whole.scratch_bytes +=
+      replies.size() * replies.size() * sizeof(float) * values_summed(whole.limits, config_.hidden);
+  return whole;
+}
+
+std::unique_ptr<Backend> TensorParallelModel::new_executor(int n_threads,
+                                                           const StepLimits& limits) const {
   const int total = n_threads > 0 ? n_threads : n_usable_cores();
   return std::make_unique<TensorParallelBackend>(shared_from_this(),
-                                                 std::max(1, total / ranks()->size()));
+                                                 std::max(1, total / ranks()->size()), limits);
 }
 
 Result<std::shared_ptr<const BackendModel>> load_tensor_parallel_model(

@@ -98,14 +98,14 @@ INSTANTIATE_TEST_SUITE_P(Forms, Ranks, testing::Combine(testing::Bool(), testing
 TEST(TensorParallel, CachesForkAndTruncateOnEveryRank) {
   const TinyModel m(DType::kBf16, 2);
   const Model model = on_ranks(m, kCpu, 2);
-  const auto backend = model->new_executor(2);
+  const auto backend = model->new_executor(2, {});
   const auto tokens = prompt(90, 5, m.config.vocab);
   const auto step = [&](KvCache& cache, int first, int n) {
     return read_on(*backend, m.config, cache, std::span(tokens).subspan(first, n));
   };
-  const auto cache = backend->new_cache();
+  const auto cache = backend->new_cache(100);
   step(*cache, 0, 80);
-  const auto copy = cache->fork();
+  const auto copy = cache->fork(0);
   EXPECT_EQ(copy->n_tokens(), 80);
   EXPECT_EQ(copy->bytes(), cache->bytes());
   const auto expected = step(*cache, 80, 10);
@@ -120,8 +120,8 @@ TEST(TensorParallel, CachesForkAndTruncateOnEveryRank) {
 TEST(TensorParallel, AStepWithoutLogitsFillsTheCacheAllTheSame) {
   const TinyModel m(DType::kBf16, 2);
   const Model model = on_ranks(m, kReference, 2);
-  const auto backend = model->new_executor(1);
-  const auto cache = backend->new_cache();
+  const auto backend = model->new_executor(1, {});
+  const auto cache = backend->new_cache(100);
   StepRows rows;
   rows.tokens = prompt(5, 1, m.config.vocab);
   rows.segments = {{cache.get(), 0, 5, 0}};

@@ -3,7 +3,6 @@
 // the message, and a request's bits must not depend on what shares its batch.
 #include <nccl.h>
 
-#include <algorithm>
 #include <barrier>
 #include <functional>
 
@@ -36,12 +35,12 @@ class NcclComm final : public Comm {
   void enter() override { kernels::select_cuda_device(device_); }
   void meet() override { meet_(); }
 
-  // Twice the last, so that all together are at most four times what is needed: none is freed,
-  // because a recorded step of any executor may use it.
+  // All executors of the ranks share one, as large as the largest asked for. None is freed, because
+  // a recorded step of any executor may use it.
   void reserve(std::size_t n) override {
     const std::size_t have = parts_.empty() ? 0 : parts_.back().size(),
                       need = n * static_cast<std::size_t>(size_);
-    if (need > have) parts_.emplace_back(std::max(need, 2 * have));
+    if (need > have) parts_.emplace_back(need);
   }
 
   void sum(float* values, std::size_t n, kernels::CudaStream stream) override {

@@ -78,14 +78,14 @@ Result<void> LayerPass::for_each_chunk(int layer, const LayerWeights& weights, c
   ModelWeights one;
   one.layers = {weights};
   ASSAY_TRY(const auto model, load_cpu_model(c, one, ""));
-  const std::unique_ptr<Backend> backend = model->new_executor(n_threads_);
+  const std::unique_ptr<Backend> backend = model->new_executor(n_threads_, {});
   int first_row = 0;
   for (std::size_t t = 0; t < lengths_.size();) {
     StepRows rows;
     std::vector<std::unique_ptr<KvCache>> caches;
     do {
       const int n = lengths_[t++];
-      caches.push_back(backend->new_cache());
+      caches.push_back(backend->new_cache(n));
       rows.segments.push_back({caches.back().get(), rows.n_rows(), n, 0});
       rows.tokens.insert(rows.tokens.end(), static_cast<std::size_t>(n), 0);
     } while (t < lengths_.size() && rows.n_rows() + lengths_[t] <= kRowsPerStep);

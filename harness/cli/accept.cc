@@ -198,7 +198,9 @@ Result<EngineTarget> load_target(const RunOptions& options, const std::string& a
                                                               : "",
                          .attention = options.attention,
                          .n_threads = 1,
-                         .tensor_parallel = options.tensor_parallel}));
+                         .tensor_parallel = options.tensor_parallel,
+                         .context = options.context,
+                         .n_engines = EngineTarget::n_engines(options.threads)}));
   return EngineTarget(std::move(engine), options.threads);
 }
 

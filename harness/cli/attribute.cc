@@ -17,6 +17,7 @@
 #include "harness/cli/engine_flags.h"
 #include "harness/cli/say.h"
 #include "harness/cli/verb.h"
+#include "harness/engine_target.h"
 #include "harness/find_suites.h"
 #include "harness/suggest.h"
 
@@ -172,7 +173,9 @@ Result<int> run(const Options& o) {
     ASSAY_TRY(const PlanItem item, find_item(plan, written));
     items.push_back(item);
   }
-  ASSAY_TRY(const engine::EngineOptions engine_opts, engine_options(o.engine));
+  EngineFlags flags = o.engine;
+  flags.n_engines = 1 + harness::EngineTarget::n_engines(o.engine.n_threads);  // of each mixture
+  ASSAY_TRY(const engine::EngineOptions engine_opts, engine_options(flags));
   ASSAY_TRY(const engine::Mixture mixture, engine::Mixture::open(o.base, o.candidate, engine_opts));
   std::signal(SIGINT, on_interrupt);
   std::signal(SIGTERM, on_interrupt);

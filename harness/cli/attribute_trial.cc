@@ -29,7 +29,7 @@ constexpr std::size_t kForcedTokens = 64;
 void for_each_row(engine::Engine& engine, std::span<const int> prompt, std::span<const int> reply,
                   const std::function<void(std::size_t, std::span<const float>)>& see) {
   if (reply.empty()) return;
-  engine::Sequence s = engine.new_sequence();
+  engine::Sequence s = engine.new_sequence(static_cast<int>(prompt.size() + reply.size()));
   engine::Sequence* batch[] = {&s};
   s.feed(prompt);
   while (s.n_pending() > 0) engine.step(batch);

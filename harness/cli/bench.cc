@@ -67,7 +67,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 }
 
 double prefill_seconds(Engine& e, std::span<const int> ids) {
-  Sequence s = e.new_sequence();
+  Sequence s = e.new_sequence(static_cast<int>(ids.size()));
   s.feed(ids);
   const auto start = std::chrono::steady_clock::now();
   run_all(e, s);
@@ -75,8 +75,8 @@ double prefill_seconds(Engine& e, std::span<const int> ids) {
 }
 
 double decode_seconds(Engine& e, const Sequence& at_depth, std::span<const int> ids) {
-  Sequence s = at_depth.fork();
-  s.feed(ids.first(1));  // the fork's cache grows here, which is not what decode costs
+  Sequence s = at_depth.fork(at_depth.n_tokens() + 1 + static_cast<int>(ids.size()));
+  s.feed(ids.first(1));  // a host's cache grows here, which is not what decode costs
   run_all(e, s);
   const auto start = std::chrono::steady_clock::now();
   for (const int& id : ids) {
@@ -85,6 +85,30 @@ double decode_seconds(Engine& e, const Sequence& at_depth, std::span<const int> 
     run_all(e, s);
   }
   return seconds_since(start);
+}
+
+// Of the weights, from where the file's pages are to where the backend reads them.
+double load_bytes_per_s(const engine::EngineInfo& e) {
+  return static_cast<double>(e.weight_bytes) / e.layout_s;
+}
+Json load_of(const engine::EngineInfo& e) {
+  return {{"weights_s", e.layout_s},
+          {"weight_bytes", e.weight_bytes},
+          {"bytes_per_s", load_bytes_per_s(e)}};
+}
+Json steps_of(const engine::StepCounts& steps) {
+  return {
+      {"direct", steps.n_direct}, {"recorded", steps.n_recorded}, {"replayed", steps.n_replayed}};
+}
+void print_load(const Engine& e) {
+  const engine::EngineInfo& i = e.info();
+  if (i.weight_bytes > 0)
+    fmt::print("weights: {:.1f} MB laid out in {:.2f} s, {:.2f} GB/s\n",
+               static_cast<double>(i.weight_bytes) / 1e6, i.layout_s, load_bytes_per_s(i) * 1e-9);
+  if (!i.memory.is_planned()) return;
+  const engine::StepCounts steps = e.step_counts();
+  fmt::print("memory: {}\nsteps: {} replayed as graphs, {} recorded, {} launch by launch\n",
+             i.memory.text(), steps.n_replayed, steps.n_recorded, steps.n_direct);
 }
 
 Measurement bench_prefill(Engine& e, ThreadPool& pool, int n, int repetitions) {
@@ -119,7 +143,7 @@ Measurement bench_decode(Engine& e, ThreadPool& pool, int n, int depth, int repe
       .share = {},
       .roof = fmt::format("{}-thread read of the {:.1f} MB active per token", pool.n_threads(),
                           static_cast<double>(e.info().active_bytes) / 1e6)};
-  Sequence at_depth = e.new_sequence();
+  Sequence at_depth = e.new_sequence(std::max(1, depth));
   at_depth.feed(token_trace(std::max(1, depth), e.info().vocab));
   run_all(e, at_depth);
   const auto ids = token_trace(n, e.info().vocab);
@@ -148,6 +172,14 @@ Result<int> bench(const Options& o) {
       if (n + 1 + std::max(1, d) > e.info().max_positions)
         return fail("{} tokens at depth {} do not fit into the model's {} positions", n, d,
                     e.info().max_positions);
+  const engine::CacheRoom room = e.cache_room();
+  for (const int n : o.n_decode)
+    for (const int d : o.depth)
+      if (room.taken_by(std::max(1, d)) + room.taken_by(std::max(1, d) + 1 + n) > room.n_tokens)
+        return fail(
+            "{} tokens at depth {}, forked off a sequence of that depth, do not fit into the "
+            "engine's caches of {} tokens: decode at a lesser --depth, or on a larger GPU",
+            n, d, room.n_tokens);
   ThreadPool pool(e.info().n_threads);
   std::vector<Measurement> all;
   for (const int n : o.n_prompt)
@@ -157,16 +189,20 @@ Result<int> bench(const Options& o) {
       if (n > 0) all.push_back(bench_decode(e, pool, n, d, o.repetitions));
 
   if (o.json) {
-    Json out = {
-        {"engine", e.info().to_json()}, {"repetitions", o.repetitions}, {"tests", Json::array()}};
+    Json out = {{"engine", e.info().to_json()},
+                {"load", load_of(e.info())},
+                {"repetitions", o.repetitions},
+                {"tests", Json::array()}};
+    if (e.info().memory.is_planned()) out["steps"] = steps_of(e.step_counts());
     for (const Measurement& m : all) out["tests"].push_back(m.to_json());
     std::puts(out.dump(2).c_str());
     return 0;
   }
-  fmt::print("{}  {} {} ({}), {} threads, {} attention, {} repetitions\n\n", e.info().model_dir,
+  fmt::print("{}  {} {} ({}), {} threads, {} attention, {} repetitions\n", e.info().model_dir,
              e.info().backend, e.info().kernel, e.info().model_type, e.info().n_threads,
              e.info().attention, o.repetitions);
-  fmt::print("{:<16} {:>12} {:>9} {:>9}  {}\n", "test", "tokens/s", "± MAD", "of roof", "roof");
+  print_load(e);
+  fmt::print("\n{:<16} {:>12} {:>9} {:>9}  {}\n", "test", "tokens/s", "± MAD", "of roof", "roof");
   for (const Measurement& m : all) {
     fmt::print("{:<16} {:>12.1f} {:>9.1f} {:>8.0f}%  {}\n", m.name, median(m.per_s),
                scaled_mad(m.per_s), 100 * median(m.share), m.roof);

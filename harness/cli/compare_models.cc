@@ -39,7 +39,9 @@ Result<engine::Engine> load(const RunOptions& options, const RunFolder& run) {
                              .kernel = options.kernel,
                              .attention = options.attention,
                              .n_threads = 1,
-                             .tensor_parallel = options.tensor_parallel});
+                             .tensor_parallel = options.tensor_parallel,
+                             .context = options.context,
+                             .n_engines = EngineTarget::n_engines(options.threads)});
   if (!engine)
     return fail("the model of {} (from its run.json): {}", run.folder, engine.error().message);
   return engine;

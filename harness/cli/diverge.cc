@@ -12,6 +12,7 @@
 #include "harness/cli/verb.h"
 #include "harness/divergence_result.h"
 #include "harness/divergence_table.h"
+#include "harness/engine_target.h"
 
 namespace assay::cli {
 namespace {
@@ -34,6 +35,7 @@ harness::TextHook hook_of(Bar& bar) {
 Result<engine::Engine> load(const EngineFlags& flags, const std::string& model) {
   EngineFlags of = flags;
   of.model = model;
+  of.n_engines = harness::EngineTarget::n_engines(flags.n_threads);  // one to a text in hand
   return load_engine(of);
 }
 

@@ -37,6 +37,7 @@ void add_compute_flags(CLI::App& app, EngineFlags& flags) {
   app.add_option("-t,--threads", flags.n_threads, "Threads (0: every usable core)")
       ->capture_default_str();
   app.add_option("--tp", flags.tensor_parallel, kTensorParallelHelp)->capture_default_str();
+  app.add_option("--context", flags.context, kContextHelp)->capture_default_str();
   app.add_option("--prefill-chunk", flags.prefill_chunk, "Prompt tokens per step")
       ->capture_default_str();
 }
@@ -49,7 +50,9 @@ Result<engine::EngineOptions> engine_options(const EngineFlags& flags) {
                                 .attention = engine::Attention::kAuto,
                                 .check_finite = true,
                                 .cache_dir = cache_dir(),
-                                .prefill_chunk = flags.prefill_chunk};
+                                .prefill_chunk = flags.prefill_chunk,
+                                .context = flags.context,
+                                .n_engines = flags.n_engines};
   if (flags.attention == "dense")
     options.attention = engine::Attention::kDense;
   else if (flags.attention == "sparse")

@@ -11,12 +11,16 @@ namespace assay::cli {
 
 struct EngineFlags {
   std::string model, backend = "cpu", kernel, attention = "auto";
-  int n_threads = 0, tensor_parallel = 1, prefill_chunk = 512;
+  int n_threads = 0, tensor_parallel = 1, prefill_chunk = 512, context = 0;
+  int n_engines = 1;  // no flag: what the verb will share at a time
 };
 
 inline constexpr const char* kTensorParallelHelp =
     "Ranks that share the model: so many GPUs of cuda (over NCCL), or parts of cpu's threads; "
     "under mpirun -np N its processes";
+
+inline constexpr const char* kContextHelp =
+    "Most tokens of a conversation, so that a GPU plans less memory (0: the model's positions)";
 
 // Where fingerprints are kept between runs: $XDG_CACHE_HOME/assay, else ~/.cache/assay, else
 // nowhere.

@@ -8,6 +8,7 @@
 #include "harness/cli/engine_flags.h"
 #include "harness/cli/progress.h"
 #include "harness/divergence_suite_run.h"
+#include "harness/engine_target.h"
 #include "harness/throughput_run.h"
 
 namespace assay::cli {
@@ -57,7 +58,9 @@ Result<engine::Engine> load(const RunOptions& options, const std::string& model,
                       .kernel = backend == options.backend ? options.kernel : "",
                       .attention = options.attention,
                       .n_threads = 1,
-                      .tensor_parallel = options.tensor_parallel});
+                      .tensor_parallel = options.tensor_parallel,
+                      .context = options.context,
+                      .n_engines = EngineTarget::n_engines(options.threads)});
 }
 
 // `base`: a folder is a model, a file a captured base.

@@ -36,7 +36,9 @@ EngineFlags engine_flags(const RunOptions& options) {
           .kernel = options.kernel,
           .attention = options.attention,
           .n_threads = 1,  // the workers share it with one thread each
-          .tensor_parallel = options.tensor_parallel};
+          .tensor_parallel = options.tensor_parallel,
+          .context = options.context,
+          .n_engines = EngineTarget::n_engines(options.threads)};
 }
 
 std::string default_out(const std::vector<std::string>& suites) {

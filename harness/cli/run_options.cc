@@ -45,6 +45,7 @@ Json to_json(const RunOptions& o) {
           {"repetition_penalty", or_null(o.repetition_penalty)},
           {"max_tokens", or_null(o.max_tokens)},
           {"tensor_parallel", o.tensor_parallel},
+          {"context", o.context},
           {"backend", o.backend},
           {"kernel", o.kernel},
           {"attention", o.attention}};
@@ -80,6 +81,7 @@ Result<RunOptions> merge_options(const Json& recorded, const Json& given) {
     read(merged, "repetition_penalty", o.repetition_penalty);
     read(merged, "max_tokens", o.max_tokens);
     merged["tensor_parallel"].get_to(o.tensor_parallel);
+    merged["context"].get_to(o.context);
     merged["backend"].get_to(o.backend);
     merged["kernel"].get_to(o.kernel);
     merged["attention"].get_to(o.attention);
@@ -211,6 +213,9 @@ void RunFlags::add_to(CLI::App& app) {
          "NAME")
       ->group(kEngine);
   option("tensor_parallel", app.add_option("--tp", v.tensor_parallel, kTensorParallelHelp), "N")
+      ->group(kEngine);
+  option("context", app.add_option("--context", v.context, kContextHelp), "N")
+      ->check(at_least(1))
       ->group(kEngine);
   option("attention", app.add_option("--attention", v.attention, "auto, dense or sparse"), "NAME")
       ->check(CLI::IsMember({"auto", "dense", "sparse"}))

@@ -20,7 +20,7 @@ struct RunOptions {
   std::string base;                    // of divergence: a model's folder, or a captured base
   std::string golden;                  // folder of <model>/runs/<name>; "none": no check
   std::vector<std::string> languages, arms;
-  int limit = 0, threads = 0, tensor_parallel = 1;
+  int limit = 0, threads = 0, tensor_parallel = 1, context = 0;
   std::uint64_t seed = 0;
   std::optional<double> temperature, top_p, min_p, repetition_penalty;
   std::optional<int> top_k, max_tokens;

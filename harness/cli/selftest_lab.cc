@@ -138,6 +138,7 @@ Result<std::unique_ptr<EngineTarget>> Lab::load(const std::string& dir,
   flags.model = dir;
   flags.backend = options_.backend;
   flags.n_threads = 1;  // the workers share it with one thread each
+  flags.n_engines = EngineTarget::n_engines(options_.threads);
   ASSAY_TRY(engine::EngineOptions options, engine_options(flags));
   options.planted_fault = fault;
   ASSAY_TRY(engine::Engine engine, engine::Engine::load(dir, options));

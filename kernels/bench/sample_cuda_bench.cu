@@ -44,7 +44,8 @@ void sample_on(benchmark::State& state, int vocab, int n_rows, const Asked& aske
                         .n_top = asked.n_top,
                         .watched = watched});
   const DeviceArray<float> logits(all);
-  CudaSampler sampler(vocab);
+  DeviceBudget budget(DeviceBudget::Mode::kAllocate);
+  CudaSampler sampler(vocab, n_rows, budget);
   sampler.prepare(requests, nullptr);
   sampler.launch(logits.data(), nullptr);
   synchronise(nullptr);

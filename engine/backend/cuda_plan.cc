@@ -1,0 +1,49 @@
+// The memory of executors on one GPU: how much, and whether it is there.
+#include <algorithm>
+
+#include "base/check.h"
+#include "engine/backend/cuda_backend.h"
+#include "engine/backend/cuda_cache.h"
+#include "engine/backend/cuda_scratch.h"
+
+namespace assay::engine {
+namespace {
+
+constexpr int kStepSequences = 64;  // as many single tokens are one step, which is one graph
+
+std::size_t scratch_bytes(const CudaModel& model, const StepLimits& limits) {
+  kernels::DeviceBudget budget(kernels::DeviceBudget::Mode::kCount);
+  const CudaScratch counted(model, limits, nullptr, budget);
+  return budget.n_bytes();
+}
+
+}  // namespace
+
+Result<MemoryPlan> CudaModel::plan(const MemoryNeeds& needs) const {
+  MemoryPlan plan{
+      .limits = {.n_rows = std::min(needs.prefill_chunk, needs.n_positions) + kStepSequences,
+                 .n_sequences = kStepSequences,
+                 .n_positions = needs.n_positions,
+                 .sparse = needs.sparse},
+      .weight_bytes = weight_bytes(),
+      .n_executors = needs.n_executors};
+  plan.scratch_bytes = scratch_bytes(*this, plan.limits);
+  const kernels::CudaDevice now = kernels::cuda_device();
+  return fit(plan, needs.n_contexts, CudaCachePool::bytes_per_token(c), CudaCachePool::kGrain,
+             {now.name, now.free_bytes, now.total_bytes});
+}
+
+std::unique_ptr<Backend> CudaModel::new_executor(int, const StepLimits& limits) const {
+  CHECK(limits.cache_tokens != kUnlimited) << "an executor of cuda is made as plan() says";
+  const std::size_t need =
+      scratch_bytes(*this, limits) +
+      static_cast<std::size_t>(limits.cache_tokens) * CudaCachePool::bytes_per_token(c);
+  const kernels::CudaDevice now = kernels::cuda_device();
+  CHECK(need <= now.free_bytes) << "an executor needs " << need << " bytes, " << now.free_bytes
+                                << " are free: more engines are alive than were planned";
+  auto executor = new_cuda_executor(shared_from_this(), limits);
+  if (how.records_steps) return with_recorded_steps(std::move(executor));
+  return executor;
+}
+
+}  // namespace assay::engine

@@ -1,0 +1,53 @@
+#include "engine/backend/memory_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace assay::engine {
+namespace {
+
+constexpr std::size_t kMiB = std::size_t{1} << 20;
+// What the driver takes of itself: for kernels and their stacks, and for an executor's graphs.
+constexpr std::size_t kMargin = 256 * kMiB, kExecutorMargin = 64 * kMiB;
+
+std::string size_text(std::size_t bytes) {
+  const double mib = static_cast<double>(bytes) / static_cast<double>(kMiB);
+  return mib < 1024 ? fmt::format("{:.1f} MiB", mib) : fmt::format("{:.1f} GiB", mib / 1024);
+}
+
+}  // namespace
+
+std::string MemoryPlan::text() const {
+  return fmt::format(
+      "weights {}{}scratch {}, caches {} ({} tokens)", size_text(weight_bytes),
+      n_executors == 1 ? ", " : fmt::format(", and each of {} engines: ", n_executors),
+      size_text(scratch_bytes), size_text(cache_bytes), limits.cache_tokens);
+}
+
+Result<MemoryPlan> fit(MemoryPlan plan, int n_contexts, std::size_t bytes_per_token, int grain,
+                       const DeviceRoom& device) {
+  const auto n = static_cast<std::size_t>(plan.n_executors), unit = static_cast<std::size_t>(grain),
+             context = (static_cast<std::size_t>(plan.limits.n_positions) + unit - 1) / unit * unit,
+             least = context * bytes_per_token,
+             need = kMargin + n * (kExecutorMargin + plan.scratch_bytes + least);
+  if (need > device.free_bytes)
+    return fail(
+        "the memory of {} does not suffice: beside the weights ({}, which are there) {} engine{} "
+        "need{} {} of scratch and {} of cache (one context of {} tokens){}, with a margin for the "
+        "driver {} together, but {} of {} are free: ask for a shorter --context, fewer --threads, "
+        "a smaller --prefill-chunk or more GPUs (--tp), or use a larger or an emptier GPU",
+        device.name, size_text(plan.weight_bytes), n, n == 1 ? "" : "s", n == 1 ? "s" : "",
+        size_text(plan.scratch_bytes), size_text(least), plan.limits.n_positions,
+        n == 1 ? "" : " each", size_text(need), size_text(device.free_bytes),
+        size_text(device.total_bytes));
+  const std::size_t share = device.free_bytes / 2 / n,
+                    room = share > plan.scratch_bytes ? share - plan.scratch_bytes : 0,
+                    tokens = std::clamp(room / bytes_per_token / unit * unit, context,
+                                        context * static_cast<std::size_t>(n_contexts));
+  plan.limits.cache_tokens = static_cast<int>(tokens);
+  plan.cache_bytes = tokens * bytes_per_token;
+  return plan;
+}
+
+}  // namespace assay::engine

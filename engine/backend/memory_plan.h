@@ -1,0 +1,69 @@
+// What an executor has to hold, known when it is made, and the memory that this takes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+
+namespace assay::engine {
+
+inline constexpr int kUnlimited = std::numeric_limits<int>::max();
+
+// Room for the caches of one executor's sequences, in tokens. A host takes memory as it needs it.
+struct CacheRoom {
+  int n_tokens = kUnlimited, n_free = kUnlimited;
+  int grain = 1;  // a cache takes a multiple of so many
+
+  std::int64_t taken_by(std::int64_t tokens_of_sequence) const {
+    return (tokens_of_sequence + grain - 1) / grain * grain;
+  }
+};
+
+// A device's executor takes memory for all of this when it is made, and none afterwards.
+struct StepLimits {
+  int n_rows = kUnlimited, n_sequences = kUnlimited;  // of a step
+  int n_positions = kUnlimited;                       // of a sequence
+  bool sparse = false;                                // attention, where the model has an indexer
+  int cache_tokens = kUnlimited;                      // of all sequences together
+};
+
+// What is asked of a plan.
+struct MemoryNeeds {
+  int n_executors = 1;  // at a time, on one model
+  int n_contexts = 1;   // of n_positions, that each one's caches should have room for
+  int prefill_chunk = 1, n_positions = 1;
+  bool sparse = false;
+};
+
+// Bytes of scratch and caches are each executor's. No bytes: nothing is planned, as on a host.
+struct MemoryPlan {
+  StepLimits limits;
+  std::size_t weight_bytes = 0, scratch_bytes = 0, cache_bytes = 0;
+  int n_executors = 1;
+
+  bool is_planned() const { return scratch_bytes > 0; }
+  // "weights 7.4 MiB, scratch 40.1 MiB, caches 2.9 GiB (524288 tokens)", or "weights 7.4 MiB, and
+  // each of 5 engines: scratch …"
+  std::string text() const;
+};
+
+// A device once the weights are there.
+struct DeviceRoom {
+  std::string_view name;
+  std::size_t free_bytes, total_bytes;
+};
+// `plan`, complete but for its caches, gets n_contexts of them, or as many as half of what is free
+// holds, because other models may be to come; but at least one, or it is an error.
+Result<MemoryPlan> fit(MemoryPlan plan, int n_contexts, std::size_t bytes_per_token, int grain,
+                       const DeviceRoom& device);
+
+// Steps of an executor by how they ran: launch by launch, recorded as a graph and run, or replayed.
+struct StepCounts {
+  std::int64_t n_direct = 0, n_recorded = 0, n_replayed = 0;
+};
+
+}  // namespace assay::engine

@@ -1,0 +1,65 @@
+#include "engine/backend/memory_plan.h"
+
+#include <gmock/gmock.h>
+
+namespace assay::engine {
+namespace {
+
+constexpr std::size_t kGiB = std::size_t{1} << 30;
+
+// A context of 1000 tokens is 1024, and 64 KiB a token: 64 MiB.
+MemoryPlan asked(int n_executors) {
+  return {.limits = {.n_rows = 576, .n_sequences = 64, .n_positions = 1000},
+          .weight_bytes = 3 * kGiB,
+          .scratch_bytes = kGiB / 4,
+          .n_executors = n_executors};
+}
+constexpr std::size_t kTokenBytes = 65536;
+
+Result<MemoryPlan> fitted(int n_executors, std::size_t free) {
+  return fit(asked(n_executors), 16, kTokenBytes, 256, {"GPU X", free, 80 * kGiB});
+}
+
+TEST(MemoryPlan, ALargeDeviceGivesEveryEngineAllPlannedContexts) {
+  const auto plan = fitted(2, 40 * kGiB);
+  ASSERT_TRUE(plan);
+  EXPECT_EQ(plan->limits.cache_tokens, 16 * 1024);
+  EXPECT_EQ(plan->cache_bytes, kGiB);
+  EXPECT_EQ(plan->text(),
+            "weights 3.0 GiB, and each of 2 engines: scratch 256.0 MiB, caches 1.0 GiB (16384 "
+            "tokens)");
+}
+
+TEST(MemoryPlan, OnASmallerOneCachesLeaveHalfOfWhatIsFree) {
+  const auto plan = fitted(1, kGiB);
+  ASSERT_TRUE(plan);
+  EXPECT_EQ(plan->limits.cache_tokens, 4096) << "512 MiB less 256 MiB of scratch";
+  EXPECT_EQ(plan->text(), "weights 3.0 GiB, scratch 256.0 MiB, caches 256.0 MiB (4096 tokens)");
+}
+
+TEST(MemoryPlan, ButEveryEngineHasRoomForAContext) {
+  const auto plan = fitted(2, kGiB);  // 256 + 2 * (64 + 256 + 64) MiB is all of it
+  ASSERT_TRUE(plan) << plan.error().message;
+  EXPECT_EQ(plan->limits.cache_tokens, 1024);
+}
+
+TEST(MemoryPlan, WhatDoesNotFitSaysWhatIsThereAndWhatToDo) {
+  const auto plan = fitted(2, kGiB - 1);
+  ASSERT_FALSE(plan);
+  EXPECT_EQ(plan.error().message,
+            "the memory of GPU X does not suffice: beside the weights (3.0 GiB, which are there) 2 "
+            "engines need 256.0 MiB of scratch and 64.0 MiB of cache (one context of 1000 tokens) "
+            "each, with a margin for the driver 1.0 GiB together, but 1024.0 MiB of 80.0 GiB are "
+            "free: ask for a shorter --context, fewer --threads, a smaller --prefill-chunk or more "
+            "GPUs (--tp), or use a larger or an emptier GPU");
+}
+
+TEST(MemoryPlan, AHostPlansNothing) {
+  EXPECT_FALSE(MemoryPlan().is_planned());
+  EXPECT_EQ(MemoryPlan().limits.cache_tokens, kUnlimited);
+  EXPECT_EQ(CacheRoom().taken_by(1000), 1000);
+  EXPECT_EQ((CacheRoom{4096, 4096, 256}).taken_by(257), 512);
+}
+
+}  // namespace
+}  // namespace assay::engine
