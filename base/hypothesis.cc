@@ -147,6 +147,20 @@ double sign_flip_p(std::span<const int> cluster_sums) {
   return test.p();
 }
 
+std::optional<double> rank_correlation(std::span<const double> x, std::span<const double> y) {
+  CHECK(x.size() == y.size()) << x.size() << " and " << y.size();
+  const std::vector<double> a = ranks_of(x).rank, b = ranks_of(y).rank;
+  const double mean = (static_cast<double>(x.size()) + 1) / 2;
+  double ab = 0, aa = 0, bb = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    ab += (a[i] - mean) * (b[i] - mean);
+    aa += (a[i] - mean) * (a[i] - mean);
+    bb += (b[i] - mean) * (b[i] - mean);
+  }
+  if (aa == 0 || bb == 0) return std::nullopt;
+  return ab / std::sqrt(aa * bb);
+}
+
 SignedRank wilcoxon_signed_rank(std::span<const double> differences) {
   std::vector<double> sizes;
   std::vector<bool> positive;

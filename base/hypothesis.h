@@ -1,6 +1,7 @@
 // Tests of one night against another: pure functions, exact where the sample is small.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -43,6 +44,10 @@ struct SignedRank {
   double least_p = 1;  // that so many differences could have given
 };
 SignedRank wilcoxon_signed_rank(std::span<const double> differences);
+
+// Spearman's rank correlation: Pearson's of the ranks, ties sharing their mean, as R's
+// cor(method = "spearman"). None where one of the two does not vary.
+std::optional<double> rank_correlation(std::span<const double> x, std::span<const double> y);
 
 // Mann–Whitney's U of two independent samples, two-sided, exact below 50 values a side without
 // ties, else normal as above; and the Hodges–Lehmann shift: the median of all differences x − y,

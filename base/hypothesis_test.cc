@@ -187,6 +187,25 @@ TEST(MannWhitney, SaysHowLittleFewValuesCover) {
   EXPECT_EQ(mann_whitney(std::vector<double>{1}, std::vector<double>{2}).p, 1);
 }
 
+TEST(RankCorrelation, EqualsPublishedValues) {
+  // Without ties: hours of television against IQ, Wikipedia, "Spearman's rank correlation
+  // coefficient", −29/165.
+  const std::vector<double> iq = {106, 100, 86, 101, 99, 103, 97, 113, 112, 110};
+  const std::vector<double> tv = {7, 27, 2, 50, 28, 29, 20, 12, 6, 17};
+  EXPECT_NEAR(*rank_correlation(iq, tv), -29.0 / 165, 1e-15);
+  // With ties, SciPy's documentation: spearmanr([1, 2, 3, 4, 5], [5, 6, 7, 8, 7]).
+  const std::vector<double> x = {1, 2, 3, 4, 5}, y = {5, 6, 7, 8, 7};
+  EXPECT_NEAR(*rank_correlation(x, y), 0.8207826816681233, 1e-15);
+}
+
+TEST(RankCorrelation, IsNotKnownWhereNothingVaries) {
+  const std::vector<double> x = {1, 2, 3}, same = {4, 4, 4}, one = {1};
+  EXPECT_FALSE(rank_correlation(x, same));
+  EXPECT_FALSE(rank_correlation(one, one));
+  EXPECT_FALSE(rank_correlation({}, {}));
+  EXPECT_EQ(*rank_correlation(x, x), 1);
+}
+
 TEST(Holm, EqualsR) {
   // R: p.adjust(c(0.04, 0.001, 0.5, 0.013, 0.013), "holm") = 0.08 0.005 0.5 0.052 0.052
   const auto five = holm(std::vector<double>{0.04, 0.001, 0.5, 0.013, 0.013});
