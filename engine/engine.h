@@ -58,6 +58,9 @@ struct EngineInfo {
   // "f32", or "bf16": chunks of a prompt are multiplied in bfloat16, so bits differ, and where a
   // prompt is cut counts.
   std::string arithmetic;
+  // A text's logits have the same bits read in chunks and token by token. Else what is measured on
+  // texts that are given (divergence, score) is not quite what a reply is drawn from.
+  bool prefill_equals_decode;
   int n_threads, tensor_parallel, vocab, prefill_chunk;
   int max_positions;  // of a conversation: the model's, or as EngineOptions::context says
   MemoryPlan memory;  // of a GPU

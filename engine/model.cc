@@ -106,6 +106,7 @@ Result<std::shared_ptr<const LoadedModel>> load_model(const std::filesystem::pat
   info.kernel = backend->kernel();
   info.samples_on_device = backend->samples_on_device() && !options.planted_fault.is_of_draws();
   info.arithmetic = options.kernel.starts_with("bf16") ? "bf16" : "f32";
+  info.prefill_equals_decode = info.arithmetic == "f32" && !options.planted_fault.is_of_rows();
   info.tensor_parallel = options.tensor_parallel;
   info.layout_s = layout.count();
   info.weight_bytes = static_cast<std::int64_t>(backend->weight_bytes());

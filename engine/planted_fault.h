@@ -33,6 +33,8 @@ struct PlantedFault {
   bool is_of_draws() const {
     return kind == Kind::kBiasedDraws || kind == Kind::kStuckDraws || kind == Kind::kGreedyDraws;
   }
+  // What it does depends on where steps end.
+  bool is_of_rows() const { return kind == Kind::kLostRowOnce || kind == Kind::kLostRowEveryStep; }
   std::string text() const;  // "lost_row_once from 512"; empty: none
 };
 

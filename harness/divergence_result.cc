@@ -78,6 +78,14 @@ Json groups_json(const std::vector<DivergenceSummary>& summaries) {
   return out;
 }
 
+// Of all positions, and every group's.
+Json figures_of(const std::vector<ScoredPosition>& positions) {
+  const std::vector<DivergenceSummary> summaries = summarise(positions);
+  Json out = to_json(summaries.front());  // all × all
+  out["groups"] = groups_json(summaries);
+  return out;
+}
+
 }  // namespace
 
 std::vector<text::CorpusLine> spread(const std::vector<text::CorpusLine>& lines, int limit) {
@@ -110,22 +118,35 @@ Result<Json> noise_floor(const engine::Engine& base, const engine::Engine& again
             diverge_texts(base, again, spread_over(texts, static_cast<std::size_t>(n_texts)),
                           n_threads, on_text, stop));
   if (stop.stop_requested()) return Json();
-  const std::vector<DivergenceSummary> summaries = summarise(positions);
-  Json out = to_json(summaries.front());  // all × all
+  Json out = figures_of(positions);
   const bool is_other_kernel = base.info().backend == again.info().backend;
   const auto name = [&](const engine::EngineInfo& i) {
     return is_other_kernel ? i.backend + " " + i.kernel : i.backend;
   };
   out["between"] = {name(base.info()), name(again.info())};
-  out["groups"] = groups_json(summaries);
+  return out;
+}
+
+Result<Json> decode_against_prefill(const engine::Engine& engine,
+                                    const std::vector<DivergenceBase::Text>& texts, int n_texts,
+                                    int n_threads, const TextHook& on_text,
+                                    const std::stop_token& stop) {
+  Json out = {{"same_bits", engine.info().prefill_equals_decode}, {"figures", nullptr}};
+  if (engine.info().prefill_equals_decode || n_texts == 0) return out;
+  ASSAY_TRY(const auto positions,
+            diverge_decode(engine, spread_over(texts, static_cast<std::size_t>(n_texts)), n_threads,
+                           on_text, stop));
+  if (stop.stop_requested()) return Json();
+  out["figures"] = figures_of(positions);
   return out;
 }
 
 Result<Json> divergence_result(const DivergenceBase& base, const engine::Engine& candidate,
-                               const std::vector<ScoredPosition>& positions) {
+                               const std::vector<ScoredPosition>& positions, Json decode) {
   Json out = {{"base", base.model},
               {"candidate", identity(candidate)},
               {"noise_floor", base.noise_floor},
+              {"decode_against_prefill", std::move(decode)},
               {"groups", groups_json(summarise(positions))},
               {"texts", texts_json(base, positions)}};
   ASSAY_TRY(out["worst"], worst_positions(base, candidate.tokenizer(), positions));

@@ -27,10 +27,18 @@ Result<Json> noise_floor(const engine::Engine& base, const engine::Engine& again
                          const std::vector<DivergenceBase::Text>& texts, int n_texts, int n_threads,
                          const TextHook& on_text = {}, const std::stop_token& stop = {});
 
-// {"base", "candidate": who they are, "noise_floor": null if it was not measured, "groups": every
-// DivergenceSummary, all × all first, "texts": mean KLD of each, "worst": the positions furthest
-// apart, and what was being said there}.
+// Whether what is measured here, in chunks, is what the engine decodes: {"same_bits": whether it
+// promises that, "figures": else measured on `n_texts` of the texts (diverge_decode), in the form
+// of a noise floor; null if there is nothing to measure or `n_texts` is 0}. Null if stopped.
+Result<Json> decode_against_prefill(const engine::Engine& engine,
+                                    const std::vector<DivergenceBase::Text>& texts, int n_texts,
+                                    int n_threads, const TextHook& on_text = {},
+                                    const std::stop_token& stop = {});
+
+// {"base", "candidate": who they are, "noise_floor": null if it was not measured,
+// "decode_against_prefill": of the candidate, "groups": every DivergenceSummary, all × all first,
+// "texts": mean KLD of each, "worst": the positions furthest apart, and what was being said there}.
 Result<Json> divergence_result(const DivergenceBase& base, const engine::Engine& candidate,
-                               const std::vector<ScoredPosition>& positions);
+                               const std::vector<ScoredPosition>& positions, Json decode);
 
 }  // namespace assay::harness

@@ -27,6 +27,18 @@ Logits logits_row(const engine::Sequence& s, std::size_t row, int vocab) {
   return s.logits().subspan(row * n, n);
 }
 
+Result<void> check_finite(Logits logits, const Text& text, int row, const engine::Engine& engine) {
+  if (std::ranges::all_of(logits, [](float x) { return std::isfinite(x); })) return {};
+  return fail(
+      "text {}: NaN or infinity in the logits of token {} by {}: nothing can be said of this model",
+      text.id, text.reply + row, engine.info().model_dir);
+}
+
+void step(engine::Engine& engine, engine::Sequence& sequence) {
+  engine::Sequence* batch[] = {&sequence};
+  engine.step(batch);
+}
+
 // Every row of the reply in order, all engines in step with each other, so that no more than one
 // prefill chunk's logits of each are held: those of a whole reply would be 1.24 GB for 2,000 tokens
 // of GLM-5.2's vocabulary.
@@ -37,21 +49,13 @@ Result<void> read_reply(Engines& engines, const Text& text, const RowHook& on_ro
   std::vector<engine::Sequence> sequences;
   for (const engine::Engine& e : engines)
     sequences.push_back(e.new_sequence(static_cast<int>(ids.size())));
-  const auto step = [&](std::size_t i) {
-    engine::Sequence* batch[] = {&sequences[i]};
-    engines[i].step(batch);
-  };
   int row = 0;
   std::vector<Logits> of_engines(engines.size());
   const auto give_rows = [&](std::size_t n) -> Result<void> {
     for (std::size_t r = 0; r < n; ++r, ++row) {
       for (std::size_t i = 0; i < engines.size(); ++i) {
         of_engines[i] = logits_row(sequences[i], r, engines[i].info().vocab);
-        if (!std::ranges::all_of(of_engines[i], [](float x) { return std::isfinite(x); }))
-          return fail(
-              "text {}: NaN or infinity in the logits of token {} by {}: nothing can be said of "
-              "this model",
-              text.id, text.reply + row, engines[i].info().model_dir);
+        ASSAY_TRY_VOID(check_finite(of_engines[i], text, row, engines[i]));
       }
       on_row(row, of_engines);
     }
@@ -60,7 +64,7 @@ Result<void> read_reply(Engines& engines, const Text& text, const RowHook& on_ro
 
   for (std::size_t i = 0; i < engines.size(); ++i) {
     sequences[i].feed(ids.first(reply));
-    while (sequences[i].n_pending() > 0) step(i);
+    while (sequences[i].n_pending() > 0) step(engines[i], sequences[i]);
     sequences[i].keep_all_logits(true);
   }
   ASSAY_TRY_VOID(give_rows(1));
@@ -72,10 +76,44 @@ Result<void> read_reply(Engines& engines, const Text& text, const RowHook& on_ro
     }
     for (std::size_t i = 0; i < engines.size(); ++i) {
       sequences[i].feed(ids.subspan(at, n));
-      step(i);
+      step(engines[i], sequences[i]);
       CHECK(sequences[i].n_pending() == 0) << n << " at " << at;
     }
     ASSAY_TRY_VOID(give_rows(n));
+  }
+  return {};
+}
+
+// The same engine twice, with the same cache up to the reply: of_engines are the rows of its chunks
+// and those of single tokens.
+Result<void> read_reply_both_ways(engine::Engine& engine, const Text& text, const RowHook& on_row) {
+  const std::span<const int> ids = text.ids;
+  const auto reply = static_cast<std::size_t>(text.reply),
+             chunk = static_cast<std::size_t>(engine.info().prefill_chunk);
+  const int vocab = engine.info().vocab;
+  engine::Sequence in_chunks = engine.new_sequence(static_cast<int>(ids.size()));
+  in_chunks.feed(ids.first(reply));
+  while (in_chunks.n_pending() > 0) step(engine, in_chunks);
+  in_chunks.keep_all_logits(true);
+  engine::Sequence one_by_one = in_chunks.fork();
+  int row = 0;
+  const auto give_row = [&](std::size_t row_of_chunk) -> Result<void> {
+    const Logits both[] = {logits_row(in_chunks, row_of_chunk, vocab),
+                           logits_row(one_by_one, 0, vocab)};
+    for (const Logits logits : both) ASSAY_TRY_VOID(check_finite(logits, text, row, engine));
+    on_row(row++, both);
+    return {};
+  };
+  ASSAY_TRY_VOID(give_row(0));
+  for (std::size_t at = reply, n; at + 1 < ids.size(); at += n) {
+    n = std::min(ids.size() - 1 - at, chunk - at % chunk);
+    in_chunks.feed(ids.subspan(at, n));
+    step(engine, in_chunks);
+    for (std::size_t r = 0; r < n; ++r) {
+      one_by_one.feed(ids.subspan(at + r, 1));
+      step(engine, one_by_one);
+      ASSAY_TRY_VOID(give_row(r));
+    }
   }
   return {};
 }
@@ -193,6 +231,24 @@ Result<std::vector<ScoredPosition>> diverge_texts(const engine::Engine& base,
       engines, texts, n_threads, on_text, stop, [&](std::size_t i, Engines& own) -> Result<void> {
         const Text& text = texts[i];
         return read_reply(own, text, [&](int r, std::span<const Logits> logits) {
+          out[i].push_back({static_cast<int>(i), text.lang, part_of(text, r), text.reply + r,
+                            diverge(logits[0], logits[1], predicted_token(text, r))});
+        });
+      });
+  if (!done) return tl::unexpected(done.error());
+  return flatten(std::move(out));
+}
+
+Result<std::vector<ScoredPosition>> diverge_decode(const engine::Engine& engine,
+                                                   const std::vector<Text>& texts, int n_threads,
+                                                   const TextHook& on_text,
+                                                   const std::stop_token& stop) {
+  std::vector<std::vector<ScoredPosition>> out(texts.size());
+  const engine::Engine* engines[] = {&engine};
+  const Result<void> done = for_each_text(
+      engines, texts, n_threads, on_text, stop, [&](std::size_t i, Engines& own) -> Result<void> {
+        const Text& text = texts[i];
+        return read_reply_both_ways(own[0], text, [&](int r, std::span<const Logits> logits) {
           out[i].push_back({static_cast<int>(i), text.lang, part_of(text, r), text.reply + r,
                             diverge(logits[0], logits[1], predicted_token(text, r))});
         });

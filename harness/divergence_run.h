@@ -45,4 +45,12 @@ Result<std::vector<ScoredPosition>> diverge_texts(const DivergenceBase& base,
                                                   const TextHook& on_text,
                                                   const std::stop_token& stop = {});
 
+// An engine against itself: the reply read in chunks, as all above do, and a token at a time, as it
+// is when it is made. The prompt is read in chunks by both. Zero where the engine's info says that
+// prefill_equals_decode.
+Result<std::vector<ScoredPosition>> diverge_decode(const engine::Engine& engine,
+                                                   const std::vector<DivergenceBase::Text>& texts,
+                                                   int n_threads, const TextHook& on_text,
+                                                   const std::stop_token& stop = {});
+
 }  // namespace assay::harness

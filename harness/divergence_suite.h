@@ -16,8 +16,9 @@
 namespace assay::harness {
 
 struct DivergenceSettings {
-  int limit = 0;          // of texts, spread evenly over the file; 0: all
-  int n_noise_texts = 0;  // of those, for the base's noise floor; 0: none
+  int limit = 0;  // of texts, spread evenly over the file; 0: all
+  // Of those, for the base's noise floor and the candidate's decode_against_prefill; 0: none.
+  int n_noise_texts = 0;
   Json to_json() const;
 };
 

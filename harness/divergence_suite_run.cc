@@ -47,11 +47,16 @@ Result<std::optional<Json>> run_divergence(const DivergenceSuite& suite,
                                            const TextHook& on_text, const std::stop_token& stop) {
   CHECK((against.loaded == nullptr) != (against.captured == nullptr)) << "one base";
   const std::vector<text::CorpusLine> lines = spread(suite.lines, settings.limit);
+  const auto decode_of = [&](const DivergenceBase& base) {
+    return decode_against_prefill(candidate, base.texts, settings.n_noise_texts, n_threads, on_text,
+                                  stop);
+  };
   if (against.captured != nullptr) {
     ASSAY_TRY(const DivergenceBase base, captured_of(*against.captured, lines, candidate));
+    ASSAY_TRY(Json decode, decode_of(base));
     ASSAY_TRY(const auto positions, diverge_texts(base, candidate, n_threads, on_text, stop));
     if (stop.stop_requested()) return std::nullopt;
-    return divergence_result(base, candidate, positions);
+    return divergence_result(base, candidate, positions, std::move(decode));
   }
   ASSAY_TRY(DivergenceBase base, new_base(lines, *against.loaded));
   ASSAY_TRY_VOID(check_comparable(base, candidate));
@@ -60,10 +65,11 @@ Result<std::optional<Json>> run_divergence(const DivergenceSuite& suite,
                                             settings.n_noise_texts, n_threads, on_text, stop));
     if (stop.stop_requested()) return std::nullopt;
   }
+  ASSAY_TRY(Json decode, decode_of(base));
   ASSAY_TRY(const auto positions,
             diverge_texts(*against.loaded, candidate, base.texts, n_threads, on_text, stop));
   if (stop.stop_requested()) return std::nullopt;
-  return divergence_result(base, candidate, positions);
+  return divergence_result(base, candidate, positions, std::move(decode));
 }
 
 }  // namespace assay::harness

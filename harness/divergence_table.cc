@@ -123,15 +123,25 @@ std::string noise_lines(const Json& floor) {
       value_of(floor.at("kld").at("mean")), 100 * value_of(floor.at("top1_agreement")));
 }
 
+std::string decode_lines(const Json& decode) {
+  if (decode.at("same_bits").get<bool>())
+    return "  decode against prefill: the same bits on this backend, so it has no noise of its "
+           "own\n";
+  const Json& figures = decode.at("figures");
+  if (figures.is_null())
+    return "  decode against prefill: not the same bits with this kernel, and not measured\n";
+  const Json& kld = figures.at("kld");
+  return fmt::format(
+      "  decode against prefill of the candidate ({} texts): KLD mean {:.2g}, 99 % {:.2g}, same "
+      "top-1 {:.2f} %\n",
+      figures.at("n_texts").get<int>(), value_of(kld.at("mean")), value_of(kld.at("p99")),
+      100 * value_of(figures.at("top1_agreement")));
+}
+
 }  // namespace
 
 std::string render_divergence(const Json& result, bool colour) {
   const Json &groups = result.at("groups"), &all = groups.at(0);
-  const std::string decode =
-      result.at("candidate").value("backend", "") == "cpu"
-          ? "  decode against prefill: the same bits on this backend, so it has no noise of its "
-            "own\n"
-          : "";
   return fmt::format(
              "  KL(base ‖ candidate), teacher-forced on the reply tokens; ± is one standard error "
              "over texts (± ?: of one text, unknown)\n"
@@ -139,7 +149,7 @@ std::string render_divergence(const Json& result, bool colour) {
              result.at("base").value("dir", ""), result.at("candidate").value("dir", "")) +
          group_table(groups, colour) + "\n" + all_positions(all) + "\n" +
          worst_lines(result.at("worst")) + "\n" + capture_lines(all) +
-         noise_lines(result.at("noise_floor")) + decode;
+         noise_lines(result.at("noise_floor")) + decode_lines(result.at("decode_against_prefill"));
 }
 
 }  // namespace assay::harness

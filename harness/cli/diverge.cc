@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
+#include <optional>
 
 #include "base/file.h"
 #include "harness/cli/at_least.h"
@@ -63,6 +64,15 @@ Result<Json> noise_floor(const Options& o, const engine::Engine& base, const std
                               hook_of(bar));
 }
 
+Result<Json> decode_noise(const Options& o, const DivergenceBase& base,
+                          const engine::Engine& candidate) {
+  std::optional<Bar> bar;
+  if (!candidate.info().prefill_equals_decode && o.n_noise_texts > 0)
+    bar.emplace("the candidate's decode against its prefill");
+  return harness::decode_against_prefill(candidate, base.texts, o.n_noise_texts, o.engine.n_threads,
+                                         bar ? hook_of(*bar) : harness::TextHook());
+}
+
 // Its noise floor is not measured yet.
 Result<DivergenceBase> new_base(const Options& o, const engine::Engine& base) {
   ASSAY_TRY(const std::vector<text::CorpusLine> lines, text::read_corpus(o.texts));
@@ -91,20 +101,22 @@ Result<Json> compare(const Options& o) {
     ASSAY_TRY(const DivergenceBase base, harness::read_base(o.base));
     ASSAY_TRY(const engine::Engine candidate, load(o.engine, o.models[0]));
     ASSAY_TRY_VOID(harness::check_comparable(base, candidate));
+    ASSAY_TRY(Json decode, decode_noise(o, base, candidate));
     Bar bar("candidate");
     ASSAY_TRY(const auto positions,
               harness::diverge_texts(base, candidate, o.engine.n_threads, hook_of(bar)));
-    return harness::divergence_result(base, candidate, positions);
+    return harness::divergence_result(base, candidate, positions, std::move(decode));
   }
   ASSAY_TRY(const engine::Engine base, load(o.engine, o.models[0]));
   ASSAY_TRY(const engine::Engine candidate, load(o.engine, o.models[1]));
   ASSAY_TRY(DivergenceBase said, new_base(o, base));
   ASSAY_TRY_VOID(harness::check_comparable(said, candidate));
   ASSAY_TRY(said.noise_floor, noise_floor(o, base, o.models[0], said.texts));
+  ASSAY_TRY(Json decode, decode_noise(o, said, candidate));
   Bar bar("base and candidate");
   ASSAY_TRY(const auto positions,
             harness::diverge_texts(base, candidate, said.texts, o.engine.n_threads, hook_of(bar)));
-  return harness::divergence_result(said, candidate, positions);
+  return harness::divergence_result(said, candidate, positions, std::move(decode));
 }
 
 Result<int> run(const Options& o) {
@@ -170,9 +182,11 @@ const Verb diverge_verb{
           app.add_option("--limit", o->limit, "Only so many of the texts (0: all)")
               ->check(at_least(0)));
       o->of_new_base.push_back(
-          app.add_option("--noise-texts", o->n_noise_texts,
-                         "Texts for the noise floor, the base against itself in another arithmetic "
-                         "(0: none)")
+          app.add_option(
+                 "--noise-texts", o->n_noise_texts,
+                 "Texts for the noise floor, the base against itself in another arithmetic, "
+                 "and for the candidate's decode against its prefill where a kernel does "
+                 "not promise the same bits (0: none)")
               ->check(at_least(0))
               ->capture_default_str());
       app.add_option("--noise-backend", o->noise_backend,

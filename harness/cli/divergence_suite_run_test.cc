@@ -36,8 +36,9 @@ class DivergenceSuiteRun : public testing::Test {
     make_tiny_model(folder_.path() / name, 3072, seed);
     return reload(name, "cpu");
   }
-  engine::Engine reload(const char* name, const char* backend) {
-    auto engine = engine::Engine::load(folder_.path() / name, {.backend = backend, .n_threads = 1});
+  engine::Engine reload(const char* name, const char* backend, engine::PlantedFault fault = {}) {
+    auto engine = engine::Engine::load(
+        folder_.path() / name, {.backend = backend, .n_threads = 1, .planted_fault = fault});
     CHECK(engine.has_value());
     return *std::move(engine);
   }
@@ -74,7 +75,11 @@ TEST_F(DivergenceSuiteRun, TheRecordFitsTheSchema) {
   const Measurement measured = {.suite = suite_.head,
                                 .reason = "",
                                 .result = run({.limit = 1}, {.loaded = &engine_}, engine_)};
-  const Json whole = {{"measurements", Json::array({to_json(measured)})}};
+  Json whole = {{"measurements", Json::array({to_json(measured)})}};
+  EXPECT_THAT(SchemaCheck(schema).problems(whole), testing::IsEmpty());
+  const engine::Engine differs =
+      reload("model", "cpu", {.kind = engine::PlantedFault::Kind::kLostRowEveryStep, .from = 1});
+  whole["measurements"][0]["result"] = run({.n_noise_texts = 1}, {.loaded = &engine_}, differs);
   EXPECT_THAT(SchemaCheck(schema).problems(whole), testing::IsEmpty());
 }
 
@@ -84,6 +89,51 @@ TEST_F(DivergenceSuiteRun, TheNoiseFloorIsThatOfTheBaseInAnotherArithmetic) {
       run({.n_noise_texts = 1}, {.loaded = &engine_, .loaded_again = &again}, engine_);
   EXPECT_EQ(result["noise_floor"]["between"], Json({"cpu", "reference"}));
   EXPECT_EQ(result["noise_floor"]["n_texts"], 1);
+}
+
+TEST_F(DivergenceSuiteRun, WhereDecodeAndPrefillHaveTheSameBitsItSaysSoAndMeasuresNothing) {
+  const Json result = run({.n_noise_texts = 2}, {.loaded = &engine_}, engine_);
+  EXPECT_EQ(result["decode_against_prefill"], (Json{{"same_bits", true}, {"figures", nullptr}}));
+  EXPECT_THAT(render_divergence(result, false),
+              HasSubstr("decode against prefill: the same bits on this backend"));
+}
+
+TEST_F(DivergenceSuiteRun, WhatCpuPromisesOfDecodeAndPrefillIsMeasuredToo) {
+  auto texts = tokenize_texts(suite_.lines, engine_);
+  ASSERT_TRUE(texts) << texts.error().message;
+  for (const int chunk : {1, 5, 512}) {
+    auto loaded =
+        engine::Engine::load(folder_.path() / "model", {.n_threads = 1, .prefill_chunk = chunk});
+    ASSERT_TRUE(loaded) << loaded.error().message;
+    const auto same = diverge_decode(*loaded, *texts, 1, {});
+    const auto whole = diverge_texts(engine_, engine_, *texts, 1, {});
+    ASSERT_TRUE(same && whole);
+    ASSERT_EQ(same->size(), whole->size()) << "every token of the replies";
+    for (std::size_t i = 0; i < same->size(); ++i) {
+      EXPECT_EQ((*same)[i].d.kld, 0.0) << chunk << " " << i;
+      EXPECT_EQ((*same)[i].d.nll_candidate, (*whole)[i].d.nll_base) << chunk << " " << i;
+    }
+  }
+}
+
+// A fault of the cache stands in for a kernel whose chunks and single rows differ: each step
+// overwrites a row of the one before, so that how many steps there are counts.
+TEST_F(DivergenceSuiteRun, WhereDecodeAndPrefillDifferItIsMeasuredAsANoiseFloor) {
+  using Kind = engine::PlantedFault::Kind;
+  const engine::Engine differs =
+      reload("model", "cpu", {.kind = Kind::kLostRowEveryStep, .from = 1});
+  EXPECT_FALSE(differs.info().prefill_equals_decode);
+  const Json result = run({.n_noise_texts = 2}, {.loaded = &engine_}, differs);
+  const Json& decode = result["decode_against_prefill"];
+  EXPECT_EQ(decode["same_bits"], false);
+  EXPECT_EQ(decode["figures"]["n_texts"], 2);
+  EXPECT_GT(decode["figures"]["kld"]["mean"]["value"], 0.0);
+  EXPECT_EQ(decode["figures"]["groups"][0]["kld"], decode["figures"]["kld"]);
+  EXPECT_THAT(render_divergence(result, false),
+              HasSubstr("decode against prefill of the candidate (2 texts): KLD mean"));
+  const Json none = run({.n_noise_texts = 0}, {.loaded = &engine_}, differs);
+  EXPECT_TRUE(none["decode_against_prefill"]["figures"].is_null());
+  EXPECT_THAT(render_divergence(none, false), HasSubstr("not the same bits with this kernel"));
 }
 
 TEST_F(DivergenceSuiteRun, ACapturedBaseServesEveryProfileOfItsTexts) {
