@@ -56,6 +56,7 @@ double n_bits(const TensorView& t) { return 8.0 * static_cast<double>(t.bytes.si
 void count_aqlm(const Checkpoint& checkpoint, const std::string& module,
                 const kernels::VqMatrix& vq, TierSummary& t) {
   t.format = fmt::format("aqlm d{} K{} x{}", vq.dim, vq.n_codes, vq.n_books);
+  t.n_padding_bits = n_bits(*checkpoint.find(module + ".codes")) - t.n_code_bits;
   t.n_scale_bits = n_bits(*checkpoint.find(module + ".scales"));
   t.n_codebook_bits = n_bits(*checkpoint.find(module + ".codebooks"));
 }
@@ -68,6 +69,7 @@ TierSummary tier_of(const Matrix& m, const Checkpoint& checkpoint) {
   if (const auto* vq = std::get_if<kernels::VqMatrix>(&m.codes)) {
     t.format = fmt::format("vq d{} K{}", vq->dim, vq->n_codes);
     t.n_code_bits = n * vq->index_bits * vq->n_books / vq->dim;
+    t.n_padding_bits = 32.0 * m.n_rows * vq->row_words() - t.n_code_bits;
     t.n_scale_bits = 16.0 * m.n_rows * vq->n_groups();
     if (checkpoint.config().quantisation.of(m.name).kind == ModuleFormat::Kind::kAqlm)
       count_aqlm(checkpoint, m.name, *vq, t);
@@ -99,7 +101,7 @@ Result<void> add_quantisation(const Checkpoint& checkpoint,
   for (auto& [role, summary] : roles)
     if (role != kRoles[9] && role != kRoles[10]) summary.n_parameters = 0;
   std::map<std::tuple<int, std::string, bool, std::string>, TierSummary> tiers;
-  double n_routed = 0, code_bits = 0, scale_bits = 0, codebook_bits = 0;
+  double n_routed = 0, code_bits = 0, padding_bits = 0, scale_bits = 0, codebook_bits = 0;
   std::set<const float*> global_books;
   for (const Matrix* m : all_matrices(weights)) {
     const std::string_view role = role_of(m->name, c);
@@ -111,6 +113,7 @@ Result<void> add_quantisation(const Checkpoint& checkpoint,
     if (t.routed) {
       n_routed += static_cast<double>(t.n_weights);
       code_bits += t.n_code_bits;
+      padding_bits += t.n_padding_bits;
       scale_bits += t.n_scale_bits;
       codebook_bits += t.n_codebook_bits;
       const auto* vq = std::get_if<kernels::VqMatrix>(&m->codes);
@@ -121,6 +124,7 @@ Result<void> add_quantisation(const Checkpoint& checkpoint,
     t.n_modules += sum.n_modules;
     t.n_weights += sum.n_weights;
     t.n_code_bits += sum.n_code_bits;
+    t.n_padding_bits += sum.n_padding_bits;
     t.n_scale_bits += sum.n_scale_bits;
     t.n_codebook_bits += sum.n_codebook_bits;
     sum = t;
@@ -128,8 +132,10 @@ Result<void> add_quantisation(const Checkpoint& checkpoint,
   for (auto& [key, tier] : tiers) s.tiers.push_back(std::move(tier));
   s.quantisation = c.quantisation.method();
   s.routed_code_bits = code_bits / n_routed;
+  s.routed_padding_bits = padding_bits / n_routed;
+  s.routed_scale_bits = scale_bits / n_routed;
   s.routed_codebook_bits = codebook_bits / n_routed;
-  s.routed_total_bits = (code_bits + scale_bits + codebook_bits) / n_routed;
+  s.routed_total_bits = (code_bits + padding_bits + scale_bits + codebook_bits) / n_routed;
   std::set<std::string> suffixes;
   for (const auto& [name, tensor] : checkpoint.tensors()) {
     const std::string module = name.substr(0, name.rfind('.'));
@@ -223,9 +229,12 @@ Json to_json(const CheckpointSummary& s) {
                      {"n_modules", t.n_modules},
                      {"n_weights", t.n_weights},
                      {"code_bits", t.n_code_bits / static_cast<double>(t.n_weights)},
+                     {"padding_bits", t.n_padding_bits / static_cast<double>(t.n_weights)},
                      {"total_bits", t.total_bits()}});
   out["quantisation"] = {{"method", s.quantisation},
                          {"routed_code_bits", s.routed_code_bits},
+                         {"routed_padding_bits", s.routed_padding_bits},
+                         {"routed_scale_bits", s.routed_scale_bits},
                          {"routed_codebook_bits", s.routed_codebook_bits},
                          {"routed_total_bits", s.routed_total_bits},
                          {"bits_per_parameter", s.bits_per_parameter()},

@@ -29,9 +29,11 @@ struct TierSummary {
   int n_modules = 0;
   std::int64_t n_weights = 0;
   double n_code_bits = 0, n_scale_bits = 0;  // scales and zeros
-  double n_codebook_bits = 0;                // AQLM's own; VQ's belong to many tiers, so to none
-  double total_bits() const {                // per weight
-    return (n_code_bits + n_scale_bits + n_codebook_bits) / static_cast<double>(n_weights);
+  double n_padding_bits = 0;   // of the codes' tensors, beyond code bits: rows fill whole words
+  double n_codebook_bits = 0;  // AQLM's own; VQ's belong to many tiers, so to none
+  double total_bits() const {  // per weight
+    return (n_code_bits + n_padding_bits + n_scale_bits + n_codebook_bits) /
+           static_cast<double>(n_weights);
   }
 };
 
@@ -42,9 +44,10 @@ struct CheckpointSummary {
   std::int64_t n_parameters = 0, n_active_parameters = 0, n_bytes = 0;
   std::int64_t n_active_bytes = 0;  // active: read per decoded token
   std::int64_t n_routed_bytes = 0;  // of all routed experts
-  // Per weight of the routed experts: codes alone, the codebooks that they use, and both with
-  // scales. Not quantised: the bits of the values, and no codebooks.
-  double routed_code_bits = 0, routed_codebook_bits = 0, routed_total_bits = 0;
+  // Per weight of the routed experts: codes alone, what pads them, scales, the codebooks that they
+  // use, and all of it together. Not quantised: the bits of the values, and nothing else.
+  double routed_code_bits = 0, routed_padding_bits = 0, routed_scale_bits = 0,
+         routed_codebook_bits = 0, routed_total_bits = 0;
   double bits_per_parameter() const {  // of all tensors
     return 8.0 * static_cast<double>(n_bytes) / static_cast<double>(n_parameters);
   }

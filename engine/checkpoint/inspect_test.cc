@@ -138,10 +138,46 @@ TEST(Inspect, AGlobalCodebookCountsOnceInTheRoutedTotalWhateverUsesIt) {
   tiny.vq("model.layers.1.mlp.shared_experts.up_proj", 2, 4);  // another, which no expert reads
   const auto s = summary_of(tiny);
   EXPECT_EQ(tier(s, "vq d8 K256").n_codebook_bits, 0);
-  EXPECT_EQ(tier(s, "vq d8 K256").total_bits(), 1 + 16.0 / 8);
+  EXPECT_EQ(tier(s, "vq d8 K256").total_bits(), 1 + 1 + 16.0 / 8) << "16 bits pad each row of 16";
   EXPECT_DOUBLE_EQ(s.routed_codebook_bits, 256 * 8 * 16 / kRoutedWeights);
   EXPECT_DOUBLE_EQ(s.routed_total_bits,
-                   (320 * 3 + 16 * (kRoutedWeights - 320) + 256 * 8 * 16) / kRoutedWeights);
+                   (320 * 4 + 16 * (kRoutedWeights - 320) + 256 * 8 * 16) / kRoutedWeights);
+}
+
+TEST(Inspect, AqlmsCodesAreCountedAsTheyAreStored) {
+  TinyQuantised tiny;
+  tiny.aqlm(kGate, 8, 1, 12);  // twelve bits in an I16
+  const TierSummary t = tier(summary_of(tiny), "aqlm d8 K4096 x1");
+  EXPECT_EQ(t.n_code_bits, 10 * 2 * 12);
+  EXPECT_EQ(t.n_padding_bits, 10 * 2 * 4);
+}
+
+// What is counted per weight is what is stored: codes with the padding of their rows, scales,
+// books.
+TEST(Inspect, TotalBitsOfExpertsAreTheBytesOfTheirTensors) {
+  TinyQuantised tiny;
+  int n = 0;
+  for (const char* layer : {"1", "2"})
+    for (const char* expert : {"0", "1", "2"})
+      for (const char* projection : {"gate_proj", "up_proj", "down_proj"}) {
+        const auto module =
+            fmt::format("model.layers.{}.mlp.experts.{}.{}", layer, expert, projection);
+        tiny.vq(module, n++ % 2 == 0 ? 1.5 : 2, 2);
+      }
+  const TinyCheckpoint folder;
+  tiny.write(folder);
+  const auto checkpoint = Checkpoint::open(folder.dir);
+  ASSERT_TRUE(checkpoint) << checkpoint.error().message;
+  double n_bytes = 0;
+  for (const auto& [name, tensor] : checkpoint->tensors())
+    if (name.find("mlp.experts.") != std::string::npos || name.starts_with("cb"))
+      n_bytes += static_cast<double>(tensor->bytes.size());
+  const auto s = summary_of(folder.dir);
+  EXPECT_GT(s.routed_padding_bits, 0);
+  EXPECT_DOUBLE_EQ(s.routed_total_bits * kRoutedWeights, 8 * n_bytes);
+  EXPECT_DOUBLE_EQ(s.routed_total_bits, s.routed_code_bits + s.routed_padding_bits +
+                                            s.routed_scale_bits + s.routed_codebook_bits);
+  EXPECT_EQ(to_json(s)["quantisation"]["routed_padding_bits"], s.routed_padding_bits);
 }
 
 }  // namespace

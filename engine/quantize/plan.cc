@@ -134,18 +134,18 @@ double nearest_error(const Module& m, const Codebook& book, int group, ThreadPoo
   return total;
 }
 
-// A tier for every projection of every expert of every layer, and no more.
-Result<void> check_counts(const Json& tier, const ModelStats& stats, std::string_view file) {
+// A value for every projection of every expert of every layer, and no more.
+Result<void> check_counts(const Json& values, const ModelStats& stats, std::string_view file) {
   const auto check = [&](const Json& list, std::size_t expected, std::string_view what) {
     if (list.is_array() && list.size() == expected) return Result<void>();
     return Result<void>(fail("{}: {} {}, expected {}. Delete the folder and begin again", file,
                              list.is_array() ? list.size() : 0, what, expected));
   };
-  ASSAY_TRY_VOID(check(tier, stats.size(), "layers"));
+  ASSAY_TRY_VOID(check(values, stats.size(), "layers"));
   for (std::size_t l = 0; l < stats.size(); ++l) {
-    ASSAY_TRY_VOID(check(tier[l], stats[l].size(), fmt::format("experts in layer {}", l)));
+    ASSAY_TRY_VOID(check(values[l], stats[l].size(), fmt::format("experts in layer {}", l)));
     for (std::size_t e = 0; e < stats[l].size(); ++e)
-      ASSAY_TRY_VOID(check(tier[l][e], kProjections.size(),
+      ASSAY_TRY_VOID(check(values[l][e], kProjections.size(),
                            fmt::format("projections of layer {}, expert {}", l, e)));
   }
   return {};
@@ -189,12 +189,14 @@ Result<Plan> make_plan(const ModelWeights& weights, const ModelStats& stats, con
   }
 
   std::vector<AllocationItem> items;
+  std::vector<double> energies;
   double n_weights = 0;
   for (std::size_t i = 0; i < modules.size(); ++i) {
     if (i % 16 == 0) progress("tiers", static_cast<int>(i), static_cast<int>(modules.size()));
     const auto n = static_cast<double>(modules[i].matrix->n_rows) * modules[i].matrix->n_cols;
     n_weights += n;
-    const double importance = std::pow(output_energy(modules[i]), -recipe.temper);
+    energies.push_back(output_energy(modules[i]));
+    const double importance = std::pow(energies.back(), -recipe.temper);
     AllocationItem item;
     for (int t = 0; t < n_tiers; ++t)
       item.push_back(
@@ -210,8 +212,13 @@ Result<Plan> make_plan(const ModelWeights& weights, const ModelStats& stats, con
   std::size_t next = 0;
   for (const auto& layer : stats) {
     plan.tier.emplace_back(layer.size());
-    for (auto& expert : plan.tier.back())
-      for (int& tier : expert) tier = choice.option[next++];
+    plan.error.emplace_back(layer.size());
+    for (std::size_t e = 0; e < layer.size(); ++e)
+      for (std::size_t p = 0; p < kProjections.size(); ++p, ++next) {
+        const int tier = plan.tier.back()[e][p] = choice.option[next];
+        const double tempered = items[next][static_cast<std::size_t>(tier)].error;
+        plan.error.back()[e][p] = tempered * std::pow(energies[next], recipe.temper - 1);
+      }
   }
   return plan;
 }
@@ -259,6 +266,7 @@ Result<void> write_plan(const std::filesystem::path& folder, const Plan& plan,
                         const Recipe& recipe) {
   ASSAY_TRY_VOID(write_codebooks(folder / "codebooks.safetensors", plan.codebooks, recipe.tiers));
   const Json json = {{"tier", plan.tier},
+                     {"error", plan.error},
                      {"code_bits", plan.code_bits},
                      {"predicted_error", plan.predicted_error},
                      {"lower_bound", plan.lower_bound}};
@@ -271,7 +279,9 @@ Result<Plan> read_plan(const std::filesystem::path& folder, const Recipe& recipe
   Plan plan;
   try {
     ASSAY_TRY_VOID(check_counts(json.at("tier"), stats, (folder / "plan.json").string()));
+    ASSAY_TRY_VOID(check_counts(json.at("error"), stats, (folder / "plan.json").string()));
     json.at("tier").get_to(plan.tier);
+    json.at("error").get_to(plan.error);
     json.at("code_bits").get_to(plan.code_bits);
     json.at("predicted_error").get_to(plan.predicted_error);
     json.at("lower_bound").get_to(plan.lower_bound);

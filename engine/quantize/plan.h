@@ -22,8 +22,10 @@ struct Plan {
   std::vector<Codebook> codebooks;  // one a tier
   // tier[layer][expert][projection]: index into the recipe's tiers; dense layers are empty.
   std::vector<std::vector<std::array<int, 3>>> tier;
+  // Likewise: output error of its nearest codewords over the output of the module.
+  std::vector<std::vector<std::array<double, 3>>> error;
   double code_bits = 0;        // of the choice, per weight
-  double predicted_error = 0;  // Σ of relative output errors …
+  double predicted_error = 0;  // Σ of tempered output errors …
   double lower_bound = 0;      // … and the least that any choice within the budget could have
 };
 

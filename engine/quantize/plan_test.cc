@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "engine/quantize/quantize_testing.h"
+#include "engine/quantize/report.h"
 
 namespace assay::engine {
 namespace {
@@ -104,6 +105,50 @@ TEST(Plan, ScalarCodebooksAreNearlyLloydAndMaxs) {
       EXPECT_LT(distortion, 1.04 * best[t]) << recipe.tiers[t].name << ", seed " << seed;
     }
   }
+}
+
+// Rows count as in the prediction of an error, so they cancel: what is left of a normal
+// distribution is Lloyd and Max's distortion.
+TEST(Plan, AModulesPredictedErrorIsRelativeToItsOutput) {
+  const NormalExpert expert;
+  ThreadPool pool(1);
+  const std::vector<double> best = {0.3634, 0.1175, 0.03454};
+  for (std::size_t t = 0; t < best.size(); ++t) {
+    Recipe recipe;
+    recipe.tiers = {scalar_tiers()[t]};
+    recipe.bits = recipe.tiers.front().bits();
+    const auto plan = make_plan(expert.weights, expert.stats, recipe, pool, {});
+    ASSERT_TRUE(plan.has_value()) << plan.error().message;
+    for (const double error : plan->error[0][0]) EXPECT_NEAR(error, best[t], 0.1 * best[t]) << t;
+  }
+}
+
+TEST(Plan, PredictedErrorsAreRankedOverAllModulesAndWithinTiers) {
+  Json modules = {{"o_proj", {{"format", "gptq 4 bit"}, {"relative_error", 0.5}}}};
+  const auto add = [&](const char* tier, double predicted, double measured) {
+    const std::string projection = measured < 0.1 ? "down_proj" : "up_proj";
+    modules[fmt::format("{}.{}", modules.size(), projection)] = {{"format", "vq"},
+                                                                 {"tier", tier},
+                                                                 {"predicted_error", predicted},
+                                                                 {"relative_error", measured}};
+  };
+  add("1", 0.3, 0.20);
+  add("1", 0.4, 0.21);
+  add("1", 0.5, 0.19);
+  add("2", 0.1, 0.05);
+  add("2", 0.2, 0.06);
+  add("3", 0.0, 0.01);
+  const Json ranks = prediction_json(modules);
+  // Ranks 1 … 6 against 1, 2, 3, 5, 6, 4: 1 − 6 · (1 + 1 + 4) / (6 · 35).
+  EXPECT_NEAR(ranks["all"]["spearman"].get<double>(), 1 - 36.0 / 210, 1e-12);
+  EXPECT_EQ(ranks["all"]["n_modules"], 6);
+  EXPECT_NEAR(ranks["all"]["measured_over_predicted"].get<double>(), 0.72 / 1.5, 1e-12);
+  EXPECT_EQ(ranks["projections"]["down_proj"]["spearman"], 1.0);
+  EXPECT_NEAR(ranks["projections"]["up_proj"]["measured_over_predicted"].get<double>(), 0.6 / 1.2,
+              1e-12);
+  EXPECT_NEAR(ranks["tiers"]["1"]["spearman"].get<double>(), -0.5, 1e-12);
+  EXPECT_EQ(ranks["tiers"]["2"]["spearman"], 1.0);
+  EXPECT_TRUE(ranks["tiers"]["3"]["spearman"].is_null()) << "of one module: not known";
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "engine/backend/matrix_view.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/quantize/encode_layer.h"
+#include "engine/quantize/report.h"
 #include "engine/quantize/state.h"
 #include "engine/quantize/token_focus.h"
 
@@ -278,6 +279,11 @@ class Job {
       ASSAY_TRY(const Json modules, read_json(state_.report_file(round, l)));
       modules_.update(modules);
     }
+    for (std::size_t l = 0; l < plan_.error.size(); ++l)
+      for (std::size_t e = 0; e < plan_.error[l].size(); ++e)
+        for (std::size_t p = 0; p < kProjections.size(); ++p)
+          modules_[expert_module(static_cast<int>(l), e, p)]["predicted_error"] =
+              plan_.error[l][e][p];
     Json weight_map = Json::object();
     for (int l = 0; l <= n_layers(); ++l) {
       const std::string shard =
@@ -336,24 +342,9 @@ class Job {
   }
 
   void fill(QuantizeReport& report) const {
-    double n_weights = 0, code_bits = 0, scale_bits = 0, book_bits = 0;
-    for (std::size_t l = 0; l < plan_.tier.size(); ++l)
-      for (std::size_t e = 0; e < plan_.tier[l].size(); ++e) {
-        const MlpWeights& w = weights_.layers[l].experts[e];
-        const std::array<const Matrix*, 3> projections = {&w.gate, &w.up, &w.down};
-        for (std::size_t p = 0; p < 3; ++p) {
-          const Matrix& m = *projections[p];
-          const double n = static_cast<double>(m.n_rows) * m.n_cols;
-          n_weights += n;
-          code_bits += n * in_.recipe.tiers[static_cast<std::size_t>(plan_.tier[l][e][p])].bits();
-          const int n_groups = (m.n_cols + in_.recipe.group - 1) / in_.recipe.group;
-          scale_bits += 16.0 * m.n_rows * n_groups;
-        }
-      }
-    for (const Codebook& book : codebooks_)
-      book_bits += 16.0 * static_cast<double>(book.values.size());
-    report.code_bits = code_bits / n_weights;
-    report.total_bits = (code_bits + scale_bits + book_bits) / n_weights;
+    const ExpertBits bits = expert_bits(weights_, plan_, in_.recipe, codebooks_);
+    report.code_bits = bits.code;
+    report.total_bits = bits.total();
     report.predicted_error = plan_.predicted_error;
     report.lower_bound = plan_.lower_bound;
     Json per_lang = Json::object();
@@ -369,23 +360,20 @@ class Job {
       for (const ExpertStats& e : layer) of_layer.push_back(e.n_tokens);
       samples.push_back(of_layer);
     }
-    report.json = {
-        {"recipe", in_.recipe.to_json()},
-        {"calibration",
-         {{"set", in_.calibration},
-          {"n_texts", in_.texts.size()},
-          {"n_tokens", n_tokens},
-          {"tokens_by_language", per_lang}}},
-        {"expert_bits",
-         {{"code", report.code_bits},
-          {"scales", scale_bits / n_weights},
-          {"codebooks", book_bits / n_weights},
-          {"total", report.total_bits}}},
-        {"allocation",
-         {{"predicted_error", plan_.predicted_error}, {"lower_bound", plan_.lower_bound}}},
-        {"n_mtp_layers_left_out", config_.n_mtp_layers},
-        {"samples_per_expert", samples},
-        {"modules", modules_}};
+    report.json = {{"recipe", in_.recipe.to_json()},
+                   {"calibration",
+                    {{"set", in_.calibration},
+                     {"n_texts", in_.texts.size()},
+                     {"n_tokens", n_tokens},
+                     {"tokens_by_language", per_lang}}},
+                   {"expert_bits", to_json(bits)},
+                   {"allocation",
+                    {{"predicted_error", plan_.predicted_error},
+                     {"lower_bound", plan_.lower_bound},
+                     {"prediction", prediction_json(modules_)}}},
+                   {"n_mtp_layers_left_out", config_.n_mtp_layers},
+                   {"samples_per_expert", samples},
+                   {"modules", modules_}};
   }
 
   const QuantizeInput& in_;

@@ -87,6 +87,19 @@ TEST_F(QuantizeRun, WritesACheckpointThatLoadsAndStaysWithinItsBits) {
   ASSERT_TRUE(summary) << summary.error().message;
   EXPECT_NEAR(summary->routed_code_bits, report->code_bits, 1e-9);
   EXPECT_NEAR(summary->routed_total_bits, report->json["expert_bits"]["total"].get<double>(), 1e-9);
+  double n_expert_bytes = 0, n_expert_weights = 0;
+  for (const auto& [name, tensor] : checkpoint->tensors())
+    if (name.find("mlp.experts.") != std::string::npos || name.starts_with("cb"))
+      n_expert_bytes += static_cast<double>(tensor->bytes.size());
+  for (int l = 1; l < 3; ++l)
+    for (const MlpWeights& e : weights->layers[static_cast<std::size_t>(l)].experts)
+      for (const Matrix* m : {&e.gate, &e.up, &e.down})
+        n_expert_weights += static_cast<double>(m->n_rows) * m->n_cols;
+  EXPECT_NEAR(report->total_bits, 8 * n_expert_bytes / n_expert_weights, 1e-9)
+      << "what is stored of the experts, and nothing else";
+  EXPECT_GT(report->json["expert_bits"]["padding"], 0.0);
+  EXPECT_NEAR(summary->routed_padding_bits, report->json["expert_bits"]["padding"].get<double>(),
+              1e-9);
   EXPECT_EQ(summary->n_parameters, inspect(*Checkpoint::open(tiny_.dir))->n_parameters);
   // Each of 131 + 15 tokens goes to two of three experts in both sparse layers.
   int n_samples = 0;
@@ -94,6 +107,19 @@ TEST_F(QuantizeRun, WritesACheckpointThatLoadsAndStaysWithinItsBits) {
     for (const Json& n : layer) n_samples += n.get<int>();
   EXPECT_EQ(n_samples, 2 * 2 * (6 * 20 + 15));
   EXPECT_EQ(report->json["calibration"]["tokens_by_language"]["ja"], 20 + 22 + 24);
+}
+
+TEST_F(QuantizeRun, SaysHowItsPredictedErrorsRankThoseMeasured) {
+  const auto report = quantize(input("out"));
+  ASSERT_TRUE(report) << report.error().message;
+  const Json ranks = report->json["allocation"]["prediction"];
+  EXPECT_EQ(ranks["all"]["n_modules"], 2 * 3 * 3) << "sparse layers, experts, projections";
+  int n_of_tiers = 0;
+  for (const auto& [tier, of] : ranks["tiers"].items()) n_of_tiers += of["n_modules"].get<int>();
+  EXPECT_EQ(n_of_tiers, 2 * 3 * 3);
+  EXPECT_LE(std::abs(ranks["all"]["spearman"].get<double>()), 1);
+  for (const auto& [name, module] : report->json["modules"].items())
+    EXPECT_EQ(module.contains("predicted_error"), module["format"] == "vq") << name;
 }
 
 TEST_F(QuantizeRun, SameBytesForAnyThreads) {
@@ -224,6 +250,12 @@ TEST_F(QuantizeRun, APlanOfAnotherModelIsRefused) {
   EXPECT_THAT(with([](Json& t) { t[2][1].push_back(0); }), HasSubstr("4 projections of layer 2"));
   EXPECT_THAT(with([](Json& t) { t[2] = 7; }), HasSubstr("0 experts in layer 2, expected 3"));
   EXPECT_THAT(with([](Json& t) { t[2][1][0] = 3; }), HasSubstr("tier 3, expected 0 to 2"));
+  {
+    Json without = plan;
+    without.erase("error");
+    ASSERT_TRUE(write_file_atomic(file, without.dump()));
+    EXPECT_THAT(error_of(input("out")), AllOf(HasSubstr("plan.json"), HasSubstr("error")));
+  }
   EXPECT_EQ(with([](Json&) {}), "");
 }
 

@@ -72,10 +72,10 @@ void print_quantisation(const CheckpointSummary& s) {
     (t.routed ? by_projection : spine)[t.projection][t.format] += t.n_modules;
   }
   fmt::print(
-      "\n  quantised by {}: routed experts {:.3f} code bits, {:.3f} bits with scales and "
-      "codebooks; "
-      "all tensors {:.3f} bits a parameter\n",
-      s.quantisation, s.routed_code_bits, s.routed_total_bits, s.bits_per_parameter());
+      "\n  quantised by {}: routed experts {:.3f} bits of code + {:.3f} of padding + {:.3f} of "
+      "scales + {:.3f} of codebooks = {:.3f} bits in all; all tensors {:.3f} bits a parameter\n",
+      s.quantisation, s.routed_code_bits, s.routed_padding_bits, s.routed_scale_bits,
+      s.routed_codebook_bits, s.routed_total_bits, s.bits_per_parameter());
   if (!s.vq_suffixes.empty())
     fmt::print("  vq tensors are named {}\n", fmt::join(s.vq_suffixes, " and "));
   fmt::print("\n  {:<26} {}\n", "routed experts", "modules and their form");

@@ -118,6 +118,20 @@ void print_errors(const Json& report) {
     fmt::print("  {:<32} {:>8}  {:.4f}\n", kind, sum.n, sum.error / sum.n);
 }
 
+// How well the plan knew where errors would be.
+void print_prediction(const Json& prediction) {
+  const auto line = [](const std::string& what, const Json& of) {
+    fmt::print("  {:<32} {:>8}  {:>5}  {:.2f}\n", what, of["n_modules"].get<int>(),
+               of["spearman"].is_null() ? "?" : fmt::format("{:.2f}", of["spearman"].get<double>()),
+               of["measured_over_predicted"].get<double>());
+  };
+  fmt::print("\n  {:<32} {:>8}  {:>5}  {}\n", "errors of experts' modules", "modules", "rank",
+             "measured ÷ predicted   (rank: correlation of the two)");
+  line("all", prediction["all"]);
+  for (const auto& [projection, of] : prediction["projections"].items()) line(projection, of);
+  for (const auto& [tier, of] : prediction["tiers"].items()) line("tier " + tier, of);
+}
+
 Result<int> run(const Options& o) {
   engine::QuantizeInput in;
   in.model = o.model;
@@ -149,13 +163,15 @@ Result<int> run(const Options& o) {
   const Json& bits = report.json["expert_bits"];
   fmt::print("\n{}: {:.2f} MiB\n", o.out, static_cast<double>(report.n_bytes) / 0x1p20);
   fmt::print(
-      "  expert weights: {:.3f} bits of code + {:.3f} of scales + {:.3f} of codebooks = {:.3f}\n",
-      bits["code"].get<double>(), bits["scales"].get<double>(), bits["codebooks"].get<double>(),
-      bits["total"].get<double>());
+      "  expert weights: {:.3f} bits of code + {:.3f} of padding + {:.3f} of scales + {:.3f} of "
+      "codebooks = {:.3f}\n",
+      bits["code"].get<double>(), bits["padding"].get<double>(), bits["scales"].get<double>(),
+      bits["codebooks"].get<double>(), bits["total"].get<double>());
   if (const int n = report.json["n_mtp_layers_left_out"].get<int>(); n > 0)
     fmt::print("  {} multi-token-prediction layer(s) of the original are left out\n", n);
   print_samples(report.json);
   print_errors(report.json);
+  print_prediction(report.json["allocation"]["prediction"]);
   fmt::print("\nnow: assay inspect {}\n     assay diverge {} {}\n", o.out, o.model, o.out);
   return kPass;
 }

@@ -73,7 +73,7 @@ fs::path QuantizeCli::built;
 TEST_F(QuantizeCli, WritesWhatInspectAndGenerateRead) {
   const Outcome o = assay({"inspect", built / "vq"});
   ASSERT_EQ(o.code, 0) << o.err;
-  for (const char* what : {"quantised by auto-round", "code bits", "layer 1", "vq_codes", "gptq"})
+  for (const char* what : {"quantised by auto-round", "of padding", "layer 1", "vq_codes", "gptq"})
     EXPECT_THAT(o.out, HasSubstr(what));
   const Json json = Json::parse(assay({"inspect", built / "vq", "--json"}).out);
   EXPECT_EQ(json["n_parameters"],
