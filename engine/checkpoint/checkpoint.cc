@@ -3,6 +3,7 @@
 #include <set>
 
 #include "base/json.h"
+#include "engine/checkpoint/unfinished.h"
 
 namespace assay::engine {
 namespace {
@@ -49,6 +50,12 @@ Result<Checkpoint> Checkpoint::open(const std::filesystem::path& model_dir) {
                 model_dir.string());
   Checkpoint c;
   c.dir_ = model_dir;
+  if (!is_there(model_dir / "config.json"))  // what assay quantize writes last
+    if (const auto unfinished = unfinished_quantisation(model_dir))
+      return fail(
+          "{} is an unfinished quantisation with {}: run the same assay quantize again to finish "
+          "it",
+          model_dir.string(), unfinished->text());
   ASSAY_TRY(c.config_, load_config(model_dir));
 
   std::map<std::string, std::string> index;

@@ -108,6 +108,7 @@ Result<void> LayerEncoder::encode_spine(Matrix& m, int bits, const Hessian& h, E
     out.tensors.push_back(copy_of(m));
     return {};
   }
+  ASSAY_TRY_VOID(stop_.check());
   const std::string module = module_of(m);
   const std::vector<float> w = to_floats(m);
   ASSAY_TRY(const HessianFactor factored, factor(h, recipe_.damping, module));
@@ -138,6 +139,7 @@ Result<void> LayerEncoder::encode_spine(Matrix& m, int bits, const Hessian& h, E
 Result<void> LayerEncoder::encode_vq(Matrix& m, int tier_index, const Hessian& h,
                                      const HessianFactor& factored, bool compensate, int n_samples,
                                      EncodedLayer& out) {
+  ASSAY_TRY_VOID(stop_.check());
   const Tier& tier = recipe_.tiers[static_cast<std::size_t>(tier_index)];
   const Codebook& book = codebooks_[static_cast<std::size_t>(tier_index)];
   const std::string module = m.name;

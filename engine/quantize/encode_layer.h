@@ -24,13 +24,15 @@ Result<void> check_spine(const ModelWeights& weights, const Recipe& recipe);
 class LayerEncoder {
  public:
   LayerEncoder(const ModelConfig& config, const Recipe& recipe, const Plan& plan,
-               const std::vector<Codebook>& codebooks, LayerPass& pass, ThreadPool& pool)
+               const std::vector<Codebook>& codebooks, LayerPass& pass, ThreadPool& pool,
+               Stop& stop)
       : config_(config),
         recipe_(recipe),
         plan_(plan),
         codebooks_(codebooks),
         pass_(pass),
-        pool_(pool) {}
+        pool_(pool),
+        stop_(stop) {}
 
   // `residual`: the layer's input, replaced by the output of the encoded layer.
   Result<EncodedLayer> encode(int layer, const LayerWeights& weights, Rows& residual);
@@ -56,6 +58,7 @@ class LayerEncoder {
   const std::vector<Codebook>& codebooks_;
   LayerPass& pass_;
   ThreadPool& pool_;
+  Stop& stop_;  // asked before every matrix
 };
 
 // The layer as its file has it: modules that the file holds as codes replace those of `weights`.

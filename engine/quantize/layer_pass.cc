@@ -47,8 +47,9 @@ class SeeObserver final : public Observer {
 
 }  // namespace
 
-LayerPass::LayerPass(const ModelConfig& config, std::vector<int> text_lengths, int n_threads)
-    : config_(config), lengths_(std::move(text_lengths)), n_threads_(n_threads) {
+LayerPass::LayerPass(const ModelConfig& config, std::vector<int> text_lengths, int n_threads,
+                     Stop& stop)
+    : config_(config), lengths_(std::move(text_lengths)), stop_(stop), n_threads_(n_threads) {
   for (const int n : lengths_) {
     CHECK(n > 0);
     n_tokens_ += n;
@@ -81,6 +82,7 @@ Result<void> LayerPass::for_each_chunk(int layer, const LayerWeights& weights, c
   const std::unique_ptr<Backend> backend = model->new_executor(n_threads_, {});
   int first_row = 0;
   for (std::size_t t = 0; t < lengths_.size();) {
+    ASSAY_TRY_VOID(stop_.check());
     StepRows rows;
     std::vector<std::unique_ptr<KvCache>> caches;
     do {

@@ -7,6 +7,7 @@
 
 #include "engine/backend/backend.h"
 #include "engine/forward.h"
+#include "engine/quantize/stop.h"
 
 namespace assay::engine {
 
@@ -26,8 +27,8 @@ struct MoeInputs {
 class LayerPass {
  public:
   // `text_lengths` in tokens. Attention is dense: a layer alone has no selection to share, and
-  // texts up to index_topk tokens select everything.
-  LayerPass(const ModelConfig& config, std::vector<int> text_lengths, int n_threads);
+  // texts up to index_topk tokens select everything. `stop` is asked before every step.
+  LayerPass(const ModelConfig& config, std::vector<int> text_lengths, int n_threads, Stop& stop);
 
   int n_tokens() const { return n_tokens_; }
 
@@ -55,6 +56,7 @@ class LayerPass {
   ModelConfig config_;
   std::vector<int> lengths_;
   std::vector<float> token_weight_;
+  Stop& stop_;
   int n_threads_, n_tokens_ = 0;
 };
 

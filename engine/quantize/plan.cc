@@ -163,6 +163,7 @@ Result<Plan> make_plan(const ModelWeights& weights, const ModelStats& stats, con
   const auto progress = [&](std::string_view what, int done, int total) {
     if (hooks.on_progress) hooks.on_progress(what, done, total);
   };
+  const auto go_on = [&] { return hooks.stop == nullptr ? Result<void>() : hooks.stop->check(); };
   if (modules.empty()) return fail("the model has no routed experts: there is nothing to quantise");
   for (const Module& m : modules)
     for (const Tier& t : recipe.tiers)
@@ -175,6 +176,7 @@ Result<Plan> make_plan(const ModelWeights& weights, const ModelStats& stats, con
   for (int t = 0; t < n_tiers; ++t) {
     const Tier& tier = recipe.tiers[static_cast<std::size_t>(t)];
     progress("codebooks", t, n_tiers);
+    ASSAY_TRY_VOID(go_on());
     const Points points = sample_points(
         modules, tier.dim,
         std::int64_t{recipe.points_per_code} * std::max(tier.n_codes, kLeastSampledCodes), recipe);
@@ -193,6 +195,7 @@ Result<Plan> make_plan(const ModelWeights& weights, const ModelStats& stats, con
   double n_weights = 0;
   for (std::size_t i = 0; i < modules.size(); ++i) {
     if (i % 16 == 0) progress("tiers", static_cast<int>(i), static_cast<int>(modules.size()));
+    ASSAY_TRY_VOID(go_on());
     const auto n = static_cast<double>(modules[i].matrix->n_rows) * modules[i].matrix->n_cols;
     n_weights += n;
     energies.push_back(output_energy(modules[i]));

@@ -13,6 +13,7 @@
 #include "engine/quantize/codebook.h"
 #include "engine/quantize/expert_stats.h"
 #include "engine/quantize/recipe.h"
+#include "engine/quantize/stop.h"
 
 namespace assay::engine {
 
@@ -34,6 +35,7 @@ using ModelStats = std::vector<std::vector<ExpertStats>>;
 
 struct PlanHooks {
   std::function<void(std::string_view what, int done, int total)> on_progress;
+  Stop* stop = nullptr;
 };
 Result<Plan> make_plan(const ModelWeights& weights, const ModelStats& stats, const Recipe& recipe,
                        ThreadPool& pool, const PlanHooks& hooks);

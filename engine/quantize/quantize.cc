@@ -7,6 +7,7 @@
 #include "base/hash.h"
 #include "engine/backend/matrix_view.h"
 #include "engine/checkpoint/checkpoint.h"
+#include "engine/checkpoint/unfinished.h"
 #include "engine/quantize/encode_layer.h"
 #include "engine/quantize/report.h"
 #include "engine/quantize/state.h"
@@ -53,14 +54,15 @@ Json identity_of(const QuantizeInput& in, const std::string& fingerprint) {
 class Job {
  public:
   Job(const QuantizeInput& in, const Checkpoint& checkpoint, const ModelWeights& weights,
-      State state)
+      State state, Stop& stop)
       : in_(in),
         checkpoint_(checkpoint),
         config_(checkpoint.config()),
         weights_(weights),
         state_(std::move(state)),
+        stop_(stop),
         pool_(in.n_threads),
-        pass_(config_, lengths_of(in.texts), in.n_threads) {}
+        pass_(config_, lengths_of(in.texts), in.n_threads, stop) {}
 
   Result<QuantizeReport> run() {
     ASSAY_TRY_VOID(weigh_tokens());
@@ -78,6 +80,9 @@ class Job {
   void progress(std::string_view stage, int done, int total) const {
     if (in_.on_progress) in_.on_progress(stage, done, total);
   }
+  void finished(std::string_view stage, int layer) const {
+    if (in_.on_layer) in_.on_layer(stage, layer);
+  }
   Rows embedded() const {
     std::vector<std::vector<int>> ids;
     for (const CalibrationText& t : in_.texts) ids.push_back(t.ids);
@@ -94,6 +99,7 @@ class Job {
         const LayerWeights& w = weights_.layers[static_cast<std::size_t>(l)];
         ASSAY_TRY_VOID(pass_.attention(l, w, residual, {}));
         ASSAY_TRY_VOID(pass_.mlp(l, w, residual));
+        finished("uncertainty", l);
       }
       std::vector<int> reply;
       for (const CalibrationText& t : in_.texts) reply.push_back(t.reply);
@@ -128,6 +134,7 @@ class Job {
         if (inputs) {
           ASSAY_TRY_VOID(state_.save_stats(l, expert_stats(config_, w, *inputs, pool_)));
         }
+        finished("statistics", l);
       }
     }
     for (int l = 0; l < n_layers(); ++l) {
@@ -141,7 +148,8 @@ class Job {
 
   Result<void> plan() {
     if (!state_.has_plan()) {
-      ASSAY_TRY(const Plan made, make_plan(weights_, stats_, in_.recipe, pool_, {in_.on_progress}));
+      ASSAY_TRY(const Plan made,
+                make_plan(weights_, stats_, in_.recipe, pool_, {in_.on_progress, &stop_}));
       ASSAY_TRY_VOID(write_plan(state_.folder(), made, in_.recipe));
     }
     ASSAY_TRY(plan_, read_plan(state_.folder(), in_.recipe, stats_));
@@ -206,7 +214,7 @@ class Job {
     // A later round's codebooks exist only when this one is finished.
     if (round + 1 < in_.recipe.n_rounds && fs::exists(state_.codebooks_file(round + 1))) return {};
     ASSAY_TRY(codebooks_, read_codebooks(state_.codebooks_file(round), in_.recipe.tiers));
-    LayerEncoder encoder(config_, in_.recipe, plan_, codebooks_, pass_, pool_);
+    LayerEncoder encoder(config_, in_.recipe, plan_, codebooks_, pass_, pool_, stop_);
     const int total = in_.recipe.n_rounds * (n_layers() + 1);
     Rows residual = embedded();
     for (int l = 0; l < n_layers(); ++l) {
@@ -221,11 +229,13 @@ class Job {
       }
       ASSAY_TRY(const EncodedLayer layer, encoder.encode(l, w, residual));
       ASSAY_TRY_VOID(save(round, l, layer));
+      finished("encoding", l);
     }
     if (!state_.has_layer(round, n_layers())) {
       progress("encoding", round * (n_layers() + 1) + n_layers(), total);
       ASSAY_TRY(const EncodedLayer ends, encoder.encode_ends(weights_, residual));
       ASSAY_TRY_VOID(save(round, n_layers(), ends));
+      finished("encoding", n_layers());
     }
     progress("encoding", (round + 1) * (n_layers() + 1), total);
     return {};
@@ -381,6 +391,7 @@ class Job {
   const ModelConfig& config_;
   const ModelWeights& weights_;
   State state_;
+  Stop& stop_;
   ThreadPool pool_;
   LayerPass pass_;
   ModelStats stats_;
@@ -403,7 +414,13 @@ Result<QuantizeReport> quantize(const QuantizeInput& in) {
   ASSAY_TRY_VOID(check_texts(in.texts, config, in.calibration));
   ASSAY_TRY(const std::string fingerprint, checkpoint.fingerprint());
   ASSAY_TRY(State state, State::open(in.out, identity_of(in, fingerprint)));
-  return Job(in, checkpoint, weights, std::move(state)).run();
+  Stop stop(in.interrupted);
+  auto done = Job(in, checkpoint, weights, std::move(state), stop).run();
+  if (!stop.is_stopped()) return done;
+  QuantizeReport report;
+  const auto unfinished = unfinished_quantisation(in.out);
+  report.interrupted_at = unfinished ? unfinished->text() : "a state that cannot be read";
+  return report;
 }
 
 }  // namespace assay::engine

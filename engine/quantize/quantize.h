@@ -26,13 +26,20 @@ struct QuantizeInput {
   std::string calibration;  // what the texts are: for the record
   Recipe recipe;
   int n_threads = 0;  // 0: every usable core
-  // stage: "statistics", "codebooks", "tiers", "encoding"; done of total in units of it.
+  // stage: "uncertainty", "statistics", "codebooks", "tiers", "encoding"; done of total in units of
+  // it.
   std::function<void(std::string_view stage, int done, int total)> on_progress;
+  // After every finished layer of a stage that goes by layers; layer n_layers of "encoding" is all
+  // that is in no layer.
+  std::function<void(std::string_view stage, int layer)> on_layer;
+  // Asked between matrices and between steps of texts. True: stop, and keep what is finished.
+  std::function<bool()> interrupted;
 };
 
 struct QuantizeReport {
   Json json;  // as quantisation.json: recipe, calibration, samples per expert, errors per module
-  double code_bits = 0, total_bits = 0;  // per expert weight; total with scales and codebooks
+  std::string interrupted_at;            // "2 of 3 layers done"; no more is said then. "": finished
+  double code_bits = 0, total_bits = 0;  // per expert weight; total: all that is stored of them
   double predicted_error = 0, lower_bound = 0;
   std::int64_t n_bytes = 0;  // of all files written
 };

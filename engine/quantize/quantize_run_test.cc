@@ -122,6 +122,25 @@ TEST_F(QuantizeRun, SaysHowItsPredictedErrorsRankThoseMeasured) {
     EXPECT_EQ(module.contains("predicted_error"), module["format"] == "vq") << name;
 }
 
+TEST_F(QuantizeRun, AsksBetweenLayersWhetherToGoOnAndKeepsWhatIsFinished) {
+  ASSERT_EQ(error_of(input("whole")), "");
+  QuantizeInput in = input("out");
+  bool stop = false;
+  in.on_layer = [&](std::string_view stage, int layer) {
+    stop = stage == "encoding" && layer == 1;
+  };
+  in.interrupted = [&] { return stop; };
+  const auto stopped = quantize(in);
+  ASSERT_TRUE(stopped) << stopped.error().message;
+  EXPECT_EQ(stopped->interrupted_at, "2 of 3 layers done in round 1 of 2");
+  const auto opened = Checkpoint::open(tiny_.dir / "out");
+  ASSERT_FALSE(opened);
+  EXPECT_THAT(opened.error().message,
+              HasSubstr("is an unfinished quantisation with 2 of 3 layers done in round 1 of 2: "));
+  ASSERT_EQ(error_of(input("out")), "");
+  EXPECT_EQ(files_of(tiny_.dir / "out"), files_of(tiny_.dir / "whole"));
+}
+
 TEST_F(QuantizeRun, SameBytesForAnyThreads) {
   QuantizeInput two = input("two");
   two.n_threads = 2;

@@ -3,11 +3,10 @@
 #include <cstring>
 
 #include "base/file.h"
+#include "engine/checkpoint/unfinished.h"
 
 namespace assay::engine {
 namespace {
-
-constexpr const char* kFolder = "quantize-state";
 
 Result<void> make_folder(const fs::path& path) {
   std::error_code error;
@@ -37,7 +36,8 @@ bool State::is_there(const fs::path& path) {
 
 Result<State> State::open(const fs::path& out, const Json& identity) {
   State s;
-  s.folder_ = out / kFolder;
+  s.out_ = out;
+  s.folder_ = quantise_state(out);
   const fs::path file = s.folder_ / "identity.json";
   if (is_there(file)) {
     ASSAY_TRY(const Json before, read_json(file));
@@ -130,18 +130,17 @@ Result<std::vector<float>> State::load_uncertainty() const {
 }
 
 fs::path State::codebooks_file(int round) const {
-  return round == 0 ? folder_ / "codebooks.safetensors"
-                    : folder_ / fmt::format("round-{}", round) / "codebooks.safetensors";
+  return (round == 0 ? folder_ : quantise_round(out_, round)) / "codebooks.safetensors";
 }
 fs::path State::layer_file(int round, int layer) const {
-  return folder_ / fmt::format("round-{}", round) / fmt::format("layer-{:05}.safetensors", layer);
+  return quantise_round(out_, round) / layer_tensors_name(layer);
 }
 fs::path State::report_file(int round, int layer) const {
-  return folder_ / fmt::format("round-{}", round) / fmt::format("layer-{:05}.json", layer);
+  return quantise_round(out_, round) / layer_report_name(layer);
 }
 
 Result<void> State::begin_round(int round) const {
-  return make_folder(folder_ / fmt::format("round-{}", round));
+  return make_folder(quantise_round(out_, round));
 }
 
 void State::remove() const {

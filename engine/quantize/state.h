@@ -60,7 +60,7 @@ class State {
   std::filesystem::path uncertainty_file() const { return folder_ / "uncertainty.safetensors"; }
   static bool is_there(const std::filesystem::path& path);
 
-  std::filesystem::path folder_;
+  std::filesystem::path out_, folder_;
 };
 
 }  // namespace assay::engine

@@ -63,6 +63,7 @@ class Program {
   pid_t pid() const { return pid_; }
   void kill_now() const { kill(pid_, SIGKILL); }
   void interrupt() const { kill(pid_, SIGINT); }
+  void terminate() const { kill(pid_, SIGTERM); }
 
   Outcome wait() {
     int status = 0;

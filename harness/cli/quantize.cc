@@ -8,9 +8,11 @@
 #include <memory>
 #include <set>
 
+#include "base/memory.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "harness/cli/at_least.h"
 #include "harness/cli/calibration_texts.h"
+#include "harness/cli/interrupt.h"
 #include "harness/cli/say.h"
 #include "harness/cli/verb.h"
 
@@ -83,6 +85,39 @@ class StagePrinter {
   int first_ = 0;
 };
 
+// What the process held when a layer was done, and at most since the one before:
+// docs/quantisation.md holds it against arithmetic.
+class MemoryLog {
+ public:
+  void begin() { is_of_layer_ = reset_peak_memory(); }
+  void note(std::string_view stage, int layer, bool print) {
+    const auto use = memory_use();
+    if (!use) {  // where there is no /proc the work goes on all the same
+      if (is_known_) say("no figures of memory: {}\n", use.error().message);
+      is_known_ = false;
+      return;
+    }
+    layers_.push_back({{"stage", stage},
+                       {"layer", layer},
+                       {"resident_bytes", use->resident_bytes},
+                       {"mapped_bytes", use->mapped_bytes},
+                       {"peak_bytes", use->peak_bytes},
+                       {"peak_is_of_layer", is_of_layer_}});
+    peak_bytes_ = std::max(peak_bytes_, use->peak_bytes);
+    if (print)
+      say("{:<12} layer {} done: {:.1f} MiB resident, {:.1f} of it mapped files; peak {:.1f}\n",
+          stage, layer, mib(use->resident_bytes), mib(use->mapped_bytes), mib(use->peak_bytes));
+  }
+  const Json& layers() const { return layers_; }
+  std::int64_t peak_bytes() const { return peak_bytes_; }
+  static double mib(std::int64_t n_bytes) { return static_cast<double>(n_bytes) / 0x1p20; }
+
+ private:
+  Json layers_ = Json::array();
+  std::int64_t peak_bytes_ = 0;
+  bool is_known_ = true, is_of_layer_ = false;
+};
+
 void print_samples(const Json& report) {
   int least = std::numeric_limits<int>::max(), n_experts = 0, n_rare = 0;
   const int shrinkage = report["recipe"]["shrinkage"].get<int>();
@@ -132,34 +167,7 @@ void print_prediction(const Json& prediction) {
   for (const auto& [tier, of] : prediction["tiers"].items()) line("tier " + tier, of);
 }
 
-Result<int> run(const Options& o) {
-  engine::QuantizeInput in;
-  in.model = o.model;
-  in.out = o.out;
-  ASSAY_TRY(in.recipe, recipe_of(o));
-  if (const auto fits = in.recipe.check(); !fits)
-    return fail("{}. Choose others with --bits, --tiers or --set", fits.error().message);
-  ASSAY_TRY_VOID(engine::Checkpoint::open(o.model));  // before its parts are missed by name
-  in.calibration = o.calibration.empty() ? default_calibration(o.recipe) : o.calibration;
-  ASSAY_TRY(in.texts, read_calibration(in.calibration, o.model, o.limit));
-  in.calibration = fs::path(in.calibration).filename().string();
-  in.n_threads = o.n_threads;
-  StagePrinter printer;
-  bool has_begun = false;
-  in.on_progress = [&](std::string_view stage, int done, int total) {
-    has_begun = true;
-    if (!o.json) printer.show(stage, done, total);
-  };
-  const auto made = engine::quantize(in);
-  if (!made && has_begun)
-    return fail("{} What is finished is kept in {}: the same command goes on from there.",
-                made.error().message, o.out);
-  if (!made) return tl::unexpected(made.error());
-  const engine::QuantizeReport& report = *made;
-  if (o.json) {
-    std::puts(report.json.dump(2).c_str());
-    return kPass;
-  }
+void print_report(const Options& o, const engine::QuantizeReport& report, const MemoryLog& memory) {
   const Json& bits = report.json["expert_bits"];
   fmt::print("\n{}: {:.2f} MiB\n", o.out, static_cast<double>(report.n_bytes) / 0x1p20);
   fmt::print(
@@ -172,7 +180,62 @@ Result<int> run(const Options& o) {
   print_samples(report.json);
   print_errors(report.json);
   print_prediction(report.json["allocation"]["prediction"]);
+  if (!memory.layers().empty())
+    fmt::print("  memory: at most {:.1f} MiB resident\n", MemoryLog::mib(memory.peak_bytes()));
   fmt::print("\nnow: assay inspect {}\n     assay diverge {} {}\n", o.out, o.model, o.out);
+}
+
+Result<engine::QuantizeInput> input_of(const Options& o) {
+  engine::QuantizeInput in;
+  in.model = o.model;
+  in.out = o.out;
+  ASSAY_TRY(in.recipe, recipe_of(o));
+  if (const auto fits = in.recipe.check(); !fits)
+    return fail("{}. Choose others with --bits, --tiers or --set", fits.error().message);
+  ASSAY_TRY_VOID(engine::Checkpoint::open(o.model));  // before its parts are missed by name
+  in.calibration = o.calibration.empty() ? default_calibration(o.recipe) : o.calibration;
+  ASSAY_TRY(in.texts, read_calibration(in.calibration, o.model, o.limit));
+  in.calibration = fs::path(in.calibration).filename().string();
+  in.n_threads = o.n_threads;
+  return in;
+}
+
+Result<int> run(const Options& o) {
+  ASSAY_TRY(engine::QuantizeInput in, input_of(o));
+  StagePrinter printer;
+  MemoryLog memory;
+  bool has_begun = false;
+  in.on_progress = [&](std::string_view stage, int done, int total) {
+    if (!has_begun) watch_interrupts();  // before, nothing is made that a signal could leave behind
+    has_begun = true;
+    if (!o.json) printer.show(stage, done, total);
+  };
+  in.on_layer = [&](std::string_view stage, int layer) {
+    memory.note(stage, layer, !o.json);
+    memory.begin();
+  };
+  in.interrupted = interrupted;
+  memory.begin();
+  const auto made = engine::quantize(in);
+  if (!made && has_begun)
+    return fail("{} What is finished is kept in {}: the same command goes on from there.",
+                made.error().message, o.out);
+  if (!made) return tl::unexpected(made.error());
+  const engine::QuantizeReport& report = *made;
+  if (!report.interrupted_at.empty()) {
+    say("assay quantize: interrupted with {}; {} keeps what is finished. Run the same command "
+        "again "
+        "to go on.\n",
+        report.interrupted_at, o.out);
+    return kInterrupted;
+  }
+  if (o.json) {
+    Json out = report.json;
+    out["memory"] = memory.layers();  // not in quantisation.json, which any run makes the same
+    std::puts(out.dump(2).c_str());
+    return kPass;
+  }
+  print_report(o, report, memory);
   return kPass;
 }
 

@@ -1,7 +1,11 @@
 // assay quantize and calibrate as a user meets them, and what generate and inspect say of the
 // quantised checkpoints that were damaged afterwards.
+#include <sys/mount.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <thread>
 
 #include "harness/cli/cli_testing.h"
@@ -12,6 +16,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::Not;
 
 constexpr std::string_view kTexts =
@@ -83,6 +88,28 @@ TEST_F(QuantizeCli, WritesWhatInspectAndGenerateRead) {
   const Json report = *read_json(built / "vq" / "quantisation.json");
   EXPECT_LE(report["expert_bits"]["code"].get<double>(), 1.5);
   EXPECT_EQ(report["calibration"]["set"], "texts.jsonl");
+  EXPECT_NEAR(report["expert_bits"]["total"].get<double>(),
+              json["quantisation"]["routed_total_bits"].get<double>(), 1e-9);
+}
+
+TEST_F(QuantizeCli, TheLogSaysWhatMemoryEachFinishedLayerTook) {
+  const Outcome shown = assay(arguments(out()));
+  ASSERT_EQ(shown.code, 0) << shown.err;
+  for (const char* line : {"uncertainty  layer 2 done: ", "statistics   layer 1 done: ",
+                           "encoding     layer 3 done: ", "MiB resident", "mapped files; peak "})
+    EXPECT_THAT(shown.err, HasSubstr(line));
+  EXPECT_THAT(shown.out, AllOf(HasSubstr("memory: at most"), HasSubstr("measured ÷ predicted")));
+  fs::remove_all(out());
+  const Outcome o = assay(arguments(out(), {"--json"}));
+  ASSERT_EQ(o.code, 0) << o.err;
+  const Json memory = Json::parse(o.out)["memory"];
+  ASSERT_EQ(memory.size(), 3u + 3u + 2u * 4u) << "uncertainty, statistics, two rounds with ends";
+  for (const Json& layer : memory) {
+    EXPECT_GT(layer["resident_bytes"], layer["mapped_bytes"]);
+    EXPECT_GE(layer["peak_bytes"], layer["resident_bytes"]);
+  }
+  EXPECT_FALSE(read_json(out() / "quantisation.json")->contains("memory"))
+      << "every run's is equal";
 }
 
 TEST_F(QuantizeCli, ABadCalibrationFileIsNamedWithItsLine) {
@@ -187,6 +214,13 @@ TEST_F(QuantizeCli, KilledAtAnyStageTheSameCommandGoesOnToTheSameBytes) {
     run.kill_now();
     ASSERT_EQ(run.wait().code, -SIGKILL) << "it finished before it could be killed: " << seen;
     EXPECT_FALSE(fs::exists(out() / "config.json")) << "unfinished, so no checkpoint: " << seen;
+    for (const Outcome& o :
+         {assay({"inspect", out()}), assay({"generate", "--model", out(), "hi"})})
+      expect_error(o,
+                   AllOf(HasSubstr("is an unfinished quantisation with "),
+                         HasSubstr(seen.starts_with(state + "round-") ? "of 3 layers done in round"
+                                                                      : "layer"),
+                         HasSubstr("run the same assay quantize again")));
     const Outcome other = assay(arguments(out(), {"--bits", "1.6"}));
     expect_error(other, AllOf(HasSubstr("unfinished work of other settings"), HasSubstr("recipe")));
     const Outcome resumed = assay(arguments(out()));
@@ -195,11 +229,44 @@ TEST_F(QuantizeCli, KilledAtAnyStageTheSameCommandGoesOnToTheSameBytes) {
   }
 }
 
-TEST_F(QuantizeCli, AFullDiskLosesNothingThatWasFinished) {
+TEST_F(QuantizeCli, InterruptedItSaysHowFarItCameAndGoesOnToTheSameBytes) {
+  const auto whole = files_of(built / "vq");
+  const std::string state = "quantize-state/";
+  bool is_sigterm = false;
+  for (const std::string& seen : {state + "uncertainty.safetensors", state + "plan.json",
+                                  state + "round-0/layer-00000.json", state + "round-1"}) {
+    fs::remove_all(out());
+    Program run(arguments(out()));
+    std::error_code ignored;
+    for (int i = 0; i < 100000 && !fs::exists(out() / seen, ignored); ++i)
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+    is_sigterm ? run.terminate() : run.interrupt();
+    is_sigterm = !is_sigterm;
+    const Outcome o = run.wait();
+    ASSERT_EQ(o.code, 130) << seen << o.err;
+    EXPECT_THAT(o.out, IsEmpty());
+    const std::string begin = "assay quantize: interrupted with ";
+    const auto at = o.err.find(begin);
+    ASSERT_NE(at, std::string::npos) << o.err;
+    const std::string far =
+        o.err.substr(at + begin.size(), o.err.find(';', at) - at - begin.size());
+    EXPECT_THAT(
+        far, HasSubstr(seen.starts_with(state + "round-") ? "of 3 layers done in round" : "layer"));
+    EXPECT_THAT(o.err, AllOf(HasSubstr("keeps what is finished. Run the same command again"),
+                             Not(HasSubstr("error"))));
+    expect_error(assay({"inspect", out()}), HasSubstr("unfinished quantisation with " + far + ":"));
+    const Outcome resumed = assay(arguments(out()));
+    ASSERT_EQ(resumed.code, 0) << seen << resumed.err;
+    EXPECT_EQ(files_of(out()), whole) << seen;
+  }
+}
+
+TEST_F(QuantizeCli, AFileBeyondItsLimitLosesNothingThatWasFinished) {
   const auto whole = files_of(built / "vq");
   for (const rlim_t n_bytes : {1000, 5000, 20000, 100000}) {  // … a file
     Program run(arguments(out()), n_bytes);
-    expect_error(run.wait(), AllOf(HasSubstr("cannot write"), HasSubstr("File too large")));
+    expect_error(run.wait(), AllOf(HasSubstr("cannot write"), HasSubstr("File too large"),
+                                   HasSubstr("the same command goes on from there")));
     EXPECT_FALSE(fs::exists(out() / "config.json"));
     for (const auto& [name, bytes] : files_of(out()))
       EXPECT_THAT(name, Not(HasSubstr(".tmp"))) << "a half-written file stays behind";
@@ -207,6 +274,31 @@ TEST_F(QuantizeCli, AFullDiskLosesNothingThatWasFinished) {
   const Outcome resumed = assay(arguments(out()));
   ASSERT_EQ(resumed.code, 0) << resumed.err;
   EXPECT_EQ(files_of(out()), whole);
+}
+
+TEST_F(QuantizeCli, AFullDiskLosesNothingThatWasFinished) {
+  const auto whole = files_of(built / "vq");
+  std::size_t n_before = 0;
+  for (const char* size : {"size=40k", "size=200k", "size=900k"}) {
+    const fs::path small = dir_ / "small";
+    fs::create_directories(small);
+    if (mount("tmpfs", small.c_str(), "tmpfs", 0, size) != 0)
+      GTEST_SKIP() << "cannot mount a small tmpfs (" << std::strerror(errno)
+                   << "): run as root to show this";
+    const Outcome full = assay(arguments(small / "out"));
+    fs::remove_all(out());
+    fs::copy(small / "out", out(), fs::copy_options::recursive);
+    umount(small.c_str());
+    expect_error(full, AllOf(HasSubstr("cannot write"), HasSubstr("No space left"),
+                             HasSubstr("the same command goes on from there")));
+    EXPECT_FALSE(fs::exists(out() / "config.json")) << size;
+    const auto kept = files_of(out() / "quantize-state");
+    EXPECT_GT(kept.size(), n_before) << size << ": more room keeps more";
+    n_before = kept.size();
+    const Outcome resumed = assay(arguments(out()));
+    ASSERT_EQ(resumed.code, 0) << size << resumed.err;
+    EXPECT_EQ(files_of(out()), whole) << size;
+  }
 }
 
 TEST_F(QuantizeCli, ADamagedQuantisedCheckpointIsNamedNotRead) {

@@ -1,0 +1,28 @@
+// What assay quantize has done so far in a folder that it has not finished: so that whoever opens
+// the folder as a checkpoint is told what it is.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+namespace assay::engine {
+
+// Where the quantiser keeps its state (engine/quantize/state.h).
+std::filesystem::path quantise_state(const std::filesystem::path& out);
+std::filesystem::path quantise_round(const std::filesystem::path& out, int round);
+// A finished layer's tensors, and beside it its report. Layer n_layers is all that is in no layer.
+std::string layer_tensors_name(int layer);
+std::string layer_report_name(int layer);
+
+struct UnfinishedQuantisation {
+  int n_done = 0;    // layers …
+  int n_layers = 0;  // … of so many; 0: not known yet, no layer is begun
+  int round = 0, n_rounds = 1;
+  std::string text() const;  // "2 of 3 layers done"
+};
+
+// None where `out` holds no state of the quantiser, or cannot be understood.
+std::optional<UnfinishedQuantisation> unfinished_quantisation(const std::filesystem::path& out);
+
+}  // namespace assay::engine
