@@ -2,6 +2,7 @@
 """Quantises the bundled model in every way that docs/quantisation.md compares, judges each build, and prints the table.
 
     ci/quantisation_table.py --out out/quantisation [--arms ja-1.71,scalar] [--seeds 0,1,2] [--jobs 1] [--threads 0]
+    ci/quantisation_table.py --out out/quantisation --whats-new    the card's "What's new", before and now
 
 What is finished in --out is kept, so an interrupted call goes on. Needs a release build (ci/build release).
 """
@@ -72,11 +73,29 @@ def build(args, arm, seed):
     print(f"{arm} seed {seed} done", file=sys.stderr, flush=True)
 
 
+ARMS |= {
+    "one-bit": ("every expert in 1 bit", ["--uniform", "1"]),
+    "one-bit-naive": ("the same without feedback", ["--uniform", "1", "--naive"]),
+}
+WHATS_NEW = [  # what the release's card says is new: the arm without it, the arm with it
+    ("the release: 1.71 bits for 1.86", "arith-1.86", "ja-1.71"),
+    ("calibration: Japanese-strong, traces that close, little mathematics", "arith-set", "ja-1.71"),
+    ("down_proj compensated like gate and up", "naive-down", "ja-1.71"),
+    ("VQ with compensation, not VQ alone", "naive", "ja-1.71"),
+    ("VQ with compensation, not compensation alone (scalar, equal size)", "scalar", "ja-1.71"),
+    ("experts of 1 bit: compensated", "one-bit-naive", "one-bit"),
+]
+NOISE_TEXTS = 48  # the noise floor's second arithmetic is scalar, and slow
+
+
 def prepare(args):
     args.out.mkdir(parents=True, exist_ok=True)
     if not (args.out / "texts.jsonl").exists():
         subprocess.run([sys.executable, str(CALIBRATION / "make_prompts.py"), str(args.out), "--eval", str(args.texts)], check=True)
         call([args.assay, "calibrate", "--model", MODEL, "--prompts", args.out / "prompts-eval.jsonl", "--out", args.out / "texts.jsonl"], args.out / "texts.log")
+    if not (args.out / "noise.json").exists():
+        call([args.assay, "diverge", MODEL, MODEL, "--texts", args.out / "texts.jsonl", "--limit", NOISE_TEXTS,
+              "--noise-texts", NOISE_TEXTS, "--out", args.out / "noise.json"], args.out / "noise.log")
     if not (args.out / "bf16" / "run.json").exists():
         call([args.assay, "run", "arithmetic", "--profile", "full", "--model", MODEL, "--out", args.out / "bf16"], args.out / "bf16.log")
 
@@ -110,6 +129,34 @@ def row_of(run, metric):
     return next(r for r in run["comparison"]["rows"] if r["arm"] == "thinking" and r["language"] == "" and r["metric"] == metric)
 
 
+def noise_row(args):
+    """bf16 against itself in another arithmetic: what is below this is no news."""
+    if not (args.out / "noise.json").exists():  # of a call before there was one
+        return
+    floor = json.loads((args.out / "noise.json").read_text())["noise_floor"]
+    klds = [f"{1e3 * group(floor, lang)['kld']['mean']['value']:.2g}" for lang in ("all", "ja", "en", "zh")]
+    print(f"| bf16 itself, {' against '.join(floor['between'])}, {floor['n_texts']} chats | | | | | " + " | ".join(klds) +
+          f" | {1e3 * floor['kld']['p99']['value']:.2g} | {100 * floor['top1_agreement']['value']:.2f} % | | | |")
+
+
+def whats_new(args):
+    """The card's rows on this model: mean over seeds, without and with what is new."""
+    def figures(arm):
+        folders = folders_of(args, arm, "size.json")
+        diverges = [json.loads((f / "diverge.json").read_text()) for f in folders]
+        runs = [json.loads((f / "run" / "run.json").read_text()) for f in folders]
+        mib = statistics.mean(json.loads((f / "size.json").read_text()) for f in folders) / 2**20
+        klds = [1e3 * statistics.mean(group(d, lang)["kld"]["mean"]["value"] for d in diverges) for lang in ("all", "ja")]
+        accuracy = statistics.mean(row_of(r, "accuracy")["n_candidate"] / row_of(r, "accuracy")["n"] for r in runs)
+        closed = statistics.mean(row_of(r, "closed")["n_candidate"] / row_of(r, "closed")["n"] for r in runs)
+        return [f"{mib:.2f}", *(f"{k:.2f}" for k in klds), f"{100 * accuracy:.1f} %", f"{100 * closed:.2f} %"]
+    print('\n| what is new | arms | MiB | KLD · 10³ | ja | arithmetic | thinking closes |\n' + "|---" * 7 + "|")
+    for what, before, now in WHATS_NEW:
+        if folders_of(args, before, "size.json") and folders_of(args, now, "size.json"):
+            pairs = " | ".join(f"{a} → {b}" for a, b in zip(figures(before), figures(now)))
+            print(f"| {what} | {before} → {now} | {pairs} |")
+
+
 def table(args):
     print("| build | seeds | code bits | total bits | MiB | KLD ·10³ | ja | en | zh | 99 % ·10³ | same top-1 | "
           "arithmetic, thinking | difference to bf16, points | thinking closes |")
@@ -119,6 +166,7 @@ def table(args):
     a, c = total["accuracy"], total["closed"]
     print(f"| bf16 | | 16 | 16 | {(MODEL / 'model.safetensors').stat().st_size / 2**20:.1f} | 0 | 0 | 0 | 0 | 0 | 100 % | "
           f"{100 * a['estimate']:.1f} % [{100 * a['lo']:.1f}, {100 * a['hi']:.1f}] | | {c['n_true']} of {c['n']} |")
+    noise_row(args)
     for arm in ARMS:
         # Of an interrupted call, builds that were only diverged count there.
         diverges = [json.loads((f / "diverge.json").read_text()) for f in folders_of(args, arm)]
@@ -162,14 +210,19 @@ def main():
     parser.add_argument("--threads", type=int, default=0, help="of each (0: every core)")
     parser.add_argument("--texts", type=int, default=1000, help="chats to diverge over")
     parser.add_argument("--table", action="store_true", help="only print what is there")
+    parser.add_argument("--whats-new", action="store_true", help="build what the card's news compare, and print that table alone")
     args = parser.parse_args()
+    if args.whats_new:
+        args.arms = ",".join(dict.fromkeys(arm for _, *arms in WHATS_NEW for arm in arms))
     args.assay, args.out = args.assay.resolve(), args.out.resolve()
     if not args.table:
         prepare(args)
         with ThreadPoolExecutor(args.jobs) as pool:
             for done in [pool.submit(build, args, arm, seed) for seed in args.seeds.split(",") for arm in args.arms.split(",")]:
                 done.result()
-    table(args)
+    if not args.whats_new:
+        table(args)
+    whats_new(args)
 
 
 if __name__ == "__main__":
