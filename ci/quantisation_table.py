@@ -33,6 +33,11 @@ ARMS = {  # name: what it is, arguments of assay quantize
     "descents-6": ("six passes of coordinate descent", ["--set", "n_descents=6"]),
     "power-0-descents-6": ("both", ["--set", "codebook_power=0", "--set", "n_descents=6"]),
     "scalar-descents-6": ("six passes of coordinate descent for the scalar arm", ["--scalar", "--bits", SCALAR_BITS, "--set", "n_descents=6"]),
+    "kept": ("tiers by what feedback leaves of each projection's predicted error", ["--set", "kept_gate=0.13", "--set", "kept_up=0.18", "--set", "kept_down=0.6"]),
+    "kept-power-0-descents-6": ("that, with the two above", ["--set", "kept_gate=0.13", "--set", "kept_up=0.18", "--set", "kept_down=0.6", "--set", "codebook_power=0", "--set", "n_descents=6"]),
+    "scalar-naive": ("the scalar arm without feedback", ["--scalar", "--bits", SCALAR_BITS, "--naive"]),
+    "damping-0.05": ("five times the damping", ["--set", "damping=0.05"]),
+    "group-64": ("a scale to 64 columns", ["--set", "group=64"]),
     "short-codes": ("tiers of 8-bit codes alone, equal total bytes", ["--tiers", "1", "--tiers", "2", "--bits", "1.845"]),
     "no-focus": ("every calibration token weighs the same", ["--set", "focus=0"]),
     "scalar-no-focus": ("the scalar arm likewise", ["--scalar", "--bits", SCALAR_BITS, "--set", "focus=0"]),
@@ -189,7 +194,9 @@ def table(args):
               f"{sum(r['n_candidate'] for r in closed)} of {sum(r['n'] for r in closed)} |")
     print("\n| mean KLD, ratio | of all seeds | of one seed | aim |\n|---|---|---|---|")
     aim(args, "GPTQ-VQ over scalar at equal size", "ja-1.71", "scalar", "all", 0.53)
-    aim(args, "the scalar arm without focus, which suits it better", "ja-1.71", "scalar-no-focus", "all", 0.53)
+    aim(args, "the scalar arm without focus", "ja-1.71", "scalar-no-focus", "all", 0.53)
+    aim(args, "GPTQ-VQ over scalar at equal code bits", "ja-1.71", "scalar-1.71", "all", 0.53)
+    aim(args, "naive VQ over naive scalar at equal size", "naive", "scalar-naive", "all", 0.53)
     aim(args, "both without focus", "no-focus", "scalar-no-focus", "all", 0.53)
     aim(args, "the same, with the spine in bf16", "bf16-spine", "scalar-bf16-spine", "all", 0.53)
     aim(args, "GPTQ-VQ over naive VQ", "ja-1.71", "naive", "all", 0.7)

@@ -151,6 +151,10 @@ Result<void> check_counts(const Json& values, const ModelStats& stats, std::stri
   return {};
 }
 
+double kept_of(const Recipe& recipe, std::size_t projection) {
+  return projection == 0 ? recipe.kept_gate : projection == 1 ? recipe.kept_up : recipe.kept_down;
+}
+
 // A few codewords need no fewer sub-vectors than many: rows count so unequally that some hundred
 // are too few to tell where two of them belong.
 constexpr int kLeastSampledCodes = 256;
@@ -199,7 +203,8 @@ Result<Plan> make_plan(const ModelWeights& weights, const ModelStats& stats, con
     const auto n = static_cast<double>(modules[i].matrix->n_rows) * modules[i].matrix->n_cols;
     n_weights += n;
     energies.push_back(output_energy(modules[i]));
-    const double importance = std::pow(energies.back(), -recipe.temper);
+    const double kept = kept_of(recipe, i % kProjections.size());
+    const double importance = kept * std::pow(energies.back(), -recipe.temper);
     AllocationItem item;
     for (int t = 0; t < n_tiers; ++t)
       item.push_back(
@@ -220,7 +225,8 @@ Result<Plan> make_plan(const ModelWeights& weights, const ModelStats& stats, con
       for (std::size_t p = 0; p < kProjections.size(); ++p, ++next) {
         const int tier = plan.tier.back()[e][p] = choice.option[next];
         const double tempered = items[next][static_cast<std::size_t>(tier)].error;
-        plan.error.back()[e][p] = tempered * std::pow(energies[next], recipe.temper - 1);
+        plan.error.back()[e][p] =
+            tempered / kept_of(recipe, p) * std::pow(energies[next], recipe.temper - 1);
       }
   }
   return plan;

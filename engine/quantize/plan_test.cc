@@ -64,8 +64,8 @@ double distortion_of(const Codebook& book, const std::vector<float>& values) {
   return sum / static_cast<double>(values.size());
 }
 
-// Each kind of codebook is the better one by its own measure: of all weights alike, or of those that
-// matter.
+// Each kind of codebook is the better one by its own measure: of all weights alike, or of those
+// that matter.
 TEST(Plan, CodebooksAreFittedToWhatTheyAreToldToCount) {
   const NormalExpert expert;
   ThreadPool pool(1);
@@ -79,6 +79,29 @@ TEST(Plan, CodebooksAreFittedToWhatTheyAreToldToCount) {
   EXPECT_LT(distortion_of(alike->codebooks[0], expert.values),
             0.995 * distortion_of(by_weight->codebooks[0], expert.values));
   EXPECT_LT(by_weight->predicted_error, 0.995 * alike->predicted_error);
+}
+
+// A projection that is said to keep more of its error gets more bits; what is predicted of each
+// module is as it was.
+TEST(Plan, TiersFollowWhatAProjectionKeepsOfItsError) {
+  const NormalExpert expert;
+  ThreadPool pool(1);
+  Recipe recipe;
+  recipe.tiers = {{"1", 8, 256}, {"2", 4, 256}};
+  recipe.bits = 1.5;
+  const auto bits_of_down = [&](double kept) {
+    recipe.kept_down = kept;
+    const auto plan = make_plan(expert.weights, expert.stats, recipe, pool, {});
+    EXPECT_TRUE(plan.has_value());
+    if (!plan.has_value()) return std::pair{0.0, 0.0};
+    const auto tier = static_cast<std::size_t>(plan->tier[0][0][2]);
+    return std::pair{recipe.tiers[tier].bits(), plan->error[0][0][2]};
+  };
+  EXPECT_EQ(bits_of_down(0.01).first, 1);
+  EXPECT_EQ(bits_of_down(100).first, 2);
+  recipe.tiers = {{"1", 8, 256}};
+  recipe.bits = 1;
+  EXPECT_NEAR(bits_of_down(100).second, bits_of_down(1).second, 1e-9);
 }
 
 // Max 1960, "Quantizing for minimum distortion", table I: what the best codewords of one value

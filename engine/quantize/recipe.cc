@@ -71,6 +71,9 @@ constexpr Setting kSettings[] = {
     {"n_rounds", &Recipe::n_rounds, 1, 100},
     {"points_per_code", &Recipe::points_per_code, 1, kAny},
     {"codebook_power", &Recipe::codebook_power, 0, 1},
+    {"kept_gate", &Recipe::kept_gate, 0.001, 1000},
+    {"kept_up", &Recipe::kept_up, 0.001, 1000},
+    {"kept_down", &Recipe::kept_down, 0.001, 1000},
     {"n_down_tokens", &Recipe::n_down_tokens, 1, kAny},
 };
 
@@ -129,29 +132,33 @@ Json Recipe::to_json() const {
   Json list = Json::array();
   for (const Tier& t : tiers)
     list.push_back({{"name", t.name}, {"d", t.dim}, {"K", t.n_codes}, {"bits", t.bits()}});
-  return {{"name", name},
-          {"bits", bits},
-          {"tiers", list},
-          {"group", group},
-          {"spine_group", spine_group},
-          {"compensate", {{"gate_up", compensate_gate_up}, {"down", compensate_down}}},
-          {"spine_bits",
-           {{"attention", attention_bits},
-            {"kv_a", kv_a_bits},
-            {"dense_mlp", dense_mlp_bits},
-            {"shared_experts", shared_expert_bits},
-            {"lm_head", lm_head_bits}}},
-          {"temper", temper},
-          {"focus", focus},
-          {"damping", damping},
-          {"shrinkage", shrinkage},
-          {"n_refits", n_refits},
-          {"n_descents", n_descents},
-          {"n_rounds", n_rounds},
-          {"points_per_code", points_per_code},
-          {"codebook_power", codebook_power},
-          {"n_down_tokens", n_down_tokens},
-          {"seed", seed}};
+  Json json = {{"name", name},
+               {"bits", bits},
+               {"tiers", list},
+               {"group", group},
+               {"spine_group", spine_group},
+               {"compensate", {{"gate_up", compensate_gate_up}, {"down", compensate_down}}},
+               {"spine_bits",
+                {{"attention", attention_bits},
+                 {"kv_a", kv_a_bits},
+                 {"dense_mlp", dense_mlp_bits},
+                 {"shared_experts", shared_expert_bits},
+                 {"lm_head", lm_head_bits}}},
+               {"temper", temper},
+               {"focus", focus},
+               {"damping", damping},
+               {"shrinkage", shrinkage},
+               {"n_refits", n_refits},
+               {"n_descents", n_descents},
+               {"n_rounds", n_rounds},
+               {"points_per_code", points_per_code},
+               {"n_down_tokens", n_down_tokens},
+               {"seed", seed}};
+  // Younger than builds that are still to be told apart, or gone on with: only where they are set.
+  if (codebook_power != 1) json["codebook_power"] = codebook_power;
+  if (kept_gate != 1 || kept_up != 1 || kept_down != 1)
+    json["kept"] = {{"gate", kept_gate}, {"up", kept_up}, {"down", kept_down}};
+  return json;
 }
 
 }  // namespace assay::engine

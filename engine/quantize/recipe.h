@@ -45,6 +45,9 @@ struct Recipe {
   // What a sub-vector counts for where codebooks are fitted: the weight of its error to this power.
   // 1: as much as it matters, so that few rows may own most codewords; 0: all the same.
   double codebook_power = 1;
+  // What of its predicted error a projection keeps once feedback and descent are done, relative to
+  // the others': the plan sees nearest codewords only.
+  double kept_gate = 1, kept_up = 1, kept_down = 1;
   int n_down_tokens = 2048;  // tokens of the layer that a rare expert's down borrows
   std::uint64_t seed = 0;
 
