@@ -122,8 +122,8 @@ void SignFlip::add(int cluster_sum) {
 double SignFlip::tail(int distance) const {
   if (distance <= 0) return 1;
   double p = 0;
-  for (int t = distance; t <= reach_; ++t)
-    p += 2 * probability_[static_cast<std::size_t>(reach_ + t)];
+  for (int at = reach_ + distance; at <= 2 * reach_; ++at)
+    p += 2 * probability_[static_cast<std::size_t>(at)];
   return std::min(1.0, p);
 }
 
@@ -131,8 +131,8 @@ double SignFlip::p() const { return tail(std::abs(observed_)); }
 
 double SignFlip::at_most(double p) const {
   double reached = 0, attainable = 0;
-  for (int t = reach_; t > 0; --t) {
-    const double here = probability_[static_cast<std::size_t>(reach_ + t)];
+  for (int at = 2 * reach_; at > reach_; --at) {
+    const double here = probability_[static_cast<std::size_t>(at)];
     if (here == 0) continue;
     reached += 2 * here;
     if (reached > p * kSame) return attainable;

@@ -28,7 +28,8 @@ struct Shared {
   unsigned block_next_best;
   unsigned threshold;  // the k-th largest, as far as its digits are known
   int missing;         // how many of those that agree with it so far are among the k largest
-  int of_warp[kWarps];
+  // Read four at a time, so apart from what one thread writes meanwhile.
+  alignas(16) int of_warp[kWarps];
 };
 
 template <int kBlocks>

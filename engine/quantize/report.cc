@@ -20,10 +20,12 @@ ExpertBits expert_bits(const ModelWeights& weights, const Plan& plan, const Reci
         const Matrix& m = *projections[p];
         const Tier& tier = recipe.tiers[static_cast<std::size_t>(plan.tier[l][e][p])];
         const int row_bits = m.n_cols / tier.dim * tier.index_bits();
+        const int n_words = (row_bits + 31) / 32;
+        const int n_groups = (m.n_cols + recipe.group - 1) / recipe.group;
         n_weights += static_cast<double>(m.n_rows) * m.n_cols;
         sum.code += static_cast<double>(m.n_rows) * row_bits;
-        sum.padding += static_cast<double>(m.n_rows) * ((row_bits + 31) / 32 * 32 - row_bits);
-        sum.scales += 16.0 * m.n_rows * ((m.n_cols + recipe.group - 1) / recipe.group);
+        sum.padding += static_cast<double>(m.n_rows) * (32 * n_words - row_bits);
+        sum.scales += 16.0 * m.n_rows * n_groups;
       }
     }
   for (const Codebook& book : used) sum.codebooks += 16.0 * static_cast<double>(book.values.size());
