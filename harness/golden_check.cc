@@ -41,7 +41,8 @@ std::string suite_difference(const Golden& golden, const Plan& plan) {
   return "";
 }
 
-// The golden's replies that the plan asks for, their prompts checked.
+// The golden's replies that the plan asks for, their prompts checked, as far as the target's
+// positions hold them: a shorter --context is no change of what is computed.
 Result<std::vector<AskedReply>> asked_of(const Golden& golden, const Plan& plan,
                                          const Target& target) {
   std::vector<AskedReply> out;
@@ -52,6 +53,9 @@ Result<std::vector<AskedReply>> asked_of(const Golden& golden, const Plan& plan,
     ASSAY_TRY(PlannedPrompt prompt, prompt_of(plan, item, target));
     if (prompt.hash != found->second.prompt_hash)
       return fail("the prompt of {} is another one now", key);
+    if (prompt.ids.size() + found->second.ids.size() >
+        static_cast<std::size_t>(target.max_positions()))
+      continue;
     out.push_back({&found->second, {std::move(prompt.ids), found->second.ids}});
   }
   return out;

@@ -36,7 +36,7 @@ struct GoldenCheck {
       n_same = 0;  // replies that were looked at; those in which nothing moved at all
   long n_positions = 0;
   int n_ties = 0;  // another most likely token, where the golden's margin is below the noise floor
-  int n_left_out = 0;  // replies of suites or cases that this run does not ask
+  int n_left_out = 0;  // replies that this run does not ask, or that do not fit into its context
   double max_logprob_change = 0, max_margin_change = 0;
   std::vector<GoldenDivergence> divergences;  // one per reply
   bool diverged() const { return !divergences.empty(); }
@@ -53,7 +53,8 @@ void check_reply(const GoldenReply& golden, std::span<const StepFigures> now, Go
 // A root that is not there is an error.
 Result<std::vector<fs::path>> find_goldens(const fs::path& root, const Json& identity);
 
-// Those replies that are among the plan's items; the plan must have the suites' own samplers. A
+// Those replies that are among the plan's items and that the target's positions hold; the plan must
+// have the suites' own samplers. A
 // golden of another tokenizer, chat template, attention, suite version, sampler or prompt, or
 // without a noise floor of the target's backend, is not comparable, which is no failure: `reason`
 // says what differs and what to do.

@@ -238,6 +238,16 @@ TEST_F(GoldenOfAPlan, OnlyWhatIsAskedIsLookedAt) {
   EXPECT_EQ(check().n_left_out, 9);
 }
 
+TEST_F(GoldenOfAPlan, AReplyLongerThanTheContextIsLeftOut) {
+  // zh-2 is 25 bytes and, in the direct arm, two tags; its reply has two tokens.
+  target_.context = 29;
+  EXPECT_EQ(check().n_replies, 14);
+  target_.context = 28;
+  EXPECT_EQ(check().reason, "");
+  EXPECT_EQ(check().n_replies, 13);
+  EXPECT_EQ(check().n_left_out, 1);
+}
+
 TEST_F(GoldenOfAPlan, AnotherKeyIsNotComparableWhichIsNoRegression) {
   const auto reason = [&](auto change) {
     const Golden golden = golden_;

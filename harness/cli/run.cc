@@ -169,6 +169,7 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
   ASSAY_TRY_VOID(check_base(planned.measures, options));
   ASSAY_TRY(auto engine, load_engine(engine_flags(options)));
   EngineTarget target(std::move(engine), options.threads);
+  planned.golden_plan.leave_out_longer(target.max_positions());
   if (const int n = plan.leave_out_longer(target.max_positions()); n > 0) {
     planned.skipped.push_back(
         {"needle", fmt::format("has {} samples longer than the model's {} positions", n,

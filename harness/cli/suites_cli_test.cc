@@ -40,6 +40,17 @@ TEST_F(SuitesCli, NeedlesAreBuiltToTheTokenAndResumeToTheSamePrompts) {
   EXPECT_FALSE(record()["needle_grid"].empty());
 }
 
+TEST_F(SuitesCli, AShorterContextLeavesNeedlesOutAndIsStillHeldToTheGolden) {
+  const Outcome o = run({"facts", "needle", "--profile", "ci", "--languages", "en", "--arms",
+                         "direct", "--context", "1024"});
+  EXPECT_EQ(o.code, 0) << o.out << o.err;
+  EXPECT_THAT(o.err, HasSubstr("longer than the model's 1024 positions"));
+  ASSERT_EQ(record()["goldens"].size(), 1u);
+  const Json golden = record()["goldens"][0];
+  EXPECT_EQ(golden["state"], "pass") << golden["reason"];
+  EXPECT_GT(golden["n_replies"], 10);
+}
+
 TEST_F(SuitesCli, AHaystackOfOnesOwnMustBeLongEnough) {
   write(dir_ / "short.txt", "One sentence. Another sentence.\n");
   const std::vector<std::string> asked = {"needle", "--arms",      "direct", "--limit",
