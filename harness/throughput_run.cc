@@ -143,38 +143,42 @@ Json facts(const Engine& e) {
           {"active_bytes", i.active_bytes}};
 }
 
-// Why the engine's caches, with those of all contexts, cannot hold n sequences more; "" if they
-// can.
-std::string too_many(const Engine& e, const ThroughputSettings& settings, int n, int n_tokens) {
-  const engine::CacheRoom room = e.cache_room();
-  std::int64_t need = n * room.taken_by(n_tokens);
-  for (const int depth : settings.depths) need += room.taken_by(std::max(depth, 1));
+std::int64_t taken_by_contexts(const engine::CacheRoom& room, const std::set<int>& depths) {
+  std::int64_t n = 0;
+  for (const int depth : depths) n += room.taken_by(std::max(depth, 1));
+  return n;
+}
+
+// The depths whose contexts are read, and then kept while rows are clocked: from the shallowest on,
+// as long as the caches hold the smallest batch beside them all.
+std::set<int> held_depths(const ThroughputSettings& settings, int n_positions,
+                          const engine::CacheRoom& room) {
+  std::set<int> held;
+  if (settings.batches.empty()) return held;
+  const int batch = *std::min_element(settings.batches.begin(), settings.batches.end());
+  for (const int depth : std::set<int>(settings.depths.begin(), settings.depths.end())) {
+    held.insert(depth);
+    if (depth <= n_positions - settings.n_decode &&
+        taken_by_contexts(room, held) + batch * room.taken_by(depth + settings.n_decode) <=
+            room.n_tokens)
+      continue;
+    held.erase(depth);
+    break;
+  }
+  return held;
+}
+
+// Why caches with the contexts of `depths` cannot hold n sequences more; "" if they can.
+std::string too_many(const engine::CacheRoom& room, const std::set<int>& depths, int n,
+                     int n_tokens) {
+  const std::int64_t need = n * room.taken_by(n_tokens) + taken_by_contexts(room, depths);
   if (need <= room.n_tokens) return "";
   return fmt::format("needs {} tokens of cache, the engine has room for {}", need, room.n_tokens);
 }
 
 ThroughputResult rows_of(const ThroughputSettings& settings, const Engine& e) {
-  ThroughputResult out{.engine = facts(e), .settings = settings, .decode = {}, .prefill = {}};
-  const int n_positions = e.info().max_positions;
-  for (const int n : settings.prefill) {
-    PrefillRow row{.n_prompt = n, .reason = too_many(e, settings, 1, n), .ttft_s = {}};
-    if (n >= n_positions)
-      row.reason = fmt::format(
-          "a prompt of {} leaves no room for a reply in the model's {} positions", n, n_positions);
-    out.prefill.push_back(std::move(row));
-  }
-  for (const int depth : settings.depths)
-    for (const int batch : settings.batches) {
-      DecodeRow row{.depth = depth,
-                    .batch = batch,
-                    .n_decode = settings.n_decode,
-                    .reason = too_many(e, settings, batch, depth + settings.n_decode),
-                    .repetitions = {}};
-      if (depth > n_positions - settings.n_decode)
-        row.reason = fmt::format("{} tokens at depth {} do not fit into the model's {} positions",
-                                 settings.n_decode, depth, n_positions);
-      out.decode.push_back(std::move(row));
-    }
+  ThroughputResult out = rows_to_clock(settings, e.info().max_positions, e.cache_room());
+  out.engine = facts(e);
   return out;
 }
 
@@ -253,6 +257,34 @@ bool repeat_all(std::vector<std::vector<std::function<bool()>>> groups, int n_ro
 }
 
 }  // namespace
+
+ThroughputResult rows_to_clock(const ThroughputSettings& settings, int n_positions,
+                               const engine::CacheRoom& room) {
+  ThroughputResult out{.engine = {}, .settings = settings, .decode = {}, .prefill = {}};
+  const std::set<int> held = held_depths(settings, n_positions, room);
+  for (const int n : settings.prefill) {
+    PrefillRow row{.n_prompt = n, .reason = too_many(room, held, 1, n), .ttft_s = {}};
+    if (n >= n_positions)
+      row.reason = fmt::format(
+          "a prompt of {} leaves no room for a reply in the model's {} positions", n, n_positions);
+    out.prefill.push_back(std::move(row));
+  }
+  for (const int depth : settings.depths)
+    for (const int batch : settings.batches) {
+      std::set<int> contexts = held;
+      contexts.insert(depth);
+      DecodeRow row{.depth = depth,
+                    .batch = batch,
+                    .n_decode = settings.n_decode,
+                    .reason = too_many(room, contexts, batch, depth + settings.n_decode),
+                    .repetitions = {}};
+      if (depth > n_positions - settings.n_decode)
+        row.reason = fmt::format("{} tokens at depth {} do not fit into the model's {} positions",
+                                 settings.n_decode, depth, n_positions);
+      out.decode.push_back(std::move(row));
+    }
+  return out;
+}
 
 Result<std::optional<ThroughputResult>> run_throughput(const Engine& engine,
                                                        const ThroughputSettings& settings,

@@ -17,6 +17,12 @@ struct ThroughputHooks {
   std::stop_token stop;                                      // asked for between steps
 };
 
+// Every row of the settings, not yet clocked, those that cannot be with the reason. The contexts of
+// all depths are in the caches together; where these do not hold them all, the deepest are left
+// out.
+ThroughputResult rows_to_clock(const ThroughputSettings& settings, int n_positions,
+                               const engine::CacheRoom& room);
+
 // With all threads on one engine that shares `engine`'s weights (n_threads 0: every usable core).
 // Repetition 1 of every row comes before repetition 2 of any, and every other round goes
 // backwards, so that a machine that warms up or fills up favours no row. A row that the model

@@ -10,6 +10,7 @@ namespace assay::harness {
 namespace {
 
 using testing::AllOf;
+using testing::ElementsAre;
 using testing::HasSubstr;
 
 class ThroughputRun : public testing::Test {
@@ -78,6 +79,44 @@ TEST_F(ThroughputRun, WhatTheModelCannotHoldHasAReasonAndTheRestIsMeasured) {
   EXPECT_EQ(r.prefill[0].ttft_s.size(), 1u);
   EXPECT_THAT(r.prefill[1].reason, HasSubstr("512 positions"));
   EXPECT_TRUE(r.prefill[1].ttft_s.empty());
+}
+
+TEST(ThroughputRows, TheDeepestContextsAreLeftOutWhereTheCachesAreSmall) {
+  const ThroughputSettings settings = {.depths = {4096, 0, 16384},
+                                       .batches = {4, 1},
+                                       .n_decode = 128,
+                                       .prefill = {512, 16384},
+                                       .repetitions = 1};
+  const auto reasons = [&](int room) {
+    std::vector<std::string> out;
+    const ThroughputResult r = rows_to_clock(settings, 32768, {room, room, 256});
+    for (const DecodeRow& row : r.decode) out.push_back(row.reason);
+    for (const PrefillRow& row : r.prefill) out.push_back(row.reason);
+    return out;
+  };
+  // Contexts of 256 + 4096 + 16384 tokens, and four sequences of 16512, in pages of 256: 16640.
+  EXPECT_THAT(reasons(20736 + 4 * 16640), testing::Each(""));
+  EXPECT_THAT(reasons(20736 + 4 * 16640 - 1),
+              ElementsAre("", "", "", "", HasSubstr("needs 87296 tokens of cache"), "", "", ""));
+  // Without the deepest context: four sequences of 4224 tokens (4352), or one prompt of 16384.
+  const int two = 256 + 4096;
+  EXPECT_THAT(reasons(two + 4 * 4352), ElementsAre("", "", "", "", HasSubstr("room for 21760"),
+                                                   HasSubstr("needs 37376"), "", ""));
+  EXPECT_THAT(reasons(two + 4352),
+              ElementsAre(HasSubstr("needs 21760"), "", "", "", HasSubstr("needs 87296"),
+                          HasSubstr("needs 37376"), "", HasSubstr("needs 20736 tokens of cache")));
+  EXPECT_THAT(reasons(256 + 256),
+              ElementsAre(HasSubstr("needs"), HasSubstr("needs 8704"), HasSubstr("needs 1280"), "",
+                          HasSubstr("needs"), HasSubstr("needs"), HasSubstr("needs 768"),
+                          HasSubstr("needs 16640")));
+}
+
+TEST(ThroughputRows, ADepthBeyondThePositionsTakesNoRoomFromOthers) {
+  const ThroughputSettings settings = {
+      .depths = {0, 5000}, .batches = {1}, .n_decode = 128, .prefill = {}, .repetitions = 1};
+  const ThroughputResult r = rows_to_clock(settings, 4096, {512, 512, 256});
+  EXPECT_EQ(r.decode[0].reason, "");
+  EXPECT_THAT(r.decode[1].reason, HasSubstr("4096 positions"));
 }
 
 TEST_F(ThroughputRun, StopsBetweenStepsAndThenKeepsNothing) {
