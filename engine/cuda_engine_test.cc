@@ -433,6 +433,14 @@ TEST_P(CudaEngine, MoreEnginesThanThereIsMemoryForAreRefusedBeforeAnythingRuns) 
     EXPECT_NE(engine.error().message.find(part), std::string::npos) << engine.error().message;
 }
 
+// Four experts a token, and 64 rows beside the chunk: 4 · (16319 + 64) is 65532.
+TEST_P(CudaEngine, AChunkThatNoStepTakesIsRefusedWithTheLargest) {
+  const auto engine = try_to_load({.prefill_chunk = 16320});
+  ASSERT_FALSE(engine.has_value());
+  EXPECT_NE(engine.error().message.find("--prefill-chunk 16319 or less"), std::string::npos)
+      << engine.error().message;
+}
+
 INSTANTIATE_TEST_SUITE_P(Builds, CudaEngine,
                          testing::Combine(testing::Values("model", "vq-1.71"), testing::Values(1)));
 INSTANTIATE_TEST_SUITE_P(OnTwoGpus, CudaEngine,

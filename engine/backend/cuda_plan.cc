@@ -20,13 +20,15 @@ std::size_t scratch_bytes(const CudaModel& model, const StepLimits& limits) {
 }  // namespace
 
 Result<MemoryPlan> CudaModel::plan(const MemoryNeeds& needs) const {
-  MemoryPlan plan{
-      .limits = {.n_rows = std::min(needs.prefill_chunk, needs.n_positions) + kStepSequences,
-                 .n_sequences = kStepSequences,
-                 .n_positions = needs.n_positions,
-                 .sparse = needs.sparse},
-      .weight_bytes = weight_bytes(),
-      .n_executors = needs.n_executors};
+  const int chunk = std::min(needs.prefill_chunk, needs.n_positions);
+  const bool by_row = c.n_experts > 0 && !how.bf16_chunks;
+  ASSAY_TRY_VOID(check_chunk(chunk, kStepSequences, by_row ? c.n_experts_per_token : 1));
+  MemoryPlan plan{.limits = {.n_rows = chunk + kStepSequences,
+                             .n_sequences = kStepSequences,
+                             .n_positions = needs.n_positions,
+                             .sparse = needs.sparse},
+                  .weight_bytes = weight_bytes(),
+                  .n_executors = needs.n_executors};
   plan.scratch_bytes = scratch_bytes(*this, plan.limits);
   const kernels::CudaDevice now = kernels::cuda_device();
   return fit(plan, needs.n_contexts, CudaCachePool::bytes_per_token(c), CudaCachePool::kGrain,

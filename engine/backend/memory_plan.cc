@@ -10,6 +10,7 @@ namespace {
 constexpr std::size_t kMiB = std::size_t{1} << 20;
 // What the driver takes of itself: for kernels and their stacks, and for an executor's graphs.
 constexpr std::size_t kMargin = 256 * kMiB, kExecutorMargin = 64 * kMiB;
+constexpr int kMostGridRows = 65535;  // a grid's second dimension
 
 std::string size_text(std::size_t bytes) {
   const double mib = static_cast<double>(bytes) / static_cast<double>(kMiB);
@@ -48,6 +49,19 @@ Result<MemoryPlan> fit(MemoryPlan plan, int n_contexts, std::size_t bytes_per_to
   plan.limits.cache_tokens = static_cast<int>(tokens);
   plan.cache_bytes = tokens * bytes_per_token;
   return plan;
+}
+
+Result<void> check_chunk(int n_tokens, int n_sequences, int experts_per_token) {
+  const int most = kMostGridRows / experts_per_token - n_sequences;
+  if (n_tokens <= most) return {};
+  return fail(
+      "prompts are to be read {} tokens at a time, backend cuda takes at most {}{}: ask for "
+      "--prefill-chunk {} or less",
+      n_tokens, most,
+      experts_per_token == 1
+          ? ""
+          : fmt::format(" of a model with {} experts a token", experts_per_token),
+      most);
 }
 
 }  // namespace assay::engine

@@ -61,6 +61,11 @@ struct DeviceRoom {
 Result<MemoryPlan> fit(MemoryPlan plan, int n_contexts, std::size_t bytes_per_token, int grain,
                        const DeviceRoom& device);
 
+// The rows of a step (a chunk and single tokens of n_sequences) are a dimension of a GPU's grids,
+// or rows · experts_per_token are, where every row's experts are multiplied on their own; 1:
+// nowhere. An error names the largest chunk.
+Result<void> check_chunk(int n_tokens, int n_sequences, int experts_per_token);
+
 // Steps of an executor by how they ran: launch by launch, recorded as a graph and run, or replayed.
 struct StepCounts {
   std::int64_t n_direct = 0, n_recorded = 0, n_replayed = 0;

@@ -54,6 +54,21 @@ TEST(MemoryPlan, WhatDoesNotFitSaysWhatIsThereAndWhatToDo) {
             "GPUs (--tp), or use a larger or an emptier GPU");
 }
 
+// What moe_cuda and project_cuda check: n_tokens · top_k < 65536, and n_tokens < 65536.
+TEST(MemoryPlan, AChunkOfMoreRowsThanAGridHoldsNamesTheLargest) {
+  EXPECT_TRUE(check_chunk(512, 64, 8));
+  EXPECT_TRUE(check_chunk(8127, 64, 8)) << "8 * (8127 + 64) is 65528";
+  const auto of_experts = check_chunk(8128, 64, 8);
+  ASSERT_FALSE(of_experts);
+  EXPECT_EQ(of_experts.error().message,
+            "prompts are to be read 8128 tokens at a time, backend cuda takes at most 8127 of a "
+            "model with 8 experts a token: ask for --prefill-chunk 8127 or less");
+  EXPECT_TRUE(check_chunk(65471, 64, 1));
+  const auto dense = check_chunk(65472, 64, 1);
+  ASSERT_FALSE(dense);
+  EXPECT_THAT(dense.error().message, testing::HasSubstr("at most 65471: ask"));
+}
+
 TEST(MemoryPlan, AHostPlansNothing) {
   EXPECT_FALSE(MemoryPlan().is_planned());
   EXPECT_EQ(MemoryPlan().limits.cache_tokens, kUnlimited);
