@@ -100,15 +100,19 @@ TEST_F(Mpi, AWrongCommandIsRefusedOnce) {
   EXPECT_EQ(on_processes(2, {"--version"}).code, 0);
 }
 
-// As MPICH's mpirun would: each process is then alone in its own job.
+// As MPICH's mpirun would, or srun for an MPI that knows nothing of its PMIx: each process is then
+// alone in its own job.
 TEST_F(Mpi, AnotherMpisLauncherIsRefusedOnce) {
-  const auto as_rank = [](const std::string& rank) {
-    return Program({"--version"}, 0, {}, {"env", "PMI_SIZE=2", "PMI_RANK=" + rank}).wait();
-  };
-  expect_error(as_rank("0"), HasSubstr("started 2 processes, but MPI knows of 1"));
-  const Outcome other = as_rank("1");
-  EXPECT_EQ(other.code, 2);
-  EXPECT_EQ(other.err, "");
+  for (const auto& [size, rank] :
+       {std::pair{"PMI_SIZE=2", "PMI_RANK="}, std::pair{"SLURM_NTASKS=2", "PMIX_RANK="}}) {
+    const auto as_rank = [&](const std::string& n) {
+      return Program({"--version"}, 0, {}, {"env", size, rank + n}).wait();
+    };
+    expect_error(as_rank("0"), HasSubstr("started 2 processes, but MPI knows of 1"));
+    const Outcome other = as_rank("1");
+    EXPECT_EQ(other.code, 2);
+    EXPECT_EQ(other.err, "");
+  }
 }
 
 TEST_F(Mpi, MixturesAreRefused) {

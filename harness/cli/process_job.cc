@@ -13,22 +13,26 @@
 namespace assay::cli {
 namespace {
 
-// What a launcher tells its processes: Open MPI's mpirun, or MPICH's and Slurm's.
+// What a launcher tells its processes: Open MPI's mpirun, MPICH's or srun --mpi=pmi2, and
+// srun --mpi=pmix, which leaves the size to Slurm.
 struct Launcher {
   const char *size, *rank;
 };
-constexpr std::array<Launcher, 2> kLaunchers = {
-    {{"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"}, {"PMI_SIZE", "PMI_RANK"}}};
+constexpr std::array<Launcher, 3> kLaunchers = {{{"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"},
+                                                 {"PMI_SIZE", "PMI_RANK"},
+                                                 {"SLURM_NTASKS", "PMIX_RANK"}}};
 
 int number(const char* variable, int otherwise) {
   const char* text = std::getenv(variable);
   return text == nullptr ? otherwise : std::atoi(text);
 }
 
-// Of the job that started this process; null where it is alone.
+// Of the job that started this process; null where it is alone. The first that gave it a rank
+// decides: mpirun may run inside an allocation of Slurm's, whose tasks are then not its processes.
 const Launcher* launcher() {
   for (const Launcher& l : kLaunchers)
-    if (number(l.size, 1) > 1) return &l;
+    if (std::getenv(l.size) != nullptr && std::getenv(l.rank) != nullptr)
+      return number(l.size, 1) > 1 ? &l : nullptr;
   return nullptr;
 }
 
