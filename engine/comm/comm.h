@@ -44,7 +44,8 @@ Result<Comms> new_nccl_comms(int n_ranks);
 
 // The end of this process's rank; all processes make it together, and all get the error of one.
 Result<std::unique_ptr<Comm>> new_process_comm(Processes& processes);  // in host memory
-// On the GPU whose number is the process's among those of its machine; becomes the thread's device.
+// On the GPU whose number is the process's among those of its machine, or on the only one that it
+// sees; becomes the thread's device. Two processes on one GPU are an error.
 Result<std::unique_ptr<Comm>> new_nccl_process_comm(Processes& processes);
 
 }  // namespace assay::engine

@@ -1,9 +1,11 @@
 // Ranks on GPUs: of this machine, a thread each, or of several, a process each. Parts are gathered
 // and added up in order of rank, not all-reduced: NCCL's own order of summation goes by the size of
 // the message, and a request's bits must not depend on what shares its batch.
+#include <cuda_runtime_api.h>
 #include <nccl.h>
 
 #include <barrier>
+#include <cstring>
 #include <functional>
 
 #include "base/check.h"
@@ -71,15 +73,41 @@ std::string cannot_connect(int n_ranks, ncclResult_t result) {
       n_ranks, ncclGetErrorString(result));
 }
 
+// The one GPU that it sees (Slurm gives each process its own), or the one with its number.
+int device_of(const Processes& processes) {
+  return kernels::n_cuda_devices() == 1 ? 0 : processes.rank_on_host();
+}
+
 // Of this process: "" where its machine has a GPU for it.
 std::string want_of_gpu(const Processes& processes) {
   const int n_devices = kernels::n_cuda_devices();
   if (n_devices == 0) return no_device(processes.size());
-  if (n_devices > processes.rank_on_host()) return {};
+  if (n_devices > device_of(processes)) return {};
   return fmt::format(
-      "--tp {} asks for {} GPUs on this machine, {} here: start fewer processes on it (mpirun "
-      "--map-by ppr:{}:node)",
+      "--tp {} asks for {} GPUs on this machine, this process sees {} (CUDA_VISIBLE_DEVICES may "
+      "hide others): start fewer processes on it (mpirun --map-by ppr:{}:node), or let each see "
+      "one GPU of its own",
       processes.size(), processes.rank_on_host() + 1, n_devices, n_devices);
+}
+
+// All: "" where no other process has this one's GPU. Told before NCCL is asked, which refuses such
+// a job in those two ranks alone.
+std::string shared_gpu(Processes& processes, int device) {
+  cudaDeviceProp own{};
+  const cudaError_t asked = cudaGetDeviceProperties(&own, device);
+  std::vector<cudaUUID_t> all(static_cast<std::size_t>(processes.size()));
+  processes.gather(std::as_bytes(std::span(&own.uuid, 1)),
+                   reinterpret_cast<std::byte*>(all.data()));
+  if (asked != cudaSuccess)
+    return fmt::format("CUDA device {}: {}", device, cudaGetErrorString(asked));
+  for (int r = 0; r < processes.size(); ++r)
+    if (r != processes.rank() &&
+        std::memcmp(&all[static_cast<std::size_t>(r)], &own.uuid, sizeof own.uuid) == 0)
+      return fmt::format(
+          "it has the same {} as rank {}, and --tp {} needs a GPU for each: start fewer processes "
+          "on this machine, or let each see another one (CUDA_VISIBLE_DEVICES)",
+          own.name, r, processes.size());
+  return {};
 }
 
 // Rank 0's, in all.
@@ -116,7 +144,8 @@ Result<Comms> new_nccl_comms(int n_ranks) {
 
 Result<std::unique_ptr<Comm>> new_nccl_process_comm(Processes& processes) {
   ASSAY_TRY_VOID(agree(processes, want_of_gpu(processes)));
-  const int rank = processes.rank(), size = processes.size(), device = processes.rank_on_host();
+  const int rank = processes.rank(), size = processes.size(), device = device_of(processes);
+  ASSAY_TRY_VOID(agree(processes, shared_gpu(processes, device)));
   kernels::select_cuda_device(device);
   std::string error;
   const ncclUniqueId id = shared_id(processes, &error);

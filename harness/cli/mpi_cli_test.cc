@@ -86,6 +86,24 @@ TEST_F(Mpi, ProcessesOnTwoGpusAnswerWithTheBitsOfThreads) {
   EXPECT_EQ(samples_of(dir_ / "processes"), samples_of(dir_ / "threads"));
 }
 
+// As Slurm gives each process its GPU: the only one that it sees, whatever its number among them.
+TEST_F(Mpi, ProcessesThatSeeOneOfTwoGpusEachAnswerWithTheBitsOfThreads) {
+  auto arguments = generate(kModel, "2");
+  arguments.insert(arguments.end(), {"--backend", "cuda"});
+  const Outcome threads = assay(arguments);
+  if (threads.err.find("no CUDA device here") != std::string::npos ||
+      threads.err.find("asks for 2 GPUs") != std::string::npos)
+    GTEST_SKIP() << threads.err << "This test shows nothing here.";
+  const auto seeing = [&](const std::string& gpu) {
+    auto words = mpirun(2);
+    words.insert(words.end(), {"sh", "-c", "CUDA_VISIBLE_DEVICES=" + gpu + R"( exec "$0" "$@")"});
+    return Program(arguments, 0, {}, words).wait();
+  };
+  EXPECT_EQ(reply(seeing("$OMPI_COMM_WORLD_LOCAL_RANK")), reply(threads));
+  expect_error(seeing("0"), AllOf(HasSubstr("rank 0 of 2: it has the same "), HasSubstr("rank 1"),
+                                  HasSubstr("CUDA_VISIBLE_DEVICES")));
+}
+
 TEST_F(Mpi, AnOtherNumberOfProcessesThanRanksIsAnError) {
   expect_error(on_processes(3, generate(kModel, "2")),
                AllOf(HasSubstr("mpirun started 3 processes"), HasSubstr("--tp 2")));
