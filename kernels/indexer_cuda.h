@@ -42,7 +42,8 @@ struct IndexCuda {
 void index_cuda(const IndexCuda& args, CudaStream stream);
 
 // Its two parts. Nothing but `keys`, `n_keys` and `margin` is written by the second, which reads
-// `scores` and `position`; a NaN ranks as -inf.
+// `scores` and `position`; a NaN score ranks as -inf. In the first, a NaN weight makes a NaN
+// score; a NaN q_h · k counts as zero, as ReLU has it in every backend.
 void index_scores_cuda(const IndexCuda& args, CudaStream stream);
 void select_top_k_cuda(const IndexCuda& args, CudaStream stream);
 
