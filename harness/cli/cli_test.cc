@@ -99,6 +99,12 @@ TEST_F(Cli, BenchPrintsSpeedBesideTheRoof) {
     ASSERT_EQ(o.code, 0) << o.err;
     const Json json = Json::parse(o.out);
     ASSERT_EQ(json["tests"].size(), 2u);
+    // docs/formats/bench.md
+    EXPECT_GT(json["load"]["weight_bytes"], 0);
+    EXPECT_GT(json["load"]["weights_s"].get<double>(), 0);
+    EXPECT_NEAR(json["load"]["bytes_per_s"].get<double>() * json["load"]["weights_s"].get<double>(),
+                json["load"]["weight_bytes"].get<double>(), 1);
+    EXPECT_FALSE(json.contains("steps")) << "of a GPU only";
     share = 0;
     for (const Json& test : json["tests"]) {
       EXPECT_EQ(test["tokens_per_s"].size(), 2u);
