@@ -441,6 +441,25 @@ TEST_P(CudaEngine, AChunkThatNoStepTakesIsRefusedWithTheLargest) {
       << engine.error().message;
 }
 
+// Of each only the first engine is made: what the others will take is free to the driver.
+TEST_P(CudaEngine, ModelsBesideEachOtherAreNotPlannedTheSameMemory) {
+  const std::size_t free =
+      kernels::cuda_device().free_bytes * static_cast<std::size_t>(std::get<1>(GetParam()));
+  std::vector<Engine> engines;
+  std::size_t planned = 0;
+  for (int i = 0; i < 3; ++i) {
+    engines.push_back(load({.n_engines = 9, .n_contexts = 1024}));
+    const MemoryPlan& plan = engines.back().info().memory;
+    planned += 9 * (plan.scratch_bytes + plan.cache_bytes);
+  }
+  EXPECT_GT(planned, free / 2) << "caches of so many contexts fill what there is";
+  EXPECT_LE(planned, free);
+  engines.erase(engines.begin());
+  engines.push_back(load({.n_engines = 9, .n_contexts = 1024}));
+  EXPECT_GT(engines.back().info().memory.cache_bytes, engines.front().info().memory.cache_bytes)
+      << "what the first was promised is free again";
+}
+
 INSTANTIATE_TEST_SUITE_P(Builds, CudaEngine,
                          testing::Combine(testing::Values("model", "vq-1.71"), testing::Values(1)));
 INSTANTIATE_TEST_SUITE_P(OnTwoGpus, CudaEngine,

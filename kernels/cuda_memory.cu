@@ -2,6 +2,7 @@
 
 #include "kernels/cuda_check.cuh"
 #include "kernels/cuda_memory.h"
+#include "kernels/current_cuda_device.h"
 
 namespace assay::kernels {
 namespace {
@@ -17,9 +18,14 @@ int n_cuda_devices() {
   return cudaGetDeviceCount(&n) == cudaSuccess ? n : 0;
 }
 
-CudaDevice cuda_device() {
+int current_cuda_device() {
   int id = 0;
   CUDA_CHECK(cudaGetDevice(&id));
+  return id;
+}
+
+CudaDevice cuda_device() {
+  const int id = current_cuda_device();
   cudaDeviceProp properties;
   CUDA_CHECK(cudaGetDeviceProperties(&properties, id));
   CudaDevice device{properties.name, properties.major, properties.minor, 0, 0};

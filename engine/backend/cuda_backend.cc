@@ -405,6 +405,8 @@ class CudaBackend final : public CudaExecutor {
   const float *cosine_ = nullptr, *sine_ = nullptr;    // (n_rows, qk_rope / 2)
   const int *position_ = nullptr, *tokens_ = nullptr;  // (n_rows)
   const int *run_ = nullptr, *index_run_ = nullptr;    // (n_runs + 1), and of each pass
+  // Last: made when all memory is taken, and gone before any of it is given back.
+  const MemoryPromise::Kept kept_{m_.promise};
 };
 
 }  // namespace

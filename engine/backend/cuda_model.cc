@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "engine/backend/matrix_view.h"
+#include "kernels/current_cuda_device.h"
 #include "kernels/gemm_cuda.h"
 #include "kernels/indexer_cuda.h"
 #include "kernels/layer_cuda.h"
@@ -65,6 +66,7 @@ CudaModel::CudaModel(const ModelConfig& config, const ModelWeights& w, const Cud
       how(kernel),
       rope(config.rope_theta, config.qk_rope),
       device(kernels::cuda_device()),
+      promise(kernels::current_cuda_device()),
       memory(bytes_of(w)) {
   embed = upload(w.embed, memory);
   // A tied head is the embedding.
@@ -176,15 +178,10 @@ Result<std::shared_ptr<const BackendModel>> load_cuda_model(const ModelConfig& c
   if (config.vocab > kernels::kMaxVocabCuda)
     return fail("vocab_size is {}, backend cuda takes at most {}", config.vocab,
                 kernels::kMaxVocabCuda);
-  const std::size_t need = bytes_of(weights);
   const kernels::CudaDevice device = kernels::cuda_device();
-  if (need > device.free_bytes)
-    return fail(
-        "the weights need {:.1f} GiB on the GPU, {} has {:.1f} of {:.1f} GiB free: use a larger or "
-        "an emptier one",
-        static_cast<double>(need) / 0x1p30, device.name,
-        static_cast<double>(device.free_bytes) / 0x1p30,
-        static_cast<double>(device.total_bytes) / 0x1p30);
+  ASSAY_TRY_VOID(
+      fit_weights(bytes_of(weights), {device.name, device.free_bytes, device.total_bytes,
+                                      MemoryPromise::bytes_on(kernels::current_cuda_device())}));
   return std::make_shared<const CudaModel>(config, weights, *how);
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/backend/backend.h"
+#include "engine/backend/memory_promise.h"
 #include "kernels/device_matrix.h"
 #include "kernels/moe_cuda.h"
 #include "kernels/rope.h"
@@ -73,6 +74,7 @@ class CudaModel final : public BackendModel, public std::enable_shared_from_this
   const CudaKernel how;
   const kernels::RopeTable rope;
   const kernels::CudaDevice device;
+  mutable MemoryPromise promise;  // what was planned, and what of it executors have
   kernels::DeviceWeights memory;
   DeviceMatrix embed, lm_head;
   const float* final_norm = nullptr;

@@ -30,9 +30,11 @@ Result<MemoryPlan> CudaModel::plan(const MemoryNeeds& needs) const {
                   .weight_bytes = weight_bytes(),
                   .n_executors = needs.n_executors};
   plan.scratch_bytes = scratch_bytes(*this, plan.limits);
-  const kernels::CudaDevice now = kernels::cuda_device();
-  return fit(plan, needs.n_contexts, CudaCachePool::bytes_per_token(c), CudaCachePool::kGrain,
-             {now.name, now.free_bytes, now.total_bytes});
+  return promise.plan([&](std::size_t promised_bytes) {
+    const kernels::CudaDevice now = kernels::cuda_device();
+    return fit(plan, needs.n_contexts, CudaCachePool::bytes_per_token(c), CudaCachePool::kGrain,
+               {now.name, now.free_bytes, now.total_bytes, promised_bytes});
+  });
 }
 
 std::unique_ptr<Backend> CudaModel::new_executor(int, const StepLimits& limits) const {
@@ -42,7 +44,8 @@ std::unique_ptr<Backend> CudaModel::new_executor(int, const StepLimits& limits) 
       static_cast<std::size_t>(limits.cache_tokens) * CudaCachePool::bytes_per_token(c);
   const kernels::CudaDevice now = kernels::cuda_device();
   CHECK(need <= now.free_bytes) << "an executor needs " << need << " bytes, " << now.free_bytes
-                                << " are free: more engines are alive than were planned";
+                                << " are free: more engines are alive than were planned, or "
+                                   "another process has taken memory of this GPU since";
   auto executor = new_cuda_executor(shared_from_this(), limits);
   if (how.records_steps) return with_recorded_steps(std::move(executor));
   return executor;

@@ -17,6 +17,19 @@ std::string size_text(std::size_t bytes) {
   return mib < 1024 ? fmt::format("{:.1f} MiB", mib) : fmt::format("{:.1f} GiB", mib / 1024);
 }
 
+std::size_t available(const DeviceRoom& device) {
+  return device.free_bytes - std::min(device.free_bytes, device.promised_bytes);
+}
+
+std::string free_text(const DeviceRoom& device) {
+  std::string text =
+      fmt::format("{} of {} are free", size_text(device.free_bytes), size_text(device.total_bytes));
+  if (device.promised_bytes > 0)
+    text += fmt::format(", {} of them planned for engines of other models here",
+                        size_text(device.promised_bytes));
+  return text;
+}
+
 }  // namespace
 
 std::string MemoryPlan::text() const {
@@ -26,23 +39,34 @@ std::string MemoryPlan::text() const {
       size_text(scratch_bytes), size_text(cache_bytes), limits.cache_tokens);
 }
 
+std::size_t MemoryPlan::executor_bytes() const {
+  return kExecutorMargin + scratch_bytes + cache_bytes;
+}
+
+Result<void> fit_weights(std::size_t weight_bytes, const DeviceRoom& device) {
+  if (weight_bytes + kMargin <= available(device)) return {};
+  return fail(
+      "the weights need {} on the GPU, with a margin for the driver {}, but of {} {}: use a larger "
+      "or an emptier one, or more of them (--tp)",
+      size_text(weight_bytes), size_text(weight_bytes + kMargin), device.name, free_text(device));
+}
+
 Result<MemoryPlan> fit(MemoryPlan plan, int n_contexts, std::size_t bytes_per_token, int grain,
                        const DeviceRoom& device) {
   const auto n = static_cast<std::size_t>(plan.n_executors), unit = static_cast<std::size_t>(grain),
              context = (static_cast<std::size_t>(plan.limits.n_positions) + unit - 1) / unit * unit,
              least = context * bytes_per_token,
              need = kMargin + n * (kExecutorMargin + plan.scratch_bytes + least);
-  if (need > device.free_bytes)
+  if (need > available(device))
     return fail(
         "the memory of {} does not suffice: beside the weights ({}, which are there) {} engine{} "
         "need{} {} of scratch and {} of cache (one context of {} tokens){}, with a margin for the "
-        "driver {} together, but {} of {} are free: ask for a shorter --context, fewer --threads, "
+        "driver {} together, but {}: ask for a shorter --context, fewer --threads, "
         "a smaller --prefill-chunk or more GPUs (--tp), or use a larger or an emptier GPU",
         device.name, size_text(plan.weight_bytes), n, n == 1 ? "" : "s", n == 1 ? "s" : "",
         size_text(plan.scratch_bytes), size_text(least), plan.limits.n_positions,
-        n == 1 ? "" : " each", size_text(need), size_text(device.free_bytes),
-        size_text(device.total_bytes));
-  const std::size_t share = device.free_bytes / 2 / n,
+        n == 1 ? "" : " each", size_text(need), free_text(device));
+  const std::size_t share = available(device) / 2 / n,
                     room = share > plan.scratch_bytes ? share - plan.scratch_bytes : 0,
                     tokens = std::clamp(room / bytes_per_token / unit * unit, context,
                                         context * static_cast<std::size_t>(n_contexts));

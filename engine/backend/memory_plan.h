@@ -46,18 +46,23 @@ struct MemoryPlan {
   int n_executors = 1;
 
   bool is_planned() const { return scratch_bytes > 0; }
+  // Of one executor, with what the driver takes for its graphs.
+  std::size_t executor_bytes() const;
   // "weights 7.4 MiB, scratch 40.1 MiB, caches 2.9 GiB (524288 tokens)", or "weights 7.4 MiB, and
   // each of 5 engines: scratch …"
   std::string text() const;
 };
 
-// A device once the weights are there.
+// A device, and what the engines of other models on it will still take of what is free.
 struct DeviceRoom {
   std::string_view name;
-  std::size_t free_bytes, total_bytes;
+  std::size_t free_bytes, total_bytes, promised_bytes = 0;
 };
-// `plan`, complete but for its caches, gets n_contexts of them, or as many as half of what is free
-// holds, because other models may be to come; but at least one, or it is an error.
+// Whether a model's weights fit, with a margin for the driver.
+Result<void> fit_weights(std::size_t weight_bytes, const DeviceRoom& device);
+// Once the weights are there: `plan`, complete but for its caches, gets n_contexts of them, or as
+// many as half of what is free holds, because other models may be to come; but at least one, or it
+// is an error.
 Result<MemoryPlan> fit(MemoryPlan plan, int n_contexts, std::size_t bytes_per_token, int grain,
                        const DeviceRoom& device);
 

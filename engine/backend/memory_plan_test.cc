@@ -69,6 +69,32 @@ TEST(MemoryPlan, AChunkOfMoreRowsThanAGridHoldsNamesTheLargest) {
   EXPECT_THAT(dense.error().message, testing::HasSubstr("at most 65471: ask"));
 }
 
+TEST(MemoryPlan, WhatIsPromisedToOtherModelsIsNotFree) {
+  const auto beside = [](std::size_t free, std::size_t promised) {
+    return fit(asked(1), 16, kTokenBytes, 256, {"GPU X", free, 80 * kGiB, promised});
+  };
+  const auto plan = beside(3 * kGiB, 2 * kGiB), alone = fitted(1, kGiB);
+  ASSERT_TRUE(plan && alone);
+  EXPECT_EQ(plan->limits.cache_tokens, alone->limits.cache_tokens);
+  for (const auto& refused : {beside(3 * kGiB, 3 * kGiB - 1), beside(kGiB, 2 * kGiB)}) {
+    ASSERT_FALSE(refused);
+    EXPECT_NE(refused.error().message.find("planned for engines of other models here"),
+              std::string::npos)
+        << refused.error().message;
+  }
+}
+
+TEST(MemoryPlan, WeightsLeaveTheDriverItsMargin) {
+  const DeviceRoom device{"GPU X", 4 * kGiB, 80 * kGiB, kGiB};
+  EXPECT_TRUE(fit_weights(3 * kGiB - kGiB / 4, device));
+  const auto refused = fit_weights(3 * kGiB - kGiB / 4 + 1, device);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().message,
+            "the weights need 2.8 GiB on the GPU, with a margin for the driver 3.0 GiB, but of GPU "
+            "X 4.0 GiB of 80.0 GiB are free, 1.0 GiB of them planned for engines of other models "
+            "here: use a larger or an emptier one, or more of them (--tp)");
+}
+
 TEST(MemoryPlan, AHostPlansNothing) {
   EXPECT_FALSE(MemoryPlan().is_planned());
   EXPECT_EQ(MemoryPlan().limits.cache_tokens, kUnlimited);
