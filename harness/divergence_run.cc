@@ -239,10 +239,23 @@ Result<std::vector<ScoredPosition>> diverge_texts(const engine::Engine& base,
   return flatten(std::move(out));
 }
 
+Result<void> check_room_for_two(std::span<const Text> texts, const engine::CacheRoom& room) {
+  for (const Text& t : texts)
+    if (2 * room.taken_by(static_cast<std::int64_t>(t.ids.size())) > room.n_tokens)
+      return fail(
+          "text {}: decode against prefill reads its {} tokens twice, and each engine's caches "
+          "have "
+          "room for {}: plan larger caches with fewer --threads or a larger GPU, leave the text "
+          "out, or measure none with --noise-texts 0",
+          t.id, t.ids.size(), room.n_tokens);
+  return {};
+}
+
 Result<std::vector<ScoredPosition>> diverge_decode(const engine::Engine& engine,
                                                    const std::vector<Text>& texts, int n_threads,
                                                    const TextHook& on_text,
                                                    const std::stop_token& stop) {
+  ASSAY_TRY_VOID(check_room_for_two(texts, engine.cache_room()));
   std::vector<std::vector<ScoredPosition>> out(texts.size());
   const engine::Engine* engines[] = {&engine};
   const Result<void> done = for_each_text(

@@ -45,9 +45,14 @@ Result<std::vector<ScoredPosition>> diverge_texts(const DivergenceBase& base,
                                                   const TextHook& on_text,
                                                   const std::stop_token& stop = {});
 
+// Longer than half of `room`, which has to hold a text twice: an error that names the text.
+Result<void> check_room_for_two(std::span<const DivergenceBase::Text> texts,
+                                const engine::CacheRoom& room);
+
 // An engine against itself: the reply read in chunks, as all above do, and a token at a time, as it
 // is when it is made. The prompt is read in chunks by both. Zero where the engine's info says that
-// prefill_equals_decode.
+// prefill_equals_decode. Each text is in the caches twice, so one that is too long for that is an
+// error before any is read.
 Result<std::vector<ScoredPosition>> diverge_decode(const engine::Engine& engine,
                                                    const std::vector<DivergenceBase::Text>& texts,
                                                    int n_threads, const TextHook& on_text,

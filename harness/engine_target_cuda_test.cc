@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/file.h"
+#include "harness/divergence_run.h"
 #include "harness/engine_target.h"
 
 namespace assay::harness {
@@ -74,6 +75,28 @@ TEST(EngineTargetCuda, SmallCachesAnswerAsLargeOnesDo) {
     for (std::size_t k = 0; k < got[i].reasked.size(); ++k)
       EXPECT_EQ(got[i].reasked[k].ids, expected[i].reasked[k].ids) << i;
   }
+}
+
+TEST(EngineTargetCuda, DecodeAgainstPrefillRefusesWhatCachesCannotHoldTwice) {
+  const auto target = target_of(2048, 1);
+  if (!target) GTEST_SKIP() << target.error().message << ". This test shows nothing here.";
+  const auto diverged = [&](std::size_t n_tokens) {
+    const int n = static_cast<int>(n_tokens);
+    return diverge_decode(target->engine(),
+                          {{.id = "long",
+                            .lang = "en",
+                            .ids = std::vector<int>(n_tokens, 65),
+                            .reply = n - 4,
+                            .answer = n - 4,
+                            .positions = {}}},
+                          1, {});
+  };
+  const auto fits = diverged(1024), refused = diverged(1025);
+  ASSERT_TRUE(fits) << fits.error().message;
+  EXPECT_EQ(fits->size(), 4u);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("room for 2048"), std::string::npos)
+      << refused.error().message;
 }
 
 }  // namespace

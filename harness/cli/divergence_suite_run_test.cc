@@ -136,6 +136,19 @@ TEST_F(DivergenceSuiteRun, WhereDecodeAndPrefillDifferItIsMeasuredAsANoiseFloor)
   EXPECT_THAT(render_divergence(none, false), HasSubstr("not the same bits with this kernel"));
 }
 
+TEST_F(DivergenceSuiteRun, ATextThatCachesCannotHoldTwiceIsNamedBeforeAnyIsRead) {
+  const DivergenceBase::Text texts[] = {
+      {.id = "small", .lang = "en", .ids = std::vector<int>(256), .positions = {}},
+      {.id = "large", .lang = "en", .ids = std::vector<int>(257), .positions = {}}};
+  EXPECT_TRUE(check_room_for_two(texts, {.n_tokens = 1024, .n_free = 1024, .grain = 256}));
+  EXPECT_TRUE(check_room_for_two({texts, 1}, {.n_tokens = 512, .n_free = 512, .grain = 256}));
+  EXPECT_TRUE(check_room_for_two(texts, {})) << "a host's";
+  const auto refused = check_room_for_two(texts, {.n_tokens = 768, .n_free = 768, .grain = 256});
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, AllOf(HasSubstr("text large"), HasSubstr("257 tokens twice"),
+                                             HasSubstr("room for 768"), HasSubstr("--threads")));
+}
+
 TEST_F(DivergenceSuiteRun, ACapturedBaseServesEveryProfileOfItsTexts) {
   const engine::Engine other = load("other", 6);
   auto captured = new_base(suite_.lines, engine_);
