@@ -30,6 +30,7 @@ Result<MemoryPlan> CudaModel::plan(const MemoryNeeds& needs) const {
                   .weight_bytes = weight_bytes(),
                   .n_executors = needs.n_executors};
   plan.scratch_bytes = scratch_bytes(*this, plan.limits);
+  plan.sum_bytes = bytes_of_sums(needs.n_ranks, plan.limits, c.hidden);
   return promise.plan([&](std::size_t promised_bytes) {
     const kernels::CudaDevice now = kernels::cuda_device();
     return fit(plan, needs.n_contexts, CudaCachePool::bytes_per_token(c), CudaCachePool::kGrain,

@@ -56,17 +56,19 @@ Result<MemoryPlan> fit(MemoryPlan plan, int n_contexts, std::size_t bytes_per_to
   const auto n = static_cast<std::size_t>(plan.n_executors), unit = static_cast<std::size_t>(grain),
              context = (static_cast<std::size_t>(plan.limits.n_positions) + unit - 1) / unit * unit,
              least = context * bytes_per_token,
-             need = kMargin + n * (kExecutorMargin + plan.scratch_bytes + least);
+             need = kMargin + plan.sum_bytes + n * (kExecutorMargin + plan.scratch_bytes + least);
   if (need > available(device))
     return fail(
         "the memory of {} does not suffice: beside the weights ({}, which are there) {} engine{} "
-        "need{} {} of scratch and {} of cache (one context of {} tokens){}, with a margin for the "
-        "driver {} together, but {}: ask for a shorter --context, fewer --threads, "
+        "need{} {} of scratch and {} of cache (one context of {} tokens){}{}, with a margin for "
+        "the driver {} together, but {}: ask for a shorter --context, fewer --threads, "
         "a smaller --prefill-chunk or more GPUs (--tp), or use a larger or an emptier GPU",
         device.name, size_text(plan.weight_bytes), n, n == 1 ? "" : "s", n == 1 ? "s" : "",
         size_text(plan.scratch_bytes), size_text(least), plan.limits.n_positions,
-        n == 1 ? "" : " each", size_text(need), free_text(device));
-  const std::size_t share = available(device) / 2 / n,
+        n == 1 ? "" : " each",
+        plan.sum_bytes == 0 ? "" : fmt::format(" and {} to gather sums", size_text(plan.sum_bytes)),
+        size_text(need), free_text(device));
+  const std::size_t free = available(device) - plan.sum_bytes, share = free / 2 / n,
                     room = share > plan.scratch_bytes ? share - plan.scratch_bytes : 0,
                     tokens = std::clamp(room / bytes_per_token / unit * unit, context,
                                         context * static_cast<std::size_t>(n_contexts));

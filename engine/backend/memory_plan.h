@@ -37,12 +37,14 @@ struct MemoryNeeds {
   int n_contexts = 1;   // of n_positions, that each one's caches should have room for
   int prefill_chunk = 1, n_positions = 1;
   bool sparse = false;
+  int n_ranks = 1;  // of which this is one
 };
 
 // Bytes of scratch and caches are each executor's. No bytes: nothing is planned, as on a host.
 struct MemoryPlan {
   StepLimits limits;
   std::size_t weight_bytes = 0, scratch_bytes = 0, cache_bytes = 0;
+  std::size_t sum_bytes = 0;  // where a rank's executors, all in one place, gather sums
   int n_executors = 1;
 
   bool is_planned() const { return scratch_bytes > 0; }
@@ -52,6 +54,17 @@ struct MemoryPlan {
   // each of 5 engines: scratch …"
   std::string text() const;
 };
+
+// Values of a step's residual, at most.
+inline std::size_t values_summed(const StepLimits& limits, int hidden) {
+  return static_cast<std::size_t>(limits.n_rows) * static_cast<std::size_t>(hidden);
+}
+// Where one of several ranks gathers the sums of such steps: those of all. One rank sums nothing.
+inline std::size_t bytes_of_sums(int n_ranks, const StepLimits& limits, int hidden) {
+  return n_ranks == 1
+             ? 0
+             : static_cast<std::size_t>(n_ranks) * sizeof(float) * values_summed(limits, hidden);
+}
 
 // A device, and what the engines of other models on it will still take of what is free.
 struct DeviceRoom {

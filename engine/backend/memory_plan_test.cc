@@ -84,6 +84,25 @@ TEST(MemoryPlan, WhatIsPromisedToOtherModelsIsNotFree) {
   }
 }
 
+TEST(MemoryPlan, WhereRanksGatherTheirSumsIsPlannedOnceForAllEngines) {
+  EXPECT_EQ(bytes_of_sums(1, asked(1).limits, 6144), 0u);
+  EXPECT_EQ(bytes_of_sums(4, asked(1).limits, 6144), std::size_t{4} * 576 * 6144 * 4);
+  MemoryPlan of_rank = asked(2);
+  of_rank.sum_bytes = kGiB / 8;
+  const auto with = [&](std::size_t free) {
+    return fit(of_rank, 16, kTokenBytes, 256, {"GPU X", free, 80 * kGiB});
+  };
+  EXPECT_TRUE(with(kGiB + kGiB / 8));
+  const auto refused = with(kGiB + kGiB / 8 - 1);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("each and 128.0 MiB to gather sums, with"),
+            std::string::npos)
+      << refused.error().message;
+  const auto larger = with(2 * kGiB + kGiB / 8), alone = fitted(2, 2 * kGiB);
+  ASSERT_TRUE(larger && alone);
+  EXPECT_EQ(larger->limits.cache_tokens, alone->limits.cache_tokens);
+}
+
 TEST(MemoryPlan, WeightsLeaveTheDriverItsMargin) {
   const DeviceRoom device{"GPU X", 4 * kGiB, 80 * kGiB, kGiB};
   EXPECT_TRUE(fit_weights(3 * kGiB - kGiB / 4, device));

@@ -26,11 +26,6 @@ struct RankModel {
 Result<RankModel> load_shard(const Sharding& sharding, int rank, BackendLoader load,
                              std::string_view kernel);
 
-// Values of a step's residual, at most.
-inline std::size_t values_summed(const StepLimits& limits, int hidden) {
-  return static_cast<std::size_t>(limits.n_rows) * static_cast<std::size_t>(hidden);
-}
-
 // All on the rank's own thread, where its device is.
 class Rank {
  public:

@@ -289,8 +289,10 @@ class TensorParallelBackend final : public Backend {
 
 // The same caches for every rank: as many tokens as the one with the least memory has room for.
 Result<MemoryPlan> TensorParallelModel::plan(const MemoryNeeds& needs) const {
+  MemoryNeeds of_rank = needs;
+  of_rank.n_ranks = ranks()->size();
   const std::vector<Reply> replies =
-      ranks()->run({.kind = Command::Kind::kPlan, .id = id(), .needs = needs});
+      ranks()->run({.kind = Command::Kind::kPlan, .id = id(), .needs = of_rank});
   MemoryPlan whole;
   for (std::size_t r = 0; r < replies.size(); ++r) {
     if (!replies[r].error.empty())
@@ -299,15 +301,12 @@ Result<MemoryPlan> TensorParallelModel::plan(const MemoryNeeds& needs) const {
     if (r == 0 || part.limits.cache_tokens < whole.limits.cache_tokens) whole.limits = part.limits;
     whole.n_executors = part.n_executors;
     whole.weight_bytes += part.weight_bytes;
-    whole.scratch_bytes += part.scratch_bytes;
+    whole.scratch_bytes += part.scratch_bytes + part.sum_bytes;
   }
   if (!whole.is_planned()) return whole;
   for (const Reply& r : replies)
     whole.cache_bytes += r.plan.cache_bytes / static_cast<std::size_t>(r.plan.limits.cache_tokens) *
                          static_cast<std::size_t>(whole.limits.cache_tokens);
-  // Where sums are gathered: of all ranks, on each.
-  whole.scratch_bytes +=
-      replies.size() * replies.size() * sizeof(float) * values_summed(whole.limits, config_.hidden);
   return whole;
 }
 

@@ -150,6 +150,46 @@ TEST(TensorParallel, SaysSoAndRefusesAKernelOnEveryRank) {
   EXPECT_THAT(refused.error().message, testing::HasSubstr("'neon'"));
 }
 
+// A model that plans as a GPU's does: scratch of a byte, and of sums what a rank of so many
+// gathers.
+class PlanningModel final : public BackendModel {
+ public:
+  PlanningModel(Model inner, int hidden) : inner_(std::move(inner)), hidden_(hidden) {}
+  static Result<Model> load(const ModelConfig& config, const ModelWeights& weights,
+                            std::string_view kernel) {
+    ASSAY_TRY(auto inner, load_reference_model(config, weights, kernel));
+    return std::make_shared<const PlanningModel>(std::move(inner), config.hidden);
+  }
+  std::string_view backend() const override { return inner_->backend(); }
+  std::string kernel() const override { return inner_->kernel(); }
+  bool samples_on_device() const override { return false; }
+  std::size_t weight_bytes() const override { return inner_->weight_bytes(); }
+  Result<MemoryPlan> plan(const MemoryNeeds& needs) const override {
+    MemoryPlan plan{.limits = {.n_rows = 10, .cache_tokens = 256}, .scratch_bytes = 1};
+    plan.sum_bytes = bytes_of_sums(needs.n_ranks, plan.limits, hidden_);
+    return plan;
+  }
+  std::unique_ptr<Backend> new_executor(int n_threads, const StepLimits& limits) const override {
+    return inner_->new_executor(n_threads, limits);
+  }
+  Result<Model> with(const ModelConfig& config, const ModelWeights& weights) const override {
+    return inner_->with(config, weights);
+  }
+
+ private:
+  const Model inner_;
+  const int hidden_;
+};
+
+TEST(TensorParallel, EveryRankPlansWhereItGathersTheSumsOfAll) {
+  const TinyModel m(DType::kBf16, 2);
+  const RankKind planning = {"reference", PlanningModel::load, new_thread_comms, new_process_comm};
+  const auto plan = on_ranks(m, planning, 2)->plan({});
+  ASSERT_TRUE(plan) << plan.error().message;
+  const std::size_t of_rank = 2 * 10 * sizeof(float) * static_cast<std::size_t>(m.config.hidden);
+  EXPECT_EQ(plan->scratch_bytes, 2 * (1 + of_rank));
+}
+
 TEST(TensorParallel, ExecutorsOfOneModelWorkSideBySide) {
   const TinyModel m(DType::kBf16, 2);
   const Model model = on_ranks(m, kCpu, 2);
