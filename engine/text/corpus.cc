@@ -13,6 +13,31 @@ Result<std::string> string_at(const OrderedJson& json, const char* key, std::str
   return json[key].get<std::string>();
 }
 
+std::string keys_of(const OrderedJson& json) {
+  std::string out;
+  for (const auto& [key, value] : json.items())
+    out += fmt::format("{}\"{}\"", out.empty() ? "" : ", ", key);
+  return out.empty() ? "an empty object" : "the keys " + out;
+}
+
+// What stands for a message: a template renders nothing for one that lacks its content.
+Result<void> check_messages(const OrderedJson& messages, std::string_view source) {
+  if (!messages.is_array() || messages.empty())
+    return fail("{}: messages is not a list of chat messages (docs/formats/corpus.md)", source);
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    const OrderedJson& m = messages[i];
+    const bool has_content = m.is_object() && m.contains("content") && !m["content"].is_null();
+    const bool says_else =
+        m.is_object() && (m.contains("tool_calls") || m.contains("reasoning_content"));
+    if (!has_content && !says_else)
+      return fail(
+          "{}: message {} has no content, expected a role and a content "
+          "(docs/formats/corpus.md)",
+          source, i);
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<CorpusLine> parse_corpus_line(std::string_view text, std::string_view source) {
@@ -32,9 +57,11 @@ Result<CorpusLine> parse_corpus_line(std::string_view text, std::string_view sou
     line.thinking = json["thinking"].get<bool>();
   }
   if (line.messages.is_null() == line.text.empty())
-    return fail("{}: expected either messages (with a reply) or a text", source);
-  if (!line.messages.is_null() && (!line.messages.is_array() || line.messages.empty()))
-    return fail("{}: messages is not a list of chat messages", source);
+    return fail(
+        "{}: expected either messages (with a reply) or a text that is not empty, got {} "
+        "(docs/formats/corpus.md)",
+        source, line.messages.is_null() ? keys_of(json) : "both");
+  if (!line.messages.is_null()) ASSAY_TRY_VOID(check_messages(line.messages, source));
   return line;
 }
 

@@ -60,7 +60,10 @@ TEST(Corpus, BrokenLinesAreNamedByFileAndLine) {
   EXPECT_THAT(error_of("{\"text\":\"a\"}\n\n{\"text\":"), HasSubstr(".jsonl:3"));
   EXPECT_THAT(error_of("[1]\n"), HasSubstr("expected a JSON object"));
   EXPECT_THAT(error_of("{\"lang\":\"ja\"}\n"),
-              HasSubstr("either messages (with a reply) or a text"));
+              HasSubstr("either messages (with a reply) or a text that is not empty, got the keys "
+                        "\"lang\""));
+  EXPECT_THAT(error_of(R"({"messages":[{"role":"system","content":"a"},{"role":"user"}]})"),
+              HasSubstr(".jsonl:1: message 1 has no content, expected a role and a content"));
   EXPECT_THAT(error_of("{\"text\":\"a\",\"messages\":[{}]}\n"), HasSubstr("either messages"));
   EXPECT_THAT(error_of("{\"messages\":\"hi\"}\n"), HasSubstr("not a list"));
   EXPECT_THAT(error_of("{\"text\":7}\n"), HasSubstr("text is not a string"));

@@ -223,10 +223,11 @@ Result<int> run(const Options& o) {
   if (!made) return tl::unexpected(made.error());
   const engine::QuantizeReport& report = *made;
   if (!report.interrupted_at.empty()) {
+    const bool before_layers = report.interrupted_at == "no layer done";
     say("assay quantize: interrupted with {}; {} keeps what is finished. Run the same command "
-        "again "
-        "to go on.\n",
-        report.interrupted_at, o.out);
+        "again to go on{}.\n",
+        report.interrupted_at, o.out,
+        before_layers ? " (codebooks and tiers are one step: they begin anew)" : "");
     return kInterrupted;
   }
   if (o.json) {
