@@ -1,5 +1,5 @@
-// GPU kernels against the reference, in three tiers: exact on small integers, within a derived
-// bound, and at edges. Need a GPU; say so and skip where there is none.
+// Products on a GPU against the reference, in three tiers: exact on small integers, within a
+// derived bound, and at edges. Need a GPU; say so and skip where there is none.
 #include <cuda_fp16.h>
 #include <gtest/gtest.h>
 
@@ -13,12 +13,9 @@
 #include "kernels/cuda_testing.cuh"
 #include "kernels/device_matrix_testing.cuh"
 #include "kernels/layer_cuda.h"
-#include "kernels/norm.h"
 #include "kernels/project.h"
 #include "kernels/project_cuda.h"
-#include "kernels/rope.h"
 #include "kernels/route.h"
-#include "kernels/swiglu.h"
 
 namespace assay::kernels {
 namespace {
@@ -106,46 +103,6 @@ TEST_F(Cuda, ATokensBitsDoNotDependOnItsBatch) {
   }
 }
 
-TEST_F(Cuda, NormsAndRotationsAgree) {
-  Random random(5);
-  for (const int n : {8, 320, 6144}) {
-    const std::vector<float> x = random.floats(2 * n), w = random.floats(n);
-    std::vector<float> expected(2 * n);
-    for (int r = 0; r < 2; ++r) rms_norm_reference(&x[r * n], w.data(), 1e-5f, n, &expected[r * n]);
-    const DeviceArray<float> dx(x), dw(w);
-    const auto dy = poisoned(2 * n);
-    rms_norm_cuda(dx.data(), n, dw.data(), 1e-5f, n, 2, dy.data(), n, nullptr);
-    const auto y = dy.host();
-    // A sum of positive terms and a root: a few roundings per value, and log-depth of the sum.
-    for (int i = 0; i < 2 * n; ++i)
-      EXPECT_NEAR(y[i], expected[i], (n / 128 + 12) * 0x1p-24 * std::abs(expected[i]) + 1e-30) << n;
-  }
-  constexpr int kDim = 32, kHeads = 3, kRows = 4;
-  const RopeTable table(1e6, kDim);
-  for (const bool interleaved : {true, false}) {
-    std::vector<float> cosine(kRows * kDim / 2), sine(cosine.size()),
-        x = random.floats(kRows * kHeads * 40);
-    std::vector<float> expected = x;
-    for (int r = 0; r < kRows; ++r) {
-      table.angles(r * 1000, &cosine[r * kDim / 2], &sine[r * kDim / 2]);
-      for (int h = 0; h < kHeads; ++h)
-        rope_reference(&cosine[r * kDim / 2], &sine[r * kDim / 2], kDim, interleaved,
-                       &expected[(r * kHeads + h) * 40]);
-    }
-    const DeviceArray<float> dc(cosine), ds(sine), dx(x);
-    const auto dy = poisoned(x.size());
-    rope_cuda({dc.data(), ds.data(), kDim, interleaved}, {dx.data(), kHeads * 40, 40},
-              {dy.data(), kHeads * 40, 40}, kHeads, kRows, nullptr);
-    const auto y = dy.host();
-    for (std::size_t i = 0; i < y.size(); ++i) {
-      if (i % 40 < kDim)
-        EXPECT_NEAR(y[i], expected[i], 4 * 0x1p-24 * (1 + 2 * 4)) << i;
-      else
-        EXPECT_TRUE(std::isnan(y[i])) << i;
-    }
-  }
-}
-
 TEST_F(Cuda, RoutingAgreesAndEqualScoresGoToTheLowerExpert) {
   Random random(8);
   for (const auto& [n, k] : {std::pair{16, 4}, {256, 8}, {4, 4}}) {
@@ -186,37 +143,6 @@ TEST_F(Cuda, RoutingAgreesAndEqualScoresGoToTheLowerExpert) {
       if (k < n) EXPECT_NEAR(m[r], want_margin, 1e-7);
     }
   }
-}
-
-// Added in order, 1 + 2^-24 + 2^-24 stays 1 in float32; in another order it does not.
-TEST_F(Cuda, PartsAreAddedUpInTheirOrder) {
-  for (const int n_parts : {1, 2, 3, 8})
-    for (const std::size_t n : {std::size_t{1}, std::size_t{128}, std::size_t{1000}}) {
-      std::vector<float> parts;
-      for (int p = 0; p < n_parts; ++p)
-        for (std::size_t i = 0; i < n; ++i)
-          parts.push_back(i % 2 == 0 ? static_cast<float>(i + static_cast<std::size_t>(p))
-                          : p == 0   ? 1.0f
-                                     : 0x1p-24f);
-      const DeviceArray<float> in(parts);
-      const auto out = poisoned(n);
-      sum_parts_cuda(in.data(), n_parts, n, out.data(), nullptr);
-      const std::vector<float> sum = out.host();
-      const auto of_parts = static_cast<std::size_t>(n_parts);
-      for (std::size_t i = 0; i < n; ++i)
-        ASSERT_EQ(sum[i], i % 2 == 0
-                              ? static_cast<float>(i * of_parts + of_parts * (of_parts - 1) / 2)
-                              : 1.0f)
-            << i << " of " << n << ", " << n_parts << " parts";
-    }
-}
-
-TEST_F(Cuda, WhatIsClearedIsZeroAndNothingElse) {
-  const auto values = poisoned(100);
-  clear_cuda(values.data() + 10, 20, nullptr);
-  const std::vector<float> host = values.host();
-  for (int i = 0; i < 100; ++i)
-    EXPECT_EQ(std::isnan(host[static_cast<std::size_t>(i)]), i < 10 || i >= 30) << i;
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 // What stands between a layer's projections, on a GPU, beside attention and the indexer: embedding,
-// norms, RoPE, cache rows, routing. Float32 throughout; every output depends on its own row alone,
-// in a fixed order. All pointers are device pointers.
+// norms, RoPE, cache rows, routing. Float32 throughout; every output depends on its
+// own row alone, in a fixed order. All pointers are device pointers. What a step uploads before its
+// first launch is read while the launch ahead still runs: weights, biases, RoPE's angles, cache
+// pointers, positions.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +17,13 @@ void embed_cuda(const DeviceMatrix& table, const int* tokens, int n_tokens, floa
                 CudaStream stream);
 
 // y = weight * (x * rsqrt(mean(x²) + eps)) for each of n_rows rows of n values; y may be x.
+//
+// A square passes through at most 26 roundings on its way into the sum: 16 of its thread's chain
+// (four pieces of four), 5 of the tree over lanes and 5 of that over warps. All are positive, so
+// the sum errs by 26 of them relative to itself, the mean plus eps by 28, its root by 14; root,
+// reciprocal, two products and the reference's own float are 5 more, and one covers their products.
+inline constexpr int kMaxNormCuda = 16384;                 // values of a row
+inline constexpr double kRmsNormCudaBound = 20 * 0x1p-24;  // of y relative to the exact value
 void rms_norm_cuda(const float* x, int x_stride, const float* weight, float eps, int n, int n_rows,
                    float* y, int y_stride, CudaStream stream);
 
@@ -37,13 +46,14 @@ struct HeadsCuda {
   T* data;
   int row_stride, head_stride;
 };
-// to's first rope.dim values of every vector = from's, rotated. They may be the same.
+// to's first rope.dim values of every vector = from's, rotated. They may be the same. rope.dim <=
+// kMaxRopeCuda.
 void rope_cuda(const RopeCuda& rope, HeadsCuda<const float> from, HeadsCuda<float> to, int n_heads,
                int n_rows, CudaStream stream);
 
 // The cache rows of each token: latent = rms_norm(in[:kv_lora]), rope key = in[kv_lora:] rotated,
-// as MlaAttentionCuda has them. cache[r] points to (positions, 2, kv_lora + rope.dim); rope.dim <=
-// kMaxRopeCuda.
+// as MlaAttentionCuda has them. cache[r] points to (positions, 2, kv_lora + rope.dim); kv_lora <=
+// kMaxKvLoraCuda, rope.dim <= kMaxRopeCuda.
 struct AppendKvCuda {
   const float* in;  // (n_rows, kv_lora + rope.dim)
   const float* norm_weight;
@@ -55,7 +65,8 @@ struct AppendKvCuda {
 void append_kv_cuda(const AppendKvCuda& args, const RopeCuda& rope, CudaStream stream);
 
 // The indexer's keys: layer_norm, then the first rope.dim values rotated. cache[r]: (positions,
-// dim)
+// dim); rope.dim <= dim <= kMaxIndexDimCuda.
+inline constexpr int kMaxIndexDimCuda = 1024;
 struct AppendIndexCuda {
   const float* in;  // (n_rows, dim)
   const float *norm_weight, *norm_bias;

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstring>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "kernels/cuda_testing.cuh"
@@ -227,43 +228,135 @@ TEST_F(Cuda, ANumberThatIsNoneIsSeen) {
   }
 }
 
+// Row r of the tokens is written at position n_rows - r, in a cache of n_rows + 2 positions.
+struct Tokens {
+  int lora, rope, n_rows;
+  bool interleaved;
+  std::vector<float> in, weight, cosine, sine;
+  float eps = 1e-6f;
+  int width() const { return lora + rope; }
+  Tokens(int lora_, int rope_, int n_rows_, bool interleaved_, Random& random)
+      : lora(lora_),
+        rope(rope_),
+        n_rows(n_rows_),
+        interleaved(interleaved_),
+        in(random.floats(static_cast<std::size_t>(n_rows * width()))),
+        weight(random.floats(static_cast<std::size_t>(lora))),
+        cosine(static_cast<std::size_t>(n_rows * rope / 2)),
+        sine(cosine.size()) {
+    const RopeTable table(1e6, rope);
+    for (int r = 0; r < n_rows; ++r)
+      table.angles(r + 1000, &cosine[static_cast<std::size_t>(r * rope / 2)],
+                   &sine[static_cast<std::size_t>(r * rope / 2)]);
+  }
+  // The cache after rows first … first + n - 1 alone were appended.
+  std::vector<std::uint16_t> appended(int first, int n) const {
+    const DeviceArray<float> d_in(in), d_weight(weight), d_cosine(cosine), d_sine(sine);
+    const DeviceArray<std::uint16_t> cache(std::vector<std::uint16_t>(
+        static_cast<std::size_t>((n_rows + 2) * 2 * width()), to_half(std::nanf(""))));
+    const DeviceArray<std::uint16_t*> caches(
+        std::vector<std::uint16_t*>(static_cast<std::size_t>(n), cache.data()));
+    std::vector<int> positions;
+    for (int r = first; r < first + n; ++r) positions.push_back(n_rows - r);
+    const DeviceArray<int> position(positions);
+    append_kv_cuda(
+        {.in = d_in.data() + first * width(),
+         .norm_weight = d_weight.data(),
+         .eps = eps,
+         .kv_lora = lora,
+         .n_rows = n,
+         .cache = caches.data(),
+         .position = position.data()},
+        {d_cosine.data() + first * rope / 2, d_sine.data() + first * rope / 2, rope, interleaved},
+        nullptr);
+    return cache.host();
+  }
+  const std::uint16_t* row_of(const std::vector<std::uint16_t>& cache, int r) const {
+    return &cache[static_cast<std::size_t>((n_rows - r) * 2 * width())];
+  }
+  std::vector<float> expected(int r) const {
+    const float* row = &in[static_cast<std::size_t>(r * width())];
+    std::vector<float> out(row, row + width());
+    rms_norm_reference(row, weight.data(), eps, lora, out.data());
+    rope_reference(&cosine[static_cast<std::size_t>(r * rope / 2)],
+                   &sine[static_cast<std::size_t>(r * rope / 2)], rope, interleaved,
+                   out.data() + lora);
+    return out;
+  }
+};
+
+constexpr std::pair<int, int> kCacheRows[] = {{128, 32}, {512, 64},  {30, 6},
+                                              {31, 2},   {512, 256}, {4, 256}};
+
+// ±2 have the root mean square 2, a quarter turn exchanges a pair, and the halves hold integers.
+TEST_F(Cuda, CacheRowsAreExactWhereTheRootIs) {
+  Random random(5);
+  for (const auto& [lora, rope] : kCacheRows)
+    for (const bool interleaved : {true, false}) {
+      Tokens tokens(lora, rope, 3, interleaved, random);
+      tokens.eps = 0;
+      tokens.weight = random.floats(tokens.weight.size(), true);
+      std::fill(tokens.cosine.begin(), tokens.cosine.end(), 0.0f);
+      std::fill(tokens.sine.begin(), tokens.sine.end(), 1.0f);
+      for (std::size_t i = 0; i < tokens.in.size(); ++i) {
+        const bool is_key = static_cast<int>(i) % tokens.width() >= lora;
+        const float sign = random.below(2) == 0 ? 1.0f : -1.0f;
+        tokens.in[i] = sign * (is_key ? static_cast<float>(random.below(900)) : 2.0f);
+      }
+      const auto got = tokens.appended(0, 3);
+      for (int r = 0; r < 3; ++r) {
+        const std::vector<float> expected = tokens.expected(r);
+        const std::uint16_t* row = tokens.row_of(got, r);
+        for (int i = 0; i < tokens.width(); ++i) {
+          ASSERT_EQ(from_half(row[i]), expected[static_cast<std::size_t>(i)])
+              << r << ", " << i << " of " << tokens.width();
+          ASSERT_EQ(from_half(row[tokens.width() + i]), 0) << r << ", " << i;
+        }
+      }
+    }
+}
+
 TEST_F(Cuda, CacheRowsAreTheNormedLatentAndTheRotatedKeyInTwoHalves) {
   Random random(6);
-  constexpr int kLora = 128, kRope = 32, kWidth = kLora + kRope, kRows = 3, kPositions = 5;
-  const std::vector<float> in = random.floats(kRows * kWidth), weight = random.floats(kLora);
-  const RopeTable table(1e6, kRope);
-  std::vector<float> cosine(kRows * kRope / 2), sine(cosine.size());
-  for (int r = 0; r < kRows; ++r)
-    table.angles(r + 1000, &cosine[r * kRope / 2], &sine[r * kRope / 2]);
-  const DeviceArray<float> d_in(in), d_weight(weight), d_cosine(cosine), d_sine(sine);
-  const std::uint16_t kPoison = to_half(std::nanf(""));
-  const DeviceArray<std::uint16_t> cache(
-      std::vector<std::uint16_t>(kPositions * 2 * kWidth, kPoison));
-  const DeviceArray<std::uint16_t*> caches(std::vector<std::uint16_t*>(kRows, cache.data()));
-  const DeviceArray<int> position(std::vector<int>{1, 2, 3});
-  append_kv_cuda({.in = d_in.data(),
-                  .norm_weight = d_weight.data(),
-                  .eps = 1e-6f,
-                  .kv_lora = kLora,
-                  .n_rows = kRows,
-                  .cache = caches.data(),
-                  .position = position.data()},
-                 {d_cosine.data(), d_sine.data(), kRope, true}, nullptr);
-  const auto got = cache.host();
-  for (int r = 0; r < kRows; ++r) {
-    std::vector<float> expected(in.begin() + r * kWidth, in.begin() + (r + 1) * kWidth);
-    rms_norm_reference(&in[r * kWidth], weight.data(), 1e-6f, kLora, expected.data());
-    rope_reference(&cosine[r * kRope / 2], &sine[r * kRope / 2], kRope, true,
-                   expected.data() + kLora);
-    const std::uint16_t* row = &got[(r + 1) * 2 * kWidth];
-    for (int i = 0; i < kWidth; ++i)  // 22 bits, after a few roundings of sums of values below 5
-      EXPECT_NEAR(from_half(row[i]) + from_half(row[kWidth + i]), expected[i],
-                  0x1p-22 * std::abs(expected[i]) + 16 * 0x1p-24 * 10)
-          << r << ", " << i;
+  for (const auto& [lora, rope] : kCacheRows)
+    for (const bool interleaved : {true, false}) {
+      const Tokens tokens(lora, rope, 3, interleaved, random);
+      const int width = tokens.width();
+      const auto got = tokens.appended(0, 3);
+      for (int r = 0; r < 3; ++r) {
+        const std::vector<float> expected = tokens.expected(r);
+        const std::uint16_t* row = tokens.row_of(got, r);
+        // Two halves hold 22 bits, or 2^-25; a norm has its bound, and a rotation of values below
+        // 16 four roundings.
+        for (int i = 0; i < width; ++i) {
+          const auto want = static_cast<double>(expected[static_cast<std::size_t>(i)]);
+          const double halves = (0x1p-22 + 0x1p-24) * std::abs(want) + 0x1p-25,
+                       before = i < lora ? kRmsNormCudaBound * std::abs(want) : 4 * 0x1p-24 * 16;
+          ASSERT_NEAR(from_half(row[i]) + from_half(row[width + i]), want, halves + before)
+              << r << ", " << i << " of " << width;
+        }
+      }
+      const auto first = got.begin(), last = got.end() - 2 * width;
+      const auto untouched = [&](auto from) {
+        return std::all_of(from, from + 2 * width,
+                           [](std::uint16_t v) { return v == to_half(std::nanf("")); });
+      };
+      EXPECT_TRUE(untouched(first) && untouched(last)) << lora << " + " << rope;
+    }
+}
+
+TEST_F(Cuda, ACacheRowHasTheSameBitsWhateverIsAppendedBesideIt) {
+  Random random(7);
+  for (const auto& [lora, rope] : kCacheRows) {
+    const Tokens tokens(lora, rope, 4, true, random);
+    const auto all = tokens.appended(0, 4);
+    for (int r = 0; r < 4; ++r) {
+      const auto one = tokens.appended(r, 1);
+      EXPECT_TRUE(std::equal(tokens.row_of(one, r), tokens.row_of(one, r) + 2 * tokens.width(),
+                             tokens.row_of(all, r)))
+          << r << " of " << lora << " + " << rope;
+    }
   }
-  for (const int p : {0, kPositions - 1})
-    EXPECT_EQ(std::vector<std::uint16_t>(&got[p * 2 * kWidth], &got[(p + 1) * 2 * kWidth]),
-              std::vector<std::uint16_t>(2 * kWidth, kPoison));
 }
 
 }  // namespace

@@ -59,6 +59,27 @@ std::size_t bytes_of(const ModelWeights& weights) {
   return total;
 }
 
+// Whether the kernels take a model of these widths.
+Result<void> fit_kernels(const ModelConfig& config) {
+  if (config.kv_lora > kernels::kMaxKvLoraCuda || config.qk_rope > kernels::kMaxRopeCuda)
+    return fail("kv_lora_rank is {} and qk_rope_head_dim {}, backend cuda takes at most {} and {}",
+                config.kv_lora, config.qk_rope, kernels::kMaxKvLoraCuda, kernels::kMaxRopeCuda);
+  if (config.n_experts > kernels::kMaxExpertsCuda ||
+      config.n_experts_per_token > kernels::kMaxTopExpertsCuda)
+    return fail("{} experts, {} a token; backend cuda takes at most {} and {}", config.n_experts,
+                config.n_experts_per_token, kernels::kMaxExpertsCuda, kernels::kMaxTopExpertsCuda);
+  if (config.vocab > kernels::kMaxVocabCuda)
+    return fail("vocab_size is {}, backend cuda takes at most {}", config.vocab,
+                kernels::kMaxVocabCuda);
+  if (std::max(config.hidden, config.q_lora) > kernels::kMaxNormCuda)
+    return fail("hidden_size is {} and q_lora_rank {}, backend cuda takes at most {}",
+                config.hidden, config.q_lora, kernels::kMaxNormCuda);
+  if (config.index_head_dim > kernels::kMaxIndexDimCuda)
+    return fail("index_head_dim is {}, backend cuda takes at most {}", config.index_head_dim,
+                kernels::kMaxIndexDimCuda);
+  return {};
+}
+
 }  // namespace
 
 CudaModel::CudaModel(const ModelConfig& config, const ModelWeights& w, const CudaKernel& kernel)
@@ -168,16 +189,7 @@ Result<std::shared_ptr<const BackendModel>> load_cuda_model(const ModelConfig& c
     return fail(
         "no CUDA device here (no driver, or no GPU): run on a machine with one, or with --backend "
         "cpu");
-  if (config.kv_lora > kernels::kMaxKvLoraCuda || config.qk_rope > kernels::kMaxRopeCuda)
-    return fail("kv_lora_rank is {} and qk_rope_head_dim {}, backend cuda takes at most {} and {}",
-                config.kv_lora, config.qk_rope, kernels::kMaxKvLoraCuda, kernels::kMaxRopeCuda);
-  if (config.n_experts > kernels::kMaxExpertsCuda ||
-      config.n_experts_per_token > kernels::kMaxTopExpertsCuda)
-    return fail("{} experts, {} a token; backend cuda takes at most {} and {}", config.n_experts,
-                config.n_experts_per_token, kernels::kMaxExpertsCuda, kernels::kMaxTopExpertsCuda);
-  if (config.vocab > kernels::kMaxVocabCuda)
-    return fail("vocab_size is {}, backend cuda takes at most {}", config.vocab,
-                kernels::kMaxVocabCuda);
+  ASSAY_TRY_VOID(fit_kernels(config));
   const kernels::CudaDevice device = kernels::cuda_device();
   ASSAY_TRY_VOID(
       fit_weights(bytes_of(weights), {device.name, device.free_bytes, device.total_bytes,

@@ -37,10 +37,6 @@ inline void add_for_models(
                          [=](benchmark::State& state) { run(state, m, n_rows); });
 }
 
-// Of a sum of n squares by 128 threads, its root and two products: what an RMSNorm may be off by,
-// relative to its value (kernels/cuda_kernels_test.cu has the same).
-inline double rms_norm_bound(int n) { return (n / 128 + 12) * 0x1p-24; }
-
 // cos and sin of n_rows positions from `first`, as an engine uploads them: (n_rows, dim / 2) each.
 struct Angles {
   Angles(const BenchModel& m, int first, int n_rows)

@@ -32,7 +32,7 @@ struct Norms {
       rms_norm_reference(&host_x[area(r, n)], host_weight.data(), kEps, n, &expected[area(r, n)]);
     for (const int i : {0, n_copies - 1}) {
       launch(i, nullptr);
-      if (!all_near(expected, y.host(i, expected.size()), rms_norm_bound(n), 1e-30)) return false;
+      if (!all_near(expected, y.host(i, expected.size()), kRmsNormCudaBound, 1e-30)) return false;
     }
     return true;
   }
