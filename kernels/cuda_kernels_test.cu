@@ -12,10 +12,8 @@
 
 #include "kernels/cuda_testing.cuh"
 #include "kernels/device_matrix_testing.cuh"
-#include "kernels/layer_cuda.h"
 #include "kernels/project.h"
 #include "kernels/project_cuda.h"
-#include "kernels/route.h"
 
 namespace assay::kernels {
 namespace {
@@ -100,48 +98,6 @@ TEST_F(Cuda, ATokensBitsDoNotDependOnItsBatch) {
   for (int t = 0; t < 5; ++t) {
     project_cuda(d, dx.data() + t * 320, 320, 1, one.data(), 96, false, nullptr);
     EXPECT_EQ(one.host(), std::vector<float>(all.begin() + t * 96, all.begin() + (t + 1) * 96));
-  }
-}
-
-TEST_F(Cuda, RoutingAgreesAndEqualScoresGoToTheLowerExpert) {
-  Random random(8);
-  for (const auto& [n, k] : {std::pair{16, 4}, {256, 8}, {4, 4}}) {
-    std::vector<float> logits = random.floats(2 * n), bias = random.floats(n);
-    std::fill(logits.begin(), logits.begin() + n, 0.5f);
-    std::fill(bias.begin(), bias.end(), 0.25f);  // the first row: all equal
-    const DeviceArray<float> dl(logits), db(bias);
-    const DeviceArray<int> expert(std::vector<int>(2 * k, -1));
-    const auto weight = poisoned(2 * k), margin = poisoned(2);
-    route_cuda({.logits = dl.data(),
-                .bias = db.data(),
-                .n_rows = 2,
-                .n_experts = n,
-                .top_k = k,
-                .normalise = true,
-                .scaling = 2.5f,
-                .expert = expert.data(),
-                .weight = weight.data(),
-                .margin = margin.data()},
-               nullptr);
-    const auto e = expert.host();
-    const auto w = weight.host(), m = margin.host();
-    for (int r = 0; r < 2; ++r) {
-      std::vector<int> want(k);
-      std::vector<float> want_weight(k);
-      float want_margin = 0;
-      route_reference({.logits = &logits[r * n],
-                       .bias = bias.data(),
-                       .n_experts = n,
-                       .top_k = k,
-                       .normalise = true,
-                       .scaling = 2.5f,
-                       .expert = want.data(),
-                       .weight = want_weight.data(),
-                       .margin = &want_margin});
-      EXPECT_EQ(std::vector<int>(e.begin() + r * k, e.begin() + (r + 1) * k), want);
-      for (int i = 0; i < k; ++i) EXPECT_NEAR(w[r * k + i], want_weight[i], 2e-7 * want_weight[i]);
-      if (k < n) EXPECT_NEAR(m[r], want_margin, 1e-7);
-    }
   }
 }
 

@@ -206,69 +206,6 @@ __global__ void append_index(AppendIndexCuda a, RopeCuda rope, bool aligned) {
   for (int c = rope.dim + threadIdx.x; c < n; c += blockDim.x) out[c] = normed[c];
 }
 
-// One warp to a row.
-__global__ void route(RouteCuda a) {
-  await_previous();
-  let_next_begin();
-  const int row = blockIdx.x, lane = threadIdx.x;
-  constexpr int kOwn = kMaxExpertsCuda / 32;
-  double choice[kOwn];
-  const float* logits = a.logits + static_cast<size_t>(row) * a.n_experts;
-  const auto score_of = [&](int e) { return 1.0 / (1.0 + exp(-static_cast<double>(logits[e]))); };
-  for (int o = 0; o < kOwn; ++o) {
-    const int e = lane + 32 * o;
-    choice[o] = e < a.n_experts ? score_of(e) + static_cast<double>(a.bias[e]) : -INFINITY;
-    if (isnan(choice[o])) choice[o] = -INFINITY;
-  }
-  __shared__ int chosen[kMaxTopExpertsCuda + 1];
-  __shared__ double chosen_value[kMaxTopExpertsCuda + 1];
-  const int n = min(a.top_k + 1, a.n_experts);
-  for (int k = 0; k < n; ++k) {
-    double best = -INFINITY;
-    int at = a.n_experts;
-    for (int o = 0; o < kOwn; ++o) {
-      const int e = lane + 32 * o;
-      bool taken = e >= a.n_experts;
-      for (int i = 0; i < k; ++i) taken = taken || chosen[i] == e;
-      if (!taken && (at == a.n_experts || choice[o] > best)) {
-        best = choice[o];
-        at = e;
-      }
-    }
-    for (int offset = 16; offset > 0; offset /= 2) {
-      const double other = __shfl_xor_sync(0xFFFFFFFFu, best, offset);
-      const int other_at = __shfl_xor_sync(0xFFFFFFFFu, at, offset);
-      const bool better = at == a.n_experts || other > best || (other == best && other_at < at);
-      if (other_at < a.n_experts && better) {
-        best = other;
-        at = other_at;
-      }
-    }
-    if (lane == 0) {
-      chosen[k] = at;
-      chosen_value[k] = best;
-    }
-    __syncwarp();
-  }
-  if (lane != 0) return;
-  a.margin[row] = a.top_k < a.n_experts
-                      ? static_cast<float>(chosen_value[a.top_k - 1] - chosen_value[a.top_k])
-                      : INFINITY;
-  for (int i = 1; i < a.top_k; ++i)  // ascending experts
-    for (int j = i; j > 0 && chosen[j] < chosen[j - 1]; --j) {
-      const int e = chosen[j];
-      chosen[j] = chosen[j - 1];
-      chosen[j - 1] = e;
-    }
-  double sum = 0;
-  for (int i = 0; i < a.top_k; ++i) sum += score_of(chosen[i]);
-  const double scale = static_cast<double>(a.scaling) / (a.normalise ? sum + 1e-20 : 1.0);
-  for (int i = 0; i < a.top_k; ++i) {
-    a.expert[row * a.top_k + i] = chosen[i];
-    a.weight[row * a.top_k + i] = static_cast<float>(score_of(chosen[i]) * scale);
-  }
-}
-
 // Blocks of kThreads for n values.
 unsigned blocks_of(std::size_t n) {
   const std::size_t n_blocks = (n + kThreads - 1) / kThreads;
@@ -340,12 +277,6 @@ void append_index_cuda(const AppendIndexCuda& a, const RopeCuda& rope, CudaStrea
                        pieces_are_aligned(a.norm_weight, a.dim) &&
                        pieces_are_aligned(a.norm_bias, a.dim);
   overlapped(append_index, dim3(a.n_rows), threads_of_row(a.dim, 1), 0, stream, a, rope, aligned);
-}
-
-void route_cuda(const RouteCuda& a, CudaStream stream) {
-  CHECK(a.n_experts <= kMaxExpertsCuda && a.top_k <= kMaxTopExpertsCuda)
-      << a.n_experts << ", " << a.top_k;
-  overlapped(route, dim3(a.n_rows), 32, 0, stream, a);
 }
 
 }  // namespace assay::kernels

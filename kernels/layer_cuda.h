@@ -1,5 +1,5 @@
 // What stands between a layer's projections, on a GPU, beside attention and the indexer: embedding,
-// norms, RoPE, cache rows, routing. Float32 throughout; every output depends on its
+// norms, RoPE, cache rows, routing (route_cuda.cu). Float32 throughout; every output depends on its
 // own row alone, in a fixed order. All pointers are device pointers. What a step uploads before its
 // first launch is read while the launch ahead still runs: weights, biases, RoPE's angles, cache
 // pointers, positions.
@@ -77,7 +77,8 @@ struct AppendIndexCuda {
 };
 void append_index_cuda(const AppendIndexCuda& args, const RopeCuda& rope, CudaStream stream);
 
-// The sigmoid router (route.h), in double like the reference.
+// The sigmoid router (route.h), in double like the reference. Among equal scores the lower expert
+// wins; a NaN logit ranks last. top_k <= n_experts.
 struct RouteCuda {
   const float* logits;  // (n_rows, n_experts)
   const float* bias;    // (n_experts)

@@ -22,5 +22,9 @@ __device__ inline unsigned long long ordered(double value) {
 __device__ inline float float_of_ordered(unsigned v) {
   return __uint_as_float((v & 0x80000000u) != 0 ? v & 0x7FFFFFFFu : ~v);
 }
+__device__ inline double double_of_ordered(unsigned long long v) {
+  constexpr unsigned long long kSign = 1ull << 63;
+  return __longlong_as_double(static_cast<long long>((v & kSign) != 0 ? v & ~kSign : ~v));
+}
 
 }  // namespace assay::kernels
