@@ -16,12 +16,15 @@ static_assert(kBins == 4 * kThreads, "a thread looks at four bins");
 struct Digit {
   int shift, n_bits;
 };
-__device__ constexpr Digit kDigits[] = {{21, 11}, {10, 11}, {0, 10}};
+constexpr int kNumDigits = 3;
+__device__ constexpr Digit kDigits[kNumDigits] = {{21, 11}, {10, 11}, {0, 10}};
 
 // A row is shared by a cluster of blocks, each of which has consecutive keys of it, and a warp of a
 // block consecutive ones of those; the cluster's other blocks read what a block has counted.
 struct Shared {
-  alignas(16) int histogram[kBins];
+  // One a digit, so that no block has to wait until the others have read the last before it counts
+  // on.
+  alignas(16) int histogram[kNumDigits][kBins];
   int larger[kWarps], equal[kWarps];  // of a warp's keys than the k-th largest score, or to it
   unsigned next_best[kWarps];         // of a warp's scores below it
   int n_larger, n_equal;              // of the block
@@ -67,15 +70,15 @@ __device__ void each_key(const float* scores, int begin, int end, const Take& ta
 }
 
 // One more digit of the k-th largest score: the bin at which the best, counted from the top, are
-// enough. `histogram` of each block is of the scores that agree with the digits before.
+// enough. Its histogram of each block is of the scores that agree with the digits before.
 template <int kBlocks>
-__device__ void find_digit(Shared& s, int shift) {
+__device__ void find_digit(Shared& s, int digit) {
   const int t = threadIdx.x, warp = t / 32, lane = t % 32;
   const int first_bin = kBins - 4 * (t + 1);
   int4 n = {0, 0, 0, 0};
   for (int b = 0; b < kBlocks; ++b) {
-    const int4 other =
-        *reinterpret_cast<const int4*>(block_of_cluster<kBlocks>(s, b).histogram + first_bin);
+    const int4 other = *reinterpret_cast<const int4*>(
+        block_of_cluster<kBlocks>(s, b).histogram[digit] + first_bin);
     n = {n.x + other.x, n.y + other.y, n.z + other.z, n.w + other.w};
   }
   const int own = n.x + n.y + n.z + n.w;
@@ -96,30 +99,34 @@ __device__ void find_digit(Shared& s, int shift) {
     before += in_bin;
     --bin;
   }
-  s.threshold |= static_cast<unsigned>(bin) << shift;
+  s.threshold |= static_cast<unsigned>(bin) << kDigits[digit].shift;
   s.missing = missing - before;
+}
+
+// For find_threshold; a barrier has to follow.
+__device__ void clear_histograms(Shared& s, int k) {
+  int4* const bins = reinterpret_cast<int4*>(s.histogram);
+  for (int i = threadIdx.x; i < kNumDigits * kBins / 4; i += kThreads) bins[i] = {0, 0, 0, 0};
+  if (threadIdx.x != 0) return;
+  s.threshold = 0;
+  s.missing = k;
 }
 
 // Leaves the k-th largest rank in s.threshold, and in s.missing how many of its equals are chosen.
 template <int kBlocks>
-__device__ void find_threshold(Shared& s, const float* scores, int begin, int end, int k) {
-  if (threadIdx.x == 0) {
-    s.threshold = 0;
-    s.missing = k;
-  }
+__device__ void find_threshold(Shared& s, const float* scores, int begin, int end) {
 #pragma unroll
-  for (const Digit& d : kDigits) {
-    for (int i = threadIdx.x; i < kBins; i += kThreads) s.histogram[i] = 0;
-    __syncthreads();
-    const unsigned known = d.shift + d.n_bits == 32 ? 0u : ~0u << (d.shift + d.n_bits);
-    const unsigned threshold = s.threshold, digit = (1u << d.n_bits) - 1;
+  for (int d = 0; d < kNumDigits; ++d) {
+    const int shift = kDigits[d].shift, n_bits = kDigits[d].n_bits;
+    const unsigned known = shift + n_bits == 32 ? 0u : ~0u << (shift + n_bits);
+    const unsigned threshold = s.threshold, digit = (1u << n_bits) - 1;
     each_key(scores, begin, end, [&](int, unsigned rank) {
       if (rank != 0 && (rank & known) == threshold)
-        atomicAdd(&s.histogram[rank >> d.shift & digit], 1);
+        atomicAdd(&s.histogram[d][rank >> shift & digit], 1);
     });
     sync_cluster<kBlocks>();
-    find_digit<kBlocks>(s, d.shift);
-    sync_cluster<kBlocks>();  // nobody reads the histograms, and s.threshold is there
+    find_digit<kBlocks>(s, d);
+    __syncthreads();  // s.threshold is there
   }
 }
 
@@ -141,14 +148,15 @@ __device__ void count_chosen(Shared& s, const float* scores, int begin, int end)
     s.next_best[warp] = next_best;
   }
   __syncthreads();
-  if (threadIdx.x != 0) return;
-  s.n_larger = s.n_equal = 0;
-  s.block_next_best = 0;
-  for (int w = 0; w < kWarps; ++w) {
-    s.n_larger += s.larger[w];
-    s.n_equal += s.equal[w];
-    s.block_next_best = max(s.block_next_best, s.next_best[w]);
-  }
+  if (warp != 0) return;
+  const int w = threadIdx.x;
+  larger = __reduce_add_sync(kAllLanes, w < kWarps ? s.larger[w] : 0);
+  equal = __reduce_add_sync(kAllLanes, w < kWarps ? s.equal[w] : 0);
+  next_best = __reduce_max_sync(kAllLanes, w < kWarps ? s.next_best[w] : 0);
+  if (w != 0) return;
+  s.n_larger = larger;
+  s.n_equal = equal;
+  s.block_next_best = next_best;
 }
 
 // The chosen of the warp's keys, behind those of the keys before them.
@@ -174,6 +182,7 @@ __global__ void __cluster_dims__(kBlocks, 1, 1) __launch_bounds__(kThreads)
   __shared__ Shared s;
   const int row = blockIdx.x / kBlocks, rank = blockIdx.x % kBlocks;
   const int n = a.position[row] + 1, k = a.top_k, warp = threadIdx.x / 32;
+  clear_histograms(s, k);
   await_previous();
   let_next_begin();
   int* out = a.keys + static_cast<size_t>(row) * k;
@@ -187,7 +196,8 @@ __global__ void __cluster_dims__(kBlocks, 1, 1) __launch_bounds__(kThreads)
   const float* scores = a.scores + static_cast<size_t>(row) * a.max_keys;
   const int of_warp = (n + kBlocks * kWarps - 1) / (kBlocks * kWarps);
   const int begin = min(n, (rank * kWarps + warp) * of_warp), end = min(n, begin + of_warp);
-  find_threshold<kBlocks>(s, scores, begin, end, k);
+  __syncthreads();
+  find_threshold<kBlocks>(s, scores, begin, end);
   count_chosen(s, scores, begin, end);
   sync_cluster<kBlocks>();
   int larger = 0, equal = 0, all_equal = 0;
