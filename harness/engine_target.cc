@@ -208,8 +208,10 @@ EngineTarget::EngineTarget(engine::Engine engine, int n_workers)
   roles_.stop = engine_.info().stop_ids;
 }
 
-int EngineTarget::n_engines(int n_workers) {
-  return 1 + (n_workers > 0 ? n_workers : n_usable_cores());
+int EngineTarget::n_engines(int n_workers, std::size_t n_tasks) {
+  const int n = n_workers > 0 ? n_workers : n_usable_cores();
+  // What is clocked or looked at has an engine of its own, though nothing is asked.
+  return 1 + static_cast<int>(std::clamp<std::size_t>(n_tasks, 1, static_cast<std::size_t>(n)));
 }
 
 Json EngineTarget::describe() const {

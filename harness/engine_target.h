@@ -3,6 +3,8 @@
 // which worker answers a case, and beside which others, is irrelevant to the answer.
 #pragma once
 
+#include <limits>
+
 #include "engine/engine.h"
 #include "harness/target.h"
 
@@ -17,8 +19,10 @@ class EngineTarget : public Target {
 
   // n_workers 0: one per usable core.
   EngineTarget(engine::Engine engine, int n_workers);
-  // At a time, of a target with so many workers: EngineOptions::n_engines.
-  static int n_engines(int n_workers);
+  // At a time, of a target with so many workers, which has at most n_tasks requests or replies in
+  // one call: EngineOptions::n_engines.
+  static constexpr std::size_t kAnyNumber = std::numeric_limits<std::size_t>::max();
+  static int n_engines(int n_workers, std::size_t n_tasks = kAnyNumber);
 
   Json describe() const override;
   Json identity() const override;

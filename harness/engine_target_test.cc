@@ -96,6 +96,14 @@ TEST(EngineTarget, AMissIsAskedAgainInOtherWordsAndAHitIsNot) {
   EXPECT_EQ(got[true].reasked[0].ids, alone.ids);
 }
 
+TEST(EngineTarget, PlansNoEngineForAWorkerThatHasNothingToDo) {
+  EXPECT_EQ(EngineTarget::n_engines(4), 5) << "its own and one a worker";
+  EXPECT_EQ(EngineTarget::n_engines(4, 9), 5);
+  EXPECT_EQ(EngineTarget::n_engines(4, 2), 3);
+  EXPECT_EQ(EngineTarget::n_engines(4, 0), 2) << "for who clocks it";
+  EXPECT_EQ(EngineTarget::n_engines(0, 1), 2) << "however many cores there are";
+}
+
 TEST(EngineTarget, AGivenReplyIsThoughtOfAsWhenItWasMade) {
   EngineTarget target = micro_glm(2);
   std::vector<Request> requests(2);

@@ -174,7 +174,8 @@ Result<int> run(const Options& o) {
     items.push_back(item);
   }
   EngineFlags flags = o.engine;
-  flags.n_engines = 1 + harness::EngineTarget::n_engines(o.engine.n_threads);  // of each mixture
+  flags.n_engines =  // of each mixture
+      1 + harness::EngineTarget::n_engines(o.engine.n_threads, items.size());
   ASSAY_TRY(const engine::EngineOptions engine_opts, engine_options(flags));
   ASSAY_TRY(const engine::Mixture mixture, engine::Mixture::open(o.base, o.candidate, engine_opts));
   std::signal(SIGINT, on_interrupt);

@@ -62,7 +62,7 @@ Result<int> run(const Options& o) {
       return fail("{}: text {} is a plain text, expected messages to answer", o.prompts, line.id);
   ASSAY_TRY_VOID(check_writable(o.out));
   EngineFlags flags = o.engine;
-  flags.n_engines = 1 + harness::EngineTarget::n_engines(o.engine.n_threads);
+  flags.n_engines = 1 + harness::EngineTarget::n_engines(o.engine.n_threads, lines.size());
   ASSAY_TRY(engine::Engine e, load_engine(flags));
   const engine::Engine view = e.share(1);  // its tokenizer, while the target owns the engine
   harness::EngineTarget target(std::move(e), o.engine.n_threads);

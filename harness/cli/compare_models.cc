@@ -31,7 +31,7 @@ Result<RunOptions> options_of(const RunFolder& run) {
   return merge_options(run.run.at("options"), Json::object());
 }
 
-Result<engine::Engine> load(const RunOptions& options, const RunFolder& run) {
+Result<engine::Engine> load(const RunOptions& options, const RunFolder& run, int n_engines) {
   if (options.model.empty())
     return fail("{}: the run names no model folder, so it was not the embedded engine", run.folder);
   auto engine = load_engine({.model = options.model,
@@ -41,7 +41,7 @@ Result<engine::Engine> load(const RunOptions& options, const RunFolder& run) {
                              .n_threads = 1,
                              .tensor_parallel = options.tensor_parallel,
                              .context = options.context,
-                             .n_engines = EngineTarget::n_engines(options.threads)});
+                             .n_engines = n_engines});
   if (!engine)
     return fail("the model of {} (from its run.json): {}", run.folder, engine.error().message);
   return engine;
@@ -67,7 +67,8 @@ Result<Asked> ask(const RunFolder& run, std::span<const std::string> keys, int n
                   const fs::path& folder) {
   ASSAY_TRY(const RunOptions options, options_of(run));
   ASSAY_TRY(PlannedRun planned, plan_run(options));
-  ASSAY_TRY(auto engine, load(options, run));
+  const std::size_t n_tasks = keys.size() * static_cast<std::size_t>(n_draws);
+  ASSAY_TRY(auto engine, load(options, run, EngineTarget::n_engines(options.threads, n_tasks)));
   EngineTarget target(std::move(engine), options.threads);
   if (std::string changed = changed_since(run, target); !changed.empty())
     return NoAnswer{std::move(changed)};
@@ -112,8 +113,9 @@ Result<std::variant<Speed, NoAnswer>> clock_in_turns(const RunFolder& base,
                                                      int n_repetitions) {
   ASSAY_TRY(const RunOptions base_options, options_of(base));
   ASSAY_TRY(const RunOptions candidate_options, options_of(candidate));
-  ASSAY_TRY(auto base_engine, load(base_options, base));
-  ASSAY_TRY(auto candidate_engine, load(candidate_options, candidate));
+  const int n_engines = EngineTarget::n_engines(1);  // its own, and the one on the clock
+  ASSAY_TRY(auto base_engine, load(base_options, base, n_engines));
+  ASSAY_TRY(auto candidate_engine, load(candidate_options, candidate, n_engines));
   const EngineTarget base_target(std::move(base_engine), 1),
       candidate_target(std::move(candidate_engine), 1);
   for (const auto& [run, target] :

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <optional>
@@ -33,10 +34,12 @@ harness::TextHook hook_of(Bar& bar) {
   return [&bar](int n_done, int n_total) { bar.show(n_done, n_total); };
 }
 
-Result<engine::Engine> load(const EngineFlags& flags, const std::string& model) {
+Result<engine::Engine> load(const EngineFlags& flags, const std::string& model,
+                            std::size_t n_texts) {
   EngineFlags of = flags;
   of.model = model;
-  of.n_engines = harness::EngineTarget::n_engines(flags.n_threads);  // one to a text in hand
+  of.n_engines =
+      harness::EngineTarget::n_engines(flags.n_threads, n_texts);  // one to a text in hand
   return load_engine(of);
 }
 
@@ -49,7 +52,8 @@ Result<Json> noise_floor(const Options& o, const engine::Engine& base, const std
                   : o.engine.backend == "reference" ? "cpu"
                                                     : "reference";
   other.kernel = o.noise_kernel;
-  auto loaded = load(other, model);
+  auto loaded =
+      load(other, model, std::min(texts.size(), static_cast<std::size_t>(o.n_noise_texts)));
   if (!loaded) return fail("noise floor: {}", loaded.error().message);
   const engine::Engine again = std::move(*loaded);
   const engine::EngineInfo &a = base.info(), &b = again.info();
@@ -73,17 +77,24 @@ Result<Json> decode_noise(const Options& o, const DivergenceBase& base,
                                          bar ? hook_of(*bar) : harness::TextHook());
 }
 
+using Lines = std::vector<text::CorpusLine>;
+
+Result<Lines> read_texts(const Options& o) {
+  ASSAY_TRY(const Lines lines, text::read_corpus(o.texts));
+  return harness::spread(lines, o.limit);
+}
+
 // Its noise floor is not measured yet.
-Result<DivergenceBase> new_base(const Options& o, const engine::Engine& base) {
-  ASSAY_TRY(const std::vector<text::CorpusLine> lines, text::read_corpus(o.texts));
-  auto out = harness::new_base(harness::spread(lines, o.limit), base);
+Result<DivergenceBase> new_base(const Options& o, const Lines& lines, const engine::Engine& base) {
+  auto out = harness::new_base(lines, base);
   if (!out) return fail("{}: {}", o.texts, out.error().message);
   return out;
 }
 
 Result<int> save_base(const Options& o) {
-  ASSAY_TRY(const engine::Engine base, load(o.engine, o.models[0]));
-  ASSAY_TRY(DivergenceBase out, new_base(o, base));
+  ASSAY_TRY(const Lines lines, read_texts(o));
+  ASSAY_TRY(const engine::Engine base, load(o.engine, o.models[0], lines.size()));
+  ASSAY_TRY(DivergenceBase out, new_base(o, lines, base));
   ASSAY_TRY(out.noise_floor, noise_floor(o, base, o.models[0], out.texts));
   Bar bar("capturing the base");
   ASSAY_TRY_VOID(harness::capture(base, out.texts, o.engine.n_threads, hook_of(bar)));
@@ -99,7 +110,7 @@ Result<int> save_base(const Options& o) {
 Result<Json> compare(const Options& o) {
   if (!o.base.empty()) {
     ASSAY_TRY(const DivergenceBase base, harness::read_base(o.base));
-    ASSAY_TRY(const engine::Engine candidate, load(o.engine, o.models[0]));
+    ASSAY_TRY(const engine::Engine candidate, load(o.engine, o.models[0], base.texts.size()));
     ASSAY_TRY_VOID(harness::check_comparable(base, candidate));
     ASSAY_TRY(Json decode, decode_noise(o, base, candidate));
     Bar bar("candidate");
@@ -107,9 +118,10 @@ Result<Json> compare(const Options& o) {
               harness::diverge_texts(base, candidate, o.engine.n_threads, hook_of(bar)));
     return harness::divergence_result(base, candidate, positions, std::move(decode));
   }
-  ASSAY_TRY(const engine::Engine base, load(o.engine, o.models[0]));
-  ASSAY_TRY(const engine::Engine candidate, load(o.engine, o.models[1]));
-  ASSAY_TRY(DivergenceBase said, new_base(o, base));
+  ASSAY_TRY(const Lines lines, read_texts(o));
+  ASSAY_TRY(const engine::Engine base, load(o.engine, o.models[0], lines.size()));
+  ASSAY_TRY(const engine::Engine candidate, load(o.engine, o.models[1], lines.size()));
+  ASSAY_TRY(DivergenceBase said, new_base(o, lines, base));
   ASSAY_TRY_VOID(harness::check_comparable(said, candidate));
   ASSAY_TRY(said.noise_floor, noise_floor(o, base, o.models[0], said.texts));
   ASSAY_TRY(Json decode, decode_noise(o, said, candidate));

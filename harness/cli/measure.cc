@@ -7,6 +7,7 @@
 
 #include "harness/cli/engine_flags.h"
 #include "harness/cli/progress.h"
+#include "harness/divergence_result.h"
 #include "harness/divergence_suite_run.h"
 #include "harness/engine_target.h"
 #include "harness/throughput_run.h"
@@ -52,7 +53,7 @@ Result<std::optional<Json>> measure_throughput(const ThroughputSuite& suite, Pro
 }
 
 Result<engine::Engine> load(const RunOptions& options, const std::string& model,
-                            const std::string& backend) {
+                            const std::string& backend, std::size_t n_texts) {
   return load_engine({.model = model,
                       .backend = backend,
                       .kernel = backend == options.backend ? options.kernel : "",
@@ -60,7 +61,7 @@ Result<engine::Engine> load(const RunOptions& options, const std::string& model,
                       .n_threads = 1,
                       .tensor_parallel = options.tensor_parallel,
                       .context = options.context,
-                      .n_engines = EngineTarget::n_engines(options.threads)});
+                      .n_engines = EngineTarget::n_engines(options.threads, n_texts)});
 }
 
 // `base`: a folder is a model, a file a captured base.
@@ -72,11 +73,12 @@ Result<std::optional<Json>> measure_divergence(const DivergenceSuite& suite, Pro
   Bar bar("assay run: suite " + suite.head.name + " against " + options.base);
   const TextHook hook = [&](int n_done, int n_total) { bar.show(n_done, n_total); };
   if (fs::is_directory(options.base)) {
-    ASSAY_TRY(const engine::Engine base, load(options, options.base, options.backend));
+    const std::size_t n_texts = spread(suite.lines, settings.limit).size();
+    ASSAY_TRY(const engine::Engine base, load(options, options.base, options.backend, n_texts));
     std::optional<engine::Engine> again;
     if (settings.n_noise_texts > 0) {
-      ASSAY_TRY(again,
-                load(options, options.base, options.backend == "reference" ? "cpu" : "reference"));
+      ASSAY_TRY(again, load(options, options.base,
+                            options.backend == "reference" ? "cpu" : "reference", n_texts));
     }
     return run_divergence(suite, settings,
                           {.loaded = &base, .loaded_again = again ? &*again : nullptr}, engine,

@@ -19,6 +19,7 @@
 #include "harness/cli/verb.h"
 #include "harness/compare_fidelity.h"
 #include "harness/console.h"
+#include "harness/divergence_result.h"
 #include "harness/engine_target.h"
 #include "harness/golden_check.h"
 #include "harness/provenance.h"
@@ -30,7 +31,7 @@ namespace {
 
 using namespace assay::harness;
 
-EngineFlags engine_flags(const RunOptions& options) {
+EngineFlags engine_flags(const RunOptions& options, std::size_t n_tasks) {
   return {.model = options.model,
           .backend = options.backend,
           .kernel = options.kernel,
@@ -38,7 +39,20 @@ EngineFlags engine_flags(const RunOptions& options) {
           .n_threads = 1,  // the workers share it with one thread each
           .tensor_parallel = options.tensor_parallel,
           .context = options.context,
-          .n_engines = EngineTarget::n_engines(options.threads)};
+          .n_engines = EngineTarget::n_engines(options.threads, n_tasks)};
+}
+
+// That the target is given at a time.
+std::size_t most_tasks(const PlannedRun& planned) {
+  std::size_t most = std::max(planned.plan.items.size(), planned.golden_plan.items.size());
+  for (const MeasureSuite& suite : planned.measures) {
+    const auto* divergence = std::get_if<DivergenceSuite>(&suite);
+    if (divergence != nullptr && supports(suite, planned.plan.options.profile))
+      most = std::max(most, spread(divergence->lines,
+                                   divergence->profiles.at(planned.plan.options.profile).limit)
+                                .size());
+  }
+  return most;
 }
 
 std::string default_out(const std::vector<std::string>& suites) {
@@ -167,7 +181,7 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
   ASSAY_TRY(const std::optional<RunFolder> baseline, read_baseline(options.baseline));
   if (options.model.empty()) return fail("which model? Name its folder with --model DIR.");
   ASSAY_TRY_VOID(check_base(planned.measures, options));
-  ASSAY_TRY(auto engine, load_engine(engine_flags(options)));
+  ASSAY_TRY(auto engine, load_engine(engine_flags(options, most_tasks(planned))));
   EngineTarget target(std::move(engine), options.threads);
   planned.golden_plan.leave_out_longer(target.max_positions());
   if (const int n = plan.leave_out_longer(target.max_positions()); n > 0) {
