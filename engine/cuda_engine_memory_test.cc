@@ -60,6 +60,23 @@ TEST_P(CudaEngine, NothingIsAllocatedAndNoGraphIsDroppedOnceAnEngineIsMade) {
   EXPECT_EQ(engine.cache_room().n_free, engine.cache_room().n_tokens) << "all is given back";
 }
 
+TEST_P(CudaEngine, StepsOfEnginesThatAreGoneAreCountedWithThoseOfTheOneTheySharedFrom) {
+  Engine engine = load({.n_engines = 2});
+  reply(engine, {9}, 5);
+  const StepCounts own = engine.step_counts();
+  EXPECT_EQ(own.n_all(), 5);
+  for (int i = 0; i < 2; ++i) {
+    Engine shared = engine.share(1);
+    reply(shared, {9}, 7);
+    EXPECT_EQ(engine.all_step_counts().n_all(), 5 + 7 * i) << "what is there counts its own";
+  }
+  const StepCounts all = engine.all_step_counts();
+  EXPECT_EQ(engine.step_counts().n_all(), 5);
+  EXPECT_EQ(all.n_direct, 3 * 2) << "a prompt and a first step each";
+  EXPECT_EQ(all.n_recorded, 3);
+  EXPECT_EQ(all.n_replayed, 2 + 2 * 4);
+}
+
 // So every decode step is a graph, whatever the batch.
 TEST_P(CudaEngine, MoreSequencesThanAGraphHoldsAreSeveralGraphsWithTheSameBits) {
   Engine engine = load();

@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <mutex>
 #include <utility>
 
 #include "base/check.h"
@@ -57,7 +58,28 @@ Sequence Sequence::fork(int n_tokens) const {
   return Sequence(std::move(copy));
 }
 
+// Steps of engines that are gone, of all that were shared from one. From any thread.
+class StepTally {
+ public:
+  void add(const StepCounts& counts) {
+    const std::lock_guard lock(mutex_);
+    total_ += counts;
+  }
+  StepCounts total() const {
+    const std::lock_guard lock(mutex_);
+    return total_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  StepCounts total_;
+};
+
 struct Engine::Impl {
+  ~Impl() {
+    if (backend) tally->add(backend->step_counts());
+  }
+
   // What one forward pass advances.
   struct Pass {
     struct Part {
@@ -85,6 +107,7 @@ struct Engine::Impl {
   std::unique_ptr<Backend> backend;
   EngineInfo info;
   bool sparse = false;
+  std::shared_ptr<StepTally> tally = std::make_shared<StepTally>();
 };
 
 // The next n_rows of its pending tokens.
@@ -178,6 +201,7 @@ Engine Engine::share(int n_threads) const {
   impl->backend = impl_->model->backend->new_executor(n_threads, impl->info.memory.limits);
   impl->info.n_threads = n_threads > 0 ? n_threads : n_usable_cores();
   impl->sparse = impl_->sparse;
+  impl->tally = impl_->tally;
   return Engine(std::move(impl));
 }
 
@@ -194,6 +218,11 @@ Sequence Engine::new_sequence(int n_tokens) const {
 
 CacheRoom Engine::cache_room() const { return impl_->backend->cache_room(); }
 StepCounts Engine::step_counts() const { return impl_->backend->step_counts(); }
+StepCounts Engine::all_step_counts() const {
+  StepCounts all = impl_->tally->total();
+  all += step_counts();
+  return all;
+}
 
 void Engine::step(std::span<Sequence* const> batch, Observer* observer) {
   const int chunk = impl_->info.prefill_chunk;

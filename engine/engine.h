@@ -136,6 +136,9 @@ class Engine {
   Sequence new_sequence(int n_tokens = 0) const;
   CacheRoom cache_room() const;
   StepCounts step_counts() const;  // of a GPU's engine, so far
+  // And of all that were shared from it, from each other, or that it was shared from, as far as
+  // they have gone.
+  StepCounts all_step_counts() const;
 
   // Advances every sequence with pending tokens by one prompt chunk or its one pending token, in
   // one ragged batch (a GPU in several, if it is planned for fewer rows). Bits of a sequence's

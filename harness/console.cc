@@ -6,10 +6,12 @@
 #include <cmath>
 #include <map>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "harness/compare_table.h"
 #include "harness/measure_suite.h"
+#include "harness/step_counts.h"
 #include "harness/table.h"
 
 namespace assay::harness {
@@ -302,6 +304,8 @@ std::string render_console(const Json& run, const ConsoleStyle& style) {
     for (const Json& line : verdict.value(list, Json::array()))
       out += fmt::format("    - {}\n", line.get<std::string>());
   std::vector<std::vector<Cell>> where;
+  if (std::string steps = engine_steps_line(run); !steps.empty())
+    where.push_back({{"steps", false, Ink::kSoft}, {std::move(steps)}});
   if (!style.report_path.empty())
     where.push_back({{"report", false, Ink::kSoft}, {style.report_path}});
   where.push_back({{"again", false, Ink::kSoft}, {text_of(run.at("provenance"), "command")}});

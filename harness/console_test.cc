@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "harness/compare.h"
+#include "harness/step_counts.h"
 #include "harness/table.h"
 #include "harness/test_support.h"
 #include "harness/verdict.h"
@@ -60,6 +61,18 @@ TEST(Console, SaysTheVerdictWhereTheReportIsAndHowToRepeatIt) {
   EXPECT_THAT(text, HasSubstr("exit code 0"));
   EXPECT_THAT(text, HasSubstr("out/x/report.html"));
   EXPECT_THAT(text, HasSubstr("assay run sums --model m"));
+}
+
+TEST(Console, AnEngineThatCountsItsStepsSaysHowTheyRanAndOnWhat) {
+  Json run = small_run();
+  run["timings"] = {{"wall_s", 1.5}, {"n_tokens", 9}};
+  EXPECT_THAT(render_console(run, {}), Not(HasSubstr("launch by launch"))) << "a host's engine";
+  run["timings"]["steps"] =
+      to_json(engine::StepCounts{.n_direct = 30, .n_recorded = 4, .n_replayed = 812});
+  run["provenance"]["target"] = {{"backend", "cuda"}, {"kernel", "sm_90 f32, graph"}};
+  EXPECT_THAT(render_console(run, {}),
+              ContainsRegex("steps +812 replayed as graphs, 4 recorded, 30 launch by launch "
+                            ".cuda sm_90 f32, graph."));
 }
 
 TEST(Console, AComparisonShowsEveryRowAndMarksTheOneThatRegressed) {

@@ -5,9 +5,11 @@
 #include <fstream>
 
 #include "harness/compare.h"
+#include "harness/complete_run.h"
 #include "harness/provenance.h"
 #include "harness/record.h"
 #include "harness/schema_check.h"
+#include "harness/step_counts.h"
 #include "harness/test_support.h"
 
 namespace assay::harness {
@@ -40,6 +42,17 @@ TEST(RecordSchema, ARunThatGoesOnHasNoVerdictYet) {
   run["status"] = "complete";
   EXPECT_THAT(check.problems(run), ElementsAre("$: misses verdict", "$: misses metrics",
                                                "$: misses samples", "$: misses timings"));
+}
+
+TEST(RecordSchema, HowStepsRanMayStandThere) {
+  Json run = complete_run(full_samples());
+  SchemaCheck check(schema());
+  const auto before = check.problems(run);
+  run["timings"]["steps"] =
+      to_json(engine::StepCounts{.n_direct = 3, .n_recorded = 1, .n_replayed = 40});
+  EXPECT_EQ(check.problems(run), before);
+  run["timings"]["steps"].erase("replayed");
+  EXPECT_THAT(check.problems(run), testing::Contains(HasSubstr("misses replayed")));
 }
 
 TEST(RecordSchema, EveryObjectOfTheSchemaSaysWhetherItIsClosed) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "harness/escape.h"
+#include "harness/step_counts.h"
 
 namespace assay::harness {
 namespace {
@@ -258,6 +259,8 @@ std::string render_summary(const Json& run, const std::string& folder) {
                          markdown_text(text_of(suite, "reason")));
     out += "\n";
   }
+  if (const std::string steps = engine_steps_line(run); !steps.empty())
+    out += "- engine's steps: " + markdown_text(steps) + "\n\n";
   return out + "Report: " + markdown_text(folder + "/report.html") +
          ", every reply in samples.jsonl beside it. Once more:\n\n" +
          markdown_block(text_of(run.at("provenance"), "command"));

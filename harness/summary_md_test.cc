@@ -7,6 +7,7 @@
 
 #include "harness/compare.h"
 #include "harness/complete_run.h"
+#include "harness/step_counts.h"
 #include "harness/verdict.h"
 
 namespace assay::harness {
@@ -64,6 +65,15 @@ TEST(SummaryMd, SaysTheVerdictFirstAndHowToRepeatItLast) {
   EXPECT_THAT(text, HasSubstr("Report: out/tonight/report.html"));
   EXPECT_TRUE(text.ends_with("```\nassay run sums --model m\n```\n")) << text;
   expect_tables_hold(text);
+}
+
+TEST(SummaryMd, StepsStandThereWhereTheEngineCountsThem) {
+  Json run = complete_run(full_samples());
+  EXPECT_THAT(render_summary(run, "out"), Not(HasSubstr("launch by launch")));
+  run["timings"]["steps"] =
+      to_json(engine::StepCounts{.n_direct = 3, .n_recorded = 1, .n_replayed = 40});
+  EXPECT_THAT(render_summary(run, "out"),
+              HasSubstr("steps: 40 replayed as graphs, 1 recorded, 3 launch by launch"));
 }
 
 TEST(SummaryMd, APassSaysWhatItCouldHaveSeen) {

@@ -53,7 +53,7 @@ function copy(text, button) {
   if (navigator.clipboard) navigator.clipboard.writeText(text).then(done, fallback); else fallback();
 }
 function drawVerdict() {
-  const header = at('verdict'), verdict = run.verdict, who = run.provenance;
+  const header = at('verdict'), verdict = run.verdict, who = run.provenance, steps = run.timings.steps;
   header.className = verdict.state;
   const theme = el('button', {type: 'button', title: 'Light or dark (d)', onclick: toggleTheme}, 'Theme');
   const copyButton = el('button', {type: 'button', onclick: () => copy(who.command, copyButton)}, 'Copy');
@@ -71,6 +71,7 @@ function drawVerdict() {
       fact('Suite', suites), fact('Profile', run.plan.profile), fact('Samples', number(run.samples.n)),
       fact('Model', String(who.target.model_dir ?? who.target.kind ?? '').split('/').slice(-2).join('/')),
       fact('Backend', [who.target.backend, who.target.kernel].filter(Boolean).join(' ') || '–'),
+      steps ? fact('Steps', number(steps.replayed) + ' replayed as graphs, ' + number(steps.recorded) + ' recorded, ' + number(steps.direct) + ' launch by launch') : null,
       fact('Seed', run.plan.seed), fact('Started', who.started)),
     el('div', {class: 'command'}, el('code', {title: 'The command that made this run'}, who.command), copyButton)].filter(Boolean));
 }

@@ -9,6 +9,7 @@
 #include "engine/engine.h"
 #include "harness/cli/engine_flags.h"
 #include "harness/cli/verb.h"
+#include "harness/step_counts.h"
 #include "kernels/roof.h"
 
 namespace assay::cli {
@@ -96,19 +97,14 @@ Json load_of(const engine::EngineInfo& e) {
           {"weight_bytes", e.weight_bytes},
           {"bytes_per_s", load_bytes_per_s(e)}};
 }
-Json steps_of(const engine::StepCounts& steps) {
-  return {
-      {"direct", steps.n_direct}, {"recorded", steps.n_recorded}, {"replayed", steps.n_replayed}};
-}
 void print_load(const Engine& e) {
   const engine::EngineInfo& i = e.info();
   if (i.weight_bytes > 0)
     fmt::print("weights: {:.1f} MB laid out in {:.2f} s, {:.2f} GB/s\n",
                static_cast<double>(i.weight_bytes) / 1e6, i.layout_s, load_bytes_per_s(i) * 1e-9);
   if (!i.memory.is_planned()) return;
-  const engine::StepCounts steps = e.step_counts();
-  fmt::print("memory: {}\nsteps: {} replayed as graphs, {} recorded, {} launch by launch\n",
-             i.memory.text(), steps.n_replayed, steps.n_recorded, steps.n_direct);
+  fmt::print("memory: {}\nsteps: {}\n", i.memory.text(),
+             harness::step_counts_text(harness::to_json(e.step_counts())));
 }
 
 Measurement bench_prefill(Engine& e, ThreadPool& pool, int n, int repetitions) {
@@ -193,7 +189,7 @@ Result<int> bench(const Options& o) {
                 {"load", load_of(e.info())},
                 {"repetitions", o.repetitions},
                 {"tests", Json::array()}};
-    if (e.info().memory.is_planned()) out["steps"] = steps_of(e.step_counts());
+    if (e.info().memory.is_planned()) out["steps"] = harness::to_json(e.step_counts());
     for (const Measurement& m : all) out["tests"].push_back(m.to_json());
     std::puts(out.dump(2).c_str());
     return 0;

@@ -15,6 +15,7 @@
 #include "harness/divergence_result.h"
 #include "harness/divergence_table.h"
 #include "harness/engine_target.h"
+#include "harness/step_counts.h"
 
 namespace assay::cli {
 namespace {
@@ -107,6 +108,15 @@ Result<int> save_base(const Options& o) {
   return kPass;
 }
 
+// And how the candidate's steps ran, if it counts them.
+Result<Json> result_of(const DivergenceBase& base, const engine::Engine& candidate,
+                       const std::vector<harness::ScoredPosition>& positions, Json decode) {
+  ASSAY_TRY(Json out, harness::divergence_result(base, candidate, positions, std::move(decode)));
+  if (const auto steps = candidate.all_step_counts(); steps.n_all() > 0)
+    out["steps"] = harness::to_json(steps);
+  return out;
+}
+
 Result<Json> compare(const Options& o) {
   if (!o.base.empty()) {
     ASSAY_TRY(const DivergenceBase base, harness::read_base(o.base));
@@ -116,7 +126,7 @@ Result<Json> compare(const Options& o) {
     Bar bar("candidate");
     ASSAY_TRY(const auto positions,
               harness::diverge_texts(base, candidate, o.engine.n_threads, hook_of(bar)));
-    return harness::divergence_result(base, candidate, positions, std::move(decode));
+    return result_of(base, candidate, positions, std::move(decode));
   }
   ASSAY_TRY(const Lines lines, read_texts(o));
   ASSAY_TRY(const engine::Engine base, load(o.engine, o.models[0], lines.size()));
@@ -128,7 +138,7 @@ Result<Json> compare(const Options& o) {
   Bar bar("base and candidate");
   ASSAY_TRY(const auto positions,
             harness::diverge_texts(base, candidate, said.texts, o.engine.n_threads, hook_of(bar)));
-  return harness::divergence_result(said, candidate, positions, std::move(decode));
+  return result_of(said, candidate, positions, std::move(decode));
 }
 
 Result<int> run(const Options& o) {
@@ -165,6 +175,8 @@ Result<int> run(const Options& o) {
     return kPass;
   }
   fmt::print("\n{}", harness::render_divergence(out, ::isatty(STDOUT_FILENO) != 0));
+  if (out.contains("steps"))
+    fmt::print("  the candidate's steps: {}\n", harness::step_counts_text(out["steps"]));
   return kPass;
 }
 

@@ -24,6 +24,7 @@
 #include "harness/golden_check.h"
 #include "harness/provenance.h"
 #include "harness/run_folder.h"
+#include "harness/step_counts.h"
 #include "harness/verdict.h"
 
 namespace assay::cli {
@@ -136,6 +137,13 @@ void add_baseline(Verdict& verdict, RunExtras& extras, const Plan& plan, const R
   if (!fidelity.rows.empty()) extras.comparison["fidelity"] = to_json(fidelity);
 }
 
+Json timings_of(const RunResult& result, const engine::Engine& engine) {
+  Json timings = {{"wall_s", result.wall_s}, {"n_tokens", result.n_tokens}};
+  if (const auto steps = engine.all_step_counts(); steps.n_all() > 0)
+    timings["steps"] = harness::to_json(steps);
+  return timings;
+}
+
 Result<int> conclude(const Plan& plan, RunRecord& record, const RunResult& result,
                      const std::optional<RunFolder>& baseline, const EngineTarget& target,
                      const Measured& measured, bool as_json) {
@@ -154,10 +162,8 @@ Result<int> conclude(const Plan& plan, RunRecord& record, const RunResult& resul
     extras.skipped.push_back({{"suite", name}, {"reason", reason}});
   Json metrics = Json::array();
   for (const Group& group : summarise(result.samples)) metrics.push_back(to_json(group));
-  ASSAY_TRY(
-      const Json run,
-      record.finish(result.samples, to_json(verdict), std::move(metrics),
-                    {{"wall_s", result.wall_s}, {"n_tokens", result.n_tokens}}, std::move(extras)));
+  ASSAY_TRY(const Json run, record.finish(result.samples, to_json(verdict), std::move(metrics),
+                                          timings_of(result, target.engine()), std::move(extras)));
   ASSAY_TRY(const fs::path report, write_report_files(record.folder(), run, result.samples));
   if (as_json) {
     fmt::print("{}\n", run.dump(1));

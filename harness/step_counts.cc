@@ -1,0 +1,27 @@
+#include "harness/step_counts.h"
+
+#include <fmt/format.h>
+
+namespace assay::harness {
+
+Json to_json(const engine::StepCounts& counts) {
+  return {{"direct", counts.n_direct},
+          {"recorded", counts.n_recorded},
+          {"replayed", counts.n_replayed}};
+}
+
+std::string step_counts_text(const Json& counts) {
+  const auto n = [&](const char* key) { return counts.at(key).get<std::int64_t>(); };
+  return fmt::format("{} replayed as graphs, {} recorded, {} launch by launch", n("replayed"),
+                     n("recorded"), n("direct"));
+}
+
+std::string engine_steps_line(const Json& run) {
+  const Json timings = run.value("timings", Json::object());
+  if (!timings.contains("steps")) return "";
+  const Json target = run.at("provenance").value("target", Json::object());
+  return fmt::format("{} ({} {})", step_counts_text(timings.at("steps")),
+                     target.value("backend", ""), target.value("kernel", ""));
+}
+
+}  // namespace assay::harness
