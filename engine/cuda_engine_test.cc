@@ -8,6 +8,8 @@
 #include <cmath>
 #include <iostream>
 #include <optional>
+#include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 
@@ -133,6 +135,72 @@ TEST_P(CudaEngine, SamplesAreThoseOfItsLogitsWhateverTheBatchAndTheLaunches) {
   }
 }
 
+std::vector<std::uint32_t> bits_of(const Sequence& s) {
+  std::vector<std::uint32_t> bits;
+  for (const float v : s.logits()) bits.push_back(std::bit_cast<std::uint32_t>(v));
+  return bits;
+}
+
+// A prompt's last chunk of eight rows and a decode step, of rows that want logits, a sample, or
+// both.
+TEST_P(CudaEngine, ARowThatWantsLogitsAndASampleIsMultipliedOnceWithTheSameBits) {
+  Engine engine = load({.prefill_chunk = 16});
+  const auto ids = first_tokens(41);
+  const SampleRequest request{
+      .params = {.temperature = 0.7, .top_p = 0.9}, .key = {.seed = 1, .position = 40}, .n_top = 5};
+  struct Answers {
+    std::vector<std::vector<std::uint32_t>> logits;
+    std::vector<Sampled> sampled;
+    std::vector<std::int64_t> n_multiplied;  // rows, of the two steps
+  };
+  // Sequences of the same text, each of which wants logits (L), a sample (S) or both (B).
+  const auto answers_of = [&](std::string_view wants) {
+    std::vector<Sequence> sequences;
+    std::vector<Sequence*> batch;
+    for (const char want : wants) {
+      sequences.push_back(engine.new_sequence());
+      sequences.back().keep_all_logits(want != 'S');
+      sequences.back().feed(std::span(ids).first(32));
+    }
+    for (Sequence& s : sequences) batch.push_back(&s);
+    while (sequences[0].n_pending() > 0) engine.step(batch);
+    Answers out;
+    for (const auto& [first, n] : {std::pair{32, 8}, std::pair{40, 1}}) {
+      for (std::size_t i = 0; i < wants.size(); ++i) {
+        sequences[i].feed(
+            std::span(ids).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(n)));
+        if (wants[i] != 'L') sequences[i].ask(request);
+      }
+      const std::int64_t before = engine.step_counts().n_logit_rows;
+      engine.step(batch);
+      out.n_multiplied.push_back(engine.step_counts().n_logit_rows - before);
+      for (std::size_t i = 0; i < wants.size(); ++i) {
+        EXPECT_EQ(sequences[i].n_logit_rows(), wants[i] == 'S' ? 0 : n) << wants << " " << i;
+        if (wants[i] != 'S') out.logits.push_back(bits_of(sequences[i]));
+        EXPECT_EQ(sequences[i].sampled().has_value(), wants[i] != 'L') << wants << " " << i;
+        if (wants[i] != 'L') out.sampled.push_back(sequences[i].sampled().value_or(Sampled{}));
+      }
+    }
+    return out;
+  };
+  using Rows = std::vector<std::int64_t>;
+  const Answers logits = answers_of("L"), sample = answers_of("S"), both = answers_of("B");
+  EXPECT_EQ(logits.n_multiplied, (Rows{8, 1}));
+  EXPECT_EQ(sample.n_multiplied, (Rows{1, 1}));
+  EXPECT_EQ(both.n_multiplied, (Rows{8, 1}));
+  EXPECT_EQ(both.logits, logits.logits);
+  expect_equal(both.sampled, sample.sampled, "both");
+
+  const Answers mixed = answers_of("SBLB");
+  EXPECT_EQ(mixed.n_multiplied, (Rows{3 * 8 + 1, 4}));
+  ASSERT_EQ(mixed.logits.size(), 6u);
+  ASSERT_EQ(mixed.sampled.size(), 6u);
+  for (std::size_t i = 0; i < 6; ++i) {
+    EXPECT_EQ(mixed.logits[i], logits.logits[i / 3]) << i;
+    expect_equal({mixed.sampled[i]}, {sample.sampled[i / 3]}, "mixed " + std::to_string(i));
+  }
+}
+
 TEST_P(CudaEngine, RepliesAreDrawnAsTheyShouldBe) {
   Engine engine = load();
   const auto completion = generate(engine, {.prompt = first_tokens(40),
@@ -182,11 +250,6 @@ TEST_P(CudaEngine, Bf16ChunksAndSingleRowsOfOneBatchHaveTheBitsTheyHaveAlone) {
   const auto alone = decode(engine, kLengths, 1);
   const auto other_alone = decode(engine, {kOther}, kOtherSteps + 1)[0];
 
-  const auto bits_of = [](const Sequence& s) {
-    std::vector<std::uint32_t> bits;
-    for (const float v : s.logits()) bits.push_back(std::bit_cast<std::uint32_t>(v));
-    return bits;
-  };
   Sequence other = engine.new_sequence();
   other.feed(first_tokens(kOther));
   Sequence* only[] = {&other};

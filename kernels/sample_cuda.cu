@@ -187,8 +187,10 @@ CudaSampler::CudaSampler(int vocab, int max_rows, DeviceBudget& budget) {
 }
 CudaSampler::~CudaSampler() = default;
 
-void CudaSampler::prepare(std::span<const SampleRequest> requests, CudaStream stream) {
+void CudaSampler::prepare(std::span<const SampleRequest> requests, std::span<const int> rows,
+                          CudaStream stream) {
   Impl& m = *impl_;
+  CHECK(rows.empty() || rows.size() == requests.size()) << rows.size();
   const std::size_t n = requests.size(), words = n_seen_words(m.vocab);
   CHECK(n > 0 && n <= m.capacity) << n << " of " << m.capacity;
   m.upload.clear();
@@ -214,7 +216,8 @@ void CudaSampler::prepare(std::span<const SampleRequest> requests, CudaStream st
                 .top_k = p.top_k,
                 .n_top = std::min(request.n_top, m.vocab),
                 .n_watched = static_cast<int>(request.watched.size()),
-                .draw = p.temperature == 0 ? -1 : n_draws};
+                .draw = p.temperature == 0 ? -1 : n_draws,
+                .logits_row = rows.empty() ? static_cast<int>(i) : rows[i]};
     std::copy(request.watched.begin(), request.watched.end(), asked[i].watched);
     if (p.repetition_penalty != 1) mark_seen(request.history, m.vocab, &seen[i * words]);
     if (p.temperature != 0) drawing[static_cast<std::size_t>(n_draws++)] = static_cast<int>(i);

@@ -24,9 +24,11 @@ class CudaSampler {
   CudaSampler(int vocab, int max_rows, DeviceBudget& budget);  // vocab: at most kMaxVocabCuda
   ~CudaSampler();
 
-  // Puts requests into device memory, from pinned memory.
-  void prepare(std::span<const SampleRequest> requests, CudaStream stream);
-  // logits: (requests.size(), vocab) in device memory. Kernels and one copy down; nothing waits, so
+  // Puts requests into device memory, from pinned memory. `rows`: of `launch`'s logits, one for
+  // each; none: one behind the other.
+  void prepare(std::span<const SampleRequest> requests, std::span<const int> rows,
+               CudaStream stream);
+  // logits: (rows, vocab) in device memory. Kernels and one copy down; nothing waits, so
   // it can be recorded.
   void launch(const float* logits, CudaStream stream);
   // The answers, once the stream has passed `launch`.

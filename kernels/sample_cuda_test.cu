@@ -21,20 +21,22 @@ using Logits = std::vector<float>;
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInf = std::numeric_limits<float>::infinity();
 
+// `of_rows`: the row of each request; none: its own.
 std::vector<Sampled> on_device(const std::vector<Logits>& rows,
-                               const std::vector<SampleRequest>& requests) {
+                               const std::vector<SampleRequest>& requests,
+                               const std::vector<int>& of_rows = {}) {
   Logits all;
   for (const Logits& row : rows) all.insert(all.end(), row.begin(), row.end());
   const DeviceArray<float> logits(all);
   const CudaStreamOwner stream;
   DeviceBudget budget(DeviceBudget::Mode::kAllocate);
-  CudaSampler sampler(static_cast<int>(rows[0].size()), static_cast<int>(rows.size()), budget);
-  sampler.prepare(requests, stream.get());
+  CudaSampler sampler(static_cast<int>(rows[0].size()), static_cast<int>(requests.size()), budget);
+  sampler.prepare(requests, of_rows, stream.get());
   sampler.launch(logits.data(), stream.get());
   synchronise(stream.get());
   // Whatever is not written shows.
   const Sampled poison{-7, kNan, {{-7, kNan}}, {kNan, kNan}, DrawPlace{.total = -7}};
-  std::vector<Sampled> out(rows.size(), poison);
+  std::vector<Sampled> out(requests.size(), poison);
   sampler.collect(out);
   return out;
 }
@@ -204,6 +206,28 @@ TEST_F(SampleCuda, ARowsBitsDoNotDependOnItsBatch) {
     expect_equal(on_device(rows[i], requests[i]), together[i], "row " + std::to_string(i));
 }
 
+// Rows out of order, one asked for twice, and one of NaN that nobody asks for.
+TEST_F(SampleCuda, ARequestReadsTheRowThatItNames) {
+  constexpr int kVocab = 5000;
+  const std::vector<Logits> rows = {random_logits(kVocab, 1), Logits(kVocab, kNan),
+                                    random_logits(kVocab, 2), random_logits(kVocab, 3)};
+  const std::vector<int> of_rows = {3, 0, 2, 0, 3}, history = {1, 5, 4000};
+  std::vector<SampleRequest> requests;
+  for (std::size_t i = 0; i < of_rows.size(); ++i)
+    requests.push_back({.params = {.temperature = i % 2 == 0 ? 1.0 : 0.0,
+                                   .top_p = 0.95,
+                                   .repetition_penalty = i == 2 ? 1.3 : 1.0},
+                        .key = {.position = i},
+                        .history = history,
+                        .n_top = 3});
+  const auto got = on_device(rows, requests, of_rows);
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    const Sampled alone = on_device(rows[static_cast<std::size_t>(of_rows[i])], requests[i]);
+    EXPECT_GE(got[i].id, 0) << i;
+    expect_equal(got[i], alone, "request " + std::to_string(i));
+  }
+}
+
 TEST_F(SampleCuda, ALogitThatIsNotFiniteEndsItsRowAlone) {
   for (const float bad : {kNan, kInf, -kInf})
     for (const std::size_t at : {0u, 2047u, 2048u, 4999u})
@@ -259,7 +283,7 @@ TEST_F(SampleCuda, ASamplerAnswersStepAfterStepFromMemoryThatItSaidItWouldTake) 
     }
     const DeviceArray<float> device(all);
     const std::size_t taken = n_cuda_allocations();
-    sampler.prepare(requests, stream.get());
+    sampler.prepare(requests, {}, stream.get());
     sampler.launch(device.data(), stream.get());
     synchronise(stream.get());
     EXPECT_EQ(n_cuda_allocations(), taken);

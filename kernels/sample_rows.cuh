@@ -25,6 +25,7 @@ struct RowRequest {
   std::uint64_t seed, stream, position;
   int top_k, n_top, n_watched;
   int draw;  // its place among the rows that draw; −1: greedy
+  int logits_row;
   int watched[kMaxWatched];
 };
 
@@ -57,7 +58,7 @@ struct Cut {
 };
 
 struct Rows {
-  const float* logits;        // (n_rows, vocab)
+  const float* logits;        // (…, vocab): a row's is where its request says
   const RowRequest* request;  // (n_rows)
   const std::uint32_t* seen;  // (n_rows, seen_words), of rows with a repetition penalty
   const int* drawing;         // (n_draws): their rows
@@ -82,7 +83,7 @@ struct Row {
 
   __device__ Row(const Rows& r, int row)
       : q(r.request[row]),
-        logits(r.logits + static_cast<size_t>(row) * r.vocab),
+        logits(r.logits + static_cast<size_t>(q.logits_row) * r.vocab),
         seen(r.seen + static_cast<size_t>(row) * r.seen_words),
         vocab(r.vocab) {}
   __device__ double penalised(int id) const {

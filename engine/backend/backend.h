@@ -108,7 +108,7 @@ class Backend {
   virtual void logits(std::span<const int> rows,
                       std::span<float> out) = 0;  // kFinal rows → (rows.size(), vocab)
   // kFinal rows → what each one's request asks of its logits, which stay where they are. After
-  // logits, which may be asked for none.
+  // logits, which may be asked for none, or for some of the same rows.
   virtual void sample(std::span<const int> rows, std::span<const SampleRequest> requests,
                       std::span<Sampled> out) = 0;
   // Of a rank of several (tensor_parallel.h), whose part of project_add, mlp and moe is a partial

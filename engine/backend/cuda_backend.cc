@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "engine/backend/cuda_cache.h"
 #include "engine/backend/cuda_scratch.h"
+#include "engine/backend/logit_places.h"
 #include "engine/comm/comm.h"
 #include "kernels/indexer_cuda.h"
 #include "kernels/layer_cuda.h"
@@ -36,10 +37,13 @@ class CudaBackend final : public CudaExecutor {
 
   std::unique_ptr<KvCache> new_cache(int n_tokens) override { return caches_->new_cache(n_tokens); }
   CacheRoom cache_room() const override { return caches_->room(); }
-  StepCounts step_counts() const override { return {.n_direct = n_steps_}; }
+  StepCounts step_counts() const override {
+    return {.n_direct = n_steps_, .n_logit_rows = n_logit_rows_};
+  }
 
   void begin_step(const StepRows& rows) override {
     ++n_steps_;
+    logit_places_.clear();
     rows_ = rows;
     n_ = rows.n_rows();
     int n_keys = 0;
@@ -260,9 +264,7 @@ class CudaBackend final : public CudaExecutor {
     const auto at_a_time = static_cast<std::size_t>(limits_.n_sequences);
     for (std::size_t i = 0; i < rows.size(); i += at_a_time) {
       const std::size_t n = std::min(at_a_time, rows.size() - i);
-      project_logits(rows.subspan(i, n));
-      kernels::copy_to_host(out.data() + i * vocab, s_.logits.data(), n * vocab * sizeof(float),
-                            stream());
+      copy_rows(project_logits(rows.subspan(i, n)), out.subspan(i * vocab, n * vocab));
     }
   }
 
@@ -270,8 +272,7 @@ class CudaBackend final : public CudaExecutor {
               std::span<Sampled> out) override {
     CHECK(!rows.empty() && rows.size() == requests.size() && rows.size() == out.size())
         << rows.size() << " rows, " << requests.size() << " requests, room for " << out.size();
-    s_.sampler.prepare(requests, stream());
-    project_logits(rows);
+    s_.sampler.prepare(requests, project_logits(rows), stream());
     s_.sampler.launch(s_.logits.data(), stream());
     kernels::synchronise(stream());
     s_.sampler.collect(out);
@@ -315,17 +316,29 @@ class CudaBackend final : public CudaExecutor {
   }
 
  private:
-  // The logits of kFinal's `rows`, one behind the other.
-  void project_logits(std::span<const int> rows) {
-    const auto vocab = static_cast<std::size_t>(c_.vocab);
-    CHECK(std::cmp_less_equal(rows.size(), limits_.n_sequences)) << rows.size();
-    // Runs of consecutive rows are one product.
-    for (std::size_t i = 0, n = 0; i < rows.size(); i += n) {
-      for (n = 1; i + n < rows.size() && rows[i + n] == rows[i] + static_cast<int>(n);) ++n;
-      kernels::project_cuda(
-          m_.lm_head, act(Act::kFinal) + static_cast<std::ptrdiff_t>(rows[i]) * c_.hidden,
-          c_.hidden, static_cast<int>(n), s_.logits.data() + i * vocab, c_.vocab, false, stream());
+  // Where the logits of kFinal's `rows` lie: those that this step has not made yet are made.
+  std::vector<int> project_logits(std::span<const int> rows) {
+    std::vector<LogitPlaces::Missing> missing;
+    std::vector<int> places = logit_places_.put(rows, missing);
+    for (const LogitPlaces::Missing& m : missing) {
+      kernels::project_cuda(m_.lm_head,
+                            act(Act::kFinal) + static_cast<std::ptrdiff_t>(m.row) * c_.hidden,
+                            c_.hidden, m.n, logits_at(m.place), c_.vocab, false, stream());
+      n_logit_rows_ += m.n;
     }
+    return places;
+  }
+  // Places that follow each other are one copy.
+  void copy_rows(std::span<const int> places, std::span<float> out) {
+    const auto vocab = static_cast<std::size_t>(c_.vocab);
+    for (std::size_t i = 0, n = 0; i < places.size(); i += n) {
+      for (n = 1; i + n < places.size() && places[i + n] == places[i] + static_cast<int>(n);) ++n;
+      kernels::copy_to_host(out.data() + i * vocab, logits_at(places[i]), n * vocab * sizeof(float),
+                            stream());
+    }
+  }
+  float* logits_at(int place) const {
+    return s_.logits.data() + static_cast<std::ptrdiff_t>(place) * c_.vocab;
   }
 
   std::size_t residual_size() const {
@@ -395,7 +408,8 @@ class CudaBackend final : public CudaExecutor {
   CudaScratch s_;
   const std::shared_ptr<CudaCachePool> caches_;
   StepRows rows_;
-  std::int64_t n_steps_ = 0;
+  std::int64_t n_steps_ = 0, n_logit_rows_ = 0;
+  LogitPlaces logit_places_{limits_.n_sequences};
   int n_ = 0, n_runs_ = 0, max_keys_ = 0;
   std::vector<IndexPass> index_passes_;
   bool is_rank_ = false;  // of several

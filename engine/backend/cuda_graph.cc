@@ -15,7 +15,11 @@ class RecordingBackend final : public Backend {
 
   std::unique_ptr<KvCache> new_cache(int n_tokens) override { return inner_->new_cache(n_tokens); }
   CacheRoom cache_room() const override { return inner_->cache_room(); }
-  StepCounts step_counts() const override { return counts_; }
+  StepCounts step_counts() const override {
+    StepCounts counts = counts_;
+    counts.n_logit_rows = inner_->step_counts().n_logit_rows;
+    return counts;
+  }
 
   void begin_step(const StepRows& rows) override {
     inner_->begin_step(rows);

@@ -87,10 +87,12 @@ Result<void> check_chunk(int n_tokens, int n_sequences, int experts_per_token);
 // Steps of an executor by how they ran: launch by launch, recorded as a graph and run, or replayed.
 struct StepCounts {
   std::int64_t n_direct = 0, n_recorded = 0, n_replayed = 0;
+  std::int64_t n_logit_rows = 0;  // that were multiplied with lm_head
 
   std::int64_t n_all() const { return n_direct + n_recorded + n_replayed; }
   StepCounts& operator+=(const StepCounts& o) {
     n_direct += o.n_direct, n_recorded += o.n_recorded, n_replayed += o.n_replayed;
+    n_logit_rows += o.n_logit_rows;
     return *this;
   }
 };

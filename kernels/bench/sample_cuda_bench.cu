@@ -46,7 +46,7 @@ void sample_on(benchmark::State& state, int vocab, int n_rows, const Asked& aske
   const DeviceArray<float> logits(all);
   DeviceBudget budget(DeviceBudget::Mode::kAllocate);
   CudaSampler sampler(vocab, n_rows, budget);
-  sampler.prepare(requests, nullptr);
+  sampler.prepare(requests, {}, nullptr);
   sampler.launch(logits.data(), nullptr);
   synchronise(nullptr);
   std::vector<Sampled> out(requests.size());
