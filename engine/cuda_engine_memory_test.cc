@@ -66,7 +66,7 @@ TEST_P(CudaEngine, StepsOfEnginesThatAreGoneAreCountedWithThoseOfTheOneTheyShare
   const StepCounts own = engine.step_counts();
   EXPECT_EQ(own.n_all(), 5);
   for (int i = 0; i < 2; ++i) {
-    Engine shared = engine.share(1);
+    Engine shared = *engine.share(1);
     reply(shared, {9}, 7);
     EXPECT_EQ(engine.all_step_counts().n_all(), 5 + 7 * i) << "what is there counts its own";
   }
@@ -166,6 +166,28 @@ TEST_P(CudaEngine, MoreEnginesThanThereIsMemoryForAreRefusedBeforeAnythingRuns) 
   for (const char* part : {"does not suffice", "1000000 engines need", "of scratch and",
                            "one context of 32768 tokens", "are free", "--context"})
     EXPECT_NE(engine.error().message.find(part), std::string::npos) << engine.error().message;
+}
+
+// What a process beside this one may do between the plan and the last engine. A rank has half of
+// what two plan together.
+TEST_P(CudaEngine, MemoryThatIsTakenAfterThePlanIsAnErrorAndNotTheEnd) {
+  const auto n_gpus = static_cast<std::size_t>(std::get<1>(GetParam()));
+  const Engine engine = load({.n_engines = 2});
+  const MemoryPlan& plan = engine.info().memory;
+  const std::size_t need = (plan.scratch_bytes + plan.cache_bytes) / n_gpus;
+  {
+    std::vector<kernels::DeviceBytes> taken;  // of the first GPU
+    while (kernels::cuda_device().free_bytes > need / 2)
+      taken.emplace_back(
+          std::max(std::size_t{1} << 21, (kernels::cuda_device().free_bytes - need / 2) / 2));
+    const auto refused = engine.share(1);
+    ASSERT_FALSE(refused.has_value());
+    for (const char* part : {"an engine needs", "are free: another process", "--context"})
+      EXPECT_NE(refused.error().message.find(part), std::string::npos) << refused.error().message;
+  }
+  auto made = engine.share(1);
+  ASSERT_TRUE(made.has_value()) << made.error().message;
+  reply(*made, {9}, 3);
 }
 
 // Four experts a token, and 64 rows beside the chunk: 4 · (16319 + 64) is 65532.

@@ -222,7 +222,7 @@ TEST_P(CudaEngine, EnginesOnTheSameWeightsWorkSideBySide) {
   std::vector<std::vector<std::vector<std::uint32_t>>> bits(4);
   for (auto& b : bits)
     threads.emplace_back([&] {
-      Engine own = engine.share(1);
+      Engine own = *engine.share(1);
       b = decode(own, {300}, kSteps);
     });
   for (std::thread& t : threads) t.join();

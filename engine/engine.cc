@@ -185,7 +185,8 @@ Result<Engine> Engine::over(std::shared_ptr<const LoadedModel> model,
                                                      .prefill_chunk = options.prefill_chunk,
                                                      .n_positions = impl->info.max_positions,
                                                      .sparse = impl->sparse}));
-  impl->backend = model->backend->new_executor(options.n_threads, impl->info.memory.limits);
+  ASSAY_TRY(impl->backend,
+            model->backend->new_executor(options.n_threads, impl->info.memory.limits));
   impl->info.attention = impl->sparse ? "sparse" : "dense";
   impl->info.n_threads = options.n_threads > 0 ? options.n_threads : n_usable_cores();
   impl->info.prefill_chunk = options.prefill_chunk;
@@ -194,11 +195,12 @@ Result<Engine> Engine::over(std::shared_ptr<const LoadedModel> model,
   return Engine(std::move(impl));
 }
 
-Engine Engine::share(int n_threads) const {
+Result<Engine> Engine::share(int n_threads) const {
   auto impl = std::make_unique<Impl>();
   impl->model = impl_->model;
   impl->info = impl_->info;
-  impl->backend = impl_->model->backend->new_executor(n_threads, impl->info.memory.limits);
+  ASSAY_TRY(impl->backend,
+            impl_->model->backend->new_executor(n_threads, impl->info.memory.limits));
   impl->info.n_threads = n_threads > 0 ? n_threads : n_usable_cores();
   impl->sparse = impl_->sparse;
   impl->tally = impl_->tally;

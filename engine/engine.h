@@ -123,8 +123,8 @@ class Engine {
   Engine& operator=(Engine&&) noexcept;
 
   // Another engine on the same weights, with its own threads and scratch, for another thread to
-  // use.
-  Engine share(int n_threads) const;
+  // use. An error where another process has taken the memory that was planned for it on a GPU.
+  Result<Engine> share(int n_threads) const;
 
   const EngineInfo& info() const;
   const text::Tokenizer& tokenizer() const;

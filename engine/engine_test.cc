@@ -292,7 +292,7 @@ TEST(TensorParallel, BitsOfARequestDoNotDependOnThreadsChunksOrSharing) {
     EXPECT_EQ(all_logits(chunked, ids), expected) << "chunk " << chunk;
   }
   {
-    Engine shared = base.share(1);
+    Engine shared = *base.share(1);
     EXPECT_EQ(all_logits(shared, ids), expected) << "another engine on the same ranks";
   }
   EXPECT_EQ(base.all_step_counts().n_all(), 0) << "a host counts none";

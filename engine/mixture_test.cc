@@ -103,8 +103,8 @@ TEST(Mixture, AllSitesAreTheBaseAndNoneTheCandidateToTheBit) {
   const Mixture m = open(kDense, kVq, options);
   const auto base = logits_of(kDense, options), candidate = logits_of(kVq, options);
   ASSERT_NE(base, candidate);
-  EXPECT_EQ(logits_of(m.base().share(1)), base);
-  EXPECT_EQ(logits_of(m.candidate().share(1)), candidate);
+  EXPECT_EQ(logits_of(*m.base().share(1)), base);
+  EXPECT_EQ(logits_of(*m.candidate().share(1)), candidate);
   EXPECT_EQ(logits_of(mixed(m, {})), candidate);
   EXPECT_EQ(logits_of(mixed(m, all_of(m))), base);
   const auto back = Mixture::Direction::kCandidateIntoBase;
@@ -115,8 +115,8 @@ TEST(Mixture, AllSitesAreTheBaseAndNoneTheCandidateToTheBit) {
 TEST(Mixture, TheReferenceBackendMixesToo) {
   const EngineOptions options{.backend = "reference", .n_threads = 2};
   const Mixture m = open(kDense, kVq, options);
-  EXPECT_EQ(logits_of(mixed(m, all_of(m))), logits_of(m.base().share(2)));
-  EXPECT_EQ(logits_of(mixed(m, {})), logits_of(m.candidate().share(2)));
+  EXPECT_EQ(logits_of(mixed(m, all_of(m))), logits_of(*m.base().share(2)));
+  EXPECT_EQ(logits_of(mixed(m, {})), logits_of(*m.candidate().share(2)));
 }
 
 TEST(Mixture, WhatIsTheSameInBothIsNoSite) {

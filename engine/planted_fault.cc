@@ -135,8 +135,10 @@ class FaultyModel final : public BackendModel {
   }
   std::size_t weight_bytes() const override { return inner_->weight_bytes(); }
   Result<MemoryPlan> plan(const MemoryNeeds& needs) const override { return inner_->plan(needs); }
-  std::unique_ptr<Backend> new_executor(int n_threads, const StepLimits& limits) const override {
-    return std::make_unique<FaultyBackend>(inner_->new_executor(n_threads, limits), fault_, vocab_);
+  Result<std::unique_ptr<Backend>> new_executor(int n_threads,
+                                                const StepLimits& limits) const override {
+    ASSAY_TRY(auto inner, inner_->new_executor(n_threads, limits));
+    return std::make_unique<FaultyBackend>(std::move(inner), fault_, vocab_);
   }
   Result<std::shared_ptr<const BackendModel>> with(const ModelConfig& config,
                                                    const ModelWeights& weights) const override {

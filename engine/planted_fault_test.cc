@@ -147,7 +147,7 @@ TEST(PlantedFault, BiasedAndStuckDrawsChangeTheUniformNumberOnly) {
 TEST(PlantedFault, AnEngineSaysWhatIsPlantedInItAndSoDoItsShares) {
   EXPECT_FALSE(load({}).info().to_json().contains("planted_fault"));
   const Engine engine = load({.kind = Kind::kBiasedDraws, .strength = 0.5});
-  EXPECT_EQ(engine.share(1).info().to_json()["planted_fault"], "biased_draws 0.5");
+  EXPECT_EQ(engine.share(1)->info().to_json()["planted_fault"], "biased_draws 0.5");
   EXPECT_EQ(engine.info().to_json()["sampling"], "host");
 }
 

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <functional>
 #include <mutex>
 #include <optional>
 #include <thread>
+#include <utility>
 
 #include "base/check.h"
 #include "base/thread_pool.h"
@@ -134,13 +136,18 @@ Result<void> for_each_text(std::span<const engine::Engine* const> engines,
                            const std::stop_token& stop,
                            const std::function<Result<void>(std::size_t, Engines&)>& work) {
   for (const engine::Engine* e : engines) ASSAY_TRY_VOID(check_lengths(texts, *e));
+  const int n_usable = n_threads > 0 ? n_threads : n_usable_cores();
+  std::vector<Engines> of_threads(std::min(static_cast<std::size_t>(n_usable), texts.size()));
+  for (Engines& own : of_threads)
+    for (const engine::Engine* e : engines) {
+      ASSAY_TRY(engine::Engine shared, e->share(1));
+      own.push_back(std::move(shared));
+    }
   std::atomic<std::size_t> next{0};
   std::mutex mutex;
   std::optional<Error> failed;
   int n_done = 0;
-  const auto run = [&] {
-    Engines own;
-    for (const engine::Engine* e : engines) own.push_back(e->share(1));
+  const auto run = [&](Engines& own) {
     for (std::size_t i; !stop.stop_requested() && (i = next.fetch_add(1)) < texts.size();) {
       const Result<void> done = work(i, own);
       const std::lock_guard lock(mutex);
@@ -151,9 +158,7 @@ Result<void> for_each_text(std::span<const engine::Engine* const> engines,
   };
   {
     std::vector<std::jthread> threads;
-    const int n = n_threads > 0 ? n_threads : n_usable_cores();
-    for (int t = 0; t < std::min<int>(n, static_cast<int>(texts.size())); ++t)
-      threads.emplace_back(run);
+    for (Engines& own : of_threads) threads.emplace_back(run, std::ref(own));
   }
   if (failed) return tl::unexpected(*failed);
   return {};

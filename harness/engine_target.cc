@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -255,8 +256,8 @@ std::string EngineTarget::decode(std::span<const int> ids) const {
   return *text;
 }
 
-void EngineTarget::complete(std::span<const Request> requests, const OnDone& on_done,
-                            const std::function<void()>& on_token, std::stop_token stop) {
+Result<void> EngineTarget::complete(std::span<const Request> requests, const OnDone& on_done,
+                                    const std::function<void()>& on_token, std::stop_token stop) {
   // In bfloat16 a prompt's bits depend on where it is cut: where it would be anyhow.
   const engine::EngineInfo& info = engine_.info();
   const std::vector<Group> groups = group_by_prefix(
@@ -267,8 +268,7 @@ void EngineTarget::complete(std::span<const Request> requests, const OnDone& on_
     const std::lock_guard lock(done_mutex);
     on_done(index, std::move(reply));
   };
-  const auto work = [&] {
-    engine::Engine engine = engine_.share(1);
+  const auto work = [&](engine::Engine& engine) {
     engine::Generator generator(engine, kMaxBatch);
     std::size_t n_prompt_tokens = 0;  // of what is in flight
     // A re-ask has the ticket of its request plus the number of requests.
@@ -346,21 +346,28 @@ void EngineTarget::complete(std::span<const Request> requests, const OnDone& on_
       }
     }
   };
-  run_workers(groups.size(), work);
+  return run_workers(groups.size(), work);
 }
 
-void EngineTarget::run_workers(std::size_t n_tasks, const std::function<void()>& work) const {
-  std::vector<std::jthread> workers;
+Result<void> EngineTarget::run_workers(std::size_t n_tasks,
+                                       const std::function<void(engine::Engine&)>& work) const {
   const auto n = std::min<std::size_t>(static_cast<std::size_t>(n_workers_), n_tasks);
-  for (std::size_t i = 0; i < n; ++i) workers.emplace_back(work);
+  // All of them before anything is asked: what cannot be made is an error, not half a run.
+  std::vector<engine::Engine> engines;
+  for (std::size_t i = 0; i < n; ++i) {
+    ASSAY_TRY(engine::Engine own, engine_.share(1));
+    engines.push_back(std::move(own));
+  }
+  std::vector<std::jthread> workers;
+  for (engine::Engine& own : engines) workers.emplace_back(work, std::ref(own));
+  return {};
 }
 
-void EngineTarget::score(std::span<const GivenReply> replies, const OnScored& on_done,
-                         std::stop_token stop) {
+Result<void> EngineTarget::score(std::span<const GivenReply> replies, const OnScored& on_done,
+                                 std::stop_token stop) {
   std::atomic<std::size_t> next{0};
   std::mutex done_mutex;
-  run_workers(replies.size(), [&] {
-    engine::Engine engine = engine_.share(1);
+  return run_workers(replies.size(), [&](engine::Engine& engine) {
     while (!stop.stop_requested()) {
       const std::size_t index = next.fetch_add(1);
       if (index >= replies.size()) return;

@@ -31,15 +31,16 @@ class EngineTarget : public Target {
   Result<Prompt> render(const OrderedJson& messages, bool enable_thinking) const override;
   Result<std::vector<int>> encode(std::string_view text) const override;
   std::string decode(std::span<const int> ids) const override;
-  void complete(std::span<const Request> requests, const OnDone& on_done,
-                const std::function<void()>& on_token, std::stop_token stop) override;
-  void score(std::span<const GivenReply> replies, const OnScored& on_done,
-             std::stop_token stop) override;
+  Result<void> complete(std::span<const Request> requests, const OnDone& on_done,
+                        const std::function<void()>& on_token, std::stop_token stop) override;
+  Result<void> score(std::span<const GivenReply> replies, const OnScored& on_done,
+                     std::stop_token stop) override;
 
   const engine::Engine& engine() const { return engine_; }  // for suites that measure
 
  private:
-  void run_workers(std::size_t n_tasks, const std::function<void()>& work) const;
+  Result<void> run_workers(std::size_t n_tasks,
+                           const std::function<void(engine::Engine&)>& work) const;
 
   engine::Engine engine_;
   int n_workers_;

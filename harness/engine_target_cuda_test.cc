@@ -58,13 +58,14 @@ TEST(EngineTargetCuda, SmallCachesAnswerAsLargeOnesDo) {
     }
   const auto answers = [&](EngineTarget& target) {
     std::vector<Reply> out(requests.size());
-    target.complete(
+    const auto asked = target.complete(
         requests,
         [&](std::size_t i, Result<Reply> reply) {
           CHECK(reply.has_value()) << reply.error().message;
           out[i] = *std::move(reply);
         },
         [] {}, {});
+    CHECK(asked.has_value()) << asked.error().message;
     return out;
   };
   const auto expected = answers(*large), got = answers(*small);

@@ -20,13 +20,14 @@ EngineTarget micro_glm(int n_workers) {
 
 std::vector<Reply> answers(EngineTarget& target, const std::vector<Request>& requests) {
   std::vector<Reply> out(requests.size());
-  target.complete(
+  const auto asked = target.complete(
       requests,
       [&](std::size_t i, Result<Reply> reply) {
         CHECK(reply.has_value()) << reply.error().message;
         out[i] = *std::move(reply);
       },
       [] {}, {});
+  CHECK(asked.has_value()) << asked.error().message;
   return out;
 }
 
@@ -118,7 +119,8 @@ TEST(EngineTarget, AGivenReplyIsThoughtOfAsWhenItWasMade) {
                                    {requests[0].prompt, {}},
                                    {requests[0].prompt, {1 << 20}}};
   std::vector<Result<std::vector<StepFigures>>> scored(given.size());
-  target.score(given, [&](std::size_t i, auto steps) { scored[i] = std::move(steps); }, {});
+  ASSERT_TRUE(
+      target.score(given, [&](std::size_t i, auto steps) { scored[i] = std::move(steps); }, {}));
   for (std::size_t i = 0; i < 2; ++i) {
     ASSERT_TRUE(scored[i]) << scored[i].error().message;
     EXPECT_EQ(*scored[i], made[i].steps) << "bit for bit, " << i;

@@ -165,7 +165,7 @@ GoldenCheck check_golden(const Golden& golden, const std::string& folder, const 
   for (AskedReply& one : *asked) given.push_back(std::move(one.given));
   std::vector<std::vector<StepFigures>> figures(given.size());
   int n_done = 0;
-  target.score(
+  const Result<void> scored = target.score(
       given,
       [&](std::size_t i, Result<std::vector<StepFigures>> steps) {
         ++n_done;
@@ -177,6 +177,7 @@ GoldenCheck check_golden(const Golden& golden, const std::string& folder, const 
         if (on_done) on_done(n_done, static_cast<int>(given.size()));
       },
       stop);
+  if (!scored) check.reason = scored.error().message;
   if (!check.reason.empty() || stop.stop_requested()) return check;
   for (std::size_t i = 0; i < given.size(); ++i)
     check_reply(*(*asked)[i].golden, figures[i], check);
@@ -200,16 +201,18 @@ Result<void> measure_noise(Golden& golden, const Plan& plan, Target& other, int 
   GoldenCheck check;
   Result<void> failed;
   int n_done = 0;
-  other.score(given,
-              [&](std::size_t i, Result<std::vector<StepFigures>> steps) {
-                if (steps) {
-                  check_reply(*chosen[i], *steps, check);
-                } else if (failed) {
-                  failed = fail("{}: {}", chosen[i]->key, steps.error().message);
-                }
-                if (on_done) on_done(++n_done, static_cast<int>(given.size()));
-              },
-              {});
+  const Result<void> scored =
+      other.score(given,
+                  [&](std::size_t i, Result<std::vector<StepFigures>> steps) {
+                    if (steps) {
+                      check_reply(*chosen[i], *steps, check);
+                    } else if (failed) {
+                      failed = fail("{}: {}", chosen[i]->key, steps.error().message);
+                    }
+                    if (on_done) on_done(++n_done, static_cast<int>(given.size()));
+                  },
+                  {});
+  ASSAY_TRY_VOID(scored);
   ASSAY_TRY_VOID(failed);
   const NoiseFloor floor = {
       .logprob = kNoiseFactor * std::max(check.max_logprob_change, GoldenReply::kLogprobUnit),

@@ -184,13 +184,15 @@ class Scorer : public FakeTarget {
  public:
   Scorer() : FakeTarget(good_answer) {}
   Json identity() const override { return id; }
-  void score(std::span<const GivenReply> replies, const OnScored& on_done,
-             std::stop_token) override {
+  Result<void> score(std::span<const GivenReply> replies, const OnScored& on_done,
+                     std::stop_token) override {
+    if (!out_of_order.empty()) return fail("{}", out_of_order);
     for (std::size_t i = 0; i < replies.size(); ++i) {
       std::vector<StepFigures> steps;
       for (const int token : replies[i].ids) steps.push_back(step(token, -0.25F + shift, 7, 3));
       on_done(i, std::move(steps));
     }
+    return {};
   }
   Json id = {{"model", "m1"}, {"tokenizer", "t1"}, {"backend", "cpu"}};
   float shift = 0;
@@ -297,6 +299,14 @@ TEST_F(GoldenOfAPlan, WhoCannotScoreIsNotComparable) {
   golden_.noise[""] = {};
   const GoldenCheck check = check_golden(golden_, "f", plan_, server);
   EXPECT_THAT(check.reason, HasSubstr("cannot say what it thinks"));
+}
+
+TEST_F(GoldenOfAPlan, ATargetThatCannotBeginHasNotPassed) {
+  target_.out_of_order = "no memory is free";
+  EXPECT_EQ(check().reason, "no memory is free");
+  const auto noise = measure_noise(golden_, plan_, target_, 5);
+  ASSERT_FALSE(noise);
+  EXPECT_EQ(noise.error().message, "no memory is free");
 }
 
 TEST_F(GoldenOfAPlan, TheNoiseFloorIsTwiceTheLargestChangeOfAnotherArithmetic) {

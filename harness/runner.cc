@@ -251,7 +251,7 @@ Result<RunResult> run_plan(const Plan& plan, Target& target, RunRecord& record,
 
   Result<void> written;
   if (!requests.empty() && !stop.stop_requested()) {
-    target.complete(
+    const Result<void> asked = target.complete(
         requests,
         [&](std::size_t index, Result<Reply> reply) {
           if (!written) return;  // the disk is full: nothing more is kept
@@ -270,6 +270,7 @@ Result<RunResult> run_plan(const Plan& plan, Target& target, RunRecord& record,
           ++n_done;
         },
         [&] { n_tokens.fetch_add(1, std::memory_order_relaxed); }, stop.get_token());
+    ASSAY_TRY_VOID(asked);
   }
   ASSAY_TRY_VOID(written);
 
@@ -290,8 +291,8 @@ Result<RunResult> run_plan(const Plan& plan, Target& target, RunRecord& record,
   return result;
 }
 
-std::optional<std::vector<Asked>> ask(const Plan& plan, std::span<const PlanItem> items,
-                                      Target& target, const RunnerHooks& hooks) {
+Result<std::optional<std::vector<Asked>>> ask(const Plan& plan, std::span<const PlanItem> items,
+                                              Target& target, const RunnerHooks& hooks) {
   std::vector<Asked> asked(items.size());
   std::vector<Question> questions;
   std::vector<std::size_t> item_of;  // of each request
@@ -316,7 +317,7 @@ std::optional<std::vector<Asked>> ask(const Plan& plan, std::span<const PlanItem
   {
     const Ticker ticker(
         hooks, [] { return Progress(); }, stop);
-    target.complete(
+    const Result<void> done = target.complete(
         requests,
         [&](std::size_t index, Result<Reply> reply) {
           Sample& sample = asked[item_of[index]].sample;
@@ -327,6 +328,7 @@ std::optional<std::vector<Asked>> ask(const Plan& plan, std::span<const PlanItem
           ++n_done;
         },
         [] {}, stop.get_token());
+    ASSAY_TRY_VOID(done);
   }
   if (n_done < items.size()) return std::nullopt;
   return asked;

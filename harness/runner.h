@@ -42,7 +42,8 @@ struct PlannedPrompt {
 };
 Result<PlannedPrompt> prompt_of(const Plan& plan, const PlanItem& item, const Target& target);
 
-// Continues after `record.earlier()`. An error means that the record could not be written.
+// Continues after `record.earlier()`. An error means that the record could not be written, or that
+// the target could not begin.
 Result<RunResult> run_plan(const Plan& plan, Target& target, RunRecord& record,
                            const RunnerHooks& hooks = {});
 
@@ -52,7 +53,7 @@ struct Asked {
   Sample sample;  // an outcome `error` where it could not be asked
 };
 // In the order of `items`; nothing if interrupted.
-std::optional<std::vector<Asked>> ask(const Plan& plan, std::span<const PlanItem> items,
-                                      Target& target, const RunnerHooks& hooks = {});
+Result<std::optional<std::vector<Asked>>> ask(const Plan& plan, std::span<const PlanItem> items,
+                                              Target& target, const RunnerHooks& hooks = {});
 
 }  // namespace assay::harness

@@ -43,6 +43,22 @@ Json without_timings(Json run) {
   return run;
 }
 
+TEST(Runner, ATargetThatCannotBeginIsAnErrorAndNoSample) {
+  const TemporaryFolder folder;
+  const Plan plan = small_plan();
+  FakeTarget target(good_answer);
+  target.out_of_order = "no memory is free";
+  auto record = RunRecord::create(folder.path() / "run", head_of(plan, target));
+  ASSERT_TRUE(record);
+  const auto result = run_plan(plan, target, *record);
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().message, "no memory is free");
+  EXPECT_TRUE(RunRecord::resume(folder.path() / "run", head_of(plan, target))->earlier().empty());
+  const auto asked = ask(plan, plan.items, target);
+  ASSERT_FALSE(asked);
+  EXPECT_EQ(asked.error().message, "no memory is free");
+}
+
 TEST(Runner, EveryItemBecomesASampleInPlanOrder) {
   const TemporaryFolder folder;
   const Plan plan = small_plan();
@@ -72,10 +88,10 @@ TEST(Runner, AskedWithoutARecordItemsGiveTheSamplesOfARun) {
   ASSERT_TRUE(run);
   const std::vector<PlanItem> chosen = {plan.items[2], plan.items[0]};
   const auto asked = ask(plan, chosen, target);
-  ASSERT_TRUE(asked);
-  ASSERT_EQ(asked->size(), 2u);
-  EXPECT_EQ((*asked)[0].prompt, run->samples[2].prompt_ids);
-  EXPECT_EQ(hash_of({(*asked)[0].sample, (*asked)[1].sample}),
+  ASSERT_TRUE(asked && *asked);
+  ASSERT_EQ((*asked)->size(), 2u);
+  EXPECT_EQ((**asked)[0].prompt, run->samples[2].prompt_ids);
+  EXPECT_EQ(hash_of({(**asked)[0].sample, (**asked)[1].sample}),
             hash_of({run->samples[2], run->samples[0]}));
 }
 

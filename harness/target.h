@@ -105,16 +105,16 @@ class Target {
   // tokens may share the reading of them. `on_done` gets each request's index as it finishes, in
   // any order, one call at a time; an Error says why that request could not be answered. When
   // `stop` is requested, returns soon, and what had not finished is not reported. `on_token` may be
-  // called from several threads.
+  // called from several threads. Returns an error where nothing could be asked at all.
   using OnDone = std::function<void(std::size_t index, Result<Reply> reply)>;
-  virtual void complete(std::span<const Request> requests, const OnDone& on_done,
-                        const std::function<void()>& on_token, std::stop_token stop) = 0;
+  virtual Result<void> complete(std::span<const Request> requests, const OnDone& on_done,
+                                const std::function<void()>& on_token, std::stop_token stop) = 0;
 
   // What the model thinks at every token of a given reply (teacher forcing): one StepFigures for
   // each of its ids. `on_done` and `stop` as above. Who cannot says so for each.
   using OnScored = std::function<void(std::size_t index, Result<std::vector<StepFigures>> steps)>;
-  virtual void score(std::span<const GivenReply> replies, const OnScored& on_done,
-                     std::stop_token stop);
+  virtual Result<void> score(std::span<const GivenReply> replies, const OnScored& on_done,
+                             std::stop_token stop);
 };
 
 }  // namespace assay::harness

@@ -112,14 +112,15 @@ class FakeTarget : public Target {
     return text;
   }
   // Answers in an order of its own, and stops after `stop_after` replies.
-  void complete(std::span<const Request> requests, const OnDone& on_done,
-                const std::function<void()>& on_token, std::stop_token stop) override {
+  Result<void> complete(std::span<const Request> requests, const OnDone& on_done,
+                        const std::function<void()>& on_token, std::stop_token stop) override {
+    if (!out_of_order.empty()) return fail("{}", out_of_order);
     std::vector<std::size_t> order(requests.size());
     for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
     std::mt19937 random(order_seed_);
     if (order_seed_ != 0) std::shuffle(order.begin(), order.end(), random);
     for (const std::size_t i : order) {
-      if (stop.stop_requested() || n_asked == stop_after) return;
+      if (stop.stop_requested() || n_asked == stop_after) return {};
       ++n_asked;
       on_token();
       std::string prompt;
@@ -127,9 +128,10 @@ class FakeTarget : public Target {
         if (id < 256) prompt += static_cast<char>(id);
       on_done(i, answer_(prompt, requests[i]));
     }
+    return {};
   }
 
-  std::string model = "m1";
+  std::string model = "m1", out_of_order;  // out_of_order: why it can answer nothing
   int context = 4096, n_asked = 0, stop_after = -1;
 
  private:

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <utility>
 
 #include "base/check.h"
 #include "base/rng.h"
@@ -203,7 +204,8 @@ class Clocked {
   static Result<std::unique_ptr<Clocked>> make(const Engine& engine,
                                                const ThroughputSettings& settings, int n_threads,
                                                const std::stop_token& stop) {
-    std::unique_ptr<Clocked> out(new Clocked(engine, settings, n_threads, stop));
+    ASSAY_TRY(Engine own, engine.share(n_threads));
+    std::unique_ptr<Clocked> out(new Clocked(std::move(own), settings, stop));
     if (out->trace_.empty())
       return fail(
           "{}: the tokenizer has no ordinary token that the model knows, expected text to feed",
@@ -223,9 +225,8 @@ class Clocked {
   }
 
  private:
-  Clocked(const Engine& engine, const ThroughputSettings& settings, int n_threads,
-          const std::stop_token& stop)
-      : own_(engine.share(n_threads)),
+  Clocked(Engine own, const ThroughputSettings& settings, const std::stop_token& stop)
+      : own_(std::move(own)),
         trace_(own_),
         bench_(own_, trace_, stop),
         result(rows_of(settings, own_)) {}

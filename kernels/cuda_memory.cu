@@ -1,4 +1,5 @@
 #include <atomic>
+#include <new>
 
 #include "kernels/cuda_check.cuh"
 #include "kernels/cuda_memory.h"
@@ -73,7 +74,12 @@ CudaStreamOwner::~CudaStreamOwner() { cudaStreamDestroy(stream_); }
 DeviceBytes::DeviceBytes(std::size_t n_bytes) : n_(n_bytes) {
   if (n_bytes == 0) return;
   ++n_allocations;
-  CUDA_CHECK(cudaMalloc(&data_, n_bytes)) << n_bytes << " bytes";
+  const cudaError_t error = cudaMalloc(&data_, n_bytes);
+  if (error == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // so that no later call is blamed for it
+    throw std::bad_alloc();
+  }
+  CUDA_CHECK(error) << n_bytes << " bytes";
 }
 DeviceBytes::~DeviceBytes() { cudaFree(data_); }
 

@@ -57,7 +57,7 @@ class CudaStreamOwner {
 class DeviceBytes {
  public:
   DeviceBytes() = default;
-  explicit DeviceBytes(std::size_t n_bytes);  // uninitialised
+  explicit DeviceBytes(std::size_t n_bytes);  // uninitialised; std::bad_alloc where no room is left
   ~DeviceBytes();
   DeviceBytes(DeviceBytes&& o) noexcept
       : data_(std::exchange(o.data_, nullptr)), n_(std::exchange(o.n_, 0)) {}

@@ -137,8 +137,10 @@ class BackendModel {
   virtual std::size_t weight_bytes() const = 0;  // memory that the model's weights take
   // What executors for these needs will take; an error where the memory is not there.
   virtual Result<MemoryPlan> plan(const MemoryNeeds&) const { return MemoryPlan(); }
-  // n_threads 0: every usable core. `limits`: of a plan.
-  virtual std::unique_ptr<Backend> new_executor(int n_threads, const StepLimits& limits) const = 0;
+  // n_threads 0: every usable core. `limits`: of a plan. An error where the memory of a device that
+  // was planned is not free any more.
+  virtual Result<std::unique_ptr<Backend>> new_executor(int n_threads,
+                                                        const StepLimits& limits) const = 0;
   // The same backend and kernel with other weights of the same shapes. What both have is laid out
   // once, so the weights of every model made from one must stay mapped while another is made.
   virtual Result<std::shared_ptr<const BackendModel>> with(const ModelConfig& config,

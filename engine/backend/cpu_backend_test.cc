@@ -213,7 +213,7 @@ TEST(CpuBackend, SparseIsDenseUntilThePromptExceedsTheSelection) {
 
 TEST(CpuBackend, CacheForksAndTruncates) {
   const TinyModel m;
-  const auto backend = cpu_model(m)->new_executor(2, {});
+  const auto backend = *cpu_model(m)->new_executor(2, {});
   const auto tokens = prompt(90, 5, m.config.vocab);
   const auto step = [&](KvCache& cache, int first, int n) {
     return read_on(*backend, m.config, cache, std::span(tokens).subspan(first, n));

@@ -87,7 +87,7 @@ CpuModel::CpuModel(const ModelConfig& c, const ModelWeights& weights, kernels::C
   }
 }
 
-std::unique_ptr<Backend> CpuModel::new_executor(int n_threads, const StepLimits&) const {
+Result<std::unique_ptr<Backend>> CpuModel::new_executor(int n_threads, const StepLimits&) const {
   return std::make_unique<CpuBackend>(shared_from_this(), n_threads);
 }
 

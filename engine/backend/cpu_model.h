@@ -53,7 +53,7 @@ class CpuModel final : public BackendModel, public std::enable_shared_from_this<
   std::string kernel() const override { return std::string(kernels::cpu_target_name(target)); }
   bool samples_on_device() const override { return false; }
   std::size_t weight_bytes() const override { return weight_bytes_; }
-  std::unique_ptr<Backend> new_executor(int n_threads, const StepLimits&) const override;
+  Result<std::unique_ptr<Backend>> new_executor(int n_threads, const StepLimits&) const override;
   Result<std::shared_ptr<const BackendModel>> with(const ModelConfig& other,
                                                    const ModelWeights& weights) const override;
 

@@ -64,7 +64,8 @@ class CudaModel final : public BackendModel, public std::enable_shared_from_this
   bool samples_on_device() const override { return true; }
   std::size_t weight_bytes() const override { return memory.bytes(); }
   Result<MemoryPlan> plan(const MemoryNeeds& needs) const override;
-  std::unique_ptr<Backend> new_executor(int n_threads, const StepLimits& limits) const override;
+  Result<std::unique_ptr<Backend>> new_executor(int n_threads,
+                                                const StepLimits& limits) const override;
   Result<std::shared_ptr<const BackendModel>> with(const ModelConfig& other,
                                                    const ModelWeights& weights) const override {
     return load_cuda_model(other, weights, how.name);

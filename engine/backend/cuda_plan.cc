@@ -1,5 +1,7 @@
 // The memory of executors on one GPU: how much, and whether it is there.
 #include <algorithm>
+#include <new>
+#include <utility>
 
 #include "base/check.h"
 #include "engine/backend/cuda_backend.h"
@@ -38,18 +40,24 @@ Result<MemoryPlan> CudaModel::plan(const MemoryNeeds& needs) const {
   });
 }
 
-std::unique_ptr<Backend> CudaModel::new_executor(int, const StepLimits& limits) const {
+// Asked for, it is not sure to be there: others take memory between a look and the allocations.
+Result<std::unique_ptr<Backend>> CudaModel::new_executor(int, const StepLimits& limits) const {
   CHECK(limits.cache_tokens != kUnlimited) << "an executor of cuda is made as plan() says";
   const std::size_t need =
       scratch_bytes(*this, limits) +
       static_cast<std::size_t>(limits.cache_tokens) * CudaCachePool::bytes_per_token(c);
-  const kernels::CudaDevice now = kernels::cuda_device();
-  CHECK(need <= now.free_bytes) << "an executor needs " << need << " bytes, " << now.free_bytes
-                                << " are free: more engines are alive than were planned, or "
-                                   "another process has taken memory of this GPU since";
-  auto executor = new_cuda_executor(shared_from_this(), limits);
-  if (how.records_steps) return with_recorded_steps(std::move(executor));
-  return executor;
+  const auto room = [] {
+    const kernels::CudaDevice now = kernels::cuda_device();
+    return DeviceRoom{now.name, now.free_bytes, now.total_bytes};
+  };
+  if (need > room().free_bytes) return gone(need, room());
+  try {
+    auto executor = new_cuda_executor(shared_from_this(), limits);
+    if (how.records_steps) return with_recorded_steps(std::move(executor));
+    return std::unique_ptr<Backend>(std::move(executor));
+  } catch (const std::bad_alloc&) {
+    return gone(need, room());
+  }
 }
 
 }  // namespace assay::engine

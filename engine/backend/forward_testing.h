@@ -33,7 +33,7 @@ template <class M>
 std::vector<std::vector<float>> run(const M& m, const Model& model, int n_threads,
                                     const std::vector<std::vector<int>>& prompts, int chunk,
                                     bool sparse, Observer* observer = nullptr) {
-  const auto backend = model->new_executor(n_threads, {});
+  const auto backend = *model->new_executor(n_threads, {});
   std::vector<std::unique_ptr<KvCache>> caches;
   std::vector<std::vector<float>> logits(prompts.size());
   for (std::size_t i = 0; i < prompts.size(); ++i)

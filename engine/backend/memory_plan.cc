@@ -77,6 +77,14 @@ Result<MemoryPlan> fit(MemoryPlan plan, int n_contexts, std::size_t bytes_per_to
   return plan;
 }
 
+tl::unexpected<Error> gone(std::size_t need_bytes, const DeviceRoom& device) {
+  return fail(
+      "an engine needs {} of the memory of {}, as it was planned, but now {}: another process has "
+      "taken some of it since, or more engines are in use than were planned. Wait for it or stop "
+      "it, and begin again; or ask for a shorter --context, fewer --threads or an emptier GPU",
+      size_text(need_bytes), device.name, free_text(device));
+}
+
 Result<void> check_chunk(int n_tokens, int n_sequences, int experts_per_token) {
   const int most = kMostGridRows / experts_per_token - n_sequences;
   if (n_tokens <= most) return {};

@@ -68,7 +68,7 @@ inline std::size_t bytes_of_sums(int n_ranks, const StepLimits& limits, int hidd
 
 // A device, and what the engines of other models on it will still take of what is free.
 struct DeviceRoom {
-  std::string_view name;
+  std::string name;
   std::size_t free_bytes, total_bytes, promised_bytes = 0;
 };
 // Whether a model's weights fit, with a margin for the driver.
@@ -78,6 +78,9 @@ Result<void> fit_weights(std::size_t weight_bytes, const DeviceRoom& device);
 // is an error.
 Result<MemoryPlan> fit(MemoryPlan plan, int n_contexts, std::size_t bytes_per_token, int grain,
                        const DeviceRoom& device);
+
+// Why an engine that was planned cannot be made: what it needs is not free any more.
+tl::unexpected<Error> gone(std::size_t need_bytes, const DeviceRoom& device);
 
 // The rows of a step (a chunk and single tokens of n_sequences) are a dimension of a GPU's grids,
 // or rows · experts_per_token are, where every row's experts are multiplied on their own; 1:

@@ -114,6 +114,14 @@ TEST(MemoryPlan, WeightsLeaveTheDriverItsMargin) {
             "here: use a larger or an emptier one, or more of them (--tp)");
 }
 
+TEST(MemoryPlan, WhatAnotherProcessHasTakenSinceIsNamed) {
+  EXPECT_EQ(gone(3 * kGiB, {"GPU X", kGiB, 80 * kGiB}).value().message,
+            "an engine needs 3.0 GiB of the memory of GPU X, as it was planned, but now 1.0 GiB of "
+            "80.0 GiB are free: another process has taken some of it since, or more engines are in "
+            "use than were planned. Wait for it or stop it, and begin again; or ask for a shorter "
+            "--context, fewer --threads or an emptier GPU");
+}
+
 TEST(MemoryPlan, AHostPlansNothing) {
   EXPECT_FALSE(MemoryPlan().is_planned());
   EXPECT_EQ(MemoryPlan().limits.cache_tokens, kUnlimited);

@@ -1,6 +1,7 @@
 #include "engine/backend/rank.h"
 
 #include <new>
+#include <utility>
 
 #include "base/check.h"
 
@@ -57,18 +58,30 @@ Reply Rank::load(int id, const std::function<Result<RankModel>()>& load) {
   return reply;
 }
 
+Reply Rank::new_executor(const Command& c, Comm& comm) {
+  const RankModel& model = models_.at(c.of);
+  Reply reply;
+  try {
+    // Where nothing is planned, sums need no room of their own.
+    if (c.limits.n_rows != kUnlimited) comm.reserve(values_summed(c.limits, model.hidden));
+    auto executor = model.backend->new_executor(c.n, c.limits);
+    if (executor)
+      executors_[c.id] = {*std::move(executor), model.vocab};
+    else
+      reply.error = executor.error().message;
+  } catch (const std::bad_alloc&) {
+    reply.error = "no memory to gather sums in: another process has taken it since it was planned";
+  }
+  return reply;
+}
+
 Reply Rank::execute(const Command& c, Comm& comm) {
   Reply reply;
   switch (c.kind) {
     case Command::Kind::kPlan:
       return planned(*models_.at(c.id).backend, c.needs);
-    case Command::Kind::kNewExecutor: {
-      const RankModel& model = models_.at(c.of);
-      // Where nothing is planned, sums need no room of their own.
-      if (c.limits.n_rows != kUnlimited) comm.reserve(values_summed(c.limits, model.hidden));
-      executors_[c.id] = {model.backend->new_executor(c.n, c.limits), model.vocab};
-      break;
-    }
+    case Command::Kind::kNewExecutor:
+      return new_executor(c, comm);
     case Command::Kind::kCount:
       reply.room = executors_.at(c.id).backend->cache_room();
       reply.steps = executors_.at(c.id).backend->step_counts();

@@ -39,6 +39,7 @@ class Rank {
     std::unique_ptr<Backend> backend;
     int vocab;
   };
+  Reply new_executor(const Command& command, Comm& comm);
   void run(const Command& command, Comm& comm, Reply* reply);
   StepRows rows_of(const Command& command) const;
 

@@ -99,7 +99,7 @@ struct Command {
 };
 
 struct Reply {
-  std::string error;          // empty: none
+  std::string error;          // kLoad, kPlan, kNewExecutor; empty: none
   std::string kernel;         // kLoad
   std::int64_t n_bytes = 0;   // kLoad: of its weights; kCountBytes
   MemoryPlan plan;            // kPlan

@@ -81,7 +81,7 @@ class ReferenceModel final : public BackendModel,
   std::string kernel() const override { return "scalar"; }
   bool samples_on_device() const override { return false; }
   std::size_t weight_bytes() const override { return 0; }  // the mapped file's own pages
-  std::unique_ptr<Backend> new_executor(int n_threads, const StepLimits&) const override;
+  Result<std::unique_ptr<Backend>> new_executor(int n_threads, const StepLimits&) const override;
   Result<std::shared_ptr<const BackendModel>> with(const ModelConfig& other,
                                                    const ModelWeights& weights) const override {
     return std::make_shared<const ReferenceModel>(other, weights);
@@ -407,7 +407,8 @@ class ReferenceBackend final : public Backend {
   Selection selection_;
 };
 
-std::unique_ptr<Backend> ReferenceModel::new_executor(int n_threads, const StepLimits&) const {
+Result<std::unique_ptr<Backend>> ReferenceModel::new_executor(int n_threads,
+                                                              const StepLimits&) const {
   return std::make_unique<ReferenceBackend>(shared_from_this(), n_threads);
 }
 

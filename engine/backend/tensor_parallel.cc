@@ -95,7 +95,8 @@ class TensorParallelModel final : public BackendModel,
   }
   bool samples_on_device() const override { return false; }
   Result<MemoryPlan> plan(const MemoryNeeds& needs) const override;
-  std::unique_ptr<Backend> new_executor(int n_threads, const StepLimits& limits) const override;
+  Result<std::unique_ptr<Backend>> new_executor(int n_threads,
+                                                const StepLimits& limits) const override;
   // Laid out anew as a whole: the parts of what both have are not kept.
   Result<std::shared_ptr<const BackendModel>> with(const ModelConfig& config,
                                                    const ModelWeights& weights) const override {
@@ -157,14 +158,11 @@ Result<std::shared_ptr<const BackendModel>> TensorParallelModel::load(
 // nothing in between depends on one.
 class TensorParallelBackend final : public Backend {
  public:
-  TensorParallelBackend(std::shared_ptr<const TensorParallelModel> model, int threads_of_rank,
-                        const StepLimits& limits)
+  // `id`: what the ranks have their executors under.
+  TensorParallelBackend(std::shared_ptr<const TensorParallelModel> model, int id)
       : model_(std::move(model)),
         m_(*model_),
-        on_ranks_(m_.ranks(), {.kind = Command::Kind::kNewExecutor,
-                               .of = m_.id(),
-                               .n = threads_of_rank,
-                               .limits = limits}),
+        on_ranks_(m_.ranks(), id),
         room_(std::make_shared<CacheRoom>(count().room)) {}
 
   std::unique_ptr<KvCache> new_cache(int n_tokens) override {
@@ -310,11 +308,20 @@ Result<MemoryPlan> TensorParallelModel::plan(const MemoryNeeds& needs) const {
   return whole;
 }
 
-std::unique_ptr<Backend> TensorParallelModel::new_executor(int n_threads,
-                                                           const StepLimits& limits) const {
-  const int total = n_threads > 0 ? n_threads : n_usable_cores();
-  return std::make_unique<TensorParallelBackend>(shared_from_this(),
-                                                 std::max(1, total / ranks()->size()), limits);
+Result<std::unique_ptr<Backend>> TensorParallelModel::new_executor(int n_threads,
+                                                                   const StepLimits& limits) const {
+  const int total = n_threads > 0 ? n_threads : n_usable_cores(), id = Ranks::new_id();
+  const std::vector<Reply> replies = ranks()->run({.kind = Command::Kind::kNewExecutor,
+                                                   .id = id,
+                                                   .of = on_ranks_.id(),
+                                                   .n = std::max(1, total / ranks()->size()),
+                                                   .limits = limits});
+  for (std::size_t r = 0; r < replies.size(); ++r) {
+    if (replies[r].error.empty()) continue;
+    ranks()->run({.kind = Command::Kind::kDrop, .id = id});  // by those that could
+    return fail("rank {} of {}: {}", r, replies.size(), replies[r].error);
+  }
+  return std::make_unique<TensorParallelBackend>(shared_from_this(), id);
 }
 
 Result<std::shared_ptr<const BackendModel>> load_tensor_parallel_model(

@@ -98,7 +98,7 @@ INSTANTIATE_TEST_SUITE_P(Forms, Ranks, testing::Combine(testing::Bool(), testing
 TEST(TensorParallel, CachesForkAndTruncateOnEveryRank) {
   const TinyModel m(DType::kBf16, 2);
   const Model model = on_ranks(m, kCpu, 2);
-  const auto backend = model->new_executor(2, {});
+  const auto backend = *model->new_executor(2, {});
   const auto tokens = prompt(90, 5, m.config.vocab);
   const auto step = [&](KvCache& cache, int first, int n) {
     return read_on(*backend, m.config, cache, std::span(tokens).subspan(first, n));
@@ -120,7 +120,7 @@ TEST(TensorParallel, CachesForkAndTruncateOnEveryRank) {
 TEST(TensorParallel, AStepWithoutLogitsFillsTheCacheAllTheSame) {
   const TinyModel m(DType::kBf16, 2);
   const Model model = on_ranks(m, kReference, 2);
-  const auto backend = model->new_executor(1, {});
+  const auto backend = *model->new_executor(1, {});
   const auto cache = backend->new_cache(100);
   StepRows rows;
   rows.tokens = prompt(5, 1, m.config.vocab);
@@ -169,8 +169,11 @@ class PlanningModel final : public BackendModel {
     plan.sum_bytes = bytes_of_sums(needs.n_ranks, plan.limits, hidden_);
     return plan;
   }
-  std::unique_ptr<Backend> new_executor(int n_threads, const StepLimits& limits) const override {
-    return inner_->new_executor(n_threads, limits);
+  // As a device of which another process has taken the rest.
+  Result<std::unique_ptr<Backend>> new_executor(int n_threads,
+                                                const StepLimits& limits) const override {
+    if (limits.n_rows > 10) return fail("no room for {} rows", limits.n_rows);
+    return inner_->new_executor(n_threads, {});
   }
   Result<Model> with(const ModelConfig& config, const ModelWeights& weights) const override {
     return inner_->with(config, weights);
@@ -188,6 +191,18 @@ TEST(TensorParallel, EveryRankPlansWhereItGathersTheSumsOfAll) {
   ASSERT_TRUE(plan) << plan.error().message;
   const std::size_t of_rank = 2 * 10 * sizeof(float) * static_cast<std::size_t>(m.config.hidden);
   EXPECT_EQ(plan->scratch_bytes, 2 * (1 + of_rank));
+}
+
+TEST(TensorParallel, AnExecutorThatARankHasNoRoomForIsAnErrorAndTheRanksGoOn) {
+  const TinyModel m(DType::kBf16, 2);
+  const RankKind planning = {"reference", PlanningModel::load, new_thread_comms, new_process_comm};
+  const Model model = on_ranks(m, planning, 2);
+  const auto refused = model->new_executor(1, {.n_rows = 11});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().message, "rank 0 of 2: no room for 11 rows");
+  const auto backend = model->new_executor(1, {.n_rows = 10});
+  ASSERT_TRUE(backend) << backend.error().message;
+  EXPECT_EQ((*backend)->new_cache(5)->n_tokens(), 0);
 }
 
 TEST(TensorParallel, ExecutorsOfOneModelWorkSideBySide) {

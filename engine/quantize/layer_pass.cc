@@ -79,7 +79,7 @@ Result<void> LayerPass::for_each_chunk(int layer, const LayerWeights& weights, c
   ModelWeights one;
   one.layers = {weights};
   ASSAY_TRY(const auto model, load_cpu_model(c, one, ""));
-  const std::unique_ptr<Backend> backend = model->new_executor(n_threads_, {});
+  ASSAY_TRY(const std::unique_ptr<Backend> backend, model->new_executor(n_threads_, {}));
   int first_row = 0;
   for (std::size_t t = 0; t < lengths_.size();) {
     ASSAY_TRY_VOID(stop_.check());

@@ -53,13 +53,14 @@ std::size_t parting(const std::vector<int>& a, const std::vector<int>& b) {
 
 }  // namespace
 
-std::optional<std::vector<Asked>> Trials::ask(const engine::Engine& engine) const {
-  harness::EngineTarget target(engine.share(1), n_threads_);
+Result<std::optional<std::vector<Asked>>> Trials::ask(const engine::Engine& engine) const {
+  ASSAY_TRY(engine::Engine shared, engine.share(1));
+  harness::EngineTarget target(std::move(shared), n_threads_);
   return harness::ask(*plan_, items_, target, {.on_progress = {}, .interrupted = interrupted_});
 }
 
-void Trials::force(const engine::Engine& shared, Trial& trial) const {
-  engine::Engine engine = shared.share(n_threads_);
+Result<void> Trials::force(const engine::Engine& shared, Trial& trial) const {
+  ASSAY_TRY(engine::Engine engine, shared.share(n_threads_));
   trial.margins.clear();
   trial.logprob = 0;
   for (std::size_t c = 0; c < items_.size(); ++c) {
@@ -77,6 +78,7 @@ void Trials::force(const engine::Engine& shared, Trial& trial) const {
         });
     trial.margins.push_back(margin);
   }
+  return {};
 }
 
 Result<std::optional<Trials>> Trials::begin(const engine::Mixture& mixture,
@@ -91,14 +93,14 @@ Result<std::optional<Trials>> Trials::begin(const engine::Mixture& mixture,
   t.interrupted_ = std::move(interrupted);
   for (const auto& [trial, engine] :
        {std::pair{&t.base_, &mixture.base()}, std::pair{&t.candidate_, &mixture.candidate()}}) {
-    auto asked = t.ask(*engine);
+    ASSAY_TRY(auto asked, t.ask(*engine));
     if (!asked) return std::nullopt;
     trial->asked = *std::move(asked);
   }
   for (std::size_t c = 0; c < t.items_.size(); ++c)
     t.partings_.push_back(parting(t.base_.asked[c].sample.ids, t.candidate_.asked[c].sample.ids));
-  t.force(mixture.base(), t.base_);
-  t.force(mixture.candidate(), t.candidate_);
+  ASSAY_TRY_VOID(t.force(mixture.base(), t.base_));
+  ASSAY_TRY_VOID(t.force(mixture.candidate(), t.candidate_));
   return t;
 }
 
@@ -106,7 +108,7 @@ Result<std::optional<bool>> Trials::reverts(std::span<const int> sites) const {
   if (interrupted_()) return std::nullopt;
   ASSAY_TRY(const engine::Engine engine, mixture_->mix(sites));
   Trial trial;
-  auto asked = ask(engine);
+  ASSAY_TRY(auto asked, ask(engine));
   if (!asked) return std::nullopt;
   trial.asked = *std::move(asked);
   return trial.all_right();
@@ -123,7 +125,7 @@ Result<double> Trials::recovery(std::span<const int> sites) const {
   if (interrupted_()) return 0.0;
   ASSAY_TRY(const engine::Engine engine, mixture_->mix(sites));
   Trial trial;
-  force(engine, trial);
+  ASSAY_TRY_VOID(force(engine, trial));
   return recovery_of(trial.logprob);
 }
 
@@ -132,10 +134,10 @@ Result<std::optional<Trial>> Trials::full(std::span<const int> sites,
   if (interrupted_()) return std::nullopt;
   ASSAY_TRY(const engine::Engine engine, mixture_->mix(sites, direction));
   Trial trial;
-  auto asked = ask(engine);
+  ASSAY_TRY(auto asked, ask(engine));
   if (!asked) return std::nullopt;
   trial.asked = *std::move(asked);
-  force(engine, trial);
+  ASSAY_TRY_VOID(force(engine, trial));
   return trial;
 }
 

@@ -52,8 +52,8 @@ class Trials {
 
  private:
   Trials() = default;
-  std::optional<std::vector<harness::Asked>> ask(const engine::Engine& engine) const;
-  void force(const engine::Engine& engine, Trial& trial) const;
+  Result<std::optional<std::vector<harness::Asked>>> ask(const engine::Engine& engine) const;
+  Result<void> force(const engine::Engine& engine, Trial& trial) const;
 
   const engine::Mixture* mixture_ = nullptr;
   const harness::Plan* plan_ = nullptr;

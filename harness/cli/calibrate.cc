@@ -62,18 +62,18 @@ Result<int> run(const Options& o) {
       return fail("{}: text {} is a plain text, expected messages to answer", o.prompts, line.id);
   ASSAY_TRY_VOID(check_writable(o.out));
   EngineFlags flags = o.engine;
-  flags.n_engines = 1 + harness::EngineTarget::n_engines(o.engine.n_threads, lines.size());
+  flags.n_engines = harness::EngineTarget::n_engines(o.engine.n_threads, lines.size());
   ASSAY_TRY(engine::Engine e, load_engine(flags));
-  const engine::Engine view = e.share(1);  // its tokenizer, while the target owns the engine
   harness::EngineTarget target(std::move(e), o.engine.n_threads);
+  const engine::Engine& engine = target.engine();
 
   std::vector<harness::Request> requests;
   for (const text::CorpusLine& line : lines) {
-    auto prompt = text::prompt_ids(line, view.tokenizer(), view.chat_template());
+    auto prompt = text::prompt_ids(line, engine.tokenizer(), engine.chat_template());
     if (!prompt) return fail("{}: text {}: {}", o.prompts, line.id, prompt.error().message);
-    if (static_cast<int>(prompt->size()) >= view.info().max_positions)
+    if (static_cast<int>(prompt->size()) >= engine.info().max_positions)
       return fail("{}: text {}: its prompt has {} tokens, the model has {} positions", o.prompts,
-                  line.id, prompt->size(), view.info().max_positions);
+                  line.id, prompt->size(), engine.info().max_positions);
     harness::Request r;
     r.prompt = std::move(*prompt);
     r.sampling.temperature = o.temperature;
@@ -96,7 +96,7 @@ Result<int> run(const Options& o) {
     printer.show(progress);
   };
   const std::stop_source stop;
-  target.complete(
+  const Result<void> asked = target.complete(
       requests,
       [&](std::size_t i, Result<harness::Reply> reply) {
         ++progress.n_done;
@@ -105,7 +105,7 @@ Result<int> run(const Options& o) {
           return;
         }
         progress.n_tokens += static_cast<long>(reply->ids.size());
-        replies[i] = reply_text(*reply, lines[i], view.tokenizer(), target.roles(), dropped);
+        replies[i] = reply_text(*reply, lines[i], engine.tokenizer(), target.roles(), dropped);
         const auto length = static_cast<int>(requests[i].prompt.size() + reply->ids.size());
         if (replies[i] && o.max_length > 0 && length > o.max_length) {
           ++dropped.too_long;
@@ -114,6 +114,7 @@ Result<int> run(const Options& o) {
         show();
       },
       [] {}, stop.get_token());
+  ASSAY_TRY_VOID(asked);
   progress.finished = true;
   show();
   if (failed) return fail("{}", *failed);

@@ -169,7 +169,7 @@ Result<std::string> Lab::plant(const SelftestFault& fault, const Texts& usage_te
   Chosen chosen;
   if (fault.how == How::kExperts || fault.files.find('{') != std::string::npos) {
     ASSAY_TRY(EngineTarget* const target, healthy(fault.quantised));
-    engine::Engine counter = target->engine().share(options_.threads);
+    ASSAY_TRY(engine::Engine counter, target->engine().share(options_.threads));
     ASSAY_TRY(const auto usage, usage_by_language(counter, usage_texts));
     ASSAY_TRY(chosen, choose(usage));
   }

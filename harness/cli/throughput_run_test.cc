@@ -140,7 +140,7 @@ TEST_F(ThroughputRun, TwoEnginesTakeTurnsWithEqualWork) {
   const ThroughputSettings settings = {
       .depths = {0, 8}, .batches = {1}, .n_decode = 3, .prefill = {}, .repetitions = 4};
   int n_total = 0;
-  const engine::Engine other = engine_.share(1);
+  const engine::Engine other = *engine_.share(1);
   const auto pair = run_throughput_in_turns(
       engine_, other, settings, 1, {.on_progress = [&](int, int total) { n_total = total; }});
   ASSERT_TRUE(pair) << pair.error().message;
