@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <iostream>
 #include <memory>
 #include <optional>
 #include <string>
@@ -89,6 +90,33 @@ TEST_P(CudaEngine, MoreSequencesThanAGraphHoldsAreSeveralGraphsWithTheSameBits) 
   EXPECT_EQ(steps.n_replayed, 2 * (5 - 2));
   for (const std::size_t i : {0u, 63u, 64u, 69u})
     EXPECT_EQ(decode(engine, {lengths[i]}, 5)[0], together[i]) << "sequence " << i;
+}
+
+TEST_P(CudaEngine, WhereGraphsHaveNoMemoryLeftStepsAreLaunchedWithTheSameBitsAndCounted) {
+  Engine recorded = load(), launched = load({.graph_bytes = 0});
+  constexpr int kSteps = 6;
+  const auto bits = decode(recorded, {40, 9}, kSteps);
+  EXPECT_EQ(recorded.step_counts().n_beyond_graphs, 0);
+  EXPECT_EQ(recorded.step_counts().n_recorded, 1);
+  EXPECT_EQ(decode(launched, {40, 9}, kSteps), bits);
+  const StepCounts steps = launched.step_counts();
+  EXPECT_EQ(steps.n_recorded + steps.n_replayed, 0);
+  EXPECT_EQ(steps.n_direct, 2 + kSteps);
+  EXPECT_EQ(steps.n_beyond_graphs, kSteps - 1) << "all but the first of their shape";
+}
+
+// Every number of rows is a graph. How many one byte is enough for is the driver's to say, which
+// takes memory by large pieces; whatever it is, each step is what its shape's graph allows.
+TEST_P(CudaEngine, RecordingEndsOnceGraphsHaveTakenTheirMemory) {
+  Engine engine = load({.graph_bytes = 1});
+  constexpr int kShapes = 40, kEach = 4;
+  for (int n = 1; n <= kShapes; ++n)
+    decode(engine, std::vector<int>(static_cast<std::size_t>(n), 5), kEach);
+  const StepCounts steps = engine.step_counts();
+  EXPECT_GT(steps.n_recorded, 0);
+  std::cout << steps.n_recorded << " graphs were recorded until the first byte was taken\n";
+  EXPECT_EQ(steps.n_replayed, steps.n_recorded * (kEach - 2)) << "what is recorded is replayed";
+  EXPECT_EQ(steps.n_beyond_graphs, (kShapes - steps.n_recorded) * (kEach - 1));
 }
 
 TEST_P(CudaEngine, RequestsWaitForRoomInTheCaches) {

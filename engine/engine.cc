@@ -184,7 +184,8 @@ Result<Engine> Engine::over(std::shared_ptr<const LoadedModel> model,
                                                      .n_contexts = options.n_contexts,
                                                      .prefill_chunk = options.prefill_chunk,
                                                      .n_positions = impl->info.max_positions,
-                                                     .sparse = impl->sparse}));
+                                                     .sparse = impl->sparse,
+                                                     .graph_bytes = options.graph_bytes}));
   ASSAY_TRY(impl->backend,
             model->backend->new_executor(options.n_threads, impl->info.memory.limits));
   impl->info.attention = impl->sparse ? "sparse" : "dense";
@@ -252,6 +253,7 @@ void Engine::step(std::span<Sequence* const> batch, Observer* observer) {
 void Engine::Impl::run(Pass& pass, Observer* observer) {
   if (pass.parts.empty()) return;
   pass.rows.may_replay = observer == nullptr;
+  pass.rows.may_record = backend->may_record();
   std::vector<float> logits(pass.logit_rows.size() * static_cast<std::size_t>(info.vocab));
   std::vector<Sampled> sampled(pass.sample_rows.size());
   forward(*backend, model->config, pass.rows, sparse,

@@ -47,7 +47,8 @@ struct EngineOptions {
   // all of them before anything runs.
   int n_engines = 1;
   int n_contexts = 16;  // that a GPU's caches get room for, of each engine, if half its memory has
-  PlantedFault planted_fault;  // for tests of who judges an engine
+  std::size_t graph_bytes = kGraphBytes;  // of a GPU, for the recorded steps of each engine
+  PlantedFault planted_fault;             // for tests of who judges an engine
 };
 
 struct EngineInfo {

@@ -56,6 +56,7 @@ class FaultyBackend final : public Backend {
   }
   CacheRoom cache_room() const override { return inner_->cache_room(); }
   StepCounts step_counts() const override { return inner_->step_counts(); }
+  bool may_record() const override { return inner_->may_record(); }
   void begin_step(const StepRows& rows) override {
     rows_ = rows;
     StepRows shown = rows;

@@ -73,6 +73,9 @@ TEST(Console, AnEngineThatCountsItsStepsSaysHowTheyRanAndOnWhat) {
   EXPECT_THAT(render_console(run, {}),
               ContainsRegex("steps +812 replayed as graphs, 4 recorded, 30 launch by launch "
                             ".cuda sm_90 f32, graph."));
+  run["timings"]["steps"] = to_json(engine::StepCounts{.n_direct = 30, .n_beyond_graphs = 7});
+  EXPECT_THAT(render_console(run, {}),
+              HasSubstr("30 launch by launch, 7 of them because the memory for graphs is used up"));
 }
 
 TEST(Console, AComparisonShowsEveryRowAndMarksTheOneThatRegressed) {

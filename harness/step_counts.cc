@@ -5,15 +5,21 @@
 namespace assay::harness {
 
 Json to_json(const engine::StepCounts& counts) {
-  return {{"direct", counts.n_direct},
-          {"recorded", counts.n_recorded},
-          {"replayed", counts.n_replayed}};
+  Json out = {{"direct", counts.n_direct},
+              {"recorded", counts.n_recorded},
+              {"replayed", counts.n_replayed}};
+  if (counts.n_beyond_graphs > 0) out["beyond_graphs"] = counts.n_beyond_graphs;
+  return out;
 }
 
 std::string step_counts_text(const Json& counts) {
   const auto n = [&](const char* key) { return counts.at(key).get<std::int64_t>(); };
-  return fmt::format("{} replayed as graphs, {} recorded, {} launch by launch", n("replayed"),
-                     n("recorded"), n("direct"));
+  std::string text = fmt::format("{} replayed as graphs, {} recorded, {} launch by launch",
+                                 n("replayed"), n("recorded"), n("direct"));
+  if (counts.contains("beyond_graphs"))
+    text +=
+        fmt::format(", {} of them because the memory for graphs is used up", n("beyond_graphs"));
+  return text;
 }
 
 std::string engine_steps_line(const Json& run) {

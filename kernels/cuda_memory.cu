@@ -1,14 +1,25 @@
 #include <atomic>
+#include <mutex>
 #include <new>
 
 #include "kernels/cuda_check.cuh"
 #include "kernels/cuda_memory.h"
 #include "kernels/current_cuda_device.h"
+#include "kernels/graph_memory.h"
 
 namespace assay::kernels {
 namespace {
 
 std::atomic<std::size_t> n_allocations{0};
+
+std::mutex making_graph;
+thread_local std::size_t graph_bytes = 0;
+
+std::size_t free_bytes() {
+  std::size_t free = 0, total = 0;
+  CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  return free;
+}
 
 }  // namespace
 
@@ -103,10 +114,20 @@ RecordedGraph RecordedGraph::end(CudaStream stream) {
   cudaGraph_t graph = nullptr;
   CUDA_CHECK(cudaStreamEndCapture(stream, &graph));
   RecordedGraph recorded;
-  CUDA_CHECK(cudaGraphInstantiate(&recorded.exec_, graph, 0));
+  {
+    // One at a time, and with what its first launch would take: so what is less free is this one's.
+    const std::lock_guard lock(making_graph);
+    const std::size_t before = free_bytes();
+    CUDA_CHECK(cudaGraphInstantiate(&recorded.exec_, graph, 0));
+    CUDA_CHECK(cudaGraphUpload(recorded.exec_, stream));
+    const std::size_t after = free_bytes();
+    if (after < before) graph_bytes += before - after;
+  }
   CUDA_CHECK(cudaGraphDestroy(graph));
   return recorded;
 }
+
+std::size_t recorded_graph_bytes() { return graph_bytes; }
 
 RecordedGraph::~RecordedGraph() {
   if (exec_ != nullptr) cudaGraphExecDestroy(exec_);

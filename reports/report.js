@@ -71,7 +71,7 @@ function drawVerdict() {
       fact('Suite', suites), fact('Profile', run.plan.profile), fact('Samples', number(run.samples.n)),
       fact('Model', String(who.target.model_dir ?? who.target.kind ?? '').split('/').slice(-2).join('/')),
       fact('Backend', [who.target.backend, who.target.kernel].filter(Boolean).join(' ') || '–'),
-      steps ? fact('Steps', number(steps.replayed) + ' replayed as graphs, ' + number(steps.recorded) + ' recorded, ' + number(steps.direct) + ' launch by launch') : null,
+      steps ? fact('Steps', number(steps.replayed) + ' replayed as graphs, ' + number(steps.recorded) + ' recorded, ' + number(steps.direct) + ' launch by launch' + (steps.beyond_graphs ? ', ' + number(steps.beyond_graphs) + ' of them because the memory for graphs is used up' : '')) : null,
       fact('Seed', run.plan.seed), fact('Started', who.started)),
     el('div', {class: 'command'}, el('code', {title: 'The command that made this run'}, who.command), copyButton)].filter(Boolean));
 }

@@ -59,6 +59,9 @@ struct StepRows {
   // A whole forward pass follows, and nobody reads what is between: a backend may replay one that
   // it recorded.
   bool may_replay = false;
+  // It may record another. Said by who steps, as of Backend::may_record, so that all ranks do the
+  // same.
+  bool may_record = true;
   int n_rows() const { return static_cast<int>(tokens.size()); }
 };
 
@@ -87,6 +90,7 @@ class Backend {
   virtual std::unique_ptr<KvCache> new_cache(int n_tokens) = 0;
   virtual CacheRoom cache_room() const { return {}; }
   virtual StepCounts step_counts() const { return {}; }
+  virtual bool may_record() const { return true; }  // there is memory for another recorded step
 
   virtual void begin_step(const StepRows& rows) = 0;
   virtual void embed() = 0;  // tokens → kResidual

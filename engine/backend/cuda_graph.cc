@@ -5,13 +5,15 @@
 #include "base/check.h"
 #include "engine/backend/cuda_backend.h"
 #include "engine/comm/comm.h"
+#include "kernels/graph_memory.h"
 
 namespace assay::engine {
 namespace {
 
 class RecordingBackend final : public Backend {
  public:
-  explicit RecordingBackend(std::unique_ptr<CudaExecutor> inner) : inner_(std::move(inner)) {}
+  RecordingBackend(std::unique_ptr<CudaExecutor> inner, std::size_t most_bytes)
+      : inner_(std::move(inner)), most_bytes_(most_bytes) {}
 
   std::unique_ptr<KvCache> new_cache(int n_tokens) override { return inner_->new_cache(n_tokens); }
   CacheRoom cache_room() const override { return inner_->cache_room(); }
@@ -20,6 +22,8 @@ class RecordingBackend final : public Backend {
     counts.n_logit_rows = inner_->step_counts().n_logit_rows;
     return counts;
   }
+
+  bool may_record() const override { return n_bytes_ < most_bytes_; }
 
   void begin_step(const StepRows& rows) override {
     inner_->begin_step(rows);
@@ -78,7 +82,9 @@ class RecordingBackend final : public Backend {
   // step.
   void logits(std::span<const int> rows, std::span<float> out) override {
     if (mode_ == Mode::kRecord) {
+      const std::size_t before = kernels::recorded_graph_bytes();
       *graph_ = kernels::RecordedGraph::end(inner_->stream());
+      n_bytes_ += kernels::recorded_graph_bytes() - before;
       meet();
     }
     if (mode_ != Mode::kDirect) {
@@ -101,14 +107,18 @@ class RecordingBackend final : public Backend {
 
  private:
   enum class Mode { kDirect, kRecord, kReplay };
-  // Every decode step, however many rows it has, is one of a shape that is recorded.
+  // Every decode step, however many rows it has, is one of a shape that is recorded, while there is
+  // memory for it.
   Mode mode_of(const StepRows& rows) {
     const bool decodes = rows.segments.size() == rows.tokens.size();
     if (!rows.may_replay || !decodes) return Mode::kDirect;
     const auto [step, is_first] = steps_.try_emplace(inner_->step_shape());
     if (is_first) return Mode::kDirect;
     graph_ = &step->second;
-    return graph_->has_value() ? Mode::kReplay : Mode::kRecord;
+    if (graph_->has_value()) return Mode::kReplay;
+    if (rows.may_record) return Mode::kRecord;
+    ++counts_.n_beyond_graphs;
+    return Mode::kDirect;
   }
   bool runs() const { return mode_ != Mode::kReplay; }
   // Making a graph, and launching it for the first time, may allocate, which must not wait for a
@@ -119,6 +129,8 @@ class RecordingBackend final : public Backend {
   }
 
   const std::unique_ptr<CudaExecutor> inner_;
+  const std::size_t most_bytes_;
+  std::size_t n_bytes_ = 0;  // that its graphs have taken
   Mode mode_ = Mode::kDirect;
   std::map<CudaStepShape, std::optional<kernels::RecordedGraph>> steps_;  // empty: seen once
   std::optional<kernels::RecordedGraph>* graph_ = nullptr;                // of this step
@@ -129,8 +141,9 @@ class RecordingBackend final : public Backend {
 
 }  // namespace
 
-std::unique_ptr<Backend> with_recorded_steps(std::unique_ptr<CudaExecutor> inner) {
-  return std::make_unique<RecordingBackend>(std::move(inner));
+std::unique_ptr<Backend> with_recorded_steps(std::unique_ptr<CudaExecutor> inner,
+                                             std::size_t most_bytes) {
+  return std::make_unique<RecordingBackend>(std::move(inner), most_bytes);
 }
 
 }  // namespace assay::engine

@@ -28,7 +28,8 @@ Result<MemoryPlan> CudaModel::plan(const MemoryNeeds& needs) const {
   MemoryPlan plan{.limits = {.n_rows = chunk + kStepSequences,
                              .n_sequences = kStepSequences,
                              .n_positions = needs.n_positions,
-                             .sparse = needs.sparse},
+                             .sparse = needs.sparse,
+                             .graph_bytes = needs.graph_bytes},
                   .weight_bytes = weight_bytes(),
                   .n_executors = needs.n_executors};
   plan.scratch_bytes = scratch_bytes(*this, plan.limits);
@@ -53,7 +54,7 @@ Result<std::unique_ptr<Backend>> CudaModel::new_executor(int, const StepLimits& 
   if (need > room().free_bytes) return gone(need, room());
   try {
     auto executor = new_cuda_executor(shared_from_this(), limits);
-    if (how.records_steps) return with_recorded_steps(std::move(executor));
+    if (how.records_steps) return with_recorded_steps(std::move(executor), limits.graph_bytes);
     return std::unique_ptr<Backend>(std::move(executor));
   } catch (const std::bad_alloc&) {
     return gone(need, room());

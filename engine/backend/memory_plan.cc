@@ -8,9 +8,8 @@ namespace assay::engine {
 namespace {
 
 constexpr std::size_t kMiB = std::size_t{1} << 20;
-// What the driver takes of itself: for kernels and their stacks, and for an executor's graphs.
-constexpr std::size_t kMargin = 256 * kMiB, kExecutorMargin = 64 * kMiB;
-constexpr int kMostGridRows = 65535;  // a grid's second dimension
+constexpr std::size_t kMargin = 256 * kMiB;  // that the driver takes for kernels and their stacks
+constexpr int kMostGridRows = 65535;         // a grid's second dimension
 
 std::string size_text(std::size_t bytes) {
   const double mib = static_cast<double>(bytes) / static_cast<double>(kMiB);
@@ -40,7 +39,7 @@ std::string MemoryPlan::text() const {
 }
 
 std::size_t MemoryPlan::executor_bytes() const {
-  return kExecutorMargin + scratch_bytes + cache_bytes;
+  return limits.graph_bytes + scratch_bytes + cache_bytes;
 }
 
 Result<void> fit_weights(std::size_t weight_bytes, const DeviceRoom& device) {
@@ -56,7 +55,8 @@ Result<MemoryPlan> fit(MemoryPlan plan, int n_contexts, std::size_t bytes_per_to
   const auto n = static_cast<std::size_t>(plan.n_executors), unit = static_cast<std::size_t>(grain),
              context = (static_cast<std::size_t>(plan.limits.n_positions) + unit - 1) / unit * unit,
              least = context * bytes_per_token,
-             need = kMargin + plan.sum_bytes + n * (kExecutorMargin + plan.scratch_bytes + least);
+             need = kMargin + plan.sum_bytes +
+                    n * (plan.limits.graph_bytes + plan.scratch_bytes + least);
   if (need > available(device))
     return fail(
         "the memory of {} does not suffice: beside the weights ({}, which are there) {} engine{} "

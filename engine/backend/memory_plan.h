@@ -12,6 +12,8 @@
 namespace assay::engine {
 
 inline constexpr int kUnlimited = std::numeric_limits<int>::max();
+// Of a device, for the graphs of one executor's steps: the driver's own memory.
+inline constexpr std::size_t kGraphBytes = std::size_t{64} << 20;
 
 // Room for the caches of one executor's sequences, in tokens. A host takes memory as it needs it.
 struct CacheRoom {
@@ -29,6 +31,8 @@ struct StepLimits {
   int n_positions = kUnlimited;                       // of a sequence
   bool sparse = false;                                // attention, where the model has an indexer
   int cache_tokens = kUnlimited;                      // of all sequences together
+  // Once they take as much, no other shape of step is recorded.
+  std::size_t graph_bytes = kGraphBytes;
 };
 
 // What is asked of a plan.
@@ -38,9 +42,11 @@ struct MemoryNeeds {
   int prefill_chunk = 1, n_positions = 1;
   bool sparse = false;
   int n_ranks = 1;  // of which this is one
+  std::size_t graph_bytes = kGraphBytes;
 };
 
-// Bytes of scratch and caches are each executor's. No bytes: nothing is planned, as on a host.
+// Bytes of scratch, caches and graphs are each executor's. No bytes: nothing is planned, as on a
+// host.
 struct MemoryPlan {
   StepLimits limits;
   std::size_t weight_bytes = 0, scratch_bytes = 0, cache_bytes = 0;
@@ -48,7 +54,7 @@ struct MemoryPlan {
   int n_executors = 1;
 
   bool is_planned() const { return scratch_bytes > 0; }
-  // Of one executor, with what the driver takes for its graphs.
+  // Of one executor, with its graphs.
   std::size_t executor_bytes() const;
   // "weights 7.4 MiB, scratch 40.1 MiB, caches 2.9 GiB (524288 tokens)", or "weights 7.4 MiB, and
   // each of 5 engines: scratch …"
@@ -90,12 +96,14 @@ Result<void> check_chunk(int n_tokens, int n_sequences, int experts_per_token);
 // Steps of an executor by how they ran: launch by launch, recorded as a graph and run, or replayed.
 struct StepCounts {
   std::int64_t n_direct = 0, n_recorded = 0, n_replayed = 0;
+  // Of n_direct, those of a shape that was not recorded because graphs had taken their memory.
+  std::int64_t n_beyond_graphs = 0;
   std::int64_t n_logit_rows = 0;  // that were multiplied with lm_head
 
   std::int64_t n_all() const { return n_direct + n_recorded + n_replayed; }
   StepCounts& operator+=(const StepCounts& o) {
     n_direct += o.n_direct, n_recorded += o.n_recorded, n_replayed += o.n_replayed;
-    n_logit_rows += o.n_logit_rows;
+    n_beyond_graphs += o.n_beyond_graphs, n_logit_rows += o.n_logit_rows;
     return *this;
   }
 };

@@ -43,6 +43,18 @@ TEST(MemoryPlan, ButEveryEngineHasRoomForAContext) {
   EXPECT_EQ(plan->limits.cache_tokens, 1024);
 }
 
+TEST(MemoryPlan, GraphsOfEveryEngineHaveTheirMemory) {
+  MemoryPlan plan = asked(2);
+  plan.limits.graph_bytes = kGiB / 8;
+  const auto with = [&](std::size_t free) {
+    return fit(plan, 16, kTokenBytes, 256, {"GPU X", free, 80 * kGiB});
+  };
+  EXPECT_FALSE(with(kGiB + kGiB / 8 - 1)) << "twice 64 MiB more than by default";
+  const auto fits = with(kGiB + kGiB / 8);
+  ASSERT_TRUE(fits) << fits.error().message;
+  EXPECT_EQ(fits->executor_bytes(), kGiB / 8 + fits->scratch_bytes + fits->cache_bytes);
+}
+
 TEST(MemoryPlan, WhatDoesNotFitSaysWhatIsThereAndWhatToDo) {
   const auto plan = fitted(2, kGiB - 1);
   ASSERT_FALSE(plan);

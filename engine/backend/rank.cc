@@ -113,7 +113,8 @@ Reply Rank::execute(const Command& c, Comm& comm) {
 }
 
 StepRows Rank::rows_of(const Command& c) const {
-  StepRows rows{.tokens = c.tokens, .segments = {}, .may_replay = c.may_replay};
+  StepRows rows{
+      .tokens = c.tokens, .segments = {}, .may_replay = c.may_replay, .may_record = c.may_record};
   for (const CacheRows& s : c.segments)
     rows.segments.push_back({caches_.at(s.cache).get(), s.first_row, s.n_rows, s.first_position});
   return rows;
@@ -179,6 +180,7 @@ void Rank::run(const Command& c, Comm& comm, Reply* reply) {
         break;
     }
   }
+  reply->may_record = b.may_record();
 }
 
 }  // namespace assay::engine

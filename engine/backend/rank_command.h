@@ -83,7 +83,7 @@ struct Command {
   std::string backend;
   ShardSource source;
   // kRun: what its operations take.
-  bool may_replay = false;
+  bool may_replay = false, may_record = true;
   std::vector<int> tokens;
   std::vector<CacheRows> segments;
   std::vector<float> residual;
@@ -92,7 +92,7 @@ struct Command {
 
   template <class Fields>
   void visit(Fields& f) {
-    f(kind), f(group), f(id), f(of), f(n), f(needs), f(limits), f(may_replay);
+    f(kind), f(group), f(id), f(of), f(n), f(needs), f(limits), f(may_replay), f(may_record);
     f(backend), f(source.kernel), f(source.dir), f(source.fingerprint), f(source.cache_dir);
     f(tokens), f(segments), f(residual), f(logit_rows), f(operations);
   }
@@ -105,6 +105,7 @@ struct Reply {
   MemoryPlan plan;            // kPlan
   CacheRoom room;             // kCount
   StepCounts steps;           // kCount
+  bool may_record = true;     // kRun: of its executor, now
   std::vector<float> values;  // kLogits: (rows, its part of the vocabulary); kRead: its part
   // Of rank 0, whose process is the one that asks.
   Routing routing;
@@ -112,7 +113,7 @@ struct Reply {
 
   template <class Fields>
   void visit(Fields& f) {
-    f(error), f(kernel), f(n_bytes), f(plan), f(room), f(steps), f(values);
+    f(error), f(kernel), f(n_bytes), f(plan), f(room), f(steps), f(may_record), f(values);
   }
 };
 

@@ -19,6 +19,7 @@ TEST(RankCommand, EveryFieldSurvivesTheWay) {
                         .backend = "cpu",
                         .source = {"avx2", "/model", "0123", "/cache"},
                         .may_replay = true,
+                        .may_record = false,
                         .tokens = {5, 6},
                         .segments = {{7, 8, 9, 10}},
                         .residual = {0.5f, -0.0f},
@@ -45,6 +46,7 @@ TEST(RankCommand, EveryFieldSurvivesTheWay) {
       std::tie(sent.source.kernel, sent.source.dir, sent.source.fingerprint,
                sent.source.cache_dir));
   EXPECT_TRUE(got.may_replay);
+  EXPECT_FALSE(got.may_record);
   EXPECT_EQ(got.tokens, sent.tokens);
   ASSERT_EQ(got.segments.size(), 1u);
   EXPECT_EQ(got.segments[0].cache, 7);

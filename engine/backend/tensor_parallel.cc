@@ -173,12 +173,14 @@ class TensorParallelBackend final : public Backend {
   }
   CacheRoom cache_room() const override { return *room_; }
   StepCounts step_counts() const override { return count().steps; }
+  bool may_record() const override { return may_record_; }
 
   void begin_step(const StepRows& rows) override {
     CHECK(queue_.operations.empty())
         << queue_.operations.size() << " operations of a step that has not ended";
     rows_ = rows;
     queue_.may_replay = rows.may_replay;
+    queue_.may_record = rows.may_record;
     queue_.tokens = rows.tokens;
     for (const Segment& s : rows.segments)
       queue_.segments.push_back({cache_of(s).id(), s.first_row, s.n_rows, s.first_position});
@@ -272,7 +274,9 @@ class TensorParallelBackend final : public Backend {
   std::vector<Reply> run_queue() const {
     queue_.kind = Command::Kind::kRun;
     queue_.id = on_ranks_.id();
-    return m_.ranks()->run(std::exchange(queue_, {}));
+    std::vector<Reply> replies = m_.ranks()->run(std::exchange(queue_, {}));
+    for (const Reply& r : replies) may_record_ = may_record_ && r.may_record;
+    return replies;
   }
 
   const std::shared_ptr<const TensorParallelModel> model_;
@@ -281,6 +285,7 @@ class TensorParallelBackend final : public Backend {
   const std::shared_ptr<CacheRoom> room_;  // its caches too
   StepRows rows_;
   mutable Command queue_;
+  mutable bool may_record_ = true;  // every rank may
 };
 
 }  // namespace
