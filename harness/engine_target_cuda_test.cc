@@ -2,10 +2,10 @@
 // failing, and are answered the same. Needs one; says so and skips without.
 #include <gtest/gtest.h>
 
-#include "base/check.h"
 #include "base/file.h"
 #include "harness/divergence_run.h"
 #include "harness/engine_target.h"
+#include "harness/engine_target_testing.h"
 
 namespace assay::harness {
 namespace {
@@ -20,17 +20,6 @@ Result<EngineTarget> target_of(int context, int n_contexts) {
   return EngineTarget(std::move(engine), 1);
 }
 
-std::vector<int> prompt(const EngineTarget& target, int topic, int n_sentences,
-                        const std::string& question) {
-  std::string text = "Part " + std::to_string(topic) + ". ";
-  for (int i = 0; i < n_sentences; ++i) text += "The sky is blue. The grass is green. Here we go. ";
-  text += "The secret code for Kesslow is 38216.\nQuestion: " + question;
-  const auto rendered =
-      target.render(OrderedJson::array({{{"role", "user"}, {"content", text}}}), false);
-  CHECK(rendered.has_value());
-  return rendered->ids;
-}
-
 TEST(EngineTargetCuda, SmallCachesAnswerAsLargeOnesDo) {
   auto large = target_of(2048, 16);
   if (!large) GTEST_SKIP() << large.error().message << ". This test shows nothing here.";
@@ -43,32 +32,21 @@ TEST(EngineTargetCuda, SmallCachesAnswerAsLargeOnesDo) {
     for (int i = 0; i < 3; ++i) {
       const int n_sentences = topic == 5 ? 120 : 40 + 8 * topic;  // the last cannot share a prefix
       Request r;
-      r.prompt = prompt(
+      r.prompt = prompt_about(
           *large, topic, n_sentences,
           i == 0 ? "What is the secret code for Kesslow?" : "Find the secret code for Kesslow.");
       r.sampling.temperature = i == 2 ? 0.8 : 0;
       r.stream = requests.size();
       r.max_tokens = 30;
       if (i == 1) {
-        r.reask_prompt = prompt(*large, topic, n_sentences, "And what is the code for Kesslow?");
+        r.reask_prompt =
+            prompt_about(*large, topic, n_sentences, "And what is the code for Kesslow?");
         r.should_reask = [](const Reply&) { return true; };
       }
       ASSERT_LT(r.prompt.size(), 1900u);
       requests.push_back(std::move(r));
     }
-  const auto answers = [&](EngineTarget& target) {
-    std::vector<Reply> out(requests.size());
-    const auto asked = target.complete(
-        requests,
-        [&](std::size_t i, Result<Reply> reply) {
-          CHECK(reply.has_value()) << reply.error().message;
-          out[i] = *std::move(reply);
-        },
-        [] {}, {});
-    CHECK(asked.has_value()) << asked.error().message;
-    return out;
-  };
-  const auto expected = answers(*large), got = answers(*small);
+  const auto expected = answers(*large, requests), got = answers(*small, requests);
   for (std::size_t i = 0; i < requests.size(); ++i) {
     EXPECT_FALSE(expected[i].ids.empty()) << i;
     EXPECT_EQ(got[i].ids, expected[i].ids) << i;

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/file.h"
+#include "harness/engine_target_testing.h"
 
 namespace assay::harness {
 namespace {
@@ -18,27 +19,8 @@ EngineTarget micro_glm(int n_workers) {
   return EngineTarget(*std::move(engine), n_workers);
 }
 
-std::vector<Reply> answers(EngineTarget& target, const std::vector<Request>& requests) {
-  std::vector<Reply> out(requests.size());
-  const auto asked = target.complete(
-      requests,
-      [&](std::size_t i, Result<Reply> reply) {
-        CHECK(reply.has_value()) << reply.error().message;
-        out[i] = *std::move(reply);
-      },
-      [] {}, {});
-  CHECK(asked.has_value()) << asked.error().message;
-  return out;
-}
-
 std::vector<int> prompt(const EngineTarget& target, const std::string& question) {
-  std::string text;
-  for (int i = 0; i < 60; ++i) text += "The sky is blue. The grass is green. Here we go. ";
-  text += "The secret code for Kesslow is 38216.\nQuestion: " + question;
-  const auto rendered =
-      target.render(OrderedJson::array({{{"role", "user"}, {"content", text}}}), false);
-  CHECK(rendered.has_value());
-  return rendered->ids;
+  return prompt_about(target, 0, 60, question);
 }
 
 TEST(EngineTarget, RequestsThatShareALongBeginningAreAnsweredAsIfAlone) {
