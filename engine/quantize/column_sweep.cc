@@ -7,6 +7,27 @@
 #include "engine/quantize/sweep_cpu.h"
 
 namespace assay::engine {
+namespace {
+
+constexpr int kLanes = ColumnSweep::kLanes;
+
+bool is_identity(const std::uint8_t* from) {
+  for (int lane = 0; lane < kLanes; ++lane)
+    if (from[lane] != lane) return false;
+  return true;
+}
+
+// Of n columns: lane i gets what lane from[i] had.
+template <class Value>
+void reorder(Value* values, int n, const std::uint8_t* from) {
+  Value before[kLanes];
+  for (int c = 0; c < n; ++c, values += kLanes) {
+    std::copy(values, values + kLanes, before);
+    for (int lane = 0; lane < kLanes; ++lane) values[lane] = before[from[lane]];
+  }
+}
+
+}  // namespace
 
 Result<void> check_sweep(const float* w, int n_rows, int n_cols, const HessianFactor& factor,
                          std::string_view name) {
@@ -70,6 +91,23 @@ void ColumnSweep::end_block(int chunk, int col, int dim, int first, int n, float
       const auto v = static_cast<double>(sums[(at_col + i) * kLanes + r]);
       row_error_[static_cast<std::size_t>(chunk) * kLanes + static_cast<std::size_t>(r)] += v * v;
     }
+}
+
+// Errors left of the panel are many and not asked for before its end: there they are put in order
+// once, by where each lane's coding stood when the panel began.
+void ColumnSweep::inherit(const Block& b, const std::uint8_t* from) {
+  if (is_identity(from)) return;
+  reorder(at(e_, b.chunk, b.first), b.col - b.first, from);
+  reorder(b.s, b.end - b.col, from);
+  reorder(b.origin, 1, from);
+  double* error = &row_error_[static_cast<std::size_t>(b.chunk) * kLanes];
+  double before[kLanes];
+  std::copy(error, error + n_rows_of(b.chunk), before);
+  for (int lane = 0; lane < n_rows_of(b.chunk); ++lane) error[lane] = before[from[lane]];
+}
+
+void ColumnSweep::end_panel(int chunk, int first, const std::uint8_t* origin) {
+  if (!is_identity(origin)) reorder(at(e_, chunk, 0), first, origin);
 }
 
 std::vector<float> ColumnSweep::quantised() const {

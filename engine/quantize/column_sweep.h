@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <numeric>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -38,15 +39,21 @@ class ColumnSweep {
   struct Block {
     int chunk, col;
     const float* w;  // weights
-    const float* s;  // what errors to the left do to these columns
+    float* s;        // what errors to the left do to these columns, then to the panel's others
     float* q;        // to write: the quantised weights
+    int first, end;  // columns of the block's panel
+    std::uint8_t* origin;  // for inherit()
   };
   // Calls prepare(first, end) once for every panel of columns, and then choose(block) for each of
   // its blocks and every chunk of rows, chunks in parallel.
   template <class Prepare, class Choose>
   void run(int dim, const Prepare& prepare, const Choose& choose);
 
-  // Of the last run: |e R|² of each row, and q (n_rows, n_cols).
+  // For a choose() whose lanes are several codings of one row: before it writes q, lane i takes
+  // over all that lane from[i] has done to the left of the block.
+  void inherit(const Block& block, const std::uint8_t* from);
+
+  // Of the last run, or of the columns done: |e R|² of each row, and q (n_rows, n_cols).
   const std::vector<double>& row_error() const { return row_error_; }
   std::vector<float> quantised() const;
   // |w R|² of each row: the error of a matrix of zeros.
@@ -59,6 +66,7 @@ class ColumnSweep {
               kLanes];
   }
   void begin_panel(int chunk, int first, int n, float* sums);
+  void end_panel(int chunk, int first, const std::uint8_t* origin);
   void end_block(int chunk, int col, int dim, int first, int n, float* sums, const float* q);
 
   int n_rows_, n_cols_, n_chunks_;
@@ -78,12 +86,16 @@ void ColumnSweep::run(int dim, const Prepare& prepare, const Choose& choose) {
     pool_.parallel_for(n_chunks_, [&](int chunk) {
       std::vector<float> sums(static_cast<std::size_t>(n) * kLanes, 0.0f);
       float q[kMaxDim * kLanes];
+      std::uint8_t origin[kLanes];
+      std::iota(origin, origin + kLanes, std::uint8_t{0});
       begin_panel(chunk, first, n, sums.data());
       for (int col = first; col < first + n; col += dim) {
         choose(Block{chunk, col, at(w_, chunk, col),
-                     &sums[static_cast<std::size_t>(col - first) * kLanes], q});
+                     &sums[static_cast<std::size_t>(col - first) * kLanes], q, first, first + n,
+                     origin});
         end_block(chunk, col, dim, first, n, sums.data(), q);
       }
+      end_panel(chunk, first, origin);
     });
   }
 }

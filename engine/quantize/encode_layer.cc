@@ -147,6 +147,7 @@ Result<void> LayerEncoder::encode_vq(Matrix& m, int tier_index, const Hessian& h
   GptqVqOptions options;
   options.group = recipe_.group;
   options.compensate = compensate;
+  options.beam = recipe_.beam;
   options.n_refits = recipe_.n_refits;
   options.n_descents = recipe_.n_descents;
   options.hessian = &h;

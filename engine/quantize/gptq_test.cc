@@ -5,11 +5,8 @@
 #include <cmath>
 #include <limits>
 
-#include "engine/quantize/binary16.h"
 #include "engine/quantize/gptq_scalar.h"
-#include "engine/quantize/gptq_vq.h"
-#include "engine/quantize/pack.h"
-#include "engine/quantize/quantize_testing.h"
+#include "engine/quantize/gptq_testing.h"
 #include "engine/quantize/sweep_cpu.h"
 #include "kernels/quantised.h"
 #include "kernels/row_major.h"
@@ -18,66 +15,6 @@ namespace assay::engine {
 namespace {
 
 using ::testing::HasSubstr;
-
-Codebook random_codebook(int dim, int n_codes, std::uint64_t seed) {
-  Codebook book{
-      .dim = dim, .n_codes = n_codes, .values = normals(kernels::row_major(n_codes, dim, 0), seed)};
-  for (float& v : book.values) v = round_to_f16(v);
-  return book;
-}
-
-struct Problem {
-  Problem(int rows, int cols, std::uint64_t seed, int reach = 5)
-      : n_rows(rows),
-        n_cols(cols),
-        pool(2),
-        w(normals(kernels::row_major(rows, cols, 0), seed)),
-        h(cols) {
-    for (float& v : w) v *= 0.05f;
-    const int n = 3 * cols;
-    const std::vector<float> x = correlated_inputs(n, cols, reach, seed + 1);
-    h.add(x.data(), n, pool);
-    factor = *engine::factor(h, 0.01, "test");
-  }
-  double damped(int i, int j) const { return h.at(i, j) + (i == j ? factor.damping() : 0.0); }
-  // tr((W − Q)(H + damping I)(W − Q)ᵀ).
-  double error_of(const std::vector<double>& q) const {
-    double sum = 0;
-    for (int r = 0; r < n_rows; ++r)
-      for (int i = 0; i < n_cols; ++i)
-        for (int j = 0; j < n_cols; ++j) sum += diff(q, r, i) * damped(i, j) * diff(q, r, j);
-    return sum;
-  }
-  double diff(const std::vector<double>& q, int r, int c) const {
-    const auto at = kernels::row_major(r, n_cols, c);
-    return static_cast<double>(w[at]) - q[at];
-  }
-  int n_rows, n_cols;
-  ThreadPool pool;
-  std::vector<float> w;
-  Hessian h;
-  HessianFactor factor;
-};
-
-// What the codes stand for, through the engine's own reader.
-std::vector<double> decode(const VqEncoding& e, const Problem& p, const Codebook& book, int group) {
-  const int bits = std::bit_width(static_cast<unsigned>(book.n_codes - 1));
-  const auto words = pack_indices(e.indices, p.n_rows, p.n_cols / book.dim, bits);
-  const kernels::VqMatrix m{.codes = std::as_bytes(std::span(words)).data(),
-                            .scales = std::as_bytes(std::span(e.scales)).data(),
-                            .codebook = book.values.data(),
-                            .n_rows = p.n_rows,
-                            .n_cols = p.n_cols,
-                            .dim = book.dim,
-                            .n_codes = book.n_codes,
-                            .index_bits = bits,
-                            .group = group};
-  std::vector<double> q;
-  for (int r = 0; r < p.n_rows; ++r)
-    for (int c = 0; c < p.n_cols; ++c)
-      q.push_back(static_cast<double>(kernels::weight_at(m, r, c)));
-  return q;
-}
 
 TEST(PackIndices, ByHand) {
   // docs/formats/vq.md: 12-bit indices straddle words.
@@ -342,6 +279,41 @@ TEST_P(Sweep, TheNearestCodewordIsTheScalarLoops) {
       SCOPED_TRACE(testing::Message() << "d " << dim << ", " << n_lanes << " lanes");
       expect_same_bits(expected.first, score);
       expect_same_bits(expected.second, index);
+    }
+}
+
+TEST_P(Sweep, TheFewNearestAreTheScalarLoopsInOrder) {
+  for (const std::size_t dim : kSweepDims)
+    for (const std::size_t n_best : {1, 3, 37}) {
+      constexpr std::size_t kSomeLanes = 48;
+      const auto u = normals(dim * kSomeLanes, 4), table = repeating_codebook(dim + 1, 5);
+      std::vector<float> score(n_best * kSomeLanes), index(score.size());
+      few_nearest_codewords(GetParam(), {.u = u.data(),
+                                         .table = table.data(),
+                                         .score = score.data(),
+                                         .index = index.data(),
+                                         .dim = static_cast<int>(dim),
+                                         .n_codes = kSweepCodes,
+                                         .n_best = static_cast<int>(n_best),
+                                         .n_lanes = kSomeLanes});
+      std::vector<float> best_score(score.size()), best_index(score.size());
+      for (std::size_t r = 0; r < kSomeLanes; ++r) {
+        std::vector<std::pair<float, std::size_t>> all;
+        for (std::size_t k = 0; k < kSweepCodes; ++k) {
+          float sum = table[k * (dim + 1) + dim];
+          for (std::size_t i = 0; i < dim; ++i)
+            sum = std::fma(-u[i * kSomeLanes + r], table[k * (dim + 1) + i], sum);
+          all.emplace_back(sum, k);
+        }
+        std::sort(all.begin(), all.end());
+        for (std::size_t j = 0; j < n_best; ++j) {
+          best_score[j * kSomeLanes + r] = all[j].first;
+          best_index[j * kSomeLanes + r] = static_cast<float>(all[j].second);
+        }
+      }
+      SCOPED_TRACE(testing::Message() << "d " << dim << ", " << n_best << " best");
+      expect_same_bits(best_score, score);
+      expect_same_bits(best_index, index);
     }
 }
 

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/quantize/beam_sweep.h"
 #include "engine/quantize/binary16.h"
+#include "engine/quantize/block_table.h"
 #include "engine/quantize/column_sweep.h"
 #include "engine/quantize/sweep_cpu.h"
 #include "engine/quantize/vq_descent.h"
@@ -25,6 +27,7 @@ class VqSweep {
         factor_(factor),
         options_(options),
         pool_(pool),
+        tables_(book, options.compensate ? &factor : nullptr, pool),
         sweep_(w, n_rows, n_cols, factor, pool) {
     scales_.resize(static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(n_groups_));
     for (int r = 0; r < n_rows; ++r)
@@ -68,86 +71,67 @@ class VqSweep {
                    static_cast<std::size_t>(group)];
   }
 
-  // The codebook as block `col` sees it, c R_bb, and half of its squared norms: what
-  // nearest_codewords searches. Without feedback the codewords themselves.
-  void fill_table(int col, float* table) const {
-    const int dim = book_.dim;
-    for (int k = 0; k < book_.n_codes; ++k, table += dim + 1) {
-      const float* c = &book_.values[static_cast<std::size_t>(k) * static_cast<std::size_t>(dim)];
-      double norm = 0;
-      for (int j = 0; j < dim; ++j) {
-        double sum = 0;
-        for (int i = 0; i <= j; ++i)
-          sum += static_cast<double>(c[i]) *
-                 (options_.compensate ? static_cast<double>(factor_.at(col + i, col + j))
-                  : i == j            ? 1.0
-                                      : 0.0);
-        table[j] = static_cast<float>(sum);
-        norm += static_cast<double>(table[j]) * static_cast<double>(table[j]);
-      }
-      table[dim] = static_cast<float>(norm / 2);
-    }
-  }
-
   void sweep() {
-    const int dim = book_.dim;
-    const std::size_t table_size =
-        static_cast<std::size_t>(book_.n_codes) * static_cast<std::size_t>(dim + 1);
-    std::vector<float> tables;
-    int first_col = 0;
     numerator_.assign(scales_.size(), 0.0);
     denominator_.assign(scales_.size(), 0.0);
+    if (is_beam())
+      indices_ = beam_codes({.w = w_,
+                             .scales = scales_.data(),
+                             .n_rows = n_rows_,
+                             .n_cols = n_cols_,
+                             .group = options_.group,
+                             .width = options_.beam},
+                            book_, factor_, pool_);
     sweep_.run(
-        dim,
-        [&](int first, int end) {
-          first_col = first;
-          tables.resize(table_size * static_cast<std::size_t>((end - first) / dim));
-          pool_.parallel_for((end - first) / dim, [&](int b) {
-            fill_table(first + b * dim, &tables[table_size * static_cast<std::size_t>(b)]);
-          });
-        },
-        [&](const ColumnSweep::Block& block) {
-          choose(block,
-                 &tables[table_size * static_cast<std::size_t>((block.col - first_col) / dim)]);
-        });
+        book_.dim, [&](int first, int end) { tables_.prepare(first, end); },
+        [&](const ColumnSweep::Block& block) { choose(block); });
   }
 
-  void choose(const ColumnSweep::Block& b, const float* table) {
+  // Without feedback a codeword has no say in what follows, and the nearest is the best.
+  bool is_beam() const { return options_.compensate && options_.beam > 1; }
+
+  std::uint16_t& index(int row, int col) {
+    return indices_[static_cast<std::size_t>(row) * static_cast<std::size_t>(n_cols_ / book_.dim) +
+                    static_cast<std::size_t>(col / book_.dim)];
+  }
+
+  void nearest(const ColumnSweep::Block& b, const float* y) {
     const int dim = book_.dim, group = b.col / options_.group, n = sweep_.n_rows_of(b.chunk);
-    float y[ColumnSweep::kMaxDim * kLanes], u[ColumnSweep::kMaxDim * kLanes];
-    float score[kLanes], index[kLanes];
-    for (int j = 0; j < dim; ++j)  // y = w R_bb + s
-      for (int lane = 0; lane < kLanes; ++lane) {
-        float sum = options_.compensate ? b.s[j * kLanes + lane] : b.w[j * kLanes + lane];
-        for (int i = 0; options_.compensate && i <= j; ++i)
-          sum += b.w[i * kLanes + lane] * factor_.at(b.col + i, b.col + j);
-        y[j * kLanes + lane] = sum;
-      }
+    float u[ColumnSweep::kMaxDim * kLanes], score[kLanes], best[kLanes];
     for (int lane = 0; lane < kLanes; ++lane) {
       const float s = lane < n ? scale(b.chunk * kLanes + lane, group) : 0.0f;
       const float inverse = s > 0 ? 1 / s : 0.0f;
       for (int j = 0; j < dim; ++j) u[j * kLanes + lane] = y[j * kLanes + lane] * inverse;
     }
     nearest_codewords(kernels::usable_cpu_targets().front(), {.u = u,
-                                                              .table = table,
+                                                              .table = tables_.at(b.col),
                                                               .score = score,
-                                                              .index = index,
+                                                              .index = best,
                                                               .dim = dim,
                                                               .n_codes = book_.n_codes,
                                                               .n_lanes = kLanes});
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const auto k = static_cast<std::size_t>(index[lane]);
-      const float s = lane < n ? scale(b.chunk * kLanes + lane, group) : 0.0f;
+    for (int lane = 0; lane < n; ++lane)
+      index(b.chunk * kLanes + lane, b.col) = static_cast<std::uint16_t>(best[lane]);
+  }
+
+  // Writes the block's codewords, those of the beam or the nearest, and what a refit of the scales
+  // needs to know of them.
+  void choose(const ColumnSweep::Block& b) {
+    const int dim = book_.dim, group = b.col / options_.group, n = sweep_.n_rows_of(b.chunk);
+    float y[ColumnSweep::kMaxDim * kLanes];
+    tables_.targets(b, y);
+    if (!is_beam()) nearest(b, y);
+    std::fill(b.q, b.q + dim * kLanes, 0.0f);
+    for (int lane = 0; lane < n; ++lane) {
+      const int row = b.chunk * kLanes + lane;
+      const auto k = static_cast<std::size_t>(index(row, b.col));
       for (int i = 0; i < dim; ++i)
         b.q[i * kLanes + lane] =
-            s * book_.values[k * static_cast<std::size_t>(dim) + static_cast<std::size_t>(i)];
-      if (lane >= n) continue;
-      const auto row = static_cast<std::size_t>(b.chunk) * kLanes + static_cast<std::size_t>(lane);
-      indices_[row * static_cast<std::size_t>(n_cols_ / dim) +
-               static_cast<std::size_t>(b.col / dim)] = static_cast<std::uint16_t>(k);
-      const float* c = table + k * static_cast<std::size_t>(dim + 1);
-      const std::size_t at =
-          row * static_cast<std::size_t>(n_groups_) + static_cast<std::size_t>(group);
+            scale(row, group) *
+            book_.values[k * static_cast<std::size_t>(dim) + static_cast<std::size_t>(i)];
+      const float* c = tables_.at(b.col) + k * static_cast<std::size_t>(dim + 1);
+      const std::size_t at = static_cast<std::size_t>(row) * static_cast<std::size_t>(n_groups_) +
+                             static_cast<std::size_t>(group);
       for (int j = 0; j < dim; ++j) {
         numerator_[at] += static_cast<double>(y[j * kLanes + lane]) * static_cast<double>(c[j]);
         denominator_[at] += static_cast<double>(c[j]) * static_cast<double>(c[j]);
@@ -190,6 +174,7 @@ class VqSweep {
   const HessianFactor& factor_;
   const GptqVqOptions& options_;
   ThreadPool& pool_;
+  BlockTables tables_;
   ColumnSweep sweep_;
   std::vector<float> scales_;                    // (n_rows, n_groups), binary16 values
   std::vector<std::uint16_t> indices_;           // (n_rows, n_cols / dim)
@@ -205,6 +190,8 @@ Result<VqEncoding> gptq_vq(const float* w, int n_rows, int n_cols, const Codeboo
       options.group % codebook.dim != 0)
     return fail("{}: codewords of {} values do not divide {} columns in groups of {}", name,
                 codebook.dim, n_cols, options.group);
+  if (!is_beam_width(options.beam))
+    return fail("{}: a beam of {}, expected 1, 2, 4, 8, 16, 32 or 64", name, options.beam);
   ASSAY_TRY_VOID(check_sweep(w, n_rows, n_cols, factor, name));
   return VqSweep(w, n_rows, n_cols, codebook, factor, options, pool).run();
 }

@@ -16,6 +16,7 @@ namespace assay::engine {
 struct GptqVqOptions {
   int group = 128;         // columns that share a scale, a multiple of the codebook's dim
   bool compensate = true;  // false: nearest codewords of the weights as they are, no refit
+  int beam = 1;            // codings of a row that a sweep goes on with (beam_sweep.h)
   int n_refits = 1;        // further sweeps with scales refitted; a row keeps its best
   // Then so many passes of coordinate descent (vq_descent.h) on this Hessian, the factor's own.
   int n_descents = 0;

@@ -208,6 +208,12 @@ TEST_F(QuantizeRun, BadInputIsNamed) {
   EXPECT_THAT(error_of(wide), HasSubstr("setting group: got 4, expected a multiple of d = 8"));
   wide.recipe.group = 8;
   EXPECT_THAT(error_of(wide), AllOf(HasSubstr("down_proj"), HasSubstr("d = 8")));
+  QuantizeInput beam = input("out");
+  beam.recipe.beam = 3;
+  EXPECT_THAT(error_of(beam), HasSubstr("setting beam: got 3, expected 1, 2, 4, 8"));
+  beam.recipe.beam = 4;
+  beam.recipe.compensate_gate_up = beam.recipe.compensate_down = false;
+  EXPECT_THAT(error_of(beam), HasSubstr("expected 1 without error feedback"));
   fs::remove_all(tiny_.dir / "out");
   QuantizeInput odd = input("out");
   odd.recipe.attention_bits = 4;

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <variant>
 
+#include "engine/quantize/beam_sweep.h"
+
 namespace assay::engine {
 
 int Tier::index_bits() const { return std::bit_width(static_cast<unsigned>(n_codes - 1)); }
@@ -66,6 +68,7 @@ constexpr Setting kSettings[] = {
     {"focus", &Recipe::focus, 0, 1},
     {"damping", &Recipe::damping, 1e-6, 10},
     {"shrinkage", &Recipe::shrinkage, 0, kAny},
+    {"beam", &Recipe::beam, 1, 64},
     {"n_refits", &Recipe::n_refits, 0, 100},
     {"n_descents", &Recipe::n_descents, 0, 100},
     {"n_rounds", &Recipe::n_rounds, 1, 100},
@@ -117,6 +120,13 @@ Result<void> Recipe::check() const {
           "whole "
           "sub-vectors",
           group, t.dim, t.name);
+  if (!is_beam_width(beam))
+    return fail("setting beam: got {}, expected 1, 2, 4, 8, 16, 32 or 64", beam);
+  if (beam > 1 && !compensate_gate_up && !compensate_down)
+    return fail(
+        "setting beam: got {}, expected 1 without error feedback: there a sub-vector has no say in "
+        "the others, and the nearest codeword is the best",
+        beam);
   const auto [least, most] = std::minmax_element(
       tiers.begin(), tiers.end(), [](const Tier& a, const Tier& b) { return a.bits() < b.bits(); });
   if (bits < least->bits() || bits > most->bits())
@@ -155,6 +165,7 @@ Json Recipe::to_json() const {
                {"n_down_tokens", n_down_tokens},
                {"seed", seed}};
   // Younger than builds that are still to be told apart, or gone on with: only where they are set.
+  if (beam != 1) json["beam"] = beam;
   if (codebook_power != 1) json["codebook_power"] = codebook_power;
   if (kept_gate != 1 || kept_up != 1 || kept_down != 1)
     json["kept"] = {{"gate", kept_gate}, {"up", kept_up}, {"down", kept_down}};

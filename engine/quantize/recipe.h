@@ -38,6 +38,7 @@ struct Recipe {
   double focus = 0.5;
   double damping = 0.01;      // of the mean diagonal of a Hessian
   double shrinkage = 512;     // tokens with which an expert's Hessian is believed by half
+  int beam = 1;               // codings of a row that a sweep goes on with: 1, 2, 4 … 64
   int n_refits = 1;           // rounds of scale refits in a sweep
   int n_descents = 2;         // passes of coordinate descent after the sweeps
   int n_rounds = 1;           // of encoding every layer; codebooks are refitted in between

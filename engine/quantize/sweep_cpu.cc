@@ -93,6 +93,56 @@ void nearest_of_dim(const engine::NearestArgs& a) {
   for (; lane < a.n_lanes; lane += 16) nearest_lanes<kDim, 1>(a, lane);
 }
 
+template <int kWidth>
+HWY_INLINE bool any_less(Register<kWidth> a, Register<kWidth> b) {
+  return !hn::AllFalse(typename Register<kWidth>::D(), hn::Lt(a.v, b.v));
+}
+#if HWY_TARGET != HWY_AVX3
+HWY_INLINE bool any_less(V16 a, V16 b) { return any_less(a.lo, b.lo) || any_less(a.hi, b.hi); }
+#endif
+
+// Lanes whose n best are in order, with a codeword that follows all of theirs.
+HWY_INLINE void insert_score(V16 score, V16 number, V16* best, V16* index, int n) {
+  for (int j = n - 1; j > 0; --j) {
+    // Behind those that it beats, at its place, or not at all.
+    index[j] = if_less(score, best[j - 1], index[j - 1], if_less(score, best[j], number, index[j]));
+    best[j] = if_less(score, best[j - 1], best[j - 1], if_less(score, best[j], score, best[j]));
+  }
+  index[0] = if_less(score, best[0], number, index[0]);
+  best[0] = if_less(score, best[0], score, best[0]);
+}
+
+// Few codewords are among the best of any lane once some hundred are known: the branch is what
+// makes the search cost hardly more than that of a single one.
+template <int kDim>
+void few_nearest_of_dim(const engine::FewNearestArgs& a) {
+  for (int lane = 0; lane < a.n_lanes; lane += 16) {
+    V16 u[kDim], best[engine::kMostNearest], index[engine::kMostNearest];
+    for (int i = 0; i < kDim; ++i) u[i] = sub(V16::zero(), V16::load(a.u + i * a.n_lanes + lane));
+    for (int j = 0; j < a.n_best; ++j) {
+      best[j] = V16::set(std::numeric_limits<float>::infinity());
+      index[j] = V16::zero();
+    }
+    const auto offer = [&](V16 score, int k) {
+      if (any_less(score, best[a.n_best - 1]))
+        insert_score(score, V16::set(static_cast<float>(k)), best, index, a.n_best);
+    };
+    constexpr int kAtOnce = 4;  // chains of additions that do not wait for each other
+    const float* codeword = a.table;
+    int k = 0;
+    for (; k + kAtOnce <= a.n_codes; k += kAtOnce, codeword += kAtOnce * (kDim + 1)) {
+      V16 score[kAtOnce];
+      for (int c = 0; c < kAtOnce; ++c) score[c] = score_of<kDim>(u, codeword + c * (kDim + 1));
+      for (int c = 0; c < kAtOnce; ++c) offer(score[c], k + c);
+    }
+    for (; k < a.n_codes; ++k, codeword += kDim + 1) offer(score_of<kDim>(u, codeword), k);
+    for (int j = 0; j < a.n_best; ++j) {
+      best[j].store(a.score + j * a.n_lanes + lane);
+      index[j].store(a.index + j * a.n_lanes + lane);
+    }
+  }
+}
+
 template <int kDim>
 void nearest_weighted_of_dim(const engine::NearestWeightedArgs& a) {
   for (int lane = 0; lane < a.n_lanes; lane += 16) {
@@ -144,6 +194,21 @@ void nearest_codewords_simd(const engine::NearestArgs& a) {
   }
 }
 
+void few_nearest_codewords_simd(const engine::FewNearestArgs& a) {
+  switch (a.dim) {
+    case 1:
+      return few_nearest_of_dim<1>(a);
+    case 2:
+      return few_nearest_of_dim<2>(a);
+    case 4:
+      return few_nearest_of_dim<4>(a);
+    case 8:
+      return few_nearest_of_dim<8>(a);
+    default:
+      return few_nearest_of_dim<16>(a);
+  }
+}
+
 void nearest_weighted_simd(const engine::NearestWeightedArgs& a) {
   switch (a.dim) {
     case 1:
@@ -173,6 +238,9 @@ void run_push(CpuTarget target, const engine::PushArgs& args) {
 void run_nearest(CpuTarget target, const engine::NearestArgs& args) {
   ASSAY_CPU_CALL(target, nearest_codewords_simd, args);
 }
+void run_few_nearest(CpuTarget target, const engine::FewNearestArgs& args) {
+  ASSAY_CPU_CALL(target, few_nearest_codewords_simd, args);
+}
 void run_nearest_weighted(CpuTarget target, const engine::NearestWeightedArgs& args) {
   ASSAY_CPU_CALL(target, nearest_weighted_simd, args);
 }
@@ -195,6 +263,14 @@ void nearest_codewords(kernels::CpuTarget target, const NearestArgs& args) {
   CHECK(args.n_lanes % kLaneStep == 0 && is_searchable_dim(args.dim))
       << "lanes " << args.n_lanes << ", dim " << args.dim;
   kernels::run_nearest(target, args);
+}
+
+void few_nearest_codewords(kernels::CpuTarget target, const FewNearestArgs& args) {
+  CHECK(args.n_lanes % kLaneStep == 0 && is_searchable_dim(args.dim) && args.n_best >= 1 &&
+        args.n_best <= std::min(args.n_codes, kMostNearest))
+      << "lanes " << args.n_lanes << ", dim " << args.dim << ", " << args.n_best << " of "
+      << args.n_codes;
+  kernels::run_few_nearest(target, args);
 }
 
 void nearest_weighted(kernels::CpuTarget target, const NearestWeightedArgs& args) {

@@ -1,4 +1,4 @@
-// The three inner loops of quantisation, SIMD with run-time dispatch. A lane is a row of the matrix
+// The inner loops of quantisation, SIMD with run-time dispatch. A lane is a row of the matrix
 // (or a point), never a part of a sum: every sum is one chain of fused multiply-adds in ascending
 // order, so the bits are the same for every target and every way to share rows out.
 //
@@ -11,6 +11,7 @@
 namespace assay::engine {
 
 inline constexpr int kLaneStep = 16;
+inline constexpr int kMostNearest = 64;
 
 // sums[c][r] += Σ_k errors[k][r] panel[k * panel_stride + c].
 struct PushArgs {
@@ -31,6 +32,16 @@ struct NearestArgs {
   int n_codes, n_lanes;
 };
 void nearest_codewords(kernels::CpuTarget target, const NearestArgs& args);
+
+// Likewise the n_best of least score, best first, the lower index among equals.
+struct FewNearestArgs {
+  const float* u;                // (dim, n_lanes)
+  const float* table;            // (n_codes, dim + 1)
+  float *score, *index;          // (n_best, n_lanes)
+  int dim;                       // 1, 2, 4, 8 or 16
+  int n_codes, n_best, n_lanes;  // n_best: 1 to 64, n_codes at most
+};
+void few_nearest_codewords(kernels::CpuTarget target, const FewNearestArgs& args);
 
 // The codeword of least score[k] = Σ_i (w_i c_ki + v_i) c_ki, the lowest index among equals. With
 // v_i = −2 w_i x_i that is the order of Σ w_i (x_i − c_ki)².

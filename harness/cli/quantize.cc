@@ -277,9 +277,10 @@ const Verb quantize_verb{
       app.add_flag("--scalar", o->scalar, "Ablation: scalar tiers of 1, 2 and 3 bits");
       app.add_option("--spine-bits", o->spine_bits,
                      "All of the spine in 4, 8 or 16 bits (default: the recipe's mix)");
-      app.add_option("--set", o->settings,
-                     "NAME=VALUE: any other setting of the recipe, such as group, spine_group, "
-                     "damping, temper, attention_bits (engine/quantize/recipe.h)");
+      app.add_option(
+          "--set", o->settings,
+          "NAME=VALUE: any other setting of the recipe, such as beam, group, spine_group, "
+          "damping, temper, attention_bits (engine/quantize/recipe.h)");
       app.add_option("--seed", o->seed, "Of the codebooks")->capture_default_str();
       app.add_option("-t,--threads", o->n_threads, "Threads (0: every usable core)");
       app.add_flag("--json", o->json, "Print the report as JSON");
