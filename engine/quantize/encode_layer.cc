@@ -2,11 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 
 #include "engine/backend/matrix_view.h"
+#include "engine/quantize/expert_hessians.h"
 #include "engine/quantize/gptq_scalar.h"
-#include "engine/quantize/gptq_vq.h"
 #include "engine/quantize/hessian.h"
 #include "engine/quantize/pack.h"
 
@@ -62,28 +61,21 @@ int n_rows_of(const Rows& x, int width) {
   return static_cast<int>(x.size() / static_cast<std::size_t>(width));
 }
 
-void scale_rows(Rows& x, int width, const std::function<float(int)>& by) {
-  for (int r = 0; r < n_rows_of(x, width); ++r)
-    for (int c = 0; c < width; ++c)
-      x[static_cast<std::size_t>(r) * static_cast<std::size_t>(width) +
-        static_cast<std::size_t>(c)] *= by(r);
-}
-
-// Rows evenly spaced among all.
-Rows evenly(const Rows& x, int width, int n_wanted) {
-  const int n = n_rows_of(x, width), n_taken = std::min(n, n_wanted);
-  Rows out;
-  for (int i = 0; i < n_taken; ++i) {
-    const auto from = x.begin() + static_cast<std::int64_t>(i) * n / n_taken * width;
-    out.insert(out.end(), from, from + width);
-  }
-  return out;
-}
-
 }  // namespace
 
 std::string expert_module(int layer, std::size_t expert, std::size_t projection) {
   return fmt::format("model.layers.{}.mlp.experts.{}.{}", layer, expert, kProjections[projection]);
+}
+
+GptqVqOptions vq_options(const Recipe& recipe, bool compensate, const Hessian& h) {
+  GptqVqOptions options;
+  options.group = recipe.group;
+  options.compensate = compensate;
+  options.beam = recipe.beam;
+  options.n_refits = recipe.n_refits;
+  options.n_descents = recipe.n_descents;
+  options.hessian = &h;
+  return options;
 }
 
 Result<void> check_spine(const ModelWeights& weights, const Recipe& recipe) {
@@ -144,15 +136,8 @@ Result<void> LayerEncoder::encode_vq(Matrix& m, int tier_index, const Hessian& h
   const Codebook& book = codebooks_[static_cast<std::size_t>(tier_index)];
   const std::string module = m.name;
   const std::vector<float> w = to_floats(m);
-  GptqVqOptions options;
-  options.group = recipe_.group;
-  options.compensate = compensate;
-  options.beam = recipe_.beam;
-  options.n_refits = recipe_.n_refits;
-  options.n_descents = recipe_.n_descents;
-  options.hessian = &h;
-  ASSAY_TRY(const VqEncoding e,
-            gptq_vq(w.data(), m.n_rows, m.n_cols, book, factored, options, pool_, module));
+  ASSAY_TRY(const VqEncoding e, gptq_vq(w.data(), m.n_rows, m.n_cols, book, factored,
+                                        vq_options(recipe_, compensate, h), pool_, module));
   const int n_sub = m.n_cols / tier.dim, n_groups = (m.n_cols + recipe_.group - 1) / recipe_.group;
   const std::vector<std::uint32_t> words =
       pack_indices(e.indices, m.n_rows, n_sub, tier.index_bits());
@@ -217,56 +202,25 @@ Result<void> LayerEncoder::encode_mlp(const Rows& x, MlpWeights& mlp, int bits, 
 
 Result<void> LayerEncoder::encode_experts(int layer, const MoeInputs& inputs, LayerWeights& w,
                                           EncodedLayer& out) {
-  const int top_k = config_.n_experts_per_token, hidden = config_.hidden;
-  const std::vector<ExpertRows> rows = rows_by_expert(inputs, config_.n_experts, top_k);
-  // What a layer's average expert would be given: every token, by its mean squared weight.
-  Hessian of_layer(hidden);
-  std::vector<float> mean_square(static_cast<std::size_t>(n_rows_of(inputs.x, hidden)), 0.0f);
-  double all_square = 0;
-  for (std::size_t i = 0; i < inputs.weight.size(); ++i) {
-    mean_square[i / static_cast<std::size_t>(top_k)] +=
-        inputs.weight[i] * inputs.weight[i] / static_cast<float>(top_k);
-    all_square += static_cast<double>(inputs.weight[i]) * static_cast<double>(inputs.weight[i]);
-  }
-  {
-    Rows x = inputs.x;
-    scale_rows(x, hidden,
-               [&](int r) { return std::sqrt(mean_square[static_cast<std::size_t>(r)]); });
-    of_layer.add(x.data(), n_rows_of(x, hidden), pool_);
-  }
-  const auto typical =
-      static_cast<float>(std::sqrt(all_square / static_cast<double>(inputs.weight.size())));
-  const Rows sample = evenly(inputs.x, hidden, recipe_.n_down_tokens);
-
+  const ExpertHessians hessians(config_, recipe_, inputs, pool_);
   for (std::size_t e = 0; e < w.experts.size(); ++e) {
     MlpWeights& expert = w.experts[e];
     const std::array<Matrix*, 3> projections = {&expert.gate, &expert.up, &expert.down};
     for (std::size_t p = 0; p < 3; ++p) projections[p]->name = expert_module(layer, e, p);
     const auto& tier = plan_.tier[static_cast<std::size_t>(layer)][e];
+    const int n_tokens = hessians.n_tokens(e);
 
-    Hessian of_x(hidden);
-    const Rows x = gather(inputs.x, hidden, rows[e], true);
-    of_x.add(x.data(), rows[e].n(), pool_);
-    ASSAY_TRY(const Hessian shrunk, shrink(of_x, of_layer, recipe_.shrinkage));
-    ASSAY_TRY(const HessianFactor of_both, factor(shrunk, recipe_.damping, expert.gate.name));
+    ASSAY_TRY(const Hessian of_inputs, hessians.of_inputs(e));
+    ASSAY_TRY(const HessianFactor of_both, factor(of_inputs, recipe_.damping, expert.gate.name));
     for (const auto& [matrix, which] : {std::pair{&expert.gate, 0}, {&expert.up, 1}})
-      ASSAY_TRY_VOID(encode_vq(*matrix, tier[static_cast<std::size_t>(which)], shrunk, of_both,
-                               recipe_.compensate_gate_up, rows[e].n(), out));
+      ASSAY_TRY_VOID(encode_vq(*matrix, tier[static_cast<std::size_t>(which)], of_inputs, of_both,
+                               recipe_.compensate_gate_up, n_tokens, out));
 
-    // Down reads what the encoded gate and up make of the tokens; its own hidden values have no
-    // counterpart in other experts, so what it borrows is what it would make of theirs.
-    Rows own = mlp_hidden(expert, gather(inputs.x, hidden, rows[e], false), pool_);
-    Rows borrowed = mlp_hidden(expert, sample, pool_);
-    const int width = config_.moe_intermediate;
-    scale_rows(own, width, [&](int r) { return rows[e].weight[static_cast<std::size_t>(r)]; });
-    scale_rows(borrowed, width, [&](int) { return typical; });
-    Hessian of_own(width), of_borrowed(width);
-    of_own.add(own.data(), rows[e].n(), pool_);
-    of_borrowed.add(borrowed.data(), n_rows_of(borrowed, width), pool_);
-    ASSAY_TRY(const Hessian of_hidden, shrink(of_own, of_borrowed, recipe_.shrinkage));
+    // Down reads what the encoded gate and up make of the tokens.
+    ASSAY_TRY(const Hessian of_hidden, hessians.of_hidden(e, expert));
     ASSAY_TRY(const HessianFactor of_down, factor(of_hidden, recipe_.damping, expert.down.name));
     ASSAY_TRY_VOID(encode_vq(expert.down, tier[2], of_hidden, of_down, recipe_.compensate_down,
-                             rows[e].n(), out));
+                             n_tokens, out));
   }
   return {};
 }

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/quantize/gptq_vq.h"
 #include "engine/quantize/hessian.h"
 #include "engine/quantize/layer_pass.h"
 #include "engine/quantize/plan.h"
@@ -20,6 +21,9 @@ struct EncodedLayer {
 // That every matrix of the spine can be packed in the bits that the recipe gives it: found out
 // before hours of work instead of after.
 Result<void> check_spine(const ModelWeights& weights, const Recipe& recipe);
+
+// How an expert's projection is encoded. `h` is pointed at.
+GptqVqOptions vq_options(const Recipe& recipe, bool compensate, const Hessian& h);
 
 class LayerEncoder {
  public:

@@ -151,7 +151,9 @@ Result<void> check_counts(const Json& values, const ModelStats& stats, std::stri
   return {};
 }
 
-double kept_of(const Recipe& recipe, std::size_t projection) {
+double kept_of(const Recipe& recipe, const Kept& kept, std::size_t layer, std::size_t projection,
+               std::size_t tier) {
+  if (!kept.share.empty()) return kept.share[layer][projection][tier];
   return projection == 0 ? recipe.kept_gate : projection == 1 ? recipe.kept_up : recipe.kept_down;
 }
 
@@ -194,39 +196,52 @@ Result<Plan> make_plan(const ModelWeights& weights, const ModelStats& stats, con
     plan.codebooks.push_back(std::move(fitted.codebook));
   }
 
-  std::vector<AllocationItem> items;
-  std::vector<double> energies;
-  double n_weights = 0;
-  for (std::size_t i = 0; i < modules.size(); ++i) {
-    if (i % 16 == 0) progress("tiers", static_cast<int>(i), static_cast<int>(modules.size()));
-    ASSAY_TRY_VOID(go_on());
-    const auto n = static_cast<double>(modules[i].matrix->n_rows) * modules[i].matrix->n_cols;
-    n_weights += n;
-    energies.push_back(output_energy(modules[i]));
-    const double kept = kept_of(recipe, i % kProjections.size());
-    const double importance = kept * std::pow(energies.back(), -recipe.temper);
-    AllocationItem item;
-    for (int t = 0; t < n_tiers; ++t)
-      item.push_back(
-          {n * recipe.tiers[static_cast<std::size_t>(t)].bits(),
-           importance * nearest_error(modules[i], plan.codebooks[static_cast<std::size_t>(t)],
-                                      recipe.group, pool)});
-    items.push_back(std::move(item));
+  std::vector<LayerErrors> errors;
+  std::size_t n_asked = 0;
+  for (const auto& layer : stats) {
+    errors.emplace_back(layer.size() * kProjections.size());
+    for (ModuleErrors& of : errors.back()) {
+      const Module& module = modules[n_asked];
+      if (n_asked % 16 == 0)
+        progress("tiers", static_cast<int>(n_asked), static_cast<int>(modules.size()));
+      ++n_asked;
+      ASSAY_TRY_VOID(go_on());
+      of.energy = output_energy(module);
+      for (const Codebook& book : plan.codebooks)
+        of.nearest.push_back(nearest_error(module, book, recipe.group, pool));
+    }
   }
+  if (hooks.measure_kept) {
+    ASSAY_TRY(plan.kept, hooks.measure_kept(plan.codebooks, errors));
+  }
+
+  std::vector<AllocationItem> items;
+  double n_weights = 0;
+  for (std::size_t l = 0; l < errors.size(); ++l)
+    for (std::size_t i = 0; i < errors[l].size(); ++i) {
+      const Matrix& m = *modules[items.size()].matrix;
+      const double n = static_cast<double>(m.n_rows) * m.n_cols;
+      n_weights += n;
+      AllocationItem& item = items.emplace_back();
+      for (std::size_t t = 0; t < recipe.tiers.size(); ++t) {
+        const double importance = kept_of(recipe, plan.kept, l, i % kProjections.size(), t) *
+                                  std::pow(errors[l][i].energy, -recipe.temper);
+        item.push_back({n * recipe.tiers[t].bits(), importance * errors[l][i].nearest[t]});
+      }
+    }
   ASSAY_TRY(const Allocation choice, allocate(items, recipe.bits * n_weights));
   plan.code_bits = choice.total_cost / n_weights;
   plan.predicted_error = choice.total_error;
   plan.lower_bound = choice.lower_bound;
   std::size_t next = 0;
-  for (const auto& layer : stats) {
-    plan.tier.emplace_back(layer.size());
-    plan.error.emplace_back(layer.size());
-    for (std::size_t e = 0; e < layer.size(); ++e)
+  for (std::size_t l = 0; l < stats.size(); ++l) {
+    plan.tier.emplace_back(stats[l].size());
+    plan.error.emplace_back(stats[l].size());
+    for (std::size_t e = 0; e < stats[l].size(); ++e)
       for (std::size_t p = 0; p < kProjections.size(); ++p, ++next) {
         const int tier = plan.tier.back()[e][p] = choice.option[next];
-        const double tempered = items[next][static_cast<std::size_t>(tier)].error;
-        plan.error.back()[e][p] =
-            tempered / kept_of(recipe, p) * std::pow(energies[next], recipe.temper - 1);
+        const ModuleErrors& of = errors[l][e * kProjections.size() + p];
+        plan.error.back()[e][p] = of.nearest[static_cast<std::size_t>(tier)] / of.energy;
       }
   }
   return plan;
@@ -274,11 +289,12 @@ Result<std::vector<Codebook>> read_codebooks(const std::filesystem::path& path,
 Result<void> write_plan(const std::filesystem::path& folder, const Plan& plan,
                         const Recipe& recipe) {
   ASSAY_TRY_VOID(write_codebooks(folder / "codebooks.safetensors", plan.codebooks, recipe.tiers));
-  const Json json = {{"tier", plan.tier},
-                     {"error", plan.error},
-                     {"code_bits", plan.code_bits},
-                     {"predicted_error", plan.predicted_error},
-                     {"lower_bound", plan.lower_bound}};
+  Json json = {{"tier", plan.tier},
+               {"error", plan.error},
+               {"code_bits", plan.code_bits},
+               {"predicted_error", plan.predicted_error},
+               {"lower_bound", plan.lower_bound}};
+  if (!plan.kept.share.empty()) json["kept"] = {{"share", plan.kept.share}, {"all", plan.kept.all}};
   return write_file_atomic(folder / "plan.json", json.dump() + "\n");
 }
 
@@ -294,6 +310,10 @@ Result<Plan> read_plan(const std::filesystem::path& folder, const Recipe& recipe
     json.at("code_bits").get_to(plan.code_bits);
     json.at("predicted_error").get_to(plan.predicted_error);
     json.at("lower_bound").get_to(plan.lower_bound);
+    if (recipe.kept_sample > 0) {
+      json.at("kept").at("share").get_to(plan.kept.share);
+      json.at("kept").at("all").get_to(plan.kept.all);
+    }
   } catch (const Json::exception& e) {
     return fail("{}: {}. Delete the folder and begin again", (folder / "plan.json").string(),
                 e.what());

@@ -9,6 +9,7 @@
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/unfinished.h"
 #include "engine/quantize/encode_layer.h"
+#include "engine/quantize/kept_sample.h"
 #include "engine/quantize/report.h"
 #include "engine/quantize/state.h"
 #include "engine/quantize/token_focus.h"
@@ -148,12 +149,34 @@ class Job {
 
   Result<void> plan() {
     if (!state_.has_plan()) {
-      ASSAY_TRY(const Plan made,
-                make_plan(weights_, stats_, in_.recipe, pool_, {in_.on_progress, &stop_}));
+      PlanHooks hooks{in_.on_progress, &stop_, {}};
+      if (in_.recipe.kept_sample > 0)
+        hooks.measure_kept = [this](const auto& books, const auto& predicted) {
+          return measure_kept(books, predicted);
+        };
+      ASSAY_TRY(const Plan made, make_plan(weights_, stats_, in_.recipe, pool_, hooks));
       ASSAY_TRY_VOID(write_plan(state_.folder(), made, in_.recipe));
     }
     ASSAY_TRY(plan_, read_plan(state_.folder(), in_.recipe, stats_));
     return {};
+  }
+
+  Result<Kept> measure_kept(const std::vector<Codebook>& books,
+                            const std::vector<LayerErrors>& predicted) {
+    const KeptSampleInput input{
+        .config = config_,
+        .weights = weights_,
+        .recipe = in_.recipe,
+        .stats = stats_,
+        .state = state_,
+        .pass = pass_,
+        .pool = pool_,
+        .stop = stop_,
+        .embedded = [this] { return embedded(); },
+        .on_progress = [this](int done, int total) { progress("kept", done, total); },
+        .on_layer = [this](int layer) { finished("kept", layer); }};
+    ASSAY_TRY(const std::vector<SampledLayer> sample, sample_kept(input, books));
+    return kept_of_sample(sample, predicted);
   }
 
   // Codebooks by least squares from the codes and scales of the round before.
@@ -384,6 +407,8 @@ class Job {
                    {"n_mtp_layers_left_out", config_.n_mtp_layers},
                    {"samples_per_expert", samples},
                    {"modules", modules_}};
+    if (in_.recipe.kept_sample > 0)
+      report.json["allocation"]["kept"] = kept_json(plan_.kept, in_.recipe.tiers);
   }
 
   const QuantizeInput& in_;

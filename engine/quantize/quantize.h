@@ -26,8 +26,8 @@ struct QuantizeInput {
   std::string calibration;  // what the texts are: for the record
   Recipe recipe;
   int n_threads = 0;  // 0: every usable core
-  // stage: "uncertainty", "statistics", "codebooks", "tiers", "encoding"; done of total in units of
-  // it.
+  // stage: "uncertainty", "statistics", "codebooks", "tiers", "kept", "encoding"; done of total in
+  // units of it.
   std::function<void(std::string_view stage, int done, int total)> on_progress;
   // After every finished layer of a stage that goes by layers; layer n_layers of "encoding" is all
   // that is in no layer.

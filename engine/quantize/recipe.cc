@@ -77,6 +77,7 @@ constexpr Setting kSettings[] = {
     {"kept_gate", &Recipe::kept_gate, 0.001, 1000},
     {"kept_up", &Recipe::kept_up, 0.001, 1000},
     {"kept_down", &Recipe::kept_down, 0.001, 1000},
+    {"kept_sample", &Recipe::kept_sample, 0, kAny},
     {"n_down_tokens", &Recipe::n_down_tokens, 1, kAny},
 };
 
@@ -120,6 +121,12 @@ Result<void> Recipe::check() const {
           "whole "
           "sub-vectors",
           group, t.dim, t.name);
+  if (kept_sample > 0 && (kept_gate != 1 || kept_up != 1 || kept_down != 1))
+    return fail(
+        "setting kept_sample: got {} beside kept_gate, kept_up or kept_down: what a projection "
+        "keeps "
+        "is either measured or said",
+        kept_sample);
   if (!is_beam_width(beam))
     return fail("setting beam: got {}, expected 1, 2, 4, 8, 16, 32 or 64", beam);
   if (beam > 1 && !compensate_gate_up && !compensate_down)
@@ -169,6 +176,7 @@ Json Recipe::to_json() const {
   if (codebook_power != 1) json["codebook_power"] = codebook_power;
   if (kept_gate != 1 || kept_up != 1 || kept_down != 1)
     json["kept"] = {{"gate", kept_gate}, {"up", kept_up}, {"down", kept_down}};
+  if (kept_sample != 0) json["kept_sample"] = kept_sample;
   return json;
 }
 

@@ -49,6 +49,9 @@ struct Recipe {
   // What of its predicted error a projection keeps once feedback and descent are done, relative to
   // the others': the plan sees nearest codewords only.
   double kept_gate = 1, kept_up = 1, kept_down = 1;
+  // Instead of those three: so many experts of every layer are encoded to measure it, by layer,
+  // projection and tier (kept_sample.h). 0: none.
+  int kept_sample = 0;
   int n_down_tokens = 2048;  // tokens of the layer that a rare expert's down borrows
   std::uint64_t seed = 0;
 

@@ -167,6 +167,17 @@ void print_prediction(const Json& prediction) {
   for (const auto& [tier, of] : prediction["tiers"].items()) line("tier " + tier, of);
 }
 
+// What the plan was told that encoding leaves of its errors.
+void print_kept(const Json& kept, int n_experts) {
+  fmt::print("\n  kept of predicted errors, measured on {} experts a layer\n", n_experts);
+  for (const auto& [projection, of_tiers] : kept["all"].items()) {
+    std::string line;
+    for (const auto& [tier, share] : of_tiers.items())
+      line += fmt::format("  tier {} {:.2f}", tier, share.get<double>());
+    fmt::print("  {:<32}{}\n", projection, line);
+  }
+}
+
 void print_report(const Options& o, const engine::QuantizeReport& report, const MemoryLog& memory) {
   const Json& bits = report.json["expert_bits"];
   fmt::print("\n{}: {:.2f} MiB\n", o.out, static_cast<double>(report.n_bytes) / 0x1p20);
@@ -179,6 +190,8 @@ void print_report(const Options& o, const engine::QuantizeReport& report, const 
     fmt::print("  {} multi-token-prediction layer(s) of the original are left out\n", n);
   print_samples(report.json);
   print_errors(report.json);
+  if (const Json& plan = report.json["allocation"]; plan.contains("kept"))
+    print_kept(plan["kept"], report.json["recipe"]["kept_sample"].get<int>());
   print_prediction(report.json["allocation"]["prediction"]);
   if (!memory.layers().empty())
     fmt::print("  memory: at most {:.1f} MiB resident\n", MemoryLog::mib(memory.peak_bytes()));
@@ -255,6 +268,10 @@ const Verb quantize_verb{
         "  assay quantize M OUT --naive                    ablation: nearest codewords\n"
         "  assay quantize M OUT --scalar --bits 1.85       ablation: scalar quantisation, same "
         "feedback\n"
+        "  assay quantize M OUT --set kept_sample=2        tiers by what encoding leaves of the "
+        "errors "
+        "predicted,\n"
+        "      measured on 2 experts a layer\n"
         "  assay quantize M OUT --set temper=0 --set damping=0.05   other settings of the recipe\n"
         "      killed? The same command goes on after the last finished layer\n",
     .setup = [](CLI::App& app) -> Action {
@@ -277,10 +294,10 @@ const Verb quantize_verb{
       app.add_flag("--scalar", o->scalar, "Ablation: scalar tiers of 1, 2 and 3 bits");
       app.add_option("--spine-bits", o->spine_bits,
                      "All of the spine in 4, 8 or 16 bits (default: the recipe's mix)");
-      app.add_option(
-          "--set", o->settings,
-          "NAME=VALUE: any other setting of the recipe, such as beam, group, spine_group, "
-          "damping, temper, attention_bits (engine/quantize/recipe.h)");
+      app.add_option("--set", o->settings,
+                     "NAME=VALUE: any other setting of the recipe, such as beam, kept_sample, "
+                     "group, spine_group, "
+                     "damping, temper, attention_bits (engine/quantize/recipe.h)");
       app.add_option("--seed", o->seed, "Of the codebooks")->capture_default_str();
       app.add_option("-t,--threads", o->n_threads, "Threads (0: every usable core)");
       app.add_flag("--json", o->json, "Print the report as JSON");
