@@ -25,7 +25,7 @@ bool is_beam_width(int width);
 // codewords; the `width` of least |(w − q) R|², over the columns done, go on, the earlier coding
 // and the lower code among equals. A group of zeros, where all codes mean the same, has one
 // proposal. The same bits for any pool. Takes `width` times a sweep's work, and memory for 4,096
-// codings at a time: 8 · 4,096 · n_cols bytes.
+// codings at a time: (8 + 3 / dim) · 4,096 · n_cols bytes.
 std::vector<std::uint16_t> beam_codes(const BeamArgs& args, const Codebook& book,
                                       const HessianFactor& factor, ThreadPool& pool);
 
