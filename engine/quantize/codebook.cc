@@ -64,9 +64,15 @@ int n_chunks(std::int64_t n_blocks) {
   return static_cast<int>(std::min<std::int64_t>(kMaxChunks, n_blocks));
 }
 
+void show(const KMeansHooks& hooks, std::string_view what, int done, int total) {
+  if (hooks.on_progress) hooks.on_progress(what, done, total);
+}
+
+constexpr int kCentresPerProgress = 64;
+
 // k-means++: each next centre is a point drawn with a probability proportional to its cost so far.
-std::vector<float> seed_centres(const Lanes& lanes, int n_codes, std::uint64_t seed,
-                                ThreadPool& pool) {
+Result<std::vector<float>> seed_centres(const Lanes& lanes, int n_codes, std::uint64_t seed,
+                                        ThreadPool& pool, const KMeansHooks& hooks) {
   const int dim = lanes.dim, chunks = n_chunks(lanes.n_blocks);
   std::vector<float> centres(static_cast<std::size_t>(n_codes) * static_cast<std::size_t>(dim));
   std::vector<float> cost(static_cast<std::size_t>(lanes.n_blocks * kLanes),
@@ -91,6 +97,8 @@ std::vector<float> seed_centres(const Lanes& lanes, int n_codes, std::uint64_t s
   pool.parallel_for(chunks, sum_chunk);
 
   for (int k = 0; k < n_codes; ++k) {
+    if (k % kCentresPerProgress == 0) show(hooks, "first centres", k, n_codes);
+    ASSAY_TRY_VOID(go_on(hooks.stop));
     const double total = std::accumulate(chunk_cost.begin(), chunk_cost.end(), 0.0);
     // A cost of zero everywhere: every point is a centre already; any serves.
     double rest = uniform_at(seed, kSeedStream, static_cast<std::uint64_t>(k)) * total;
@@ -136,10 +144,10 @@ struct Assignment {
   double total;
 };
 
-void assign(const Lanes& lanes, const std::vector<float>& centres, int n_codes, Assignment& result,
-            ThreadPool& pool) {
+Result<void> assign(const Lanes& lanes, const std::vector<float>& centres, int n_codes,
+                    Assignment& result, ThreadPool& pool, Stop* stop) {
   const auto target = kernels::usable_cpu_targets().front();
-  pool.parallel_for(static_cast<int>(lanes.n_blocks), [&](int b) {
+  ASSAY_TRY_VOID(parallel_for(pool, stop, static_cast<int>(lanes.n_blocks), [&](int b) {
     float score[kLanes], index[kLanes];
     nearest_weighted(target, {.w = lanes.w.data() + lanes.offset(b),
                               .v = lanes.v.data() + lanes.offset(b),
@@ -156,9 +164,10 @@ void assign(const Lanes& lanes, const std::vector<float>& centres, int n_codes, 
       result.cost[at] =
           static_cast<float>(std::max(0.0, lanes.base[at] + static_cast<double>(score[p - first])));
     }
-  });
+  }));
   result.total = 0;
   for (const float cost : result.cost) result.total += static_cast<double>(cost);
+  return {};
 }
 
 // Means of the clusters; n_members (n_codes) is how many points each has.
@@ -252,7 +261,8 @@ float initial_scale(const float* w, int n) {
 }
 
 Result<KMeansResult> fit_codebook(const float* points, const float* weights, std::int64_t n_points,
-                                  int dim, const KMeansOptions& options, ThreadPool& pool) {
+                                  int dim, const KMeansOptions& options, ThreadPool& pool,
+                                  const KMeansHooks& hooks) {
   if (!is_searchable_dim(dim))
     return fail("fit_codebook: dimension {}, expected 1, 2, 4, 8 or 16", dim);
   if (options.n_codes < 2 || options.n_codes > 65536)
@@ -272,7 +282,7 @@ Result<KMeansResult> fit_codebook(const float* points, const float* weights, std
   KMeansResult result{{dim, options.n_codes, {}}, 0, 0, 0};
   std::vector<float>& centres = result.codebook.values;
   if (n_seed == n_points) {
-    centres = seed_centres(lanes, options.n_codes, options.seed, pool);
+    ASSAY_TRY(centres, seed_centres(lanes, options.n_codes, options.seed, pool, hooks));
   } else {
     std::vector<float> x, w;
     for (std::int64_t s = 0; s < n_seed; ++s) {
@@ -280,8 +290,8 @@ Result<KMeansResult> fit_codebook(const float* points, const float* weights, std
       x.insert(x.end(), points + p, points + p + dim);
       w.insert(w.end(), weights + p, weights + p + dim);
     }
-    centres = seed_centres(lanes_of(x.data(), w.data(), n_seed, dim), options.n_codes, options.seed,
-                           pool);
+    ASSAY_TRY(centres, seed_centres(lanes_of(x.data(), w.data(), n_seed, dim), options.n_codes,
+                                    options.seed, pool, hooks));
   }
 
   Assignment assignment;
@@ -290,7 +300,8 @@ Result<KMeansResult> fit_codebook(const float* points, const float* weights, std
   std::vector<std::int64_t> n_members(static_cast<std::size_t>(options.n_codes));
   double before = std::numeric_limits<double>::infinity();
   while (result.n_iterations < options.max_iterations) {
-    assign(lanes, centres, options.n_codes, assignment, pool);
+    show(hooks, "iteration", result.n_iterations, options.max_iterations);
+    ASSAY_TRY_VOID(assign(lanes, centres, options.n_codes, assignment, pool, hooks.stop));
     ++result.n_iterations;
     update_centres(lanes, assignment, centres, n_members, pool);
     const int n_reseeded = reseed_empty(lanes, assignment, n_members, centres);
@@ -299,7 +310,7 @@ Result<KMeansResult> fit_codebook(const float* points, const float* weights, std
     before = assignment.total;
   }
   for (float& value : centres) value = round_to_f16(value);
-  assign(lanes, centres, options.n_codes, assignment, pool);
+  ASSAY_TRY_VOID(assign(lanes, centres, options.n_codes, assignment, pool, hooks.stop));
   result.cost = assignment.total;
   return result;
 }

@@ -3,10 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
 #include "base/thread_pool.h"
+#include "engine/quantize/stop.h"
 
 namespace assay::engine {
 
@@ -25,6 +28,12 @@ struct KMeansOptions {
   std::uint64_t seed = 0;
 };
 
+struct KMeansHooks {
+  // "first centres" of all codewords, then "iteration" of max_iterations, which may end sooner.
+  std::function<void(std::string_view what, int done, int total)> on_progress;
+  Stop* stop = nullptr;  // asked at every first centre, and at every block of 64 points
+};
+
 struct KMeansResult {
   Codebook codebook;
   double cost;  // Σ over points of Σ_i w_i (x_i − c_i)², with the rounded codebook
@@ -38,9 +47,10 @@ struct KMeansResult {
 // k-means++ (Arthur and Vassilvitskii 2007) on at most 64 evenly spaced points per codeword, then
 // Lloyd's iterations; clusters that become empty are given the points farthest from theirs. dim is
 // 1, 2, 4, 8 or 16; with dim 1 the result is a Lloyd-Max quantiser. The same bits for any pool.
-// Errors: fewer points than codewords, values that are not finite, negative weights.
+// Errors: fewer points than codewords, values that are not finite, negative weights, a stop.
 Result<KMeansResult> fit_codebook(const float* points, const float* weights, std::int64_t n_points,
-                                  int dim, const KMeansOptions& options, ThreadPool& pool);
+                                  int dim, const KMeansOptions& options, ThreadPool& pool,
+                                  const KMeansHooks& hooks = {});
 
 // Least squares for codewords when codes and scales are fixed: gathers, over any number of
 // matrices in a fixed order, Σ h s w and Σ h s² of each codeword and dimension; their ratio

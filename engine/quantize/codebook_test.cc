@@ -111,6 +111,39 @@ TEST(Codebook, HasTheSameBitsForAnyThreadCountAndOthersForAnotherSeed) {
             fit(x, w, 4, {.n_codes = 64, .max_iterations = 8, .seed = 1})->codebook.values);
 }
 
+// Within an iteration, not only between: at GLM-5.2's size one takes minutes.
+TEST(Codebook, AsksAtEveryFirstCentreAndEveryBlockOfPointsWhetherToGoOn) {
+  const std::vector<float> x = normals(std::size_t{40} * 64 * 2, 6), w(x.size(), 1.0f);
+  const KMeansOptions options{.n_codes = 16, .max_iterations = 3, .tolerance = 0};
+  constexpr int kAsked = 16 + 40 * 3 + 40;  // centres, blocks of each iteration, those of the cost
+  ThreadPool pool(1);
+  int n_asked = 0, stop_at = 1 << 30;
+  std::vector<std::string> seen;
+  const auto fitted = [&] {
+    n_asked = 0;
+    seen.clear();
+    Stop stop([&] { return ++n_asked >= stop_at; });
+    return fit_codebook(x.data(), w.data(), 40 * 64, 2, options, pool,
+                        {[&](std::string_view what, int done, int total) {
+                           seen.push_back(fmt::format("{} {}/{}", what, done, total));
+                         },
+                         &stop});
+  };
+  const auto whole = fitted();
+  ASSERT_TRUE(whole);
+  EXPECT_GE(n_asked, kAsked);
+  EXPECT_THAT(seen, ::testing::ElementsAre("first centres 0/16", "iteration 0/3", "iteration 1/3",
+                                           "iteration 2/3"));
+  EXPECT_EQ(whole->codebook.values, fit(x, w, 2, options)->codebook.values);
+  const int n_whole = n_asked;
+  for (stop_at = 1; stop_at <= n_whole; ++stop_at) {
+    const auto stopped = fitted();
+    ASSERT_FALSE(stopped) << stop_at;
+    EXPECT_EQ(stopped.error().message, "interrupted");
+    EXPECT_EQ(n_asked, stop_at) << "nothing is begun once it was told to stop";
+  }
+}
+
 TEST(Codebook, IterationsOnlyImproveIt) {
   const std::vector<float> x = normals(8000, 5), w(x.size(), 1.0f);
   double before = 1e300;

@@ -101,14 +101,16 @@ Rows gather(const Rows& x, int width, const ExpertRows& rows, bool weighted) {
   return out;
 }
 
-std::vector<ExpertStats> expert_stats(const ModelConfig& config, const LayerWeights& weights,
-                                      const MoeInputs& inputs, ThreadPool& pool) {
+Result<std::vector<ExpertStats>> expert_stats(const ModelConfig& config,
+                                              const LayerWeights& weights, const MoeInputs& inputs,
+                                              ThreadPool& pool, Stop* stop) {
   const std::vector<ExpertRows> rows =
       rows_by_expert(inputs, config.n_experts, config.n_experts_per_token);
   const auto width = static_cast<std::size_t>(config.moe_intermediate);
   const double n_all = static_cast<double>(inputs.weight.size()) / config.n_experts_per_token;
   std::vector<ExpertStats> out;
   for (std::size_t e = 0; e < rows.size(); ++e) {
+    ASSAY_TRY_VOID(go_on(stop));
     const MlpWeights& w = weights.experts[e];
     ExpertStats s;
     s.n_tokens = rows[e].n();

@@ -55,7 +55,9 @@ struct ExpertStats {
   int n_tokens = 0;
   ProjectionStats gate, up, down;
 };
-std::vector<ExpertStats> expert_stats(const ModelConfig& config, const LayerWeights& weights,
-                                      const MoeInputs& inputs, ThreadPool& pool);
+// `stop` is asked between experts.
+Result<std::vector<ExpertStats>> expert_stats(const ModelConfig& config,
+                                              const LayerWeights& weights, const MoeInputs& inputs,
+                                              ThreadPool& pool, Stop* stop);
 
 }  // namespace assay::engine

@@ -3,11 +3,11 @@
 #include <algorithm>
 
 #include "base/check.h"
-#include "base/file.h"
 #include "engine/backend/matrix_view.h"
 #include "engine/quantize/encode_layer.h"
 #include "engine/quantize/expert_hessians.h"
 #include "engine/quantize/gptq_vq.h"
+#include "engine/quantize/sealed_file.h"
 
 namespace assay::engine {
 namespace {
@@ -57,18 +57,18 @@ Result<void> encode_sample(const KeptSampleInput& in, int layer, const MoeInputs
     out.error.push_back(std::move(error));
   }
   const Json json = {{"experts", out.experts}, {"error", out.error}};
-  return write_file_atomic(file_of(in.state, layer), json.dump() + "\n");
+  return write_sealed(file_of(in.state, layer), json);
 }
 
 Result<SampledLayer> load_sample(const KeptSampleInput& in, int layer) {
   const std::filesystem::path file = file_of(in.state, layer);
-  ASSAY_TRY(const Json json, read_json(file));
+  ASSAY_TRY(const Json json, read_sealed(file));
   SampledLayer out;
   try {
     json.at("experts").get_to(out.experts);
     json.at("error").get_to(out.error);
   } catch (const Json::exception& e) {
-    return fail("{}: {}. Delete the folder and begin again", file.string(), e.what());
+    return damaged(file, e.what());
   }
   bool fits = out.experts == sampled_experts(in.stats[size(layer)], in.recipe.kept_sample) &&
               out.error.size() == out.experts.size();
@@ -76,10 +76,8 @@ Result<SampledLayer> load_sample(const KeptSampleInput& in, int layer) {
     for (const std::vector<double>& of_tiers : error)
       fits = fits && of_tiers.size() == in.recipe.tiers.size();
   if (!fits)
-    return fail(
-        "{}: is not of {} experts in {} tiers of this calibration set. Delete the folder and begin "
-        "again",
-        file.string(), in.recipe.kept_sample, in.recipe.tiers.size());
+    return damaged(file, fmt::format("is not of {} experts in {} tiers of this calibration set",
+                                     in.recipe.kept_sample, in.recipe.tiers.size()));
   return out;
 }
 

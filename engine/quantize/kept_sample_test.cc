@@ -1,6 +1,7 @@
 // What encoding leaves of predicted errors, measured on a sample: it is what encoding leaves, and
 // the plan goes by it.
 #include "engine/quantize/kept_sample.h"
+#include "engine/quantize/sealed_file.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -222,12 +223,12 @@ TEST_F(KeptSample, ADamagedSampleIsNamed) {
   }
   waitpid(child, nullptr, 0);
   const fs::path file = tiny_.dir / "out" / "quantize-state" / "kept-00001.json";
-  Json sample = *read_json(file);
+  Json sample = *read_sealed(file);
   sample["error"][0][1].erase(0);
-  ASSERT_TRUE(write_file_atomic(file, sample.dump()));
+  ASSERT_TRUE(write_sealed(file, sample));
   const auto done = quantize(input("out"));
   ASSERT_FALSE(done);
-  EXPECT_THAT(done.error().message, HasSubstr("kept-00001.json: is not of 2 experts in 3 tiers"));
+  EXPECT_THAT(done.error().message, HasSubstr("kept-00001.json is damaged: is not of 2 experts in 3 tiers"));
 }
 
 TEST_F(KeptSample, IsEitherMeasuredOrSaid) {

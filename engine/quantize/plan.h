@@ -1,5 +1,5 @@
-// Before anything is encoded: codebooks from all experts' weights, and a tier for every projection
-// of every expert.
+// Before anything is encoded: codebooks from all experts' weights, what every tier's nearest
+// codewords would cost, and a tier for every projection of every expert.
 #pragma once
 
 #include <array>
@@ -14,6 +14,7 @@
 #include "engine/quantize/expert_stats.h"
 #include "engine/quantize/kept.h"
 #include "engine/quantize/recipe.h"
+#include "engine/quantize/sealed_file.h"
 #include "engine/quantize/stop.h"
 
 namespace assay::engine {
@@ -35,22 +36,52 @@ struct Plan {
 // Statistics of all layers' experts (an empty vector for a dense layer).
 using ModelStats = std::vector<std::vector<ExpertStats>>;
 
+// A projection of an expert.
+struct Module {
+  const Matrix* matrix;
+  const ProjectionStats* stats;
+};
+// Of a layer, by expert, each in the order of kProjections; none of a dense layer.
+std::vector<Module> modules_of(const ModelWeights& weights, const ModelStats& stats,
+                               std::size_t layer);
+
 // What a module adds to its layer's output, and the error there with each tier's nearest codewords.
 struct ModuleErrors {
   double energy = 0;
   std::vector<double> nearest;  // (n_tiers)
 };
-// By expert, each in the order of kProjections; none of a dense layer.
-using LayerErrors = std::vector<ModuleErrors>;
+using LayerErrors = std::vector<ModuleErrors>;  // as modules_of
 
+class State;
 struct PlanHooks {
+  // `what` says which piece is in hand: "codebook of tier 1.5, iteration".
   std::function<void(std::string_view what, int done, int total)> on_progress;
-  Stop* stop = nullptr;
-  // Asked between codebooks and tiers, where the recipe says that a sample is to be encoded.
+  Stop* stop = nullptr;          // asked within each piece, so that an answer takes no second
+  const State* state = nullptr;  // where finished pieces are kept, and found again
+  // Asked between errors and tiers, where the recipe says that a sample is to be encoded.
   std::function<Result<Kept>(const std::vector<Codebook>& codebooks,
                              const std::vector<LayerErrors>& predicted)>
-      measure_kept;
+      measure_kept = {};
+
+  void show(std::string_view what, int done, int total) const {
+    if (on_progress) on_progress(what, done, total);
+  }
 };
+
+// The plan's three steps: a piece is a codebook, then a layer's errors; the choice takes no time.
+Result<std::vector<Codebook>> fit_codebooks(const ModelWeights& weights, const ModelStats& stats,
+                                            const Recipe& recipe, ThreadPool& pool,
+                                            const PlanHooks& hooks);
+Result<std::vector<LayerErrors>> predict_errors(const ModelWeights& weights,
+                                                const ModelStats& stats,
+                                                const std::vector<Codebook>& codebooks,
+                                                const Recipe& recipe, ThreadPool& pool,
+                                                const PlanHooks& hooks);
+// Without codebooks.
+Result<Plan> choose_tiers(const ModelWeights& weights, const ModelStats& stats,
+                          const std::vector<LayerErrors>& errors, const Kept& kept,
+                          const Recipe& recipe);
+// All three.
 Result<Plan> make_plan(const ModelWeights& weights, const ModelStats& stats, const Recipe& recipe,
                        ThreadPool& pool, const PlanHooks& hooks);
 
@@ -62,9 +93,9 @@ Result<Plan> read_plan(const std::filesystem::path& folder, const Recipe& recipe
                        const ModelStats& stats);
 
 // One tensor a tier, binary16 [K, d]: cb1, cb1.5, …
-Result<void> write_codebooks(const std::filesystem::path& file,
-                             const std::vector<Codebook>& codebooks,
-                             const std::vector<Tier>& tiers);
+std::vector<NewTensor> codebook_tensors(const std::vector<Codebook>& codebooks,
+                                        const std::vector<Tier>& tiers);
+// Of a file of the state.
 Result<std::vector<Codebook>> read_codebooks(const std::filesystem::path& file,
                                              const std::vector<Tier>& tiers);
 

@@ -104,6 +104,31 @@ TEST(Plan, TiersFollowWhatAProjectionKeepsOfItsError) {
   EXPECT_NEAR(bits_of_down(100).second, bits_of_down(1).second, 1e-9);
 }
 
+// A row of GLM-5.2 takes 25 million multiply-adds, a matrix 2,000 times as many.
+TEST(Plan, AsksAtEveryRowAndEveryMatrixWhetherToGoOn) {
+  const NormalExpert expert;
+  ThreadPool pool(1);
+  Recipe recipe;
+  recipe.tiers = {{"s1", 1, 2}, {"s2", 1, 4}};
+  int n_asked = 0, stop_at = 1 << 30;
+  Stop stop([&] { return ++n_asked >= stop_at; });
+  const PlanHooks hooks{.on_progress = {}, .stop = &stop, .state = nullptr};
+  const auto books = fit_codebooks(expert.weights, expert.stats, recipe, pool, hooks);
+  ASSERT_TRUE(books) << books.error().message;
+  EXPECT_GT(n_asked, 2 * 3) << "sub-vectors of three matrices, twice";
+  const auto predicted = [&] {
+    n_asked = 0;
+    return predict_errors(expert.weights, expert.stats, *books, recipe, pool, hooks);
+  };
+  ASSERT_TRUE(predicted());
+  EXPECT_GE(n_asked, 3 + 2 * (2 * NormalExpert::kWide + NormalExpert::kHidden));
+  stop_at = 500;
+  const auto stopped = predicted();
+  ASSERT_FALSE(stopped);
+  EXPECT_EQ(stopped.error().message, "interrupted");
+  EXPECT_EQ(n_asked, 500);
+}
+
 // Max 1960, "Quantizing for minimum distortion", table I: what the best codewords of one value
 // leave of a normal distribution. The scalar arm that GPTQ-VQ is measured against rests on these.
 TEST(Plan, ScalarCodebooksAreNearlyLloydAndMaxs) {

@@ -4,11 +4,11 @@
 #include <numeric>
 
 #include "base/file.h"
-#include "base/hash.h"
 #include "engine/backend/matrix_view.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/unfinished.h"
 #include "engine/quantize/encode_layer.h"
+#include "engine/quantize/identity.h"
 #include "engine/quantize/kept_sample.h"
 #include "engine/quantize/report.h"
 #include "engine/quantize/state.h"
@@ -43,24 +43,16 @@ Result<void> check_texts(const std::vector<CalibrationText>& texts, const ModelC
   return {};
 }
 
-Json identity_of(const QuantizeInput& in, const std::string& fingerprint) {
-  std::string ids;
-  for (const CalibrationText& t : in.texts) {
-    ids += fmt::format("{}:", t.reply);
-    for (const int id : t.ids) ids += fmt::format("{},", id);
-  }
-  return {{"model", fingerprint}, {"calibration", hash_hex(ids)}, {"recipe", in.recipe.to_json()}};
-}
-
 class Job {
  public:
   Job(const QuantizeInput& in, const Checkpoint& checkpoint, const ModelWeights& weights,
-      State state, Stop& stop)
+      const State& state, Json identity, Stop& stop)
       : in_(in),
         checkpoint_(checkpoint),
         config_(checkpoint.config()),
         weights_(weights),
-        state_(std::move(state)),
+        state_(state),
+        identity_(std::move(identity)),
         stop_(stop),
         pool_(in.n_threads),
         pass_(config_, lengths_of(in.texts), in.n_threads, stop) {}
@@ -96,16 +88,18 @@ class Job {
     if (!state_.has_uncertainty()) {
       Rows residual = embedded();
       for (int l = 0; l < n_layers(); ++l) {
-        progress("uncertainty", l, n_layers());
+        progress("focus", l, n_layers());
         const LayerWeights& w = weights_.layers[static_cast<std::size_t>(l)];
         ASSAY_TRY_VOID(pass_.attention(l, w, residual, {}));
         ASSAY_TRY_VOID(pass_.mlp(l, w, residual));
-        finished("uncertainty", l);
+        finished("focus", l);
       }
       std::vector<int> reply;
       for (const CalibrationText& t : in_.texts) reply.push_back(t.reply);
-      ASSAY_TRY_VOID(state_.save_uncertainty(
-          token_uncertainty(config_, weights_, residual, lengths_of(in_.texts), reply, pool_)));
+      ASSAY_TRY(const std::vector<float> found,
+                token_uncertainty(config_, weights_, residual, lengths_of(in_.texts), reply, pool_,
+                                  &stop_));
+      ASSAY_TRY_VOID(state_.save_uncertainty(found));
     }
     ASSAY_TRY(const std::vector<float> uncertainty, state_.load_uncertainty());
     if (static_cast<int>(uncertainty.size()) != pass_.n_tokens())
@@ -133,7 +127,9 @@ class Job {
         }
         ASSAY_TRY_VOID(pass_.mlp(l, w, residual));
         if (inputs) {
-          ASSAY_TRY_VOID(state_.save_stats(l, expert_stats(config_, w, *inputs, pool_)));
+          ASSAY_TRY(const std::vector<ExpertStats> found,
+                    expert_stats(config_, w, *inputs, pool_, &stop_));
+          ASSAY_TRY_VOID(state_.save_stats(l, found));
         }
         finished("statistics", l);
       }
@@ -149,7 +145,7 @@ class Job {
 
   Result<void> plan() {
     if (!state_.has_plan()) {
-      PlanHooks hooks{in_.on_progress, &stop_, {}};
+      PlanHooks hooks{in_.on_progress, &stop_, &state_, {}};
       if (in_.recipe.kept_sample > 0)
         hooks.measure_kept = [this](const auto& books, const auto& predicted) {
           return measure_kept(books, predicted);
@@ -191,15 +187,17 @@ class Job {
     for (int l = 0; l < n_layers(); ++l) {
       if (config_.is_dense_layer(l)) continue;
       const LayerWeights& original = weights_.layers[static_cast<std::size_t>(l)];
-      ASSAY_TRY(const SafetensorsFile file, SafetensorsFile::open(state_.layer_file(round - 1, l)));
+      ASSAY_TRY(const SafetensorsFile file, state_.open_layer(round - 1, l));
       ASSAY_TRY(const LayerWeights coded,
                 coded_layer(l, original, file, plan_, before, in_.recipe));
-      for (std::size_t e = 0; e < coded.experts.size(); ++e)
+      for (std::size_t e = 0; e < coded.experts.size(); ++e) {
+        ASSAY_TRY_VOID(stop_.check());
         add_to_refits(l, e, original.experts[e], coded.experts[e], refits);
+      }
     }
     std::vector<Codebook> after;
     for (const CodebookRefit& refit : refits) after.push_back(refit.codebook());
-    return write_codebooks(state_.codebooks_file(round), after, in_.recipe.tiers);
+    return write_sealed(state_.codebooks_file(round), codebook_tensors(after, in_.recipe.tiers));
   }
 
   void add_to_refits(int layer, std::size_t expert, const MlpWeights& original,
@@ -244,29 +242,24 @@ class Job {
       progress("encoding", round * (n_layers() + 1) + l, total);
       const LayerWeights& w = weights_.layers[static_cast<std::size_t>(l)];
       if (state_.has_layer(round, l)) {
-        ASSAY_TRY(const SafetensorsFile file, SafetensorsFile::open(state_.layer_file(round, l)));
+        ASSAY_TRY(const SafetensorsFile file, state_.open_layer(round, l));
         ASSAY_TRY(const LayerWeights coded, coded_layer(l, w, file, plan_, codebooks_, in_.recipe));
         ASSAY_TRY_VOID(pass_.attention(l, coded, residual, {}));
         ASSAY_TRY_VOID(pass_.mlp(l, coded, residual));
         continue;
       }
       ASSAY_TRY(const EncodedLayer layer, encoder.encode(l, w, residual));
-      ASSAY_TRY_VOID(save(round, l, layer));
+      ASSAY_TRY_VOID(state_.save_layer(round, l, layer.tensors, layer.report));
       finished("encoding", l);
     }
     if (!state_.has_layer(round, n_layers())) {
       progress("encoding", round * (n_layers() + 1) + n_layers(), total);
       ASSAY_TRY(const EncodedLayer ends, encoder.encode_ends(weights_, residual));
-      ASSAY_TRY_VOID(save(round, n_layers(), ends));
+      ASSAY_TRY_VOID(state_.save_layer(round, n_layers(), ends.tensors, ends.report));
       finished("encoding", n_layers());
     }
     progress("encoding", (round + 1) * (n_layers() + 1), total);
     return {};
-  }
-
-  Result<void> save(int round, int layer, const EncodedLayer& encoded) const {
-    ASSAY_TRY_VOID(write_tensors(state_.layer_file(round, layer), encoded.tensors));
-    return write_file_atomic(state_.report_file(round, layer), encoded.report.dump() + "\n");
   }
 
   bool is_used(int tier) const {
@@ -309,7 +302,7 @@ class Job {
     QuantizeReport report;
     const fs::path& out = in_.out;
     for (int l = 0; l <= n_layers(); ++l) {
-      ASSAY_TRY(const Json modules, read_json(state_.report_file(round, l)));
+      ASSAY_TRY(const Json modules, state_.load_report(round, l));
       modules_.update(modules);
     }
     for (std::size_t l = 0; l < plan_.error.size(); ++l)
@@ -342,7 +335,8 @@ class Job {
         books.push_back(codebooks_[t]);
       }
     codebooks_ = std::move(books);
-    ASSAY_TRY_VOID(write_codebooks(out / "vq_codebooks.safetensors", codebooks_, tiers));
+    ASSAY_TRY_VOID(
+        write_tensors(out / "vq_codebooks.safetensors", codebook_tensors(codebooks_, tiers)));
     report.n_bytes += static_cast<std::int64_t>(fs::file_size(out / "vq_codebooks.safetensors"));
     ASSAY_TRY_VOID(write_file_atomic(
         out / "model.safetensors.index.json",
@@ -369,6 +363,7 @@ class Job {
     config["quantization_config"] = quantization_config();
     // Multi-token-prediction layers are not quantised, so the new checkpoint has none.
     if (config.contains("num_nextn_predict_layers")) config["num_nextn_predict_layers"] = 0;
+    ASSAY_TRY_VOID(save_finished_identity(out, identity_));
     ASSAY_TRY_VOID(write_file_atomic(out / "config.json", config.dump(0) + "\n"));
     state_.remove();
     return report;
@@ -415,7 +410,8 @@ class Job {
   const Checkpoint& checkpoint_;
   const ModelConfig& config_;
   const ModelWeights& weights_;
-  State state_;
+  const State& state_;
+  Json identity_;
   Stop& stop_;
   ThreadPool pool_;
   LayerPass pass_;
@@ -424,6 +420,17 @@ class Job {
   std::vector<Codebook> codebooks_;
   Json modules_ = Json::object();
 };
+
+// Nothing but what its folder says; damaged, it is an error.
+Result<QuantizeReport> report_of_finished(const fs::path& out) {
+  ASSAY_TRY_VOID(Checkpoint::open(out));
+  std::error_code ignored;  // a run that was killed as it tidied up
+  fs::remove_all(quantise_state(out), ignored);
+  QuantizeReport report;
+  report.is_finished_before = true;
+  ASSAY_TRY(report.json, read_json(out / "quantisation.json"));
+  return report;
+}
 
 }  // namespace
 
@@ -438,11 +445,16 @@ Result<QuantizeReport> quantize(const QuantizeInput& in) {
   ASSAY_TRY_VOID(check_spine(weights, in.recipe));
   ASSAY_TRY_VOID(check_texts(in.texts, config, in.calibration));
   ASSAY_TRY(const std::string fingerprint, checkpoint.fingerprint());
-  ASSAY_TRY(State state, State::open(in.out, identity_of(in, fingerprint)));
+  const Json identity = identity_of(in, fingerprint);
+  ASSAY_TRY(const bool is_done, is_finished(in.out, identity));
+  if (is_done) return report_of_finished(in.out);
+  ASSAY_TRY(const State state, State::open(in.out, identity));
   Stop stop(in.interrupted);
-  auto done = Job(in, checkpoint, weights, std::move(state), stop).run();
+  auto done = Job(in, checkpoint, weights, state, identity, stop).run();
+  if (done) done->is_resumed = state.is_resumed();
   if (!stop.is_stopped()) return done;
   QuantizeReport report;
+  report.in_hand = state.piece_in_hand(config, in.recipe);
   const auto unfinished = unfinished_quantisation(in.out);
   report.interrupted_at = unfinished ? unfinished->text() : "a state that cannot be read";
   return report;

@@ -26,19 +26,22 @@ struct QuantizeInput {
   std::string calibration;  // what the texts are: for the record
   Recipe recipe;
   int n_threads = 0;  // 0: every usable core
-  // stage: "uncertainty", "statistics", "codebooks", "tiers", "kept", "encoding"; done of total in
-  // units of it.
+  // stage: "focus", "statistics", "codebook of tier 1.5, iteration" and the like, "errors of tiers,
+  // module", "kept", "encoding"; done of total in units of it.
   std::function<void(std::string_view stage, int done, int total)> on_progress;
   // After every finished layer of a stage that goes by layers; layer n_layers of "encoding" is all
   // that is in no layer.
   std::function<void(std::string_view stage, int layer)> on_layer;
-  // Asked between matrices and between steps of texts. True: stop, and keep what is finished.
+  // Asked often, from any thread. True: stop, and keep what is finished.
   std::function<bool()> interrupted;
 };
 
 struct QuantizeReport {
   Json json;  // as quantisation.json: recipe, calibration, samples per expert, errors per module
-  std::string interrupted_at;            // "2 of 3 layers done"; no more is said then. "": finished
+  std::string interrupted_at;       // "2 of 3 layers done"; no more is said then. "": finished
+  std::string in_hand;              // what was being made as it was interrupted, and begins anew
+  bool is_resumed = false;          // went on with what an earlier run had left
+  bool is_finished_before = false;  // nothing was to be done; `json` alone is filled
   double code_bits = 0, total_bits = 0;  // per expert weight; total: all that is stored of them
   double predicted_error = 0, lower_bound = 0;
   std::int64_t n_bytes = 0;  // of all files written

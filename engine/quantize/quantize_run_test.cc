@@ -5,18 +5,24 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <set>
+
 #include "base/rng.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/inspect.h"
 #include "engine/checkpoint/tiny_checkpoint.h"
 #include "engine/checkpoint/weights.h"
 #include "engine/quantize/quantize.h"
+#include "engine/quantize/sealed_file.h"
 
 namespace assay::engine {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::UnorderedElementsAre;
 
 class QuantizeRun : public ::testing::Test {
  protected:
@@ -188,11 +194,46 @@ TEST_F(QuantizeRun, WorkOfOtherSettingsIsNotMixed) {
     _exit(0);
   }
   waitpid(child, nullptr, 0);
+  const auto fresh = quantize(input("fresh"));
+  ASSERT_TRUE(fresh) << fresh.error().message;
+  EXPECT_FALSE(fresh->is_resumed);
   QuantizeInput other = input("out");
   other.recipe.bits = 1.6;
-  EXPECT_THAT(error_of(other),
-              AllOf(HasSubstr("unfinished work of other settings"), HasSubstr("recipe")));
-  EXPECT_EQ(error_of(input("out")), "");
+  other.recipe.kept_down = 0.5;
+  other.recipe.lm_head_bits = 8;
+  other.recipe.tiers.pop_back();
+  const auto differs = AllOf(HasSubstr("bits 1.7 there, 1.6 asked for"),
+                             HasSubstr("kept.down not set there, 0.5 asked for"),
+                             HasSubstr("spine_bits.lm_head 4 there, 8 asked for"),
+                             HasSubstr("tiers one, two, three there, one, two asked for"),
+                             Not(HasSubstr("calibration")), Not(HasSubstr("model")));
+  EXPECT_THAT(error_of(other), AllOf(HasSubstr("unfinished work of other settings"), differs));
+  QuantizeInput fewer = input("out");
+  fewer.texts.pop_back();
+  fewer.calibration = "mine";
+  EXPECT_THAT(error_of(fewer), AllOf(HasSubstr("calibration test of 6 texts"),
+                                     HasSubstr(" there, mine of 5 texts"), Not(HasSubstr("bits"))));
+  const auto done = quantize(input("out"));
+  ASSERT_TRUE(done) << done.error().message;
+  EXPECT_TRUE(done->is_resumed);
+  EXPECT_FALSE(done->is_finished_before);
+  EXPECT_THAT(error_of(other), AllOf(HasSubstr("is finished, and of other settings"), differs));
+}
+
+TEST_F(QuantizeRun, AFinishedFolderIsLeftAsItIs) {
+  ASSERT_EQ(error_of(input("out")), "");
+  const auto files = files_of(tiny_.dir / "out");
+  fs::create_directories(tiny_.dir / "out" / "quantize-state");  // killed as it tidied up
+  const auto again = quantize(input("out"));
+  ASSERT_TRUE(again) << again.error().message;
+  EXPECT_TRUE(again->is_finished_before);
+  EXPECT_EQ(again->json["expert_bits"]["code"],
+            Json::parse(files.at("quantisation.json"))["expert_bits"]["code"]);
+  EXPECT_EQ(files_of(tiny_.dir / "out"), files);
+  EXPECT_FALSE(fs::exists(tiny_.dir / "out" / "quantize-state"));
+  fs::remove(tiny_.dir / "out" / "vq_codebooks.safetensors");
+  EXPECT_THAT(error_of(input("out")), HasSubstr("vq_codebooks.safetensors"));
+  fs::remove(tiny_.dir / "out" / "quantisation-identity.json");  // of an older build
   EXPECT_THAT(error_of(input("out")), HasSubstr("nothing is overwritten"));
 }
 
@@ -229,22 +270,89 @@ TEST_F(QuantizeRun, BadInputIsNamed) {
   EXPECT_THAT(error_of(again), HasSubstr("is quantised already (auto-round)"));
 }
 
-TEST_F(QuantizeRun, DamagedStateIsAnErrorNotGarbage) {
-  const pid_t child = fork();
-  if (child == 0) {
+TEST_F(QuantizeRun, EveryFinishedPieceOfThePlanIsKept) {
+  ASSERT_EQ(error_of(input("whole")), "");
+  const auto stop_before = [&](std::string_view stage, int done) {
+    bool stop = false;
     QuantizeInput in = input("out");
-    in.on_progress = [](std::string_view stage, int done, int) {
-      if (stage == "encoding" && done == 2) _exit(9);
+    in.on_progress = [&](std::string_view at, int n, int) { stop |= at == stage && n >= done; };
+    in.interrupted = [&] { return stop; };
+    return *quantize(in);
+  };
+  const auto stages_of_resumed = [&](std::string_view until) {
+    std::set<std::string> stages;
+    bool stop = false;
+    QuantizeInput in = input("out");
+    in.on_progress = [&](std::string_view at, int, int) {
+      stages.emplace(at);
+      stop |= at == until;
     };
-    static_cast<void>(quantize(in));
-    _exit(0);
-  }
-  waitpid(child, nullptr, 0);
-  const fs::path file =
-      tiny_.dir / "out" / "quantize-state" / "round-0" / "layer-00000.safetensors";
-  ASSERT_TRUE(fs::exists(file));
-  fs::resize_file(file, fs::file_size(file) - 7);
-  EXPECT_THAT(error_of(input("out")), HasSubstr("layer-00000.safetensors"));
+    in.interrupted = [&] { return stop; };
+    EXPECT_TRUE(quantize(in));
+    return stages;
+  };
+  const QuantizeReport first = stop_before("codebook of tier one, iteration", 2);
+  EXPECT_THAT(first.interrupted_at, HasSubstr("statistics of 2, 0 of 3 codebooks"));
+  EXPECT_EQ(first.in_hand, "the codebook of tier one");
+  const QuantizeReport second = stop_before("codebook of tier two, first centres", 0);
+  EXPECT_THAT(second.interrupted_at, HasSubstr("1 of 3 codebooks and predicted errors of 0"));
+  EXPECT_EQ(second.in_hand, "the codebook of tier two");
+  EXPECT_THAT(stages_of_resumed("codebook of tier three, first centres"),
+              AllOf(Not(Contains(HasSubstr("tier one"))), Not(Contains("statistics")),
+                    Contains("codebook of tier two, iteration")));
+  const QuantizeReport third = stop_before("errors of tiers, module", 0);
+  EXPECT_THAT(third.interrupted_at, HasSubstr("3 of 3 codebooks and predicted errors of 0"));
+  EXPECT_EQ(third.in_hand, "predicted errors of layer 1");
+  EXPECT_THAT(stages_of_resumed("encoding"),
+              UnorderedElementsAre("errors of tiers, module", "encoding"));
+  ASSERT_EQ(error_of(input("out")), "");
+  EXPECT_EQ(files_of(tiny_.dir / "out"), files_of(tiny_.dir / "whole"));
+}
+
+// Each file that a resumed run reads, cut and with one byte changed: named, and made anew once it
+// is deleted.
+TEST_F(QuantizeRun, DamagedStateIsAnErrorNotGarbage) {
+  ASSERT_EQ(error_of(input("whole")), "");
+  const fs::path state = tiny_.dir / "out" / "quantize-state";
+  const auto kill_at = [&](std::string_view at, int n) {
+    fs::remove_all(tiny_.dir / "out");
+    const pid_t child = fork();
+    if (child == 0) {
+      QuantizeInput in = input("out");
+      in.on_progress = [&](std::string_view stage, int done, int) {
+        if (stage == at && done == n) _exit(9);
+      };
+      static_cast<void>(quantize(in));
+      _exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ASSERT_EQ(WEXITSTATUS(status), 9) << at;
+  };
+  const auto expect_named = [&](const std::string& name) {
+    const std::string good = *read_file(state / name);
+    std::string flipped = good;
+    flipped[good.size() / 2] ^= 1;
+    for (const std::string& bad : {good.substr(0, good.size() - 7), flipped}) {
+      ASSERT_TRUE(write_file_atomic(state / name, bad));
+      EXPECT_THAT(error_of(input("out")), AllOf(HasSubstr(name + " is damaged: "),
+                                                HasSubstr("Delete this file: the same command")));
+    }
+    ASSERT_TRUE(write_file_atomic(state / name, good));
+  };
+  const auto expect_all_named = [&](const std::vector<std::string>& names) {
+    for (const std::string& name : names) expect_named(name);
+    for (const std::string& name : names) fs::remove(state / name);
+    ASSERT_EQ(error_of(input("out")), "");
+    EXPECT_EQ(files_of(tiny_.dir / "out"), files_of(tiny_.dir / "whole"));
+  };
+  kill_at("encoding", 0);
+  fs::remove(state / "plan.json");  // so that its pieces are read
+  expect_all_named({"uncertainty.safetensors", "stats-00001.safetensors", "codebook-00001.json",
+                    "errors-00002.json"});
+  kill_at("encoding", 2);
+  expect_all_named({"plan.json", "codebooks.safetensors", "round-0/layer-00000.safetensors",
+                    "round-0/layer-00001.json"});
 }
 
 TEST_F(QuantizeRun, APlanOfAnotherModelIsRefused) {
@@ -259,15 +367,15 @@ TEST_F(QuantizeRun, APlanOfAnotherModelIsRefused) {
   }
   waitpid(child, nullptr, 0);
   const fs::path file = tiny_.dir / "out" / "quantize-state" / "plan.json";
-  const Json plan = *read_json(file);
+  const Json plan = *read_sealed(file);
   const auto with = [&](auto change) {
     Json changed = plan;
     change(changed["tier"]);
-    EXPECT_TRUE(write_file_atomic(file, changed.dump()));
+    EXPECT_TRUE(write_sealed(file, changed));
     return error_of(input("out"));
   };
   EXPECT_THAT(with([](Json& t) { t.erase(2); }),
-              AllOf(HasSubstr("plan.json: 2 layers, expected 3"), HasSubstr("begin again")));
+              AllOf(HasSubstr("plan.json is damaged: 2 layers, expected 3"), HasSubstr("Delete")));
   EXPECT_THAT(with([](Json& t) { t[0] = t[1]; }), HasSubstr("3 experts in layer 0, expected 0"));
   EXPECT_THAT(with([](Json& t) { t[1].erase(0); }), HasSubstr("2 experts in layer 1, expected 3"));
   EXPECT_THAT(with([](Json& t) { t[2][1].erase(0); }),
@@ -278,7 +386,7 @@ TEST_F(QuantizeRun, APlanOfAnotherModelIsRefused) {
   {
     Json without = plan;
     without.erase("error");
-    ASSERT_TRUE(write_file_atomic(file, without.dump()));
+    ASSERT_TRUE(write_sealed(file, without));
     EXPECT_THAT(error_of(input("out")), AllOf(HasSubstr("plan.json"), HasSubstr("error")));
   }
   EXPECT_EQ(with([](Json&) {}), "");

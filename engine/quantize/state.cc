@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "engine/checkpoint/unfinished.h"
+#include "engine/quantize/identity.h"
 
 namespace assay::engine {
 namespace {
@@ -23,12 +24,6 @@ auto projections_of(Stats& e) {
 
 }  // namespace
 
-Result<void> write_tensors(const fs::path& path, const std::vector<NewTensor>& tensors) {
-  std::vector<TensorView> views;
-  for (const NewTensor& t : tensors) views.push_back({t.name, t.dtype, t.shape, t.bytes});
-  return write_safetensors(path, std::move(views));
-}
-
 bool State::is_there(const fs::path& path) {
   std::error_code ignored;
   return fs::exists(path, ignored);
@@ -41,15 +36,12 @@ Result<State> State::open(const fs::path& out, const Json& identity) {
   const fs::path file = s.folder_ / "identity.json";
   if (is_there(file)) {
     ASSAY_TRY(const Json before, read_json(file));
-    if (before == identity) return s;
-    std::string differs;
-    for (const auto& [key, value] : identity.items())
-      if (!before.contains(key) || before[key] != value)
-        differs += fmt::format("{}{}", differs.empty() ? "" : ", ", key);
+    s.is_resumed_ = true;
+    const std::string differs = differences(before, identity);
+    if (differs.empty()) return s;
     return fail(
-        "{} holds unfinished work of other settings ({} differ): go on with the same settings, "
-        "delete it, or "
-        "choose another folder",
+        "{} holds unfinished work of other settings: {}. Go on with the settings that it has, "
+        "delete it, or choose another folder",
         s.folder_.string(), differs);
   }
   std::error_code ignored;
@@ -62,8 +54,12 @@ Result<State> State::open(const fs::path& out, const Json& identity) {
   return s;
 }
 
-fs::path State::stats_file(int layer) const {
-  return folder_ / fmt::format("stats-{:05}.safetensors", layer);
+fs::path State::stats_file(int layer) const { return folder_ / layer_stats_name(layer); }
+fs::path State::codebook_file(std::size_t tier) const {
+  return folder_ / tier_codebook_name(static_cast<int>(tier));
+}
+fs::path State::errors_file(std::size_t layer) const {
+  return folder_ / layer_errors_name(static_cast<int>(layer));
 }
 
 Result<void> State::save_stats(int layer, const std::vector<ExpertStats>& stats) const {
@@ -80,18 +76,17 @@ Result<void> State::save_stats(int layer, const std::vector<ExpertStats>& stats)
   }
   tensors.push_back(
       new_tensor("n_tokens", DType::kI32, {static_cast<std::int64_t>(stats.size())}, n_tokens));
-  return write_tensors(stats_file(layer), tensors);
+  return write_sealed(stats_file(layer), std::move(tensors));
 }
 
 Result<std::vector<ExpertStats>> State::load_stats(int layer) const {
-  ASSAY_TRY(const SafetensorsFile file, SafetensorsFile::open(stats_file(layer)));
+  ASSAY_TRY(const SafetensorsFile file, open_sealed(stats_file(layer)));
   std::map<std::string, const TensorView*> by_name;
   for (const TensorView& t : file.tensors()) by_name[t.name] = &t;
   const auto copy = [&](const std::string& name, auto& out) -> Result<void> {
     const auto it = by_name.find(name);
     if (it == by_name.end() || it->second->bytes.size() % 4 != 0)
-      return fail("{}: {} is missing. Delete the folder and begin again",
-                  stats_file(layer).string(), name);
+      return damaged(stats_file(layer), name + " is missing");
     out.resize(it->second->bytes.size() / 4);
     std::memcpy(out.data(), it->second->bytes.data(), it->second->bytes.size());
     return {};
@@ -113,20 +108,93 @@ Result<std::vector<ExpertStats>> State::load_stats(int layer) const {
 }
 
 Result<void> State::save_uncertainty(const std::vector<float>& uncertainty) const {
-  return write_tensors(uncertainty_file(),
-                       {new_tensor("uncertainty", DType::kF32,
-                                   {static_cast<std::int64_t>(uncertainty.size())}, uncertainty)});
+  return write_sealed(uncertainty_file(),
+                      {new_tensor("uncertainty", DType::kF32,
+                                  {static_cast<std::int64_t>(uncertainty.size())}, uncertainty)});
 }
 
 Result<std::vector<float>> State::load_uncertainty() const {
-  ASSAY_TRY(const SafetensorsFile file, SafetensorsFile::open(uncertainty_file()));
-  if (file.tensors().size() != 1 || file.tensors()[0].dtype != DType::kF32)
-    return fail("{}: expected one F32 tensor. Delete the folder and begin again",
-                uncertainty_file().string());
-  const TensorView& t = file.tensors()[0];
-  std::vector<float> out(static_cast<std::size_t>(t.n_elements()));
-  std::memcpy(out.data(), t.bytes.data(), t.bytes.size());
+  ASSAY_TRY(const SafetensorsFile file, open_sealed(uncertainty_file()));
+  for (const TensorView& t : file.tensors()) {
+    if (t.name != "uncertainty" || t.dtype != DType::kF32) continue;
+    std::vector<float> out(static_cast<std::size_t>(t.n_elements()));
+    std::memcpy(out.data(), t.bytes.data(), t.bytes.size());
+    return out;
+  }
+  return damaged(uncertainty_file(), "it has no F32 tensor uncertainty");
+}
+
+Result<void> State::save_codebook(std::size_t tier, const Tier& of,
+                                  const Codebook& codebook) const {
+  return write_sealed(codebook_file(tier),
+                      Json{{"tier", of.name}, {"d", of.dim}, {"values", codebook.values}});
+}
+
+Result<Codebook> State::load_codebook(std::size_t tier, const Tier& of) const {
+  ASSAY_TRY(const Json json, read_sealed(codebook_file(tier)));
+  Codebook book{.dim = of.dim, .n_codes = of.n_codes, .values = {}};
+  try {
+    json.at("values").get_to(book.values);
+    const auto n = static_cast<std::size_t>(of.dim) * static_cast<std::size_t>(of.n_codes);
+    if (json.at("tier") == of.name && json.at("d") == of.dim && book.values.size() == n)
+      return book;
+  } catch (const Json::exception& e) {
+    return damaged(codebook_file(tier), e.what());
+  }
+  return damaged(codebook_file(tier), fmt::format("expected tier {} with {} codewords of d = {}",
+                                                  of.name, of.n_codes, of.dim));
+}
+
+Result<void> State::save_errors(std::size_t layer, const LayerErrors& errors) const {
+  Json json = Json::array();
+  for (const ModuleErrors& m : errors)
+    json.push_back({{"energy", m.energy}, {"nearest", m.nearest}});
+  return write_sealed(errors_file(layer), json);
+}
+
+Result<LayerErrors> State::load_errors(std::size_t layer, std::size_t n_modules,
+                                       std::size_t n_tiers) const {
+  ASSAY_TRY(const Json json, read_sealed(errors_file(layer)));
+  LayerErrors out;
+  try {
+    for (const Json& m : json) {
+      out.push_back({m.at("energy").get<double>(), m.at("nearest").get<std::vector<double>>()});
+      if (out.back().nearest.size() != n_tiers)
+        return damaged(errors_file(layer),
+                       fmt::format("{} tiers of module {}, expected {}", out.back().nearest.size(),
+                                   out.size() - 1, n_tiers));
+    }
+  } catch (const Json::exception& e) {
+    return damaged(errors_file(layer), e.what());
+  }
+  if (out.size() != n_modules)
+    return damaged(errors_file(layer),
+                   fmt::format("{} modules, expected {}", out.size(), n_modules));
   return out;
+}
+
+Result<void> State::save_layer(int round, int layer, const std::vector<NewTensor>& tensors,
+                               const Json& report) const {
+  std::vector<TensorView> views;
+  for (const NewTensor& t : tensors) views.push_back({t.name, t.dtype, t.shape, t.bytes});
+  ASSAY_TRY_VOID(write_tensors(layer_file(round, layer), tensors));
+  return write_sealed(report_file(round, layer),
+                      Json{{"tensors", checksum_of(views)}, {"modules", report}});
+}
+
+Result<SafetensorsFile> State::open_layer(int round, int layer) const {
+  ASSAY_TRY(const Json report, read_sealed(report_file(round, layer)));
+  auto file = SafetensorsFile::open(layer_file(round, layer));
+  if (!file) return damaged(layer_file(round, layer), file.error().message);
+  if (const std::string is = checksum_of(file->tensors()); report["tensors"] != is)
+    return damaged(layer_file(round, layer),
+                   fmt::format("checksum {}, expected {}", is, report["tensors"].dump()));
+  return file;
+}
+
+Result<Json> State::load_report(int round, int layer) const {
+  ASSAY_TRY(const Json report, read_sealed(report_file(round, layer)));
+  return report["modules"];
 }
 
 fs::path State::codebooks_file(int round) const {
@@ -141,6 +209,25 @@ fs::path State::report_file(int round, int layer) const {
 
 Result<void> State::begin_round(int round) const {
   return make_folder(quantise_round(out_, round));
+}
+
+std::string State::piece_in_hand(const ModelConfig& config, const Recipe& recipe) const {
+  if (recipe.focus != 0 && !has_uncertainty()) return "the focus of all tokens";
+  for (int l = 0; l < config.n_layers; ++l)
+    if (!config.is_dense_layer(l) && !has_stats(l)) return fmt::format("statistics of layer {}", l);
+  if (!has_plan()) {
+    for (std::size_t t = 0; t < recipe.tiers.size(); ++t)
+      if (!has_codebook(t)) return fmt::format("the codebook of tier {}", recipe.tiers[t].name);
+    for (int l = 0; l < config.n_layers; ++l)
+      if (!config.is_dense_layer(l) && !has_errors(static_cast<std::size_t>(l)))
+        return fmt::format("predicted errors of layer {}", l);
+    return "the choice of tiers";
+  }
+  int round = 0;
+  while (round + 1 < recipe.n_rounds && is_there(codebooks_file(round + 1))) ++round;
+  for (int l = 0; l < config.n_layers; ++l)
+    if (!has_layer(round, l)) return fmt::format("layer {}", l);
+  return round + 1 < recipe.n_rounds ? "the refit of the codebooks" : "what is in no layer";
 }
 
 void State::remove() const {

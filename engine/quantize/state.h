@@ -1,31 +1,15 @@
-// What a quantisation has done so far, in OUT/quantize-state: everything is written atomically, so
-// that a run that was killed goes on after the last finished layer.
+// What a quantisation has done so far, in OUT/quantize-state: everything is written atomically and
+// with a checksum, so that a run that was killed goes on after the last finished piece.
 #pragma once
 
 #include <filesystem>
 #include <string>
 #include <vector>
 
-#include "engine/checkpoint/safetensors.h"
 #include "engine/quantize/plan.h"
+#include "engine/quantize/sealed_file.h"
 
 namespace assay::engine {
-
-// A tensor on its way to a file.
-struct NewTensor {
-  std::string name;
-  DType dtype;
-  std::vector<std::int64_t> shape;
-  std::vector<std::byte> bytes;
-};
-template <class T>
-NewTensor new_tensor(std::string name, DType dtype, std::vector<std::int64_t> shape,
-                     const std::vector<T>& values) {
-  const auto bytes = std::as_bytes(std::span(values));
-  return {std::move(name), dtype, std::move(shape), {bytes.begin(), bytes.end()}};
-}
-Result<void> write_tensors(const std::filesystem::path& path,
-                           const std::vector<NewTensor>& tensors);
 
 class State {
  public:
@@ -41,26 +25,47 @@ class State {
   Result<void> save_uncertainty(const std::vector<float>& uncertainty) const;
   Result<std::vector<float>> load_uncertainty() const;
 
-  bool has_plan() const { return is_there(folder_ / "plan.json"); }
+  // Pieces of the plan: a tier's codebook, a layer's predicted errors.
+  bool has_codebook(std::size_t tier) const { return is_there(codebook_file(tier)); }
+  Result<void> save_codebook(std::size_t tier, const Tier& of, const Codebook& codebook) const;
+  Result<Codebook> load_codebook(std::size_t tier, const Tier& of) const;
+  bool has_errors(std::size_t layer) const { return is_there(errors_file(layer)); }
+  Result<void> save_errors(std::size_t layer, const LayerErrors& errors) const;
+  Result<LayerErrors> load_errors(std::size_t layer, std::size_t n_modules,
+                                  std::size_t n_tiers) const;
+
+  bool has_plan() const { return is_there(folder_ / "plan.json") && is_there(codebooks_file(0)); }
   const std::filesystem::path& folder() const { return folder_; }
 
   // Of a round of encoding: its codebooks (round 0: the plan's), and finished layers, the last
   // number being all that is in no layer.
   std::filesystem::path codebooks_file(int round) const;
   std::filesystem::path layer_file(int round, int layer) const;
-  std::filesystem::path report_file(int round, int layer) const;
   bool has_layer(int round, int layer) const {
     return is_there(layer_file(round, layer)) && is_there(report_file(round, layer));
   }
+  Result<void> save_layer(int round, int layer, const std::vector<NewTensor>& tensors,
+                          const Json& report) const;
+  // Checked against its report's checksum.
+  Result<SafetensorsFile> open_layer(int round, int layer) const;
+  Result<Json> load_report(int round, int layer) const;
   Result<void> begin_round(int round) const;
   void remove() const;
 
+  bool is_resumed() const { return is_resumed_; }  // an earlier run left work here
+  // What an interrupted run was at, which begins anew: "the codebook of tier 1.5".
+  std::string piece_in_hand(const ModelConfig& config, const Recipe& recipe) const;
+
  private:
   std::filesystem::path stats_file(int layer) const;
+  std::filesystem::path codebook_file(std::size_t tier) const;
+  std::filesystem::path errors_file(std::size_t layer) const;
+  std::filesystem::path report_file(int round, int layer) const;
   std::filesystem::path uncertainty_file() const { return folder_ / "uncertainty.safetensors"; }
   static bool is_there(const std::filesystem::path& path);
 
   std::filesystem::path out_, folder_;
+  bool is_resumed_ = false;
 };
 
 }  // namespace assay::engine

@@ -25,9 +25,11 @@ float uncertainty_of(std::span<const float> logits) {
 
 }  // namespace
 
-std::vector<float> token_uncertainty(const ModelConfig& config, const ModelWeights& weights,
-                                     const Rows& residual, const std::vector<int>& text_lengths,
-                                     const std::vector<int>& first_reply, ThreadPool& pool) {
+Result<std::vector<float>> token_uncertainty(const ModelConfig& config, const ModelWeights& weights,
+                                             const Rows& residual,
+                                             const std::vector<int>& text_lengths,
+                                             const std::vector<int>& first_reply, ThreadPool& pool,
+                                             Stop* stop) {
   CHECK(text_lengths.size() == first_reply.size());
   std::vector<int> rows;  // that predict a reply
   int begin = 0;
@@ -41,6 +43,7 @@ std::vector<float> token_uncertainty(const ModelConfig& config, const ModelWeigh
   const auto hidden = static_cast<std::ptrdiff_t>(config.hidden);
   const auto vocab = static_cast<std::size_t>(config.vocab);
   for (std::size_t first = 0; first < rows.size(); first += kRowsPerStep) {
+    ASSAY_TRY_VOID(go_on(stop));
     const std::size_t n = std::min<std::size_t>(kRowsPerStep, rows.size() - first);
     Rows x;
     for (std::size_t i = 0; i < n; ++i) {

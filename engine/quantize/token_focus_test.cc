@@ -36,7 +36,7 @@ TEST(TokenFocus, IsOneLessTheSumOfSquaredProbabilitiesWhereAReplyIsPredicted) {
   // After the norm (√2, 0) · 2: p = 1 / (1 + exp(−2 √2)).
   const double p = 1 / (1 + std::exp(-2 * std::sqrt(2.0)));
   const auto sure = static_cast<float>(1 - p * p - (1 - p) * (1 - p));
-  EXPECT_THAT(token_uncertainty(c, w, residual, {3, 2}, {2, 0}, pool),
+  EXPECT_THAT(token_uncertainty(c, w, residual, {3, 2}, {2, 0}, pool, nullptr).value(),
               ElementsAre(0, FloatNear(0.5f, 1e-6f), FloatNear(sure, 1e-6f), FloatNear(0.5f, 1e-6f),
                           FloatNear(sure, 1e-6f)))
       << "the first text's first token predicts no reply";

@@ -1,14 +1,16 @@
 #include "harness/cli/interrupt.h"
 
+#include <atomic>
 #include <csignal>
 
 namespace assay::cli {
 namespace {
 
-volatile std::sig_atomic_t interrupt_signal = 0;
+std::atomic<bool> is_interrupted = false;  // set by a signal, read by any thread
+static_assert(std::atomic<bool>::is_always_lock_free);
 
 void on_interrupt(int signal) {
-  interrupt_signal = 1;
+  is_interrupted = true;
   std::signal(signal, SIG_DFL);
 }
 
@@ -19,6 +21,6 @@ void watch_interrupts() {
   std::signal(SIGTERM, on_interrupt);
 }
 
-bool interrupted() { return interrupt_signal != 0; }
+bool interrupted() { return is_interrupted; }
 
 }  // namespace assay::cli

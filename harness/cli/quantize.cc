@@ -12,6 +12,7 @@
 #include "engine/checkpoint/checkpoint.h"
 #include "harness/cli/at_least.h"
 #include "harness/cli/calibration_texts.h"
+#include "harness/cli/command_line.h"
 #include "harness/cli/interrupt.h"
 #include "harness/cli/say.h"
 #include "harness/cli/verb.h"
@@ -178,9 +179,16 @@ void print_kept(const Json& kept, int n_experts) {
   }
 }
 
+std::string next_steps(const Options& o) {
+  return fmt::format("\nnow: assay inspect {}\n     assay diverge {} {}\n", o.out, o.model, o.out);
+}
+
 void print_report(const Options& o, const engine::QuantizeReport& report, const MemoryLog& memory) {
   const Json& bits = report.json["expert_bits"];
-  fmt::print("\n{}: {:.2f} MiB\n", o.out, static_cast<double>(report.n_bytes) / 0x1p20);
+  fmt::print(
+      "\n{}: {:.2f} MiB of files (assay inspect counts tensors alone, without the files' "
+      "headers)\n",
+      o.out, MemoryLog::mib(report.n_bytes));
   fmt::print(
       "  expert weights: {:.3f} bits of code + {:.3f} of padding + {:.3f} of scales + {:.3f} of "
       "codebooks = {:.3f}\n",
@@ -194,8 +202,10 @@ void print_report(const Options& o, const engine::QuantizeReport& report, const 
     print_kept(plan["kept"], report.json["recipe"]["kept_sample"].get<int>());
   print_prediction(report.json["allocation"]["prediction"]);
   if (!memory.layers().empty())
-    fmt::print("  memory: at most {:.1f} MiB resident\n", MemoryLog::mib(memory.peak_bytes()));
-  fmt::print("\nnow: assay inspect {}\n     assay diverge {} {}\n", o.out, o.model, o.out);
+    fmt::print(
+        "  memory: at most {:.1f} MiB resident{}\n", MemoryLog::mib(memory.peak_bytes()),
+        report.is_resumed ? " in this process, which went on with an earlier one's work" : "");
+  fmt::print("{}", next_steps(o));
 }
 
 Result<engine::QuantizeInput> input_of(const Options& o) {
@@ -236,12 +246,20 @@ Result<int> run(const Options& o) {
   if (!made) return tl::unexpected(made.error());
   const engine::QuantizeReport& report = *made;
   if (!report.interrupted_at.empty()) {
-    const bool before_layers = report.interrupted_at == "no layer done";
     say("assay quantize: interrupted with {}; {} keeps what is finished. Run the same command "
-        "again to go on{}.\n",
-        report.interrupted_at, o.out,
-        before_layers ? " (codebooks and tiers are one step: they begin anew)" : "");
+        "again to go on:\n    {}\n  What begins anew: {}.\n",
+        report.interrupted_at, o.out, command_line(), report.in_hand);
     return kInterrupted;
+  }
+  if (report.is_finished_before) {
+    if (o.json)
+      std::puts(report.json.dump(2).c_str());
+    else
+      fmt::print(
+          "{} is finished already, from this model, calibration and settings: nothing is "
+          "done\n{}",
+          o.out, next_steps(o));
+    return kPass;
   }
   if (o.json) {
     Json out = report.json;
@@ -273,14 +291,17 @@ const Verb quantize_verb{
         "predicted,\n"
         "      measured on 2 experts a layer\n"
         "  assay quantize M OUT --set temper=0 --set damping=0.05   other settings of the recipe\n"
-        "      killed? The same command goes on after the last finished layer\n",
+        "      interrupted, killed? The same command goes on after the last finished piece\n",
     .setup = [](CLI::App& app) -> Action {
       auto o = std::make_shared<Options>();
       app.add_option("model", o->model, "bf16 checkpoint folder")->required();
       app.add_option("out", o->out, "Folder to make")->required();
       app.add_option("--recipe", o->recipe, "ja-1.71 or arith-1.86: settings and calibration set")
           ->capture_default_str();
-      app.add_option("--bits", o->bits, "Code bits per expert weight (default: the recipe's)")
+      app.add_option("--bits", o->bits,
+                     "Code bits per expert weight, on average over all experts, from the smallest "
+                     "to the largest tier's (1 to 3 with the usual ones); scales, codebooks and "
+                     "padding come on top, the spine has bits of its own (default: the recipe's)")
           ->check(CLI::Range(0.5, 16.0));
       app.add_option("--calibration", o->calibration,
                      "Texts for the Hessians (default: the recipe's bundled set)");

@@ -95,15 +95,19 @@ TEST_F(QuantizeCli, WritesWhatInspectAndGenerateRead) {
 TEST_F(QuantizeCli, TheLogSaysWhatMemoryEachFinishedLayerTook) {
   const Outcome shown = assay(arguments(out()));
   ASSERT_EQ(shown.code, 0) << shown.err;
-  for (const char* line : {"uncertainty  layer 2 done: ", "statistics   layer 1 done: ",
+  for (const char* line : {"focus        layer 2 done: ", "statistics   layer 1 done: ",
                            "encoding     layer 3 done: ", "MiB resident", "mapped files; peak "})
     EXPECT_THAT(shown.err, HasSubstr(line));
-  EXPECT_THAT(shown.out, AllOf(HasSubstr("memory: at most"), HasSubstr("measured ÷ predicted")));
+  for (const char* stage : {"codebook of tier 1, first centres 0/256",
+                            "codebook of tier 2, iteration 0/50", "errors of tiers, module 0/"})
+    EXPECT_THAT(shown.err, HasSubstr(stage));
+  EXPECT_THAT(shown.out, AllOf(HasSubstr("memory: at most"), Not(HasSubstr("in this process")),
+                               HasSubstr("MiB of files"), HasSubstr("measured ÷ predicted")));
   fs::remove_all(out());
   const Outcome o = assay(arguments(out(), {"--json"}));
   ASSERT_EQ(o.code, 0) << o.err;
   const Json memory = Json::parse(o.out)["memory"];
-  ASSERT_EQ(memory.size(), 3u + 3u + 2u * 4u) << "uncertainty, statistics, two rounds with ends";
+  ASSERT_EQ(memory.size(), 3u + 3u + 2u * 4u) << "focus, statistics, two rounds with ends";
   for (const Json& layer : memory) {
     EXPECT_GT(layer["resident_bytes"], layer["mapped_bytes"]);
     EXPECT_GE(layer["peak_bytes"], layer["resident_bytes"]);
@@ -173,12 +177,28 @@ TEST_F(QuantizeCli, AnOutputFolderIsNeverOverwritten) {
   write(dir_ / "full" / "notes.txt", "mine");
   expect_error(assay(arguments(dir_ / "full")), HasSubstr("overwritten"));
   EXPECT_EQ(files_of(dir_ / "full"), (std::map<std::string, std::string>{{"notes.txt", "mine"}}));
-  const fs::path finished = copy_quantised();
-  expect_error(assay(arguments(finished)), HasSubstr("overwritten"));
-  EXPECT_EQ(files_of(finished), files_of(built / "vq"));
   const auto tiny = files_of(built / "tiny");
   expect_error(assay(arguments(built / "tiny")), HasSubstr("overwritten"));
   EXPECT_EQ(files_of(built / "tiny"), tiny);
+}
+
+TEST_F(QuantizeCli, AFinishedFolderIsSaidToBeDoneOrToBeOfOtherSettings) {
+  const fs::path finished = copy_quantised();
+  const Outcome again = assay(arguments(finished));
+  EXPECT_EQ(again.code, 0) << again.err;
+  EXPECT_THAT(again.out, AllOf(HasSubstr("is finished already"),
+                               HasSubstr("assay inspect " + finished.string())));
+  const Outcome json = assay(arguments(finished, {"--json"}));
+  EXPECT_EQ(Json::parse(json.out), *read_json(finished / "quantisation.json"));
+  expect_error(assay(arguments(finished, {"--bits", "1.6", "--set", "temper=0.5"})),
+               AllOf(HasSubstr("is finished, and of other settings"),
+                     HasSubstr("bits 1.5 there, 1.6 asked for"),
+                     HasSubstr("temper 0.75 there, 0.5 asked for"), HasSubstr("overwritten")));
+  write(dir_ / "other.jsonl", kTexts.substr(0, kTexts.find('\n') + 1));
+  expect_error(assay(arguments(finished, {"--calibration", dir_ / "other.jsonl"})),
+               AllOf(HasSubstr("calibration texts.jsonl of 3 texts"),
+                     HasSubstr("there, other.jsonl of 1 texts"), Not(HasSubstr("bits"))));
+  EXPECT_EQ(files_of(finished), files_of(built / "vq"));
 }
 
 TEST_F(QuantizeCli, AModelThatCannotBeQuantisedIsNamed) {
@@ -203,7 +223,8 @@ TEST_F(QuantizeCli, KilledAtAnyStageTheSameCommandGoesOnToTheSameBytes) {
   const auto whole = files_of(built / "vq");
   const std::string state = "quantize-state/";
   for (const std::string& seen :
-       {state + "identity.json", state + "stats-00001.safetensors", state + "plan.json",
+       {state + "identity.json", state + "stats-00001.safetensors", state + "codebook-00000.json",
+        state + "codebook-00001.json", state + "errors-00001.json", state + "plan.json",
         state + "round-0/layer-00000.safetensors", state + "round-0/layer-00002.safetensors",
         state + "round-1/codebooks.safetensors", state + "round-1/layer-00001.safetensors"}) {
     fs::remove_all(out());
@@ -222,9 +243,11 @@ TEST_F(QuantizeCli, KilledAtAnyStageTheSameCommandGoesOnToTheSameBytes) {
                                                                       : "layer"),
                          HasSubstr("run the same assay quantize again")));
     const Outcome other = assay(arguments(out(), {"--bits", "1.6"}));
-    expect_error(other, AllOf(HasSubstr("unfinished work of other settings"), HasSubstr("recipe")));
+    expect_error(other, AllOf(HasSubstr("unfinished work of other settings"),
+                              HasSubstr("bits 1.5 there, 1.6 asked for")));
     const Outcome resumed = assay(arguments(out()));
     ASSERT_EQ(resumed.code, 0) << seen << resumed.err;
+    EXPECT_THAT(resumed.out, HasSubstr("resident in this process, which went on"));
     EXPECT_EQ(files_of(out()), whole) << seen;
   }
 }
@@ -233,8 +256,10 @@ TEST_F(QuantizeCli, InterruptedItSaysHowFarItCameAndGoesOnToTheSameBytes) {
   const auto whole = files_of(built / "vq");
   const std::string state = "quantize-state/";
   bool is_sigterm = false;
-  for (const std::string& seen : {state + "uncertainty.safetensors", state + "plan.json",
-                                  state + "round-0/layer-00000.json", state + "round-1"}) {
+  for (const std::string& seen :
+       {state + "uncertainty.safetensors", state + "stats-00002.safetensors",
+        state + "codebook-00000.json", state + "codebook-00001.json", state + "plan.json",
+        state + "round-0/layer-00000.json", state + "round-1"}) {
     fs::remove_all(out());
     Program run(arguments(out()));
     std::error_code ignored;
@@ -253,7 +278,9 @@ TEST_F(QuantizeCli, InterruptedItSaysHowFarItCameAndGoesOnToTheSameBytes) {
     EXPECT_THAT(
         far, HasSubstr(seen.starts_with(state + "round-") ? "of 3 layers done in round" : "layer"));
     EXPECT_THAT(o.err, AllOf(HasSubstr("keeps what is finished. Run the same command again"),
-                             Not(HasSubstr("error"))));
+                             HasSubstr(" quantize " + (built / "tiny").string() + " " +
+                                       out().string() + " --"),
+                             HasSubstr("What begins anew: "), Not(HasSubstr("error:"))));
     expect_error(assay({"inspect", out()}), HasSubstr("unfinished quantisation with " + far + ":"));
     const Outcome resumed = assay(arguments(out()));
     ASSERT_EQ(resumed.code, 0) << seen << resumed.err;
