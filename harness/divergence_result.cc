@@ -92,6 +92,36 @@ std::vector<text::CorpusLine> spread(const std::vector<text::CorpusLine>& lines,
   return limit == 0 ? lines : spread_over(lines, static_cast<std::size_t>(limit));
 }
 
+std::vector<text::CorpusLine> spread_by_language(const std::vector<text::CorpusLine>& lines,
+                                                 int limit) {
+  const auto n_wanted = static_cast<std::size_t>(limit);
+  if (limit == 0 || n_wanted >= lines.size()) return lines;
+  struct Language {
+    std::string name;
+    std::vector<std::size_t> at;
+    std::size_t n = 0;  // to take
+  };
+  std::vector<Language> languages;  // as they first come
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    const auto same = [&](const Language& l) { return l.name == lines[i].lang; };
+    auto found = std::find_if(languages.begin(), languages.end(), same);
+    if (found == languages.end()) found = languages.insert(found, {lines[i].lang, {}, 0});
+    found->at.push_back(i);
+  }
+  for (std::size_t n = 0; n < n_wanted;)
+    for (Language& l : languages)
+      if (n < n_wanted && l.n < l.at.size()) ++l.n, ++n;
+  std::vector<std::size_t> chosen;
+  for (const Language& l : languages) {
+    const std::vector<std::size_t> of = spread_over(l.at, l.n);
+    chosen.insert(chosen.end(), of.begin(), of.end());
+  }
+  std::sort(chosen.begin(), chosen.end());
+  std::vector<text::CorpusLine> out;
+  for (const std::size_t i : chosen) out.push_back(lines[i]);
+  return out;
+}
+
 Result<DivergenceBase> new_base(const std::vector<text::CorpusLine>& lines,
                                 const engine::Engine& base) {
   DivergenceBase out;

@@ -14,6 +14,11 @@ namespace assay::harness {
 // or more than there are: all.
 std::vector<text::CorpusLine> spread(const std::vector<text::CorpusLine>& lines, int limit);
 
+// `limit` of them, taken from their languages in turn, each language's spread over the file, so
+// that none is left out while there is room; in the file's order. 0 or more than there are: all.
+std::vector<text::CorpusLine> spread_by_language(const std::vector<text::CorpusLine>& lines,
+                                                 int limit);
+
 // `lines` as the base reads them, with who it is; neither captured nor with a noise floor yet.
 Result<DivergenceBase> new_base(const std::vector<text::CorpusLine>& lines,
                                 const engine::Engine& base);

@@ -52,10 +52,17 @@ std::pair<int, std::string> place_of(std::string name) {
 
 double n_bits(const TensorView& t) { return 8.0 * static_cast<double>(t.bytes.size()); }
 
+// As the tiers of assay quantize are called: "1.5 bits".
+std::string code_bits_text(const kernels::VqMatrix& vq) {
+  const double bits = static_cast<double>(vq.index_bits) * vq.n_books / vq.dim;
+  return fmt::format("{:g} bit{}", bits, bits == 1 ? "" : "s");
+}
+
 // AQLM keeps a module's codebooks and scales with it, in a dtype of its choice.
 void count_aqlm(const Checkpoint& checkpoint, const std::string& module,
                 const kernels::VqMatrix& vq, TierSummary& t) {
-  t.format = fmt::format("aqlm d{} K{} x{}", vq.dim, vq.n_codes, vq.n_books);
+  t.format = fmt::format("aqlm {} (d {}, K {}, {})", code_bits_text(vq), vq.dim, vq.n_codes,
+                         vq.n_books == 1 ? "1 book" : fmt::format("{} books", vq.n_books));
   t.n_padding_bits = n_bits(*checkpoint.find(module + ".codes")) - t.n_code_bits;
   t.n_scale_bits = n_bits(*checkpoint.find(module + ".scales"));
   t.n_codebook_bits = n_bits(*checkpoint.find(module + ".codebooks"));
@@ -67,7 +74,7 @@ TierSummary tier_of(const Matrix& m, const Checkpoint& checkpoint) {
   t.n_weights = std::int64_t{m.n_rows} * m.n_cols;
   const auto n = static_cast<double>(t.n_weights);
   if (const auto* vq = std::get_if<kernels::VqMatrix>(&m.codes)) {
-    t.format = fmt::format("vq d{} K{}", vq->dim, vq->n_codes);
+    t.format = fmt::format("vq {} (d {}, K {})", code_bits_text(*vq), vq->dim, vq->n_codes);
     t.n_code_bits = n * vq->index_bits * vq->n_books / vq->dim;
     t.n_padding_bits = 32.0 * m.n_rows * vq->row_words() - t.n_code_bits;
     t.n_scale_bits = 16.0 * m.n_rows * vq->n_groups();

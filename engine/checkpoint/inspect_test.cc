@@ -115,7 +115,8 @@ TEST(Inspect, AqlmIsNamedSoAndItsCodebooksCount) {
     const char *scales, *format;
   };
   for (const auto& [n_books, scales, format] :
-       {Case{1, "F16", "aqlm d8 K256 x1"}, Case{2, "F32", "aqlm d8 K256 x2"}}) {
+       {Case{1, "F16", "aqlm 1 bit (d 8, K 256, 1 book)"},
+        Case{2, "F32", "aqlm 2 bits (d 8, K 256, 2 books)"}}) {
     TinyQuantised tiny;
     tiny.aqlm(kGate, 8, n_books, 8, scales);
     const auto s = summary_of(tiny);
@@ -137,8 +138,9 @@ TEST(Inspect, AGlobalCodebookCountsOnceInTheRoutedTotalWhateverUsesIt) {
   tiny.vq("model.layers.2.mlp.experts.1.up_proj", 1, 8);
   tiny.vq("model.layers.1.mlp.shared_experts.up_proj", 2, 4);  // another, which no expert reads
   const auto s = summary_of(tiny);
-  EXPECT_EQ(tier(s, "vq d8 K256").n_codebook_bits, 0);
-  EXPECT_EQ(tier(s, "vq d8 K256").total_bits(), 1 + 1 + 16.0 / 8) << "16 bits pad each row of 16";
+  EXPECT_EQ(tier(s, "vq 1 bit (d 8, K 256)").n_codebook_bits, 0);
+  EXPECT_EQ(tier(s, "vq 1 bit (d 8, K 256)").total_bits(), 1 + 1 + 16.0 / 8)
+      << "16 bits pad each row of 16";
   EXPECT_DOUBLE_EQ(s.routed_codebook_bits, 256 * 8 * 16 / kRoutedWeights);
   EXPECT_DOUBLE_EQ(s.routed_total_bits,
                    (320 * 4 + 16 * (kRoutedWeights - 320) + 256 * 8 * 16) / kRoutedWeights);
@@ -147,7 +149,7 @@ TEST(Inspect, AGlobalCodebookCountsOnceInTheRoutedTotalWhateverUsesIt) {
 TEST(Inspect, AqlmsCodesAreCountedAsTheyAreStored) {
   TinyQuantised tiny;
   tiny.aqlm(kGate, 8, 1, 12);  // twelve bits in an I16
-  const TierSummary t = tier(summary_of(tiny), "aqlm d8 K4096 x1");
+  const TierSummary t = tier(summary_of(tiny), "aqlm 1.5 bits (d 8, K 4096, 1 book)");
   EXPECT_EQ(t.n_code_bits, 10 * 2 * 12);
   EXPECT_EQ(t.n_padding_bits, 10 * 2 * 4);
 }

@@ -43,7 +43,9 @@ std::string layer_report_name(int layer) { return fmt::format("layer-{:05}.json"
 std::string UnfinishedQuantisation::text() const {
   if (n_layers == 0)
     return fmt::format(
-        "no layer done yet, but statistics of {}, {} of {} codebooks and predicted errors of {}",
+        "no layer done yet, but statistics of {} layers, {} of {} codebooks and predicted errors "
+        "of {} "
+        "layers",
         n_stats, n_codebooks, n_tiers, n_errors);
   const std::string of_round =
       n_rounds > 1 ? fmt::format(" in round {} of {}", round + 1, n_rounds) : "";

@@ -292,7 +292,7 @@ TEST_F(QuantizeRun, EveryFinishedPieceOfThePlanIsKept) {
     return stages;
   };
   const QuantizeReport first = stop_before("codebook of tier one, iteration", 2);
-  EXPECT_THAT(first.interrupted_at, HasSubstr("statistics of 2, 0 of 3 codebooks"));
+  EXPECT_THAT(first.interrupted_at, HasSubstr("statistics of 2 layers, 0 of 3 codebooks"));
   EXPECT_EQ(first.in_hand, "the codebook of tier one");
   const QuantizeReport second = stop_before("codebook of tier two, first centres", 0);
   EXPECT_THAT(second.interrupted_at, HasSubstr("1 of 3 codebooks and predicted errors of 0"));

@@ -89,9 +89,8 @@ Result<void> Recipe::set(std::string_view assignment) {
   std::string known;
   for (const Setting& s : kSettings) {
     known += fmt::format("{}{}", known.empty() ? "" : ", ", s.name);
-    if (s.name != key) continue;
-    const std::string_view text =
-        equals == std::string_view::npos ? "" : assignment.substr(equals + 1);
+    if (s.name != key || equals == std::string_view::npos) continue;
+    const std::string_view text = assignment.substr(equals + 1);
     double value = 0;
     const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
     const bool is_int = std::holds_alternative<int Recipe::*>(s.member);
@@ -109,6 +108,9 @@ Result<void> Recipe::set(std::string_view assignment) {
       this->*std::get<double Recipe::*>(s.member) = value;
     return {};
   }
+  if (equals == std::string_view::npos)
+    return fail("setting '{}' has no value, expected NAME=VALUE, as in focus=0.5. The names: {}",
+                key, known);
   return fail("unknown setting '{}', expected NAME=VALUE with one of: {}", key, known);
 }
 

@@ -67,6 +67,13 @@ Result<CorpusLine> parse_corpus_line(std::string_view text, std::string_view sou
 
 Result<std::vector<CorpusLine>> read_corpus(const std::filesystem::path& path) {
   ASSAY_TRY(const std::string file, read_text_file(path));
+  if (const std::size_t first = file.find_first_not_of(" \t\r\n");
+      first != std::string::npos && file[first] == '[')
+    return fail(
+        "{}: one JSON array, expected one JSON object a line, not in a list "
+        "(docs/formats/corpus.md): "
+        "jq -c '.[]' makes lines of it",
+        path.string());
   std::vector<CorpusLine> out;
   std::size_t begin = 0;
   for (int number = 1; begin < file.size(); ++number) {

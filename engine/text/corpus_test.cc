@@ -58,7 +58,9 @@ TEST(Corpus, BrokenLinesAreNamedByFileAndLine) {
     return lines ? std::string() : lines.error().message;
   };
   EXPECT_THAT(error_of("{\"text\":\"a\"}\n\n{\"text\":"), HasSubstr(".jsonl:3"));
-  EXPECT_THAT(error_of("[1]\n"), HasSubstr("expected a JSON object"));
+  EXPECT_THAT(error_of("{\"text\":\"a\"}\n[1]\n"), HasSubstr("jsonl:2: expected a JSON object"));
+  EXPECT_THAT(error_of(" \n[\n{\"text\":\"a\"}]\n"),
+              HasSubstr(".jsonl: one JSON array, expected one JSON object a line"));
   EXPECT_THAT(error_of("{\"lang\":\"ja\"}\n"),
               HasSubstr("either messages (with a reply) or a text that is not empty, got the keys "
                         "\"lang\""));

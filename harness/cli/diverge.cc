@@ -6,11 +6,13 @@
 #include <cstdio>
 #include <memory>
 #include <optional>
+#include <set>
 
 #include "base/file.h"
 #include "harness/cli/at_least.h"
 #include "harness/cli/engine_flags.h"
 #include "harness/cli/progress.h"
+#include "harness/cli/say.h"
 #include "harness/cli/verb.h"
 #include "harness/divergence_result.h"
 #include "harness/divergence_table.h"
@@ -80,9 +82,21 @@ Result<Json> decode_noise(const Options& o, const DivergenceBase& base,
 
 using Lines = std::vector<text::CorpusLine>;
 
+void say_languages_left_out(const std::vector<text::CorpusLine>& all,
+                            const std::vector<text::CorpusLine>& chosen) {
+  std::set<std::string> left_out;
+  for (const text::CorpusLine& line : all) left_out.insert(line.lang);
+  for (const text::CorpusLine& line : chosen) left_out.erase(line.lang);
+  if (!left_out.empty())
+    say("--limit {} is fewer than the languages: no text in {}\n", chosen.size(),
+        fmt::join(left_out, ", "));
+}
+
 Result<Lines> read_texts(const Options& o) {
   ASSAY_TRY(const Lines lines, text::read_corpus(o.texts));
-  return harness::spread(lines, o.limit);
+  Lines chosen = harness::spread_by_language(lines, o.limit);
+  say_languages_left_out(lines, chosen);
+  return chosen;
 }
 
 // Its noise floor is not measured yet.
@@ -203,7 +217,8 @@ const Verb diverge_verb{
                      "Capture the base's distributions into this file");
       app.add_option("--base", o->base, "A captured base with its texts, instead of its folder");
       o->of_new_base.push_back(
-          app.add_option("--limit", o->limit, "Only so many of the texts (0: all)")
+          app.add_option("--limit", o->limit,
+                         "Only so many of the texts, of each language in turn (0: all)")
               ->check(at_least(0)));
       o->of_new_base.push_back(
           app.add_option(

@@ -166,6 +166,30 @@ TEST_F(DivergeCli, AnErrorOfOneTextIsAQuestionMark) {
               AllOf(HasSubstr("± ?"), Not(HasSubstr("± 0"))));
 }
 
+TEST_F(DivergeCli, ALimitTakesLanguagesInTurnAndNamesThoseLeftOut) {
+  // Five of English first, then two of Japanese, then one of Chinese.
+  std::string texts;
+  for (const auto& [lang, n] : {std::pair{"en", 5}, {"ja", 2}, {"zh", 1}})
+    for (int i = 0; i < n; ++i)
+      texts += fmt::format("{{\"id\":\"{}{}\",\"lang\":\"{}\",\"text\":\"127×8は {}\"}}\n", lang, i,
+                           lang, i);
+  write(texts_, texts);
+  const auto texts_of = [&](const char* limit) {
+    const Outcome o = diverge({base_, candidate_, "--limit", limit, "--json"});
+    EXPECT_EQ(o.code, 0) << o.err;
+    std::map<std::string, int> out;
+    const Json json = Json::parse(o.out);
+    for (const Json& group : json["groups"]) out[group["lang"]] = group["n_texts"];
+    return std::pair{out, o.err};
+  };
+  using Counts = std::map<std::string, int>;
+  EXPECT_EQ(texts_of("3").first, (Counts{{"all", 3}, {"en", 1}, {"ja", 1}, {"zh", 1}}));
+  EXPECT_EQ(texts_of("6").first, (Counts{{"all", 6}, {"en", 3}, {"ja", 2}, {"zh", 1}}));
+  EXPECT_THAT(texts_of("3").second, Not(HasSubstr("fewer than the languages")));
+  EXPECT_THAT(texts_of("1").second, HasSubstr("--limit 1 is fewer than the languages: no text in "
+                                              "ja, zh"));
+}
+
 TEST_F(DivergeCli, ADamagedBaseIsRefused) {
   ASSERT_EQ(diverge({base_, "--save-base", captured_}).code, 0);
   const std::string good = *read_file(captured_);

@@ -56,7 +56,7 @@ void print_architecture(const engine::ModelConfig& c) {
              c.index_topk, c.index_n_heads, c.index_head_dim, full);
 }
 
-// "5 × vq d8 K256, 11 × vq d4 K256".
+// "5 × vq 1 bit (d 8, K 256), 11 × vq 2 bits (d 4, K 256)".
 std::string histogram(const std::map<std::string, int>& n_by_format) {
   std::string out;
   for (const auto& [format, n] : n_by_format)
@@ -107,6 +107,14 @@ Json tensors_json(const Checkpoint& checkpoint, const std::string& match) {
   return out;
 }
 
+std::int64_t file_bytes(const Checkpoint& checkpoint) {
+  std::int64_t n = 0;
+  std::error_code ignored;
+  for (const engine::SafetensorsFile& shard : checkpoint.shards())
+    n += static_cast<std::int64_t>(fs::file_size(shard.path(), ignored));
+  return n;
+}
+
 Result<int> run(const Options& o) {
   ASSAY_TRY(const Checkpoint checkpoint, Checkpoint::open(o.model));
   if (o.tensors && !o.json) {
@@ -130,8 +138,10 @@ Result<int> run(const Options& o) {
                grouped(r.n_parameters), size_text(r.n_bytes));
   fmt::print("  {:<18} {:>8}  {:<14} {:>18} {:>12}\n", "total", checkpoint.tensors().size(), "",
              grouped(summary.n_parameters), size_text(summary.n_bytes));
-  fmt::print("  {:<18} {:>8}  {:<14} {:>18} {:>12}\n\n", "per decoded token", "", "",
+  fmt::print("  {:<18} {:>8}  {:<14} {:>18} {:>12}\n", "per decoded token", "", "",
              grouped(summary.n_active_parameters), size_text(summary.n_active_bytes));
+  fmt::print("  sizes are of tensors; their files, with headers, are {}\n\n",
+             size_text(file_bytes(checkpoint)));
   if (!summary.quantisation.empty())
     print_quantisation(summary);
   else

@@ -132,7 +132,10 @@ TEST_F(QuantizeCli, ABadCalibrationFileIsNamedWithItsLine) {
   expect_refused(with("\n \n"), HasSubstr("no text in it"));
   expect_refused(with(good + "{\"lang\":\"ja\"}\n"),
                  AllOf(HasSubstr("set.jsonl:2"), HasSubstr("messages")));
-  expect_refused(with("[1]\n"), HasSubstr("expected a JSON object"));
+  expect_refused(with("[1]\n"),
+                 AllOf(HasSubstr("one JSON array"), HasSubstr("JSON object a line")));
+  expect_refused(with("\n [\n  {\"text\": \"abc\"}\n]\n"),
+                 AllOf(HasSubstr("set.jsonl"), HasSubstr("one JSON array"), HasSubstr("jq")));
   expect_refused(with("{\"text\":7}\n"), HasSubstr("text is not a string"));
   expect_refused(with("{\"messages\":\"hi\"}\n"), HasSubstr("not a list"));
   expect_refused(with("{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}\n"),
@@ -163,7 +166,10 @@ TEST_F(QuantizeCli, SettingsThatDoNotExistAreNamedWithThoseThatDo) {
   expect_refused(with({"--set", "group=12"}), HasSubstr("a multiple of d = 8"));
   expect_refused(with({"--set", "group=1.5"}), HasSubstr("an integer from 1"));
   expect_refused(with({"--set", "kv_a_bits=5"}), HasSubstr("expected 4, 8 or 16"));
-  expect_refused(with({"--set", "damping"}), HasSubstr("setting damping: got ''"));
+  expect_refused(with({"--set", "damping="}), HasSubstr("setting damping: got ''"));
+  expect_refused(with({"--set", "focus"}),
+                 AllOf(HasSubstr("setting 'focus' has no value"), HasSubstr("focus=0.5"),
+                       HasSubstr("temper, focus, damping")));
   expect_refused(with({"--set", "groups=12"}), AllOf(HasSubstr("'groups'"), HasSubstr("damping")));
   expect_refused(with({"--tiers", "1,1"}), HasSubstr("tier '1' is named twice"));
   expect_refused(with({"--set", "damping=-1"}), HasSubstr("a number from 1e-06 to 10"));
