@@ -53,8 +53,10 @@ double distortion_of(const Codebook& book, const std::vector<float>& values) {
     for (int k = 0; k < book.n_codes; ++k) {
       float d = 0;
       for (int j = 0; j < book.dim; ++j) {
-        const float gap = values[i + static_cast<std::size_t>(j)] -
-                          book.values[static_cast<std::size_t>(k * book.dim + j)];
+        const float gap =
+            values[i + static_cast<std::size_t>(j)] -
+            book.values[static_cast<std::size_t>(k) * static_cast<std::size_t>(book.dim) +
+                        static_cast<std::size_t>(j)];
         d += gap * gap;
       }
       least = std::min(least, d);
