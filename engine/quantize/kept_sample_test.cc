@@ -1,7 +1,6 @@
 // What encoding leaves of predicted errors, measured on a sample: it is what encoding leaves, and
 // the plan goes by it.
 #include "engine/quantize/kept_sample.h"
-#include "engine/quantize/sealed_file.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -12,6 +11,7 @@
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/tiny_checkpoint.h"
 #include "engine/quantize/quantize.h"
+#include "engine/quantize/sealed_file.h"
 
 namespace assay::engine {
 namespace {
@@ -228,7 +228,8 @@ TEST_F(KeptSample, ADamagedSampleIsNamed) {
   ASSERT_TRUE(write_sealed(file, sample));
   const auto done = quantize(input("out"));
   ASSERT_FALSE(done);
-  EXPECT_THAT(done.error().message, HasSubstr("kept-00001.json is damaged: is not of 2 experts in 3 tiers"));
+  EXPECT_THAT(done.error().message,
+              HasSubstr("kept-00001.json is damaged: is not of 2 experts in 3 tiers"));
 }
 
 TEST_F(KeptSample, IsEitherMeasuredOrSaid) {

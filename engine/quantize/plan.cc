@@ -140,10 +140,10 @@ Result<void> write_plan(const std::filesystem::path& folder, const Plan& plan,
   ASSAY_TRY_VOID(write_sealed(folder / "codebooks.safetensors",
                               codebook_tensors(plan.codebooks, recipe.tiers)));
   Json json = {{"tier", plan.tier},
-                     {"error", plan.error},
-                     {"code_bits", plan.code_bits},
-                     {"predicted_error", plan.predicted_error},
-                     {"lower_bound", plan.lower_bound}};
+               {"error", plan.error},
+               {"code_bits", plan.code_bits},
+               {"predicted_error", plan.predicted_error},
+               {"lower_bound", plan.lower_bound}};
   if (!plan.kept.share.empty()) json["kept"] = {{"share", plan.kept.share}, {"all", plan.kept.all}};
   return write_sealed(folder / "plan.json", json);
 }
