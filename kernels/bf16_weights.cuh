@@ -14,6 +14,7 @@
 #include <type_traits>
 
 #include "kernels/device_matrix.h"
+#include "kernels/gptq_row.cuh"
 #include "kernels/split_bf16.cuh"
 
 namespace assay::kernels {
@@ -119,12 +120,11 @@ __host__ __device__ inline float weight_value(const DeviceMatrix& m, int row, in
     }
     case DeviceMatrix::Kind::kGptq: {
       const int per_word = 32 / m.bits;
-      const unsigned word = static_cast<const unsigned*>(
-          m.values)[static_cast<long long>(row) * m.row_words + col / per_word];
-      const float2 scale =
-          static_cast<const float2*>(m.scales)[static_cast<long long>(row) * m.n_groups + group];
-      return less_zero(word >> (m.bits * (col % per_word)) & ((1u << m.bits) - 1), scale.y) *
-             scale.x;
+      const GptqRow codes(m, row);
+      const float2 scale = codes.scale(group);
+      const unsigned integer =
+          codes.word(col / per_word) >> (m.bits * (col % per_word)) & ((1u << m.bits) - 1);
+      return less_zero(integer, scale.y) * scale.x;
     }
     case DeviceMatrix::Kind::kFp8:
       return e4m3_pair(static_cast<const unsigned char*>(m.values)[i]).x *
@@ -149,11 +149,11 @@ __host__ __device__ inline uint2 fetch_codes(const DeviceMatrix& m, int row, int
     // Past the row's end there may be no memory.
     if (bit % 32 + 8 / kDim * m.index_bits > 32) codes.y = words[word + 1];
   } else if constexpr (kForm == WeightForm::kGptq4 || kForm == WeightForm::kGptq8) {
-    const unsigned* words = static_cast<const unsigned*>(m.values) + r * m.row_words;
+    const GptqRow words(m, row);
     if constexpr (kForm == WeightForm::kGptq4)
-      codes.x = words[col / 8];
+      codes.x = words.word(col / 8);
     else
-      codes = *reinterpret_cast<const uint2*>(words + col / 4);
+      codes = words.pair(col / 4);
   } else if constexpr (kForm == WeightForm::kFp8) {
     codes = *reinterpret_cast<const uint2*>(static_cast<const unsigned char*>(m.values) +
                                             r * m.n_cols + col);
@@ -199,7 +199,7 @@ __host__ __device__ inline uint4 decode_codes(const DeviceMatrix& m, int row, in
             bf16_pair(d.x * scale, d.y * scale), bf16_pair(e.x * scale, e.y * scale)};
   } else if constexpr (kForm == WeightForm::kGptq4 || kForm == WeightForm::kGptq8) {
     constexpr int kBits = kForm == WeightForm::kGptq4 ? 4 : 8, kPerWord = 32 / kBits;
-    const float2 scale = static_cast<const float2*>(m.scales)[r * m.n_groups + col / m.group];
+    const float2 scale = GptqRow(m, row).scale(col / m.group);
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       const unsigned word = i < kPerWord ? codes.x : codes.y;

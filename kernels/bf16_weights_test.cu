@@ -2,6 +2,7 @@
 // one, is the reference's value rounded to bfloat16 once; and pieces of a tile lie apart.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
 
 #include "kernels/bf16_weights.cuh"
@@ -68,7 +69,48 @@ TEST(Bf16Weights, EveryKindIsTheReferencesValueRoundedOnce) {
   }
   expect_decoded(gptq(4, 9, 328, 32, false, random), WeightForm::kGptq4, "gptq4");
   expect_decoded(gptq(8, 9, 328, 32, false, random), WeightForm::kGptq8, "gptq8");
+  for (const int group : {32, 64, 128})
+    for (const int n_rows : {1, 9, 16, 37}) {
+      expect_decoded(gptq(4, n_rows, 3 * group, group, false, random), WeightForm::kGptq4,
+                     "gptq4 in units");
+      expect_decoded(gptq(8, n_rows, 3 * group, group, false, random), WeightForm::kGptq8,
+                     "gptq8 in units");
+    }
   expect_decoded(fp8(37, 72, 16, random), WeightForm::kFp8, "fp8");
+}
+
+// Every word of a unit has one place, and a lane's two rows and quarter of the columns lie in its
+// pieces: what a warp reads at once is one stretch.
+TEST(GptqUnits, WordsOfALaneLieInItsPieces) {
+  for (const int bits : {4, 8})
+    for (const int group : {32, 64, 128}) {
+      const GptqUnits units{lane_shift_of(bits, 3 * group, group)};
+      ASSERT_EQ(units.group_words(), group * bits / 32);
+      const int lane_words = units.group_words() / 4, piece_words = std::min(lane_words, 4);
+      std::set<int> places;
+      for (int row = 0; row < kUnitRows; ++row)
+        for (int i = 0; i < units.group_words(); ++i) {
+          const int place = units.code(row, i), piece = i % lane_words / piece_words;
+          EXPECT_TRUE(places.insert(place).second) << row << ", " << i;
+          EXPECT_EQ(place / piece_words % 32, row % 8 * 4 + i / lane_words);
+          EXPECT_EQ(place / piece_words / 32, piece * 2 + row / 8);
+          EXPECT_EQ(place % piece_words, i % piece_words);
+        }
+      for (int row = 0; row < kUnitRows; ++row)
+        EXPECT_TRUE(places.insert(units.scale(row)).second) << row;
+      EXPECT_EQ(*places.rbegin() + 1, units.words());
+      EXPECT_EQ(places.size(), static_cast<std::size_t>(units.words()));
+    }
+}
+
+TEST(GptqUnits, OtherShapesLieInRows) {
+  for (const int bits : {4, 8}) {
+    EXPECT_LT(lane_shift_of(bits, 328, 32), 0);
+    EXPECT_LT(lane_shift_of(bits, 48, 16), 0);
+    EXPECT_LT(lane_shift_of(bits, 96, 96), 0);
+    EXPECT_LT(lane_shift_of(bits, 512, 256), 0);
+    EXPECT_GE(lane_shift_of(bits, 96, 32), 0);
+  }
 }
 
 TEST(Bf16Weights, WhatHasNoEightsIsDecodedOneByOne) {

@@ -8,6 +8,62 @@
 #include "base/check.h"
 
 namespace assay::kernels {
+namespace {
+
+// A GPTQ matrix as its file has it.
+struct GptqFile {
+  explicit GptqFile(const ScaledMatrix& matrix)
+      : w(matrix),
+        bits(w.kind == ScaledMatrix::Kind::kGptq4 ? 4 : 8),
+        per_word(32 / bits),
+        row_words((w.n_cols + per_word - 1) / per_word),
+        zero_words((w.n_rows + per_word - 1) / per_word) {}
+
+  std::uint32_t codes(int row, int word) const { return word_at(w.values, word, w.n_rows, row); }
+  std::uint32_t zero(int row, int group) const {
+    const std::uint32_t word = word_at(w.zeros, group, zero_words, row / per_word);
+    return word >> (bits * (row % per_word)) & ((1u << bits) - 1);
+  }
+  std::uint16_t scale(int row, int group) const {
+    std::uint16_t half;
+    std::memcpy(&half, w.scales + 2 * (std::ptrdiff_t{group} * w.n_rows + row), 2);
+    return half;
+  }
+
+  const ScaledMatrix& w;
+  const int bits, per_word, row_words, zero_words;
+
+ private:
+  static std::uint32_t word_at(const std::byte* data, int i, int stride, int j) {
+    std::uint32_t word;
+    std::memcpy(&word, data + 4 * (std::ptrdiff_t{i} * stride + j), 4);
+    return word;
+  }
+};
+
+std::size_t n_unit_words(const ScaledMatrix& w, GptqUnits units) {
+  const std::size_t n_tiles = (static_cast<std::size_t>(w.n_rows) + kUnitRows - 1) / kUnitRows;
+  return n_tiles * static_cast<std::size_t>(w.n_groups()) * static_cast<std::size_t>(units.words());
+}
+
+std::vector<std::uint32_t> units_of(const GptqFile& file, GptqUnits units) {
+  std::vector<std::uint32_t> out(n_unit_words(file.w, units));
+  std::uint32_t* unit = out.data();
+  for (int first = 0; first < file.w.n_rows; first += kUnitRows)
+    for (int g = 0; g < file.w.n_groups(); ++g, unit += units.words()) {
+      const int n_rows = std::min(kUnitRows, file.w.n_rows - first);
+      for (int i = 0; i < units.group_words(); ++i)
+        for (int r = 0; r < n_rows; ++r)
+          unit[units.code(r, i)] = file.codes(first + r, g * units.group_words() + i);
+      constexpr std::uint32_t k1024 = 0x6400;  // in binary16, whose next values are 1 apart
+      for (int r = 0; r < n_rows; ++r)
+        unit[units.scale(r)] = file.scale(first + r, g) | (k1024 + file.zero(first + r, g) + 1)
+                                                              << 16;
+    }
+  return out;
+}
+
+}  // namespace
 
 DeviceMatrix lay_out(const WeightMatrix& w, const KeepBytes& keep) {
   DeviceMatrix m;
@@ -57,31 +113,27 @@ DeviceMatrix lay_out(const ScaledMatrix& w, const KeepBytes& keep) {
     return m;
   }
   m.kind = DeviceMatrix::Kind::kGptq;
-  m.bits = w.kind == ScaledMatrix::Kind::kGptq4 ? 4 : 8;
-  const auto per_word = static_cast<std::size_t>(32 / m.bits);
-  const std::size_t words = (cols + per_word - 1) / per_word,
-                    zero_words = (rows + per_word - 1) / per_word;
-  const std::uint32_t mask = (1u << m.bits) - 1;
-  const auto word_at = [](const std::byte* data, std::size_t i) {
-    std::uint32_t word;
-    std::memcpy(&word, data + 4 * i, 4);
-    return word;
-  };
-  std::vector<std::uint32_t> values(rows * words);
-  for (std::size_t r = 0; r < rows; ++r)
-    for (std::size_t i = 0; i < words; ++i) values[r * words + i] = word_at(w.values, i * rows + r);
-  std::vector<float> scales(rows * groups * 2);
-  for (std::size_t r = 0; r < rows; ++r)
-    for (std::size_t g = 0; g < groups; ++g) {
-      std::uint16_t half;
-      std::memcpy(&half, w.scales + 2 * (g * rows + r), 2);
-      scales[(r * groups + g) * 2] = f16_to_f32(half);
-      const std::uint32_t word = word_at(w.zeros, g * zero_words + r / per_word);
-      const std::uint32_t zero =
-          word >> (static_cast<unsigned>(m.bits) * static_cast<unsigned>(r % per_word)) & mask;
-      scales[(r * groups + g) * 2 + 1] = 0x1p23f + static_cast<float>(zero + 1);
+  const GptqFile file(w);
+  m.bits = file.bits;
+  m.row_words = file.row_words;
+  m.lane_shift = lane_shift_of(m.bits, m.n_cols, m.group);
+  if (m.in_units()) {
+    const std::vector<std::uint32_t> units = units_of(file, {m.lane_shift});
+    m.values = keep(units.data(), units.size() * sizeof(std::uint32_t));
+    return m;
+  }
+  std::vector<std::uint32_t> values(rows * static_cast<std::size_t>(m.row_words));
+  for (int r = 0; r < m.n_rows; ++r)
+    for (int i = 0; i < m.row_words; ++i)
+      values[static_cast<std::size_t>(r) * static_cast<std::size_t>(m.row_words) +
+             static_cast<std::size_t>(i)] = file.codes(r, i);
+  std::vector<float> scales;
+  scales.reserve(rows * groups * 2);
+  for (int r = 0; r < m.n_rows; ++r)
+    for (int g = 0; g < m.n_groups; ++g) {
+      scales.push_back(f16_to_f32(file.scale(r, g)));
+      scales.push_back(0x1p23f + static_cast<float>(file.zero(r, g) + 1));
     }
-  m.row_words = static_cast<int>(words);
   m.values = keep(values.data(), values.size() * sizeof(std::uint32_t));
   m.scales = keep(scales.data(), scales.size() * sizeof(float));
   return m;
@@ -101,7 +153,10 @@ std::size_t device_bytes(const ScaledMatrix& w) {
              group = static_cast<std::size_t>(w.group);
   if (w.kind == ScaledMatrix::Kind::kFp8E4m3)
     return rows * cols + 4 * ((rows + group - 1) / group) * groups;
+  const int bits = w.kind == ScaledMatrix::Kind::kGptq4 ? 4 : 8;
   const std::size_t per_word = w.kind == ScaledMatrix::Kind::kGptq4 ? 8 : 4;
+  const int lane_shift = lane_shift_of(bits, w.n_cols, w.group);
+  if (lane_shift >= 0) return 4 * n_unit_words(w, {lane_shift});
   return 4 * rows * ((cols + per_word - 1) / per_word) + 8 * rows * groups;
 }
 

@@ -8,6 +8,7 @@
 
 #include "kernels/cuda_memory.h"
 #include "kernels/dtype.h"
+#include "kernels/gptq_units.h"
 #include "kernels/quantised.h"
 #include "kernels/upload_ring.h"
 
@@ -17,17 +18,20 @@ struct DeviceMatrix {
   enum class Kind { kBf16, kF16, kF32, kVq, kGptq, kFp8 };
   Kind kind = Kind::kBf16;
   int n_rows = 0, n_cols = 0;
-  // Dense and FP8: (n_rows, n_cols). VQ: (n_rows, row_words) words of the index stream. GPTQ:
-  // (n_rows, row_words), transposed from the file, so that a row's values follow each other.
+  // Dense and FP8: (n_rows, n_cols). VQ: (n_rows, row_words) words of the index stream. GPTQ: units
+  // (gptq_units.h), which have the scales too, or where the shape allows none (n_rows, row_words),
+  // transposed from the file, so that a row's values follow each other. gptq_row.cuh reads both.
   const void* values = nullptr;
-  // VQ: binary16 (n_rows, n_groups). GPTQ: float (n_rows, n_groups, 2), a scale and 2^23 + z + 1.
-  // FP8: float, square blocks.
+  // VQ: binary16 (n_rows, n_groups). GPTQ in rows: float (n_rows, n_groups, 2), a scale and
+  // 2^23 + z + 1. FP8: float, square blocks.
   const void* scales = nullptr;
   const float* codebook = nullptr;                        // VQ: (n_books, n_codes, dim)
   const void* codebook_f16 = nullptr;                     // the same values, binary16
   int dim = 0, n_codes = 0, index_bits = 0, n_books = 1;  // VQ
-  int bits = 0;                                           // GPTQ: 4 or 8
+  int bits = 0, lane_shift = -1;                          // GPTQ: 4 or 8; GptqUnits', or -1
   int group = 0, n_groups = 0, row_words = 0;
+
+  constexpr bool in_units() const { return lane_shift >= 0; }
 };
 
 // How a matrix lies on a device; `keep` copies bytes to where they stay. Codebooks are not set.

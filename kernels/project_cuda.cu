@@ -9,8 +9,10 @@ constexpr int kProjectWarps = 8;  // of a block
 
 __device__ size_t bytes_of_row(const DeviceMatrix& m) {
   switch (m.kind) {
-    case DeviceMatrix::Kind::kVq:
     case DeviceMatrix::Kind::kGptq:
+      if (m.in_units()) return 0;  // no row lies together
+      [[fallthrough]];
+    case DeviceMatrix::Kind::kVq:
       return size_t{4} * m.row_words;
     case DeviceMatrix::Kind::kFp8:
       return m.n_cols;

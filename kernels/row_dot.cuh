@@ -7,6 +7,7 @@
 #include <cuda_fp8.h>
 
 #include "kernels/device_matrix.h"
+#include "kernels/gptq_row.cuh"
 
 namespace assay::kernels {
 
@@ -32,21 +33,26 @@ struct RowLane {
 };
 
 // The elements i = lane, lane + n_lanes … of n of a row, in that order, with kAhead of them on
-// their way: sum = use(element, i, sum). Elements are as wide as keeps the lanes' x side by side.
-template <class Element, int kAhead, class Use>
-__device__ inline float over_row(const void* row, int n, RowLane l, const Use& use) {
-  const Element* elements = static_cast<const Element*>(row);
+// their way: sum = use(fetch(i), i, sum). Elements are as wide as keeps the lanes' x side by side.
+template <class Element, int kAhead, class Fetch, class Use>
+__device__ inline float over_elements(int n, RowLane l, const Fetch& fetch, const Use& use) {
   float sum = 0;
   for (int i = l.lane; i < n; i += kAhead * l.n_lanes) {
     Element e[kAhead];
 #pragma unroll
     for (int u = 0; u < kAhead; ++u)
-      if (i + u * l.n_lanes < n) e[u] = __ldg(elements + i + u * l.n_lanes);
+      if (i + u * l.n_lanes < n) e[u] = fetch(i + u * l.n_lanes);
 #pragma unroll
     for (int u = 0; u < kAhead; ++u)
       if (i + u * l.n_lanes < n) sum = use(e[u], i + u * l.n_lanes, sum);
   }
   return sum;
+}
+template <class Element, int kAhead, class Use>
+__device__ inline float over_row(const void* row, int n, RowLane l, const Use& use) {
+  const Element* elements = static_cast<const Element*>(row);
+  return over_elements<Element, kAhead>(
+      n, l, [&](int i) { return __ldg(elements + i); }, use);
 }
 
 __device__ inline float fma4(float4 w, float4 x, float sum) {
@@ -109,17 +115,15 @@ __device__ inline float gptq_value(unsigned word, int k, float zero) {
 
 template <int kBits>
 __device__ inline float gptq_dot(const DeviceMatrix& m, int row, const float* x, RowLane l) {
-  const unsigned* words =
-      static_cast<const unsigned*>(m.values) + static_cast<long long>(row) * m.row_words;
-  const float2* scales =
-      static_cast<const float2*>(m.scales) + static_cast<long long>(row) * m.n_groups;
+  const GptqRow codes(m, row);
   constexpr int kPerWord = 32 / kBits;
   const int words_of_group = m.group / kPerWord;
   if (m.n_cols % kPerWord == 0 && m.group % kPerWord == 0 && __popc(words_of_group) == 1) {
     const int shift = __ffs(words_of_group) - 1;
     const float4* x4 = reinterpret_cast<const float4*>(x);
-    return over_row<unsigned, 8>(words, m.row_words, l, [&](unsigned word, int i, float sum) {
-      const float2 scale = __ldg(scales + (i >> shift));
+    const auto fetch = [&](int i) { return codes.word(i); };
+    return over_elements<unsigned, 8>(m.row_words, l, fetch, [&](unsigned word, int i, float sum) {
+      const float2 scale = codes.scale(i >> shift);
       float part = 0;
 #pragma unroll
       for (int k = 0; k < kPerWord; k += 4)
@@ -132,12 +136,12 @@ __device__ inline float gptq_dot(const DeviceMatrix& m, int row, const float* x,
   }
   float sum = 0;
   for (int i = l.lane; i < m.row_words; i += l.n_lanes) {
-    const unsigned word = words[i];
+    const unsigned word = codes.word(i);
     for (int k = 0; k < kPerWord; ++k) {
       const int c = i * kPerWord + k;
       if (c >= m.n_cols) break;
-      const int g = c / m.group;
-      sum = fmaf(gptq_value<kBits>(word, k, scales[g].y) * scales[g].x, x[c], sum);
+      const float2 scale = codes.scale(c / m.group);
+      sum = fmaf(gptq_value<kBits>(word, k, scale.y) * scale.x, x[c], sum);
     }
   }
   return sum;
