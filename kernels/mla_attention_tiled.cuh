@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "kernels/bulk_copy.cuh"
 #include "kernels/cuda_check.cuh"
 #include "kernels/mla_attention_cuda.h"
 #include "kernels/mma_tile.cuh"
@@ -24,38 +25,6 @@ constexpr int kWeightStride = kKeys + 8;  // halves, likewise
 constexpr float kLog2e = 1.4426950408889634f;
 // Weights are at most 2^10, so that small ones stay normal in binary16. Cancels in the division.
 constexpr float kWeightExponent = 10;
-
-// Bulk copies to shared memory, by hardware; a barrier there counts the bytes that have arrived,
-// and enters its next phase with the last of those that are expected.
-__device__ inline void init_arrivals(std::uint64_t* barrier) {
-  asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(shared_address(barrier)) : "memory");
-}
-__device__ inline void publish_barriers() {
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-__device__ inline void expect_arrivals(std::uint64_t* barrier, int n_bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
-               "r"(n_bytes)
-               : "memory");
-}
-__device__ inline void copy_later(void* to, const void* from, int n_bytes, std::uint64_t* barrier) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
-          "r"(shared_address(to)),
-      "l"(from), "r"(n_bytes), "r"(shared_address(barrier))
-      : "memory");
-}
-__device__ inline void await_arrivals(std::uint64_t* barrier, unsigned phase) {
-  unsigned done = 0;
-  while (done == 0)
-    asm volatile(
-        "{\n.reg .pred p;\n"
-        "mbarrier.try_wait.parity.shared.b64 p, [%1], %2;\n"
-        "selp.u32 %0, 1, 0, p;\n}"
-        : "=r"(done)
-        : "r"(shared_address(barrier)), "r"(phase)
-        : "memory");
-}
 
 struct Fragment {
   unsigned r[4];
