@@ -1,4 +1,5 @@
 #include "kernels/cuda_check.cuh"
+#include "kernels/gptq_cuda.h"
 #include "kernels/project_cuda.h"
 #include "kernels/row_dot.cuh"
 
@@ -94,6 +95,16 @@ __global__ void swiglu(DeviceMatrix gate, DeviceMatrix up, const float* x, int x
 void project_cuda(const DeviceMatrix& m, const float* x, int x_stride, int n_tokens, float* y,
                   int y_stride, bool accumulate, CudaStream stream) {
   CHECK(n_tokens > 0 && n_tokens < 65536) << n_tokens;
+  if (const std::size_t shared = max_shared_bytes(); is_for_gptq_cuda(m, shared, false)) {
+    const GptqProduct product[] = {{&m, y, y_stride}};
+    return gptq_cuda({.products = product,
+                      .x = x,
+                      .x_stride = x_stride,
+                      .n_tokens = n_tokens,
+                      .accumulate = accumulate,
+                      .shared_bytes = shared},
+                     stream);
+  }
   const int split = warps_of_row(m);
   const int n_blocks = (m.n_rows * split + kProjectWarps - 1) / kProjectWarps;
   overlapped(project, dim3(n_blocks, n_tokens), dim3(32, kProjectWarps), 0, stream, m, split, x,
@@ -109,6 +120,19 @@ void project_heads_cuda(const HeadsCudaArgs& a, CudaStream stream) {
 void swiglu_cuda(const DeviceMatrix& gate, const DeviceMatrix& up, const float* x, int x_stride,
                  int n_tokens, float* h, CudaStream stream) {
   CHECK(n_tokens > 0 && n_tokens < 65536) << n_tokens;
+  CHECK(gate.n_rows == up.n_rows && gate.n_cols == up.n_cols)
+      << gate.n_rows << " x " << gate.n_cols << ", " << up.n_rows << " x " << up.n_cols;
+  if (const std::size_t shared = max_shared_bytes();
+      are_alike(gate, up) && is_for_gptq_cuda(gate, shared, true)) {
+    const GptqProduct products[] = {{&gate, h, gate.n_rows}, {&up, nullptr, 0}};
+    return gptq_cuda({.products = products,
+                      .x = x,
+                      .x_stride = x_stride,
+                      .n_tokens = n_tokens,
+                      .swiglu = true,
+                      .shared_bytes = shared},
+                     stream);
+  }
   overlapped(swiglu, row_grid(gate.n_rows, n_tokens), dim3(32, kRowWarps), 0, stream, gate, up, x,
              x_stride, h);
 }

@@ -1,6 +1,7 @@
-// Projections on a GPU, in float32: any kind of weight matrix, one warp to a row and token. All
-// pointers are device pointers; x and y rows are 16-byte aligned. Accumulates in a fixed order: the
-// same request gives the same bits whatever n_tokens is.
+// Projections on a GPU, in float32: any kind of weight matrix. GPTQ in units goes to tensor cores
+// (gptq_cuda.h), all others one to eight warps to a row and token. All pointers are device
+// pointers; x and y rows are 16-byte aligned. Accumulates in a fixed order: the same request gives
+// the same bits whatever n_tokens is.
 #pragma once
 
 #include "kernels/cuda_memory.h"
