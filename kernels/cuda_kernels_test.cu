@@ -75,6 +75,13 @@ TEST_F(Cuda, ProductsOfEveryKindOfMatrixStayWithinTheRoundingBound) {
   Random random(seed);
   expect_product(dense(WeightType::kBf16, 257, 6144, false, random), 257, 6144, 2, false, random,
                  "bf16");
+  // Rows by 16 bytes, split over warps or not, and rows that are no multiple of them.
+  expect_product(dense(WeightType::kF32, 256, 6144, false, random), 256, 6144, 2, false, random,
+                 "f32");
+  expect_product(dense(WeightType::kF32, 31, 101, false, random), 31, 101, 2, false, random, "f32");
+  expect_product(dense(WeightType::kF16, 257, 2048, false, random), 257, 2048, 2, false, random,
+                 "f16");
+  expect_product(dense(WeightType::kF16, 31, 100, false, random), 31, 100, 3, false, random, "f16");
   expect_product(dense(WeightType::kF32, 31, 100, false, random), 31, 100, 5, false, random, "f32");
   for (const auto& [dim, codes] : {std::pair{8, 256}, {8, 4096}, {4, 256}, {4, 4096}}) {
     expect_product(vq(dim, codes, 64, 2048, 128, false, random), 64, 2048, 2, false, random, "vq");

@@ -6,6 +6,7 @@
 #include <cuda_fp16.h>
 #include <cuda_fp8.h>
 
+#include "kernels/bf16_weights.cuh"
 #include "kernels/device_matrix.h"
 #include "kernels/gptq_row.cuh"
 
@@ -74,6 +75,21 @@ __device__ inline float dense_dot(const DeviceMatrix& m, int row, const float* x
           return fma4({bf16_low(p.z), bf16_high(p.z), bf16_low(p.w), bf16_high(p.w)}, x4[2 * i + 1],
                       sum);
         });
+  }
+  if (m.kind == DeviceMatrix::Kind::kF32 && m.n_cols % 4 == 0) {
+    const float4* x4 = reinterpret_cast<const float4*>(x);
+    return over_row<float4, 8>(static_cast<const float*>(m.values) + first, m.n_cols / 4, l,
+                               [&](float4 w, int i, float sum) { return fma4(w, x4[i], sum); });
+  }
+  if (m.kind == DeviceMatrix::Kind::kF16 && m.n_cols % 8 == 0) {
+    const float4* x4 = reinterpret_cast<const float4*>(x);
+    return over_row<uint4, 4>(static_cast<const __half*>(m.values) + first, m.n_cols / 8, l,
+                              [&](uint4 p, int i, float sum) {
+                                const float2 a = f16_pair(p.x), b = f16_pair(p.y),
+                                             c = f16_pair(p.z), d = f16_pair(p.w);
+                                sum = fma4({a.x, a.y, b.x, b.y}, x4[2 * i], sum);
+                                return fma4({c.x, c.y, d.x, d.y}, x4[2 * i + 1], sum);
+                              });
   }
   float sum = 0;
   for (int c = l.lane; c < m.n_cols; c += l.n_lanes)
