@@ -25,7 +25,8 @@ inline bool is_product(const HostMatrix& m, int r, const float* x, float got) {
   return sum.is_near(got, n_cols);
 }
 
-// bf16, gptq8, gptq4 or fp8, whose scales serve 128 columns, or 64 where 128 do not divide them.
+// bf16, gptq8, gptq4 or fp8, whose scales serve 128 columns, or the half or quarter that divides
+// them.
 // Weights of bf16 and GPTQ are near 1/64, as a model's are: what follows a product neither
 // saturates nor drowns what it is added to. Made once: a benchmark is called several times.
 inline const HostMatrix& spine_matrix(const std::string& kind, int n_rows, int n_cols) {
@@ -34,7 +35,7 @@ inline const HostMatrix& spine_matrix(const std::string& kind, int n_rows, int n
   HostMatrix& m = known->second;
   if (!is_new) return m;
   Random random(1);
-  const int group = n_cols % 128 == 0 ? 128 : 64;
+  const int group = n_cols % 128 == 0 ? 128 : n_cols % 64 == 0 ? 64 : 32;
   if (kind == "fp8") return m = fp8(n_rows, n_cols, group, random);
   if (kind != "bf16") {
     m = gptq(kind == "gptq8" ? 8 : 4, n_rows, n_cols, group, false, random);
