@@ -16,12 +16,25 @@
 #include "kernels/device_matrix.h"
 #include "kernels/gptq_row.cuh"
 #include "kernels/split_bf16.cuh"
+#include "kernels/unit_weights.cuh"
 
 namespace assay::kernels {
 
 // How eight columns lie in memory. kValues, one weight after the other, takes every matrix; the
 // others need columns and scale groups in multiples of eight.
-enum class WeightForm { kBf16, kF16, kF32, kVq4, kVq8, kGptq4, kGptq8, kFp8, kValues };
+enum class WeightForm {
+  kBf16,
+  kF16,
+  kF32,
+  kVq4,
+  kVq8,
+  kUnits4,
+  kUnits8,
+  kGptq4,
+  kGptq8,
+  kFp8,
+  kValues
+};
 
 __host__ __device__ inline WeightForm form_of(const DeviceMatrix& m) {
   if (m.n_cols % 8 != 0) return WeightForm::kValues;
@@ -33,6 +46,7 @@ __host__ __device__ inline WeightForm form_of(const DeviceMatrix& m) {
     case DeviceMatrix::Kind::kF32:
       return WeightForm::kF32;
     case DeviceMatrix::Kind::kVq:
+      if (m.units.bits > 0) return m.dim == 8 ? WeightForm::kUnits8 : WeightForm::kUnits4;
       if (m.n_books != 1 || m.group % 8 != 0) return WeightForm::kValues;
       return m.dim == 8 ? WeightForm::kVq8 : m.dim == 4 ? WeightForm::kVq4 : WeightForm::kValues;
     case DeviceMatrix::Kind::kGptq:
@@ -58,6 +72,10 @@ __host__ __device__ inline void with_form(WeightForm form, const Use& use) {
       return use(std::integral_constant<WeightForm, WeightForm::kVq4>());
     case WeightForm::kVq8:
       return use(std::integral_constant<WeightForm, WeightForm::kVq8>());
+    case WeightForm::kUnits4:
+      return use(std::integral_constant<WeightForm, WeightForm::kUnits4>());
+    case WeightForm::kUnits8:
+      return use(std::integral_constant<WeightForm, WeightForm::kUnits8>());
     case WeightForm::kGptq4:
       return use(std::integral_constant<WeightForm, WeightForm::kGptq4>());
     case WeightForm::kGptq8:
@@ -105,6 +123,7 @@ __host__ __device__ inline float weight_value(const DeviceMatrix& m, int row, in
     case DeviceMatrix::Kind::kF32:
       return static_cast<const float*>(m.values)[i];
     case DeviceMatrix::Kind::kVq: {
+      if (m.units.bits > 0) return unit_value(m, row, col);
       const unsigned* words =
           static_cast<const unsigned*>(m.values) + static_cast<long long>(row) * m.row_words;
       float sum = 0;
@@ -148,6 +167,10 @@ __host__ __device__ inline uint2 fetch_codes(const DeviceMatrix& m, int row, int
     codes.x = words[word];
     // Past the row's end there may be no memory.
     if (bit % 32 + 8 / kDim * m.index_bits > 32) codes.y = words[word + 1];
+  } else if constexpr (kForm == WeightForm::kUnits4 || kForm == WeightForm::kUnits8) {
+    constexpr int kCodes = kForm == WeightForm::kUnits4 ? 2 : 1;
+    const std::uint64_t fields = unit_at(m, row, col).fields(kCodes * m.units.bits);
+    codes = {static_cast<unsigned>(fields), static_cast<unsigned>(fields >> 32)};
   } else if constexpr (kForm == WeightForm::kGptq4 || kForm == WeightForm::kGptq8) {
     const GptqRow words(m, row);
     if constexpr (kForm == WeightForm::kGptq4)
@@ -159,6 +182,13 @@ __host__ __device__ inline uint2 fetch_codes(const DeviceMatrix& m, int row, int
                                             r * m.n_cols + col);
   }
   return codes;
+}
+
+// Eight halves times their scale.
+__host__ __device__ inline uint4 scaled_octet(uint4 h, float scale) {
+  const float2 a = f16_pair(h.x), b = f16_pair(h.y), d = f16_pair(h.z), e = f16_pair(h.w);
+  return {bf16_pair(a.x * scale, a.y * scale), bf16_pair(b.x * scale, b.y * scale),
+          bf16_pair(d.x * scale, d.y * scale), bf16_pair(e.x * scale, e.y * scale)};
 }
 
 template <WeightForm kForm>
@@ -192,11 +222,19 @@ __host__ __device__ inline uint4 decode_codes(const DeviceMatrix& m, int row, in
                   high = book[static_cast<unsigned>(both >> m.index_bits) & mask];
       h = {low.x, low.y, high.x, high.y};
     }
-    const float scale =
-        f16_value(static_cast<const unsigned short*>(m.scales)[r * m.n_groups + col / m.group]);
-    const float2 a = f16_pair(h.x), b = f16_pair(h.y), d = f16_pair(h.z), e = f16_pair(h.w);
-    return {bf16_pair(a.x * scale, a.y * scale), bf16_pair(b.x * scale, b.y * scale),
-            bf16_pair(d.x * scale, d.y * scale), bf16_pair(e.x * scale, e.y * scale)};
+    return scaled_octet(
+        h, f16_value(static_cast<const unsigned short*>(m.scales)[r * m.n_groups + col / m.group]));
+  } else if constexpr (kForm == WeightForm::kUnits4 || kForm == WeightForm::kUnits8) {
+    const std::uint64_t both = static_cast<std::uint64_t>(codes.y) << 32 | codes.x;
+    const int code = unit_code(m, both);
+    const float scale = unit_at(m, row, col).scale;
+    if constexpr (kForm == WeightForm::kUnits8) {
+      return scaled_octet(static_cast<const uint4*>(m.codebook_f16)[code], scale);
+    } else {
+      const uint2* book = static_cast<const uint2*>(m.codebook_f16);
+      const uint2 low = book[code], high = book[unit_code(m, both >> m.units.bits)];
+      return scaled_octet({low.x, low.y, high.x, high.y}, scale);
+    }
   } else if constexpr (kForm == WeightForm::kGptq4 || kForm == WeightForm::kGptq8) {
     constexpr int kBits = kForm == WeightForm::kGptq4 ? 4 : 8, kPerWord = 32 / kBits;
     const float2 scale = GptqRow(m, row).scale(col / m.group);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <set>
+#include <tuple>
 
 #include "kernels/bf16_weights.cuh"
 #include "kernels/device_matrix_testing.cuh"
@@ -33,12 +34,13 @@ class HostMemory {
   std::size_t n_kept_ = 0;
 };
 
-void expect_decoded(const HostMatrix& host, WeightForm form, const char* what) {
+void expect_decoded(const HostMatrix& host, WeightForm form, const char* what,
+                    const UnitForm& units = {}) {
   HostMemory memory;
   const DeviceMatrix m = host.laid_out(
-      [&](const void* from, std::size_t n_bytes) { return memory.keep(from, n_bytes); });
+      [&](const void* from, std::size_t n_bytes) { return memory.keep(from, n_bytes); }, units);
   EXPECT_EQ(form_of(m), form) << what;
-  EXPECT_EQ(memory.n_kept(), host.device_size() + 6 * host.codebook.size()) << what;
+  EXPECT_EQ(memory.n_kept(), host.device_size(units) + 6 * host.codebook.size()) << what;
   for (int row = 0; row < m.n_rows; ++row)
     for (int col = 0; col < m.n_cols; col += 8) {
       uint4 eight{};
@@ -111,6 +113,35 @@ TEST(GptqUnits, OtherShapesLieInRows) {
     EXPECT_LT(lane_shift_of(bits, 512, 256), 0);
     EXPECT_GE(lane_shift_of(bits, 96, 32), 0);
   }
+}
+
+// Every form and number of copies, rows and columns that fill no unit, scales that repeat within
+// it.
+TEST(Bf16Weights, UnitsAreTheReferencesValuesToo) {
+  const unsigned seed = std::random_device{}();
+  std::printf("seed %u\n", seed);
+  Random random(seed);
+  struct Case {
+    int dim, n_codes;
+    std::vector<int> bits;
+  };
+  for (const Case& c : {Case{8, 256, {8}},
+                        {4, 200, {8}},
+                        {8, 4096, {12, 13}},
+                        {4, 4096, {12, 13, 14}},
+                        {4, 3000, {14}}})
+    for (const int bits : c.bits)
+      for (const auto& [rows, cols, group, scales] : {std::tuple{9, 96, 128, 4},
+                                                      {3, 96, 64, 8},
+                                                      {8, 320, 64, 8},
+                                                      {17, 328, 400, 4},
+                                                      {10, 768, 256, 4},
+                                                      {16, 6144, 128, 4},
+                                                      {5, 1088, 192, 8}})
+        expect_decoded(vq(c.dim, c.n_codes, rows, cols, group, false, random),
+                       c.dim == 8 ? WeightForm::kUnits8 : WeightForm::kUnits4, "units",
+                       {c.dim, bits, scales});
+  expect_decoded(vq(4, 256, 5, 44, 64, false, random), WeightForm::kValues, "no eights", {4, 8, 8});
 }
 
 TEST(Bf16Weights, WhatHasNoEightsIsDecodedOneByOne) {

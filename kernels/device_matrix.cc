@@ -78,7 +78,9 @@ DeviceMatrix lay_out(const WeightMatrix& w, const KeepBytes& keep) {
   return m;
 }
 
-DeviceMatrix lay_out(const VqMatrix& w, const KeepBytes& keep) {
+namespace {
+
+DeviceMatrix vq_shape(const VqMatrix& w) {
   DeviceMatrix m;
   m.kind = DeviceMatrix::Kind::kVq;
   m.n_rows = w.n_rows;
@@ -90,6 +92,22 @@ DeviceMatrix lay_out(const VqMatrix& w, const KeepBytes& keep) {
   m.group = w.group;
   m.n_groups = w.n_groups();
   m.row_words = w.row_words();
+  return m;
+}
+
+}  // namespace
+
+DeviceMatrix lay_out(const VqMatrix& w, const UnitForm& units, ThreadPool& pool,
+                     const KeepBytes& keep) {
+  DeviceMatrix m = vq_shape(w);
+  m.units = units;
+  const std::vector<std::byte> bytes = pack_units(w, units, pool);
+  m.values = keep(bytes.data(), bytes.size());
+  return m;
+}
+
+DeviceMatrix lay_out(const VqMatrix& w, const KeepBytes& keep) {
+  DeviceMatrix m = vq_shape(w);
   const auto rows = static_cast<std::size_t>(w.n_rows);
   m.values = keep(w.codes, 4 * rows * static_cast<std::size_t>(m.row_words));
   m.scales = keep(w.scales, 2 * rows * static_cast<std::size_t>(m.n_groups));
@@ -169,6 +187,7 @@ void DeviceWeights::finish() {
   CHECK(ring_ != nullptr) << "matrices were added one by one";
   ring_->finish();
   ring_.reset();
+  pool_.reset();
 }
 
 // What exceeds the expectation gets further pieces.
@@ -203,13 +222,21 @@ DeviceMatrix DeviceWeights::add(const WeightMatrix& w) { return lay_out(w, uploa
 DeviceMatrix DeviceWeights::add(const ScaledMatrix& w) { return lay_out(w, uploaded()); }
 
 DeviceMatrix DeviceWeights::add(const VqMatrix& w) {
-  DeviceMatrix m = lay_out(w, uploaded());
+  return with_codebook(lay_out(w, uploaded()), w);
+}
+DeviceMatrix DeviceWeights::add(const VqMatrix& w, const UnitForm& units) {
+  if (pool_ == nullptr) pool_ = std::make_unique<ThreadPool>(0);
+  return with_codebook(lay_out(w, units, *pool_, uploaded()), w);
+}
+
+DeviceMatrix DeviceWeights::with_codebook(DeviceMatrix m, const VqMatrix& w) {
   auto known = std::find_if(codebooks_.begin(), codebooks_.end(),
                             [&](const Codebook& c) { return c.host == w.codebook; });
   if (known == codebooks_.end()) {
     const std::vector<float> values(
         w.codebook, w.codebook + static_cast<std::ptrdiff_t>(w.n_books) * w.n_codes * w.dim);
-    const std::vector<__half> halves(values.begin(), values.end());
+    std::vector<__half> halves(values.begin(), values.end());
+    halves.resize((halves.size() + 7) / 8 * 8);  // it is read in pieces of 16 bytes
     codebooks_.push_back({w.codebook, add(values), add_array(halves)});
     known = codebooks_.end() - 1;
   }

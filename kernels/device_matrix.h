@@ -11,6 +11,7 @@
 #include "kernels/gptq_units.h"
 #include "kernels/quantised.h"
 #include "kernels/upload_ring.h"
+#include "kernels/vq_units.h"
 
 namespace assay::kernels {
 
@@ -18,9 +19,10 @@ struct DeviceMatrix {
   enum class Kind { kBf16, kF16, kF32, kVq, kGptq, kFp8 };
   Kind kind = Kind::kBf16;
   int n_rows = 0, n_cols = 0;
-  // Dense and FP8: (n_rows, n_cols). VQ: (n_rows, row_words) words of the index stream. GPTQ: units
-  // (gptq_units.h), which have the scales too, or where the shape allows none (n_rows, row_words),
-  // transposed from the file, so that a row's values follow each other. gptq_row.cuh reads both.
+  // Dense and FP8: (n_rows, n_cols). VQ: (n_rows, row_words) words of the index stream, or units
+  // with their scales (vq_units.h). GPTQ: units (gptq_units.h), which have the scales too, or where
+  // the shape allows none (n_rows, row_words), transposed from the file, so that a row's values
+  // follow each other. gptq_row.cuh reads both.
   const void* values = nullptr;
   // VQ: binary16 (n_rows, n_groups). GPTQ in rows: float (n_rows, n_groups, 2), a scale and
   // 2^23 + z + 1. FP8: float, square blocks.
@@ -28,6 +30,7 @@ struct DeviceMatrix {
   const float* codebook = nullptr;                        // VQ: (n_books, n_codes, dim)
   const void* codebook_f16 = nullptr;                     // the same values, binary16
   int dim = 0, n_codes = 0, index_bits = 0, n_books = 1;  // VQ
+  UnitForm units;                                         // VQ: how units are made, if it is
   int bits = 0, lane_shift = -1;                          // GPTQ: 4 or 8; GptqUnits', or -1
   int group = 0, n_groups = 0, row_words = 0;
 
@@ -38,8 +41,10 @@ struct DeviceMatrix {
 using KeepBytes = std::function<const void*(const void* from, std::size_t n_bytes)>;
 DeviceMatrix lay_out(const WeightMatrix& w, const KeepBytes& keep);
 DeviceMatrix lay_out(const VqMatrix& w, const KeepBytes& keep);
+DeviceMatrix lay_out(const VqMatrix& w, const UnitForm& units, ThreadPool& pool,
+                     const KeepBytes& keep);
 DeviceMatrix lay_out(const ScaledMatrix& w, const KeepBytes& keep);
-// What `keep` is given, in bytes.
+// What `keep` is given, in bytes; of units: unit_bytes.
 std::size_t device_bytes(const WeightMatrix& w);
 std::size_t device_bytes(const VqMatrix& w);
 std::size_t device_bytes(const ScaledMatrix& w);
@@ -59,6 +64,7 @@ class DeviceWeights {
 
   DeviceMatrix add(const WeightMatrix& w);
   DeviceMatrix add(const VqMatrix& w);
+  DeviceMatrix add(const VqMatrix& w, const UnitForm& units);
   DeviceMatrix add(const ScaledMatrix& w);
   const float* add(const std::vector<float>& values);
   template <class T>
@@ -73,10 +79,12 @@ class DeviceWeights {
     return [this](const void* host, std::size_t n_bytes) { return upload(host, n_bytes); };
   }
   void* take(std::size_t n_bytes);
+  DeviceMatrix with_codebook(DeviceMatrix m, const VqMatrix& w);
 
   std::vector<DeviceBytes> owned_;
   std::size_t expected_ = 0, used_ = 0;  // used: of the last of owned_
   std::unique_ptr<UploadRing> ring_;     // until finish
+  std::unique_ptr<ThreadPool> pool_;     // that makes units, likewise
   struct Codebook {
     const float *host, *device;
     const void* device_f16;

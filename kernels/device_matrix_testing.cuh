@@ -41,22 +41,26 @@ struct HostMatrix {
   ScaledMatrix scaled;
   enum class Kind { kDense, kVq, kScaled } kind = Kind::kDense;
 
-  DeviceMatrix upload(DeviceWeights& memory) const {
+  // VQ as units where `units` says how.
+  DeviceMatrix upload(DeviceWeights& memory, const UnitForm& units = {}) const {
+    if (units.bits > 0) return memory.add(vq, units);
     return kind == Kind::kDense ? memory.add(dense)
            : kind == Kind::kVq  ? memory.add(vq)
                                 : memory.add(scaled);
   }
   // On a device, without its codebook.
-  std::size_t device_size() const {
+  std::size_t device_size(const UnitForm& units = {}) const {
+    if (units.bits > 0) return unit_bytes(vq, units);
     return kind == Kind::kDense ? device_bytes(dense)
            : kind == Kind::kVq  ? device_bytes(vq)
                                 : device_bytes(scaled);
   }
   // Without a device, its codebook included.
-  DeviceMatrix laid_out(const KeepBytes& keep) const {
+  DeviceMatrix laid_out(const KeepBytes& keep, const UnitForm& units = {}) const {
     if (kind == Kind::kDense) return lay_out(dense, keep);
     if (kind == Kind::kScaled) return lay_out(scaled, keep);
-    DeviceMatrix m = lay_out(vq, keep);
+    ThreadPool pool(2);
+    DeviceMatrix m = units.bits > 0 ? lay_out(vq, units, pool, keep) : lay_out(vq, keep);
     const std::vector<__half> halves(codebook.begin(), codebook.end());
     m.codebook = static_cast<const float*>(keep(codebook.data(), 4 * codebook.size()));
     m.codebook_f16 = keep(halves.data(), 2 * halves.size());

@@ -9,6 +9,7 @@
 #include "kernels/bf16_weights.cuh"
 #include "kernels/device_matrix.h"
 #include "kernels/gptq_row.cuh"
+#include "kernels/unit_weights.cuh"
 
 namespace assay::kernels {
 
@@ -97,7 +98,13 @@ __device__ inline float dense_dot(const DeviceMatrix& m, int row, const float* x
   return sum;
 }
 
+// In units, which moe_cuda's own kernel multiplies, a weight at a time: right, not fast.
 __device__ inline float vq_dot(const DeviceMatrix& m, int row, const float* x, RowLane l) {
+  if (m.units.bits > 0) {
+    float sum = 0;
+    for (int c = l.lane; c < m.n_cols; c += l.n_lanes) sum = fmaf(unit_value(m, row, c), x[c], sum);
+    return sum;
+  }
   const unsigned* words =
       static_cast<const unsigned*>(m.values) + static_cast<long long>(row) * m.row_words;
   const __half* scales =
