@@ -145,6 +145,32 @@ TEST_F(Cuda, GemmsOfOddShapesStayWithinTheRoundingBound) {
   }
 }
 
+// How codes lie in memory is no matter of their product's.
+TEST_F(Cuda, AGemmOfUnitsHasTheBitsOfRows) {
+  Random random(35);
+  constexpr int kTokens = 40;
+  for (const auto& [dim, codes, bits] : {std::tuple{8, 256, 8},
+                                         {4, 200, 8},
+                                         {8, 4096, 12},
+                                         {8, 4096, 13},
+                                         {4, 4096, 12},
+                                         {4, 4096, 13},
+                                         {4, 3000, 14}})
+    for (const auto& [rows, cols, group] : {std::tuple{130, 320, 64}, {33, 1096, 128}}) {
+      DeviceWeights memory;
+      const HostMatrix m = vq(dim, codes, rows, cols, group, false, random);
+      const auto x = on_device(random.floats(area(kTokens, cols)), kTokens, cols);
+      const auto multiply = [&](const DeviceMatrix& d) {
+        const auto y = poisoned(area(kTokens, rows));
+        gemm_cuda(d, x.data(), kTokens, y.data(), rows, false, nullptr);
+        return y.host();
+      };
+      EXPECT_EQ(multiply(m.upload(memory, {dim, bits, group == 64 ? 8 : 4})),
+                multiply(m.upload(memory)))
+          << dim << ", " << bits << " bits, " << cols << " columns";
+    }
+}
+
 std::vector<float> gemm_rows(const DeviceMatrix& m, const std::vector<float>& x, int first, int n) {
   const auto begin = x.begin() + static_cast<std::ptrdiff_t>(area(first, m.n_cols));
   const auto dx =

@@ -1,51 +1,45 @@
 // The routed experts of one layer on a GPU, in float32, straight from their codes.
+//
+// VQ experts in units (vq_units.h) take two launches, whatever mixture of codebooks a layer has:
+// gate and up with silu(gate) · up, then down with the weighted sum. Products are made on tensor
+// cores of codewords, which binary16 holds exactly, and x in two halves. A warp has 512 columns, a
+// *part*:
+//   |x - halves| <= 2^-22 |x| + 2^-39 of the part's largest |x|   (of any size; a NaN or an
+//   infinity
+//                                                                  makes a result that is a NaN)
+// A scale's columns are one chain of four mma instructions of 16 products to an accumulator, whose
+// sum errs by (64 + 16) · 2^-22 of the sizes of its terms (gemm_cuda_test says why); what is added
+// up then, halves, scales and parts, passes through at most 28 roundings of 2^-24. So
+//   |y - W x| <= 90 · 2^-22 · Σ |w x| + 2^-39 · Σ over parts of (largest |x|) · Σ |w|.
+// Integers whose sums float32 holds are exact. A row's bits are a function of its matrix and x.
 #pragma once
 
 #include <span>
 #include <string>
-#include <vector>
 
 #include "kernels/cuda_memory.h"
 #include "kernels/device_matrix.h"
+#include "kernels/vq_units.h"
 
 namespace assay::kernels {
 
-// Matrices of one codebook, and what multiplies them (docs/design/cuda-kernels.md):
-// - partial sums: a table of codeword · x for 128 sub-vectors of x and every codeword, in shared
-//   memory, a lane to a column of it; a weight row adds up what its codes point to. 8-bit indices.
-// - codewords: the codebook in binary16 in shared memory, in copies; lanes keep x in registers.
-//   8- and 12-bit indices.
-struct MoeTier {
-  enum class Design { kPartialSums, kCodewords };
-  Design design = Design::kPartialSums;
-  DeviceMatrix like;  // any matrix of the tier: its codebook, dim, indices and shape
-  int n_slices = 0;   // of a row: what one block's table or registers hold
-  int group = 0;      // divides the columns that share a scale, in every matrix of the tier
-};
+// plan_units for the current device: before a layer's matrices are laid out, by its plan.
+UnitPlan plan_moe_units(std::span<const VqMatrix> experts, int top_k);
 
 // How a layer's experts are multiplied. Fixed when its weights are known, so that a token's bits do
 // not depend on which experts the others of its batch chose.
 struct MoePlan {
-  // Gate and up, then down, by tier; both empty: a warp to a row, token and expert (row_dot.cuh),
-  // which takes every kind of matrix.
-  std::vector<MoeTier> gate_up, down;
-  int gate_up_slices = 0, down_slices = 0;  // of a matrix, at most
-  bool codewords_only = false;
+  // A warp to a row, token and expert (row_dot.cuh), which takes every kind of matrix.
+  MoePlan() = default;
+  // `experts` (n_experts, 3): gate, up, down, laid out by `units`, on the host.
+  MoePlan(const UnitPlan& plan, std::span<const DeviceMatrix> experts);
 
-  bool is_grouped() const { return !gate_up.empty(); }
-  std::string text() const;  // "vq partial sums + codewords", or "rows"
-  // Floats that MoeCudaArgs::parts needs for one token.
-  std::size_t parts_per_token(int top_k, int hidden, int width) const;
+  UnitPlan units;
+  const void* codebook[2][UnitLaunch::kTables] = {};  // binary16, the device's: gate and up, down
+
+  bool is_grouped() const { return units.is_in_units(); }
+  std::string text() const;  // "vq units", "vq units, tables ×4", or "rows"
 };
-
-// `experts` (n_experts, 3): gate, up, down, on the host. Grouped where every matrix has one
-// codebook of 4 or 8 values, indices of 8 or 12 bits, scale groups that a lane's columns do not
-// straddle, the layer at most kMaxTiers codebooks for either part, and a block of the current
-// device may share the memory that a table needs.
-MoePlan plan_moe(std::span<const DeviceMatrix> experts);
-// With this design for 8-bit indices, whatever the size.
-MoePlan plan_moe(std::span<const DeviceMatrix> experts, MoeTier::Design preferred);
-inline constexpr int kMaxTiers = 8;
 
 struct MoeCudaArgs {
   const MoePlan* plan;
@@ -53,12 +47,8 @@ struct MoeCudaArgs {
   const int* expert;            // (n_tokens, top_k), ascending
   const float* weight;          // (n_tokens, top_k)
   int n_tokens, top_k, hidden, width;
-  const float* x;  // (n_tokens, hidden)
-  // Scratch. Not grouped: h (n_tokens * top_k, width). Grouped: parts for `parts_tokens` tokens,
-  // as many as are computed at a time.
-  float* h;
-  float* parts;
-  int parts_tokens;
+  const float* x;       // (n_tokens, hidden), 8-byte aligned
+  float* h;             // (n_tokens * top_k, width): scratch, 8-byte aligned
   const float* shared;  // (n_tokens, hidden): the shared experts' output
   float* residual;      // (n_tokens, hidden): += Σ_k weight_k · expert_k(x) (a chain) + shared
 };

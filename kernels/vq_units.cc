@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 
 #include "base/check.h"
@@ -34,8 +35,8 @@ std::size_t small_bytes(const UnitLaunch& l) {
   return !any ? 0 : l.stride == 256 ? 64 * kKb : 16 * kKb;
 }
 std::size_t large_bytes(const UnitLaunch& l, int which) {
-  return static_cast<std::size_t>(l.table[which].copies) * 2 *
-         static_cast<std::size_t>(kDimOf[which] * kCodesOf[which]);
+  const std::size_t values = std::size_t{4096} * (which == UnitLaunch::k8x4096 ? 8 : 4);
+  return static_cast<std::size_t>(l.table[which].copies) * 2 * values;
 }
 
 // The launch with its ring and sums, or nothing where less than kLeastStages fit beside the tables.
@@ -136,30 +137,46 @@ void read_codes(const VqMatrix& w, int row, std::uint16_t* out) {
   }
 }
 
-// Finds a free bank for code i, moving others to another of theirs.
-struct Matching {
-  int n, n_copies;
-  std::array<std::array<std::uint8_t, 4>, 16> bank;  // of each code's copies
-  std::array<std::int8_t, 16> owner;
-  std::uint8_t* copy;
+// Of the copies of entry e, a bit each.
+std::uint32_t banks(int dim, int n_copies, int e) {
+  if (dim == 8) return 1u << e % 8 | (n_copies > 1 ? 1u << table_place(8, 1, e) % 8 : 0);
+  const int low = e % 16, a = e >> 4 & 15, b = e >> 8 & 15;
+  std::uint32_t out = 1u << low;
+  if (n_copies > 1) out |= 1u << (low ^ a);
+  if (n_copies > 2) out |= 1u << (low ^ b) | 1u << (low ^ a ^ b);
+  return out;
+}
 
-  bool find(int i, unsigned& seen) {
-    for (int c = 0; c < n_copies; ++c) {
-      const int b = bank[static_cast<std::size_t>(i)][static_cast<std::size_t>(c)];
-      if (owner[static_cast<std::size_t>(b)] < 0) return take(i, c, b);
-    }
-    for (int c = 0; c < n_copies; ++c) {
-      const int b = bank[static_cast<std::size_t>(i)][static_cast<std::size_t>(c)];
-      if ((seen >> b & 1) != 0) continue;
-      seen |= 1u << b;
-      if (find(owner[static_cast<std::size_t>(b)], seen)) return take(i, c, b);
+// Codes and banks, each of which has one code at most.
+struct Matching {
+  std::array<std::uint32_t, 16> reach;  // banks of a code's copies, a bit each
+  std::array<int, 16> bank, owner;
+  std::uint32_t free = 0;
+
+  void take(int i, int b) {
+    bank[static_cast<std::size_t>(i)] = b;
+    owner[static_cast<std::size_t>(b)] = i;
+  }
+  bool take_free(int i) {
+    const std::uint32_t mine = reach[static_cast<std::size_t>(i)] & free;
+    if (mine == 0) return false;
+    free &= ~(mine & -mine);
+    take(i, std::countr_zero(mine));
+    return true;
+  }
+  // The same, moving others to another bank of theirs, but not to one that is not in `unseen`.
+  bool find(int i, std::uint32_t& unseen) {
+    if (take_free(i)) return true;
+    const std::uint32_t mine = reach[static_cast<std::size_t>(i)];
+    while ((mine & unseen) != 0) {
+      const int b = std::countr_zero(mine & unseen);
+      unseen &= ~(1u << b);
+      if (find(owner[static_cast<std::size_t>(b)], unseen)) {
+        take(i, b);
+        return true;
+      }
     }
     return false;
-  }
-  bool take(int i, int c, int b) {
-    owner[static_cast<std::size_t>(b)] = static_cast<std::int8_t>(i);
-    copy[i] = static_cast<std::uint8_t>(c);
-    return true;
   }
 };
 
@@ -209,8 +226,8 @@ class TilePacker {
   }
   void find_fields(int part, int i, std::array<std::uint16_t, 32>& fields) {
     const int per = 8 / f_.dim;  // codes of eight columns
-    const std::size_t at =
-        static_cast<std::size_t>(part * kVqUnitColumns / f_.dim + i / per * 4 * per + i % per);
+    const int first = part * kVqUnitColumns / f_.dim + i / per * 4 * per + i % per;
+    const auto at = static_cast<std::size_t>(first);
     for (std::size_t l = 0; l < 32; ++l)
       fields[l] = codes_[l / 4 * row_codes_ + at + l % 4 * static_cast<std::size_t>(per)];
     if (f_.copies() == 1) return;
@@ -292,21 +309,31 @@ std::vector<std::byte> pack_units(const VqMatrix& w, const UnitForm& f, ThreadPo
   return out;
 }
 
-// As many as can be get a bank of their own, then as many of the rest, and so on.
+// As long as all have got one, each gets a bank of its own; then, since it is too late for that,
+// who finds one free. The rest once more, and so on.
 int choose_copies(int dim, int n_copies, const std::uint16_t* codes, std::uint8_t* copy) {
-  Matching m{.n = dim == 8 ? 8 : 16, .n_copies = n_copies, .bank = {}, .owner = {}, .copy = copy};
-  for (int i = 0; i < m.n; ++i)
-    for (int c = 0; c < n_copies; ++c)
-      m.bank[static_cast<std::size_t>(i)][static_cast<std::size_t>(c)] =
-          static_cast<std::uint8_t>(table_place(dim, c, codes[i]) % m.n);
-  unsigned left = (1u << m.n) - 1;
+  const int n = dim == 8 ? 8 : 16;
+  Matching m{};
+  for (int i = 0; i < n; ++i) m.reach[static_cast<std::size_t>(i)] = banks(dim, n_copies, codes[i]);
+  const std::uint32_t all = (1u << n) - 1;
+  std::uint32_t left = all;
   int n_reads = 0;
   for (; left != 0; ++n_reads) {
-    m.owner.fill(-1);
-    for (int i = 0; i < m.n; ++i) {
-      unsigned seen = 0;
-      if ((left >> i & 1) != 0 && m.find(i, seen)) left &= ~(1u << i);
+    m.free = all;
+    bool all_found = true;
+    for (std::uint32_t of = left; of != 0; of &= of - 1) {
+      const int i = std::countr_zero(of);
+      std::uint32_t unseen = all;
+      if (all_found ? m.find(i, unseen) : m.take_free(i))
+        left &= ~(1u << i);
+      else
+        all_found = false;
     }
+  }
+  for (int i = 0; i < n; ++i) {
+    int c = 0;
+    while (table_place(dim, c, codes[i]) % n != m.bank[static_cast<std::size_t>(i)]) ++c;
+    copy[i] = static_cast<std::uint8_t>(c);
   }
   return n_reads;
 }

@@ -29,6 +29,26 @@ const float* upload_floats(const Matrix& m, kernels::DeviceWeights& memory) {
   return m.empty() ? nullptr : memory.add(to_floats(m));
 }
 
+// A layer's experts as one list, where they are all VQ, and how they are laid out then.
+kernels::UnitPlan unit_plan(const LayerWeights& l, int top_k) {
+  std::vector<kernels::VqMatrix> experts;
+  for (const MlpWeights& e : l.experts)
+    for (const Matrix* m : {&e.gate, &e.up, &e.down}) {
+      const auto* vq = std::get_if<kernels::VqMatrix>(&m->codes);
+      if (vq == nullptr) return {};
+      experts.push_back(*vq);
+    }
+  if (experts.empty()) return {};
+  return kernels::plan_moe_units(experts, top_k);
+}
+// Of an expert: gate 0, up 1, down 2.
+DeviceMatrix upload(const Matrix& m, const kernels::UnitPlan& plan, int part,
+                    kernels::DeviceWeights& memory) {
+  if (!plan.is_in_units()) return upload(m, memory);
+  const auto& vq = std::get<kernels::VqMatrix>(m.codes);
+  return memory.add(vq, plan.of(part).form(vq));
+}
+
 CudaMlp upload(const MlpWeights& w, kernels::DeviceWeights& memory) {
   return {upload(w.gate, memory), upload(w.up, memory), upload(w.down, memory)};
 }
@@ -41,21 +61,33 @@ std::size_t bytes_of(const Matrix& m) {
   return kernels::device_bytes(view(m));
 }
 
+std::size_t unit_bytes_of(const Matrix& m, const kernels::UnitPlan& plan, int part) {
+  const auto& vq = std::get<kernels::VqMatrix>(m.codes);
+  return kernels::unit_bytes(vq, plan.of(part).form(vq));
+}
+
 std::size_t bytes_as_floats(const Matrix& m) {
   return sizeof(float) * static_cast<std::size_t>(m.n_rows) * static_cast<std::size_t>(m.n_cols);
 }
 
 // What all weights take on the device: codes, values and scales as they are, vectors and kv_b as
-// floats, and of each layer a table of its experts. Codebooks are few and may be more.
-std::size_t bytes_of(const ModelWeights& weights) {
+// floats, and of each layer its experts as they are planned and a table of them. Codebooks are few
+// and may be more.
+std::size_t bytes_of(const ModelWeights& weights, int top_k) {
   constexpr std::size_t kGap = kernels::DeviceWeights::kAlignment,
                         kCodebooks = std::size_t{1} << 20;
   std::size_t total = kCodebooks;
   for (const Matrix* m : all_matrices(weights))
     total += 2 * kGap + (m->n_rows == 1 || m->n_cols == 1 ? bytes_as_floats(*m) : bytes_of(*m));
-  for (const LayerWeights& l : weights.layers)
+  for (const LayerWeights& l : weights.layers) {
     total += bytes_as_floats(l.kv_b) - bytes_of(l.kv_b) + 2 * kGap +
              3 * l.experts.size() * sizeof(DeviceMatrix);
+    const kernels::UnitPlan plan = unit_plan(l, top_k);
+    if (!plan.is_in_units()) continue;
+    for (const MlpWeights& e : l.experts)
+      total += unit_bytes_of(e.gate, plan, 0) - bytes_of(e.gate) + unit_bytes_of(e.up, plan, 1) -
+               bytes_of(e.up) + unit_bytes_of(e.down, plan, 2) - bytes_of(e.down);
+  }
   return total;
 }
 
@@ -88,7 +120,7 @@ CudaModel::CudaModel(const ModelConfig& config, const ModelWeights& w, const Cud
       rope(config.rope_theta, config.qk_rope),
       device(kernels::cuda_device()),
       promise(kernels::current_cuda_device()),
-      memory(bytes_of(w)) {
+      memory(bytes_of(w, config.n_experts_per_token)) {
   embed = upload(w.embed, memory);
   // A tied head is the embedding.
   lm_head = w.lm_head.name == w.embed.name ? embed : upload(w.lm_head, memory);
@@ -116,15 +148,15 @@ CudaLayer CudaModel::upload_layer(const LayerWeights& w) {
   l.mlp = upload(w.mlp, memory);
   l.router = upload(w.router, memory);
   l.router_bias = upload_floats(w.router_bias, memory);
+  const kernels::UnitPlan plan = unit_plan(w, c.n_experts_per_token);
   std::vector<DeviceMatrix> experts;
-  for (const MlpWeights& e : w.experts) {
-    const CudaMlp mlp = upload(e, memory);
-    experts.insert(experts.end(), {mlp.gate, mlp.up, mlp.down});
-  }
+  for (const MlpWeights& e : w.experts)
+    for (int part = 0; part < 3; ++part)
+      experts.push_back(upload(part == 0 ? e.gate : part == 1 ? e.up : e.down, plan, part, memory));
   l.n_experts = static_cast<int>(w.experts.size());
   if (!experts.empty()) {
     l.experts = memory.add_array(experts);
-    l.moe = kernels::plan_moe(experts);
+    l.moe = kernels::MoePlan(plan, experts);
     l.experts_copied = std::all_of(experts.begin(), experts.end(), kernels::is_copied);
   }
   for (const DeviceMatrix& m :
@@ -191,9 +223,9 @@ Result<std::shared_ptr<const BackendModel>> load_cuda_model(const ModelConfig& c
         "cpu");
   ASSAY_TRY_VOID(fit_kernels(config));
   const kernels::CudaDevice device = kernels::cuda_device();
-  ASSAY_TRY_VOID(
-      fit_weights(bytes_of(weights), {device.name, device.free_bytes, device.total_bytes,
-                                      MemoryPromise::bytes_on(kernels::current_cuda_device())}));
+  ASSAY_TRY_VOID(fit_weights(bytes_of(weights, config.n_experts_per_token),
+                             {device.name, device.free_bytes, device.total_bytes,
+                              MemoryPromise::bytes_on(kernels::current_cuda_device())}));
   return std::make_shared<const CudaModel>(config, weights, *how);
 }
 

@@ -56,7 +56,7 @@ class CudaModel final : public BackendModel, public std::enable_shared_from_this
 
   std::string_view backend() const override { return "cuda"; }
   // "sm_90 f32, graph, attention: split keys, tensor cores, indexer: tensor cores, experts: vq
-  // partial sums + codewords", or "sm_90 bf16, graph, chunks: mma, attention: …": how prompt chunks
+  // units, tables ×4", or "sm_90 bf16, graph, chunks: mma, attention: …": how prompt chunks
   // are multiplied, whether decode steps are recorded, and every design that attention and the
   // indexer use, and a layer's experts in float32. Says how many matrices tensor cores get decoded
   // value by value, if any.

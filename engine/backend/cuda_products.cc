@@ -5,11 +5,6 @@
 #include "kernels/project_cuda.h"
 
 namespace assay::engine {
-namespace {
-
-constexpr int kPartsTokens = 16;  // whose experts' partial results are kept at a time
-
-}  // namespace
 
 CudaProducts::CudaProducts(const CudaModel& model, int max_rows, kernels::CudaStream stream,
                            kernels::DeviceBudget& budget)
@@ -19,16 +14,10 @@ CudaProducts::CudaProducts(const CudaModel& model, int max_rows, kernels::CudaSt
   };
   const int k = c_.n_experts_per_token;
   int widest_mlp = c_.moe_intermediate * std::max(1, c_.n_shared_experts);
-  std::size_t parts = 0;
-  for (const CudaLayer& l : m_.layers) {
-    widest_mlp = std::max(widest_mlp, l.mlp.gate.n_rows);
-    parts = std::max(parts, l.moe.parts_per_token(k, c_.hidden, c_.moe_intermediate));
-  }
+  for (const CudaLayer& l : m_.layers) widest_mlp = std::max(widest_mlp, l.mlp.gate.n_rows);
   mlp_hidden_ = budget.array<float>(rows(widest_mlp));
   shared_ = budget.array<float>(rows(c_.hidden));
   expert_hidden_ = budget.array<float>(rows(k * c_.moe_intermediate));
-  expert_parts_ =
-      budget.array<float>(parts * static_cast<std::size_t>(std::min(max_rows, kPartsTokens)));
   if (!m_.how.bf16_chunks) return;
   const int widest = std::max({c_.hidden, c_.q_lora, c_.n_heads * c_.v_head});
   rounded_ = budget.array<kernels::Bf16>(rows(kernels::bf16_stride(widest)));
@@ -119,8 +108,6 @@ void CudaProducts::moe(const CudaLayer& l, const float* in, const int* expert, c
                          .width = c_.moe_intermediate,
                          .x = in + row,
                          .h = expert_hidden_.data(),
-                         .parts = expert_parts_.data(),
-                         .parts_tokens = std::min(r.n, kPartsTokens),
                          .shared = shared_.data() + row,
                          .residual = residual + row},
                         stream_);

@@ -236,8 +236,6 @@ void experts_on(benchmark::State& state, const MoeShape& s, const VqTier& t, int
             .width = s.width,
             .x = x.data(),
             .h = scratch.data(),
-            .parts = nullptr,
-            .parts_tokens = 0,
             .shared = shared.data(),
             .residual = expected.data()},
            nullptr);

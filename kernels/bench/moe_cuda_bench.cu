@@ -1,5 +1,6 @@
 // The routed experts of one layer on a GPU: eight of GLM-5.2's and four of micro-glm's, of every
-// tier and design, whose weights no cache holds. Each result is checked against the reference.
+// tier, in units and by the row, whose weights no cache holds. Each result is checked against the
+// reference.
 #include <string>
 #include <vector>
 
@@ -9,25 +10,17 @@
 namespace assay::kernels {
 namespace {
 
-MoePlan plan_of(const BenchExperts& e, const std::string& design) {
-  if (design == "rows") return {};
-  return plan_moe(e.matrices,
-                  design == "sums" ? MoeTier::Design::kPartialSums : MoeTier::Design::kCodewords);
-}
-
-void moe_on(benchmark::State& state, const MoeShape& s, const MoeBits& bits,
-            const std::string& design) {
-  const BenchExperts& e = experts_of(s, bits);
-  const MoePlan plan = plan_of(e, design);
-  if (plan.is_grouped() != (design != "rows")) {
-    state.SkipWithError("this GPU's shared memory has no room for the design's tables");
+void moe_on(benchmark::State& state, const MoeShape& s, const MoeBits& bits, bool in_units) {
+  const BenchExperts& e = experts_of(s, bits, in_units);
+  if (e.plan.is_grouped() != in_units) {
+    state.SkipWithError("this GPU's shared memory has no room for the tables");
     return;
   }
+  state.SetLabel(e.plan.text());
   const DeviceArray<float> h(poison(area(s.top_k, s.width))),
-      parts(poison(plan.parts_per_token(s.top_k, s.hidden, s.width))),
       residual(std::vector<float>(area(1, s.hidden), 0.0f));
   const auto launch = [&](int i, CudaStream stream) {
-    moe_cuda(e.args(plan, i, h.data(), parts.data(), residual.data()), stream);
+    moe_cuda(e.args(i, h.data(), residual.data()), stream);
   };
   launch(e.n_sets - 1, nullptr);
   const std::vector<float> all = residual.host();
@@ -50,12 +43,10 @@ void moe_on(benchmark::State& state, const MoeShape& s, const MoeBits& bits,
 void register_moe_cuda_benchmarks() {
   for (const MoeShape& s : {kGlmMoe, kMicroMoe})
     for (const MoeBits& bits : {all_of(0), all_of(1), all_of(2), all_of(3), kMixture})
-      for (const std::string design : {"rows", "sums", "codewords"}) {
-        // 12-bit indices have no partial sums; the mixture begins with 8 bits.
-        if (design == "sums" && kVqTiers[bits.tier[0][0]].index_bits != 8) continue;
-        add_cuda_benchmark("moe_cuda/" + std::string(s.name) + "/bits:" + bits.name + "/" + design,
-                           [=](benchmark::State& state) { moe_on(state, s, bits, design); });
-      }
+      for (const bool in_units : {false, true})
+        add_cuda_benchmark("moe_cuda/" + std::string(s.name) + "/bits:" + bits.name +
+                               (in_units ? "/units" : "/rows"),
+                           [=](benchmark::State& state) { moe_on(state, s, bits, in_units); });
 }
 
 }  // namespace assay::kernels

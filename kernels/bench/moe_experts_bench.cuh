@@ -33,7 +33,8 @@ inline double moe_bound(const MoeShape& s) { return (s.hidden + s.width) * 0x1p-
 
 class BenchExperts {
  public:
-  BenchExperts(const MoeShape& s, const MoeBits& bits)
+  // In units, or by rows.
+  BenchExperts(const MoeShape& s, const MoeBits& bits, bool in_units)
       : shape(s),
         host_x(bench_floats(static_cast<std::size_t>(s.hidden), 5)),
         host_shared(bench_floats(static_cast<std::size_t>(s.hidden), 6)) {
@@ -46,8 +47,16 @@ class BenchExperts {
     n_sets = std::min(static_cast<int>(static_cast<double>(kDeviceWorkingSet) / set_bytes) + 1, 64);
     std::vector<int> ids;
     for (int e = 0; e < n_sets * s.top_k; ++e) ids.push_back(e);
+    std::vector<VqMatrix> of_set;
+    for (const BenchVq* m : slots_) of_set.push_back(m->w);
+    const UnitPlan units = in_units ? plan_moe_units(of_set, s.top_k) : UnitPlan{};
     for (int i = 0; i < n_sets; ++i)
-      for (const BenchVq* m : slots_) matrices.push_back(memory_.add(m->w));
+      for (std::size_t j = 0; j < of_set.size(); ++j)
+        matrices.push_back(
+            units.is_in_units()
+                ? memory_.add(of_set[j], units.of(static_cast<int>(j % 3)).form(of_set[j]))
+                : memory_.add(of_set[j]));
+    plan = MoePlan(units, matrices);
     on_device_ = memory_.add_array(matrices);
     expert_ = memory_.add_array(ids);
     weight_ = memory_.add(host_weight());
@@ -56,7 +65,7 @@ class BenchExperts {
   }
 
   // Of set `set`, one row, each expert's weight a quarter.
-  MoeCudaArgs args(const MoePlan& plan, int set, float* h, float* parts, float* residual) const {
+  MoeCudaArgs args(int set, float* h, float* residual) const {
     return {.plan = &plan,
             .experts = on_device_,
             .expert = expert_ + set * shape.top_k,
@@ -67,8 +76,6 @@ class BenchExperts {
             .width = shape.width,
             .x = x,
             .h = h,
-            .parts = parts,
-            .parts_tokens = 1,
             .shared = shared_,
             .residual = residual};
   }
@@ -90,6 +97,7 @@ class BenchExperts {
   MoeShape shape;
   std::vector<float> host_x, host_shared;
   std::vector<DeviceMatrix> matrices;  // (n_sets, top_k, 3)
+  MoePlan plan;
   const float* x;
   int n_sets = 0;
   double set_bytes = 0;
@@ -143,9 +151,10 @@ class BenchExperts {
 };
 
 // The last one that was asked for stays.
-inline const BenchExperts& experts_of(const MoeShape& s, const MoeBits& bits) {
-  return kept<BenchExperts>(std::string(s.name) + "/" + bits.name,
-                            [&] { return std::make_unique<BenchExperts>(s, bits); });
+inline const BenchExperts& experts_of(const MoeShape& s, const MoeBits& bits,
+                                      bool in_units = true) {
+  return kept<BenchExperts>(std::string(s.name) + "/" + bits.name + (in_units ? "/units" : "/rows"),
+                            [&] { return std::make_unique<BenchExperts>(s, bits, in_units); });
 }
 
 }  // namespace assay::kernels

@@ -29,7 +29,6 @@ class Layer {
   Layer(const BenchExperts& experts, const std::string& kind)
       : e_(experts),
         s_(experts.shape),
-        plan_(plan_moe(e_.matrices)),
         host_router_(spine_matrix("bf16", s_.n_experts, s_.hidden)),
         host_up_(spine_matrix(kind, s_.width, s_.hidden)),
         host_down_(spine_matrix(kind, s_.hidden, s_.width)),
@@ -66,7 +65,7 @@ class Layer {
     swiglu_cuda(gate_.at(set), up_.at(set), e_.x, s_.hidden, 1, shared_hidden_.data(), stream);
     project_cuda(down_.at(set), shared_hidden_.data(), s_.width, 1, shared_.data(), s_.hidden,
                  false, stream);
-    MoeCudaArgs args = e_.args(plan_, 0, h_.data(), parts_.data(), residual_.data());
+    MoeCudaArgs args = e_.args(0, h_.data(), residual_.data());
     args.experts = experts_.data() + area(set, 3 * s_.n_experts);
     args.expert = expert_.data();
     args.weight = weight_.data();
@@ -139,7 +138,6 @@ class Layer {
 
   const BenchExperts& e_;
   MoeShape s_;
-  MoePlan plan_;
   const HostMatrix &host_router_, &host_up_, &host_down_;
   MatrixCopies router_, gate_, up_, down_;
   std::vector<float> host_bias_;
@@ -148,7 +146,6 @@ class Layer {
   DeviceArray<float> logits_{poison(area(1, s_.n_experts))}, weight_{poison(area(1, s_.top_k))},
       margin_{poison(1)}, shared_hidden_{poison(area(1, s_.width))},
       shared_{poison(area(1, s_.hidden))}, h_{poison(area(s_.top_k, s_.width))},
-      parts_{poison(plan_.parts_per_token(s_.top_k, s_.hidden, s_.width))},
       residual_{poison(area(1, s_.hidden))};
   DeviceArray<int> expert_{std::vector<int>(area(1, s_.top_k), -1)};
 };
@@ -168,6 +165,7 @@ void layer_on(benchmark::State& state, const MoeShape& s, const MoeBits& bits,
   const double floor_s = layer.bytes() / copy_bytes_per_s(),
                launch_s =
                    how == Launching::kGraph ? launch_floors().graph_s : launch_floors().stream_s;
+  state.SetLabel(e.plan.text());
   state.counters["bits"] = bits.code_bits(s.top_k);
   state.counters["launches"] = n_launches;
   state.counters["floor_us"] = floor_s * 1e6;

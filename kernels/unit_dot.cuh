@@ -1,0 +1,244 @@
+// Device code of products with units (vq_units.h): a codebook's tables in shared memory, a warp's
+// part of x as fragments of mma.m16n8k16, and the dot products of 8 rows.
+//
+// A codeword is, as it lies in the codebook, what a lane hands to mma as its left operand: rows g
+// and g + 8 of that are weight row g, with columns 0, 1, 4, 5 and 2, 3, 6, 7 of the lane's eight.
+// The right operand has x of the former columns in its columns 0 and 1, high and low half, and of
+// the latter in 2 and 3; so lanes 4 g and 4 g + 1 get all of row g between them.
+#pragma once
+
+#include <cuda_fp16.h>
+
+#include <type_traits>
+
+#include "kernels/mma_tile.cuh"
+#include "kernels/split_half.cuh"
+#include "kernels/vq_units.h"
+
+namespace assay::kernels {
+
+// sum (16, 8) += left (16, 16) · right (8, 16)ᵀ of binary16, in float32.
+__device__ inline void multiply_add_f16(float (&sum)[4], const unsigned (&left)[4],
+                                        const unsigned (&right)[2]) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, "
+      "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
+}
+
+// The codebooks of a launch and where their tables lie.
+struct UnitTables {
+  const uint4* codebook[UnitLaunch::kTables];  // binary16
+  int n_pieces[UnitLaunch::kTables];           // of 16 bytes: of the table, 0 if there is none
+  int last_piece[UnitLaunch::kTables];         // of the codebook, which may be shorter
+  int copies[UnitLaunch::kTables];
+  int at[UnitLaunch::kTables];  // bytes
+};
+
+// Pieces of the codebooks on their way into the tables, by n_threads threads.
+template <int kStride>
+class TableLoader {
+ public:
+  __device__ TableLoader(const UnitTables& t, unsigned char* tables, int thread, int n_threads)
+      : t_(t), tables_(tables), at_(thread), n_threads_(n_threads) {
+#pragma unroll
+    for (int i = 0; i < UnitLaunch::kTables; ++i) n_pieces_ += t.n_pieces[i];
+    fetch();
+    while (at_ + kAhead * n_threads_ < n_pieces_) {
+      store();
+      at_ += kAhead * n_threads_;
+      fetch();
+    }
+  }
+  // The last of them.
+  __device__ void store() const {
+#pragma unroll
+    for (int j = 0; j < kAhead; ++j) {
+      int i = at_ + j * n_threads_;
+      const int table = table_of(i);
+      if (table == UnitLaunch::k8x256) store_8x256(i, piece_[j]);
+      if (table == UnitLaunch::k4x256) store_4x256(i, piece_[j]);
+      if (table == UnitLaunch::k8x4096) store_8x4096(i, piece_[j]);
+      if (table == UnitLaunch::k4x4096) store_4x4096(i, piece_[j]);
+    }
+  }
+
+ private:
+  static constexpr int kAhead = 6;
+
+  // Whose piece i is, of all; i becomes its number there.
+  __device__ int table_of(int& i) const {
+#pragma unroll
+    for (int table = 0; table < UnitLaunch::kTables; ++table) {
+      if (i < t_.n_pieces[table]) return table;
+      i -= t_.n_pieces[table];
+    }
+    return UnitLaunch::kTables;
+  }
+  __device__ void fetch() {
+#pragma unroll
+    for (int j = 0; j < kAhead; ++j) {
+      int i = at_ + j * n_threads_;
+      const int table = table_of(i);
+      piece_[j] = table < UnitLaunch::kTables
+                      ? __ldg(t_.codebook[table] + min(i, t_.last_piece[table]))
+                      : uint4{0, 0, 0, 0};
+    }
+  }
+  // Copies begin with another one at each thread: those of a quarter or half warp are in different
+  // banks.
+  __device__ void store_8x256(int i, uint4 v) const {
+    constexpr int kCopies = kStride == 256 ? 8 : kStride / 16;
+    unsigned char* row = tables_ + t_.at[UnitLaunch::k8x256] + i * kStride;
+#pragma unroll
+    for (int c = 0; c < kCopies; ++c) *reinterpret_cast<uint4*>(row + (c + i) % kCopies * 16) = v;
+  }
+  __device__ void store_4x256(int i, uint4 v) const {
+    constexpr int kCopies = kStride == 256 ? 16 : kStride / 8;
+    unsigned char* row = tables_ + t_.at[UnitLaunch::k4x256] + 2 * i * kStride;
+#pragma unroll
+    for (int c = 0; c < kCopies; ++c) {
+      unsigned char* to = row + (c + i) % kCopies * 8;
+      *reinterpret_cast<uint2*>(to) = {v.x, v.y};
+      *reinterpret_cast<uint2*>(to + kStride) = {v.z, v.w};
+    }
+  }
+  __device__ void store_8x4096(int i, uint4 v) const {
+    uint4* table = reinterpret_cast<uint4*>(tables_ + t_.at[UnitLaunch::k8x4096]);
+    for (int c = 0; c < t_.copies[UnitLaunch::k8x4096]; ++c)
+      table[c * 4096 + table_place(8, c, i)] = v;
+  }
+  // Both entries of a piece stay neighbours, for a copy's places of them differ by one.
+  __device__ void store_4x4096(int i, uint4 v) const {
+    uint4* table = reinterpret_cast<uint4*>(tables_ + t_.at[UnitLaunch::k4x4096]);
+    for (int c = 0; c < t_.copies[UnitLaunch::k4x4096]; ++c) {
+      const int place = table_place(4, c, 2 * i);
+      table[c * 2048 + place / 2] = place % 2 == 0 ? v : uint4{v.z, v.w, v.x, v.y};
+    }
+  }
+
+  const UnitTables& t_;
+  unsigned char* const tables_;
+  int at_;
+  const int n_threads_;
+  int n_pieces_ = 0;
+  uint4 piece_[kAhead];
+};
+
+// A warp's 512 columns of x as right operands, 16 of them, in units of a power of two that makes
+// the largest 2^14 to 2^15; `unit` is that power.
+struct XPart {
+  unsigned right[16][2];
+  float unit;
+};
+// As they arrive: a lane of the operand's columns 0 to 3 has the first eight of its operands, and
+// the one 16 above, of columns 4 to 7, whose results nobody reads, has the others.
+struct RawPart {
+  float2 v[8][2];
+};
+
+// x + column is the part's first column; n_left columns are left of the row, an even number.
+__device__ inline void fetch_part(RawPart& raw, const float* x, int n_left, int lane) {
+  const int first = lane / 16 * 8, pair = lane / 8 % 2, t = lane % 4;
+#pragma unroll
+  for (int i = 0; i < 8; ++i)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int c = (first + i) * 32 + t * 8 + half * 4 + pair * 2;
+      raw.v[i][half] = c < n_left ? *reinterpret_cast<const float2*>(x + c) : float2{0, 0};
+    }
+}
+
+// A NaN, or an infinity (whose low half is one), stays one.
+__device__ inline void split_part(XPart& x, const RawPart& raw, int lane) {
+  constexpr unsigned kAll = 0xFFFFFFFFu;
+  float largest = 0;
+#pragma unroll
+  for (int i = 0; i < 8; ++i)
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+      largest = fmaxf(largest, fmaxf(fabsf(raw.v[i][half].x), fabsf(raw.v[i][half].y)));
+#pragma unroll
+  for (int offset = 1; offset < 32; offset *= 2)
+    largest = fmaxf(largest, __shfl_xor_sync(kAll, largest, offset));
+  const int exponent = static_cast<int>(__float_as_uint(largest) >> 23) - 127;
+  const int up = largest == 0 ? 0 : max(min(14 - exponent, 120), -120);
+  const float scale = __uint_as_float(static_cast<unsigned>(127 + up) << 23);
+  x.unit = __uint_as_float(static_cast<unsigned>(127 - up) << 23);
+  const bool low = lane / 4 % 2 != 0;
+#pragma unroll
+  for (int i = 0; i < 8; ++i)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const SplitHalf2 s = split_half2(raw.v[i][half].x * scale, raw.v[i][half].y * scale);
+      x.right[i][half] = low ? s.low : s.high;
+      x.right[8 + i][half] = __shfl_xor_sync(kAll, x.right[i][half], 16);
+    }
+}
+
+// Field i of a lane's stream, its lowest bit at bit kShift, nothing beside it.
+template <int kBits, int kShift>
+__device__ inline unsigned shifted_field(const unsigned* words, int i) {
+  constexpr unsigned kMask = ((1u << kBits) - 1) << kShift;
+  const int bit = i * kBits, w = bit / 32, at = bit % 32;
+  if (at + kBits > 32) return __funnelshift_r(words[w], words[w + 1], at) << kShift & kMask;
+  return (at >= kShift ? words[w] >> (at - kShift) : words[w] << (kShift - at)) & kMask;
+}
+
+// Where the codeword of field i is in its table, in bytes. A byte of 8 bits and the copy's place
+// beside it are the address of a table whose entries lie 256 bytes apart.
+template <int kDim, int kBits, int kStride>
+__device__ inline unsigned entry_of(const unsigned* words, int i, unsigned copy) {
+  if constexpr (kBits > 8) {
+    return shifted_field < kBits, kDim == 8 ? 4 : 3 > (words, i);
+  } else if constexpr (kStride == 256) {
+    return __byte_perm(words[i / 4], copy, 0x5504u | static_cast<unsigned>(i % 4) << 4);
+  } else {
+    static_assert(kStride == 32);
+    return shifted_field<8, 5>(words, i) | copy;
+  }
+}
+
+// Lanes 4 g return row g of `unit` times x: sums of a scale's columns, scaled, in their order.
+template <int kDim, int kBits, int kScales, int kStride>
+__device__ inline float unit_dot(const unsigned char* table, const unsigned char* unit,
+                                 const XPart& x, int lane) {
+  constexpr UnitForm kForm = {kDim, kBits, kScales};
+  constexpr int kWords = kForm.words(), kSteps = 16 / kScales;
+  unsigned words[kWords];
+#pragma unroll
+  for (int w = 0; w < kWords; ++w)
+    words[w] = reinterpret_cast<const unsigned*>(unit)[w * 32 + lane];
+  alignas(16) __half2 scales[kScales / 2];
+  using Scales = std::conditional_t<kScales == 8, uint4, uint2>;
+  *reinterpret_cast<Scales*>(scales) =
+      *reinterpret_cast<const Scales*>(unit + kForm.scales_at() + lane / 4 * (2 * kScales));
+  constexpr int kCopies = kStride == 256 ? 128 / (2 * kDim) : kStride / (2 * kDim);
+  const unsigned copy = static_cast<unsigned>(lane % kCopies) * (2 * kDim);
+  float sum = 0;
+#pragma unroll
+  for (int s = 0; s < kScales; ++s) {
+    float c[4] = {};
+#pragma unroll
+    for (int k = 0; k < kSteps; ++k) {
+      const int i = s * kSteps + k;
+      alignas(16) unsigned left[4];
+      if constexpr (kDim == 8) {
+        *reinterpret_cast<uint4*>(left) =
+            *reinterpret_cast<const uint4*>(table + entry_of<8, kBits, kStride>(words, i, copy));
+      } else {
+#pragma unroll
+        for (int p = 0; p < 2; ++p)
+          *reinterpret_cast<uint2*>(left + 2 * p) = *reinterpret_cast<const uint2*>(
+              table + entry_of<4, kBits, kStride>(words, 2 * i + p, copy));
+      }
+      multiply_add_f16(c, left, x.right[i]);
+    }
+    const float scale = s % 2 == 0 ? __low2float(scales[s / 2]) : __high2float(scales[s / 2]);
+    sum = fmaf(scale, lane % 2 == 0 ? c[0] + c[1] : c[2] + c[3], sum);
+  }
+  sum *= x.unit;
+  return sum + __shfl_xor_sync(0xFFFFFFFFu, sum, 1);
+}
+
+}  // namespace assay::kernels
