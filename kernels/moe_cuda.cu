@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <bit>
+#include <utility>
 
 #include "kernels/cuda_check.cuh"
 #include "kernels/moe_cuda.h"
@@ -50,9 +52,9 @@ UnitTables tables_of(const UnitLaunch& l, const void* const (&codebook)[UnitLaun
   return t;
 }
 
-template <bool kDown, int kScales, int kStride>
+template <bool kDown, int kScales, int kStride, int kOnly>
 void launch(const UnitLaunch& l, UnitArgs a, CudaStream stream) {
-  const auto kernel = moe_units<kDown, kScales, kStride>;
+  const auto kernel = moe_units<kDown, kScales, kStride, kOnly>;
   const std::size_t stage_bytes = static_cast<std::size_t>(l.lines * l.job_bytes);
   const std::size_t sums_at = l.table_bytes + static_cast<std::size_t>(l.stages) * stage_bytes;
   static OncePerDevice prepare;
@@ -85,12 +87,41 @@ void launch(const UnitLaunch& l, UnitArgs a, CudaStream stream) {
              sums_at + static_cast<std::size_t>(a.round) * item_bytes, stream, a);
 }
 
+// The form of all units of a launch, 0 if they differ.
+int only_form(const UnitLaunch& l) {
+  int form = 0;
+  for (int i = 0; i < UnitLaunch::kTables; ++i) {
+    const int copies = l.table[i].copies;
+    if (copies == 0) continue;
+    if (form != 0) return 0;
+    const bool is_small = i == UnitLaunch::k8x256 || i == UnitLaunch::k4x256;
+    form = form_code(i == UnitLaunch::k8x256 || i == UnitLaunch::k8x4096 ? 8 : 4,
+                     is_small ? 8 : 12 + std::countr_zero(static_cast<unsigned>(copies)));
+  }
+  return form;
+}
+
+// The usual scale groups and one tier have a kernel without what other tiers need: its code is
+// there sooner.
+template <bool kDown, int... kForms>
+bool launch_only(int form, const UnitLaunch& l, const UnitArgs& a, CudaStream stream,
+                 std::integer_sequence<int, kForms...>) {
+  return ((form == kForms && (launch<kDown, 4, 256, kForms>(l, a, stream), true)) || ...);
+}
+
 template <bool kDown>
 void launch(const UnitLaunch& l, const UnitArgs& a, CudaStream stream) {
-  if (l.scales == 4 && l.stride == 256) launch<kDown, 4, 256>(l, a, stream);
-  if (l.scales == 4 && l.stride == 32) launch<kDown, 4, 32>(l, a, stream);
-  if (l.scales == 8 && l.stride == 256) launch<kDown, 8, 256>(l, a, stream);
-  if (l.scales == 8 && l.stride == 32) launch<kDown, 8, 32>(l, a, stream);
+  using Forms =
+      std::integer_sequence<int, form_code(8, 8), form_code(4, 8), form_code(8, 12),
+                            form_code(8, 13), form_code(4, 12), form_code(4, 13), form_code(4, 14)>;
+  const int form = only_form(l);
+  if (l.scales == 4 && (l.stride == 256 || form % 16 > 8) &&
+      launch_only<kDown>(form, l, a, stream, Forms()))
+    return;
+  if (l.scales == 4 && l.stride == 256) launch<kDown, 4, 256, 0>(l, a, stream);
+  if (l.scales == 4 && l.stride == 32) launch<kDown, 4, 32, 0>(l, a, stream);
+  if (l.scales == 8 && l.stride == 256) launch<kDown, 8, 256, 0>(l, a, stream);
+  if (l.scales == 8 && l.stride == 32) launch<kDown, 8, 32, 0>(l, a, stream);
 }
 
 }  // namespace

@@ -52,9 +52,10 @@ struct UnitShare {
   }
 };
 
-// The ring's state, in shared memory. `form` says what a line of a stage holds: 0 nothing.
-struct UnitRing {
-  std::uint64_t full[kUnitStages], empty[kUnitStages];
+// The ring's state, in shared memory, and whole lines of it: what is behind is aligned to them.
+// `form` says what a line of a stage holds: 0 nothing.
+struct alignas(128) UnitRing {
+  std::uint64_t full[kUnitStages], empty[kUnitStages], tables;
   unsigned char form[kUnitStages][kUnitWarps];
   float weight[kMaxTopUnits];
   // Of the token in hand, for the fetching warp: gate and up of each slot, or down.
@@ -63,9 +64,6 @@ struct UnitRing {
     int form, bytes;  // of one tile
   } source[2 * kMaxTopUnits];
 };
-__host__ __device__ constexpr int form_code(int dim, int bits) {
-  return bits == 0 ? 0 : (dim == 8 ? 16 : 0) + bits;
-}
 
 // A stage of the ring, one after the other.
 struct UnitStage {
@@ -128,31 +126,33 @@ __device__ inline void await_multipliers(int n_threads) {
   asm volatile("bar.sync 1, %0;" ::"r"(n_threads) : "memory");
 }
 
-template <int kScales, int kStride>
+// kOnly: the form of all units, 0 if they differ.
+template <int kScales, int kStride, int kOnly>
 __device__ inline float unit_dot_of(int form, const UnitArgs& a, const unsigned char* shared,
                                     const unsigned char* unit, const XPart& x, int lane) {
+  const auto dot = [&]<int kForm>(std::integral_constant<int, kForm>) {
+    constexpr int kDim = kForm >= 16 ? 8 : 4, kBits = kForm % 16;
+    constexpr UnitLaunch::TableOf kTable =
+        kDim == 8 ? (kBits == 8 ? UnitLaunch::k8x256 : UnitLaunch::k8x4096)
+                  : (kBits == 8 ? UnitLaunch::k4x256 : UnitLaunch::k4x4096);
+    return unit_dot<kDim, kBits, kScales, kStride>(shared + a.tables.at[kTable], unit, x, lane);
+  };
+  if constexpr (kOnly != 0) return dot(std::integral_constant<int, kOnly>());
   switch (form) {
     case form_code(8, 8):
-      return unit_dot<8, 8, kScales, kStride>(shared + a.tables.at[UnitLaunch::k8x256], unit, x,
-                                              lane);
+      return dot(std::integral_constant<int, form_code(8, 8)>());
     case form_code(4, 8):
-      return unit_dot<4, 8, kScales, kStride>(shared + a.tables.at[UnitLaunch::k4x256], unit, x,
-                                              lane);
+      return dot(std::integral_constant<int, form_code(4, 8)>());
     case form_code(8, 12):
-      return unit_dot<8, 12, kScales, kStride>(shared + a.tables.at[UnitLaunch::k8x4096], unit, x,
-                                               lane);
+      return dot(std::integral_constant<int, form_code(8, 12)>());
     case form_code(8, 13):
-      return unit_dot<8, 13, kScales, kStride>(shared + a.tables.at[UnitLaunch::k8x4096], unit, x,
-                                               lane);
+      return dot(std::integral_constant<int, form_code(8, 13)>());
     case form_code(4, 12):
-      return unit_dot<4, 12, kScales, kStride>(shared + a.tables.at[UnitLaunch::k4x4096], unit, x,
-                                               lane);
+      return dot(std::integral_constant<int, form_code(4, 12)>());
     case form_code(4, 13):
-      return unit_dot<4, 13, kScales, kStride>(shared + a.tables.at[UnitLaunch::k4x4096], unit, x,
-                                               lane);
+      return dot(std::integral_constant<int, form_code(4, 13)>());
     case form_code(4, 14):
-      return unit_dot<4, 14, kScales, kStride>(shared + a.tables.at[UnitLaunch::k4x4096], unit, x,
-                                               lane);
+      return dot(std::integral_constant<int, form_code(4, 14)>());
     default:
       __trap();
   }
@@ -229,7 +229,7 @@ __device__ inline void write_combined(const UnitArgs& a, const float* sums, cons
 }
 
 // By all other warps: warp = line * parts + part.
-template <bool kDown, int kScales, int kStride>
+template <bool kDown, int kScales, int kStride, int kOnly>
 __device__ inline void multiply_units(const UnitArgs& a, UnitRing& ring, unsigned char* shared) {
   const UnitShare<kDown> share(a);
   const int lane = threadIdx.x, line = threadIdx.y / a.parts, part = threadIdx.y % a.parts,
@@ -245,11 +245,13 @@ __device__ inline void multiply_units(const UnitArgs& a, UnitRing& ring, unsigne
   XPart x;
   int token_of_x = 0, group_of_x = 0;
   {
-    TableLoader<kStride> tables(a.tables, shared, thread, n_threads);
+    const TableLoader<kStride, kOnly> tables(a.tables, shared, thread, n_threads);
     await_previous();
     RawPart raw;
     fetch_x(raw, 0, 0);
     tables.store();
+    await_arrivals(&ring.tables, 0);
+    tables.copy();
     split_part(x, raw, lane);
   }
   let_next_begin();
@@ -274,10 +276,10 @@ __device__ inline void multiply_units(const UnitArgs& a, UnitRing& ring, unsigne
         if (form != 0) {
           const unsigned char* units =
               shared + a.ring_at + (stage.at * a.lines + line) * a.job_bytes;
-          const int unit_bytes = form >= 16 ? UnitForm{8, form - 16, kScales}.bytes()
-                                            : UnitForm{4, form, kScales}.bytes();
-          const float sum =
-              unit_dot_of<kScales, kStride>(form, a, shared, units + part * unit_bytes, x, lane);
+          const int of = kOnly != 0 ? kOnly : form;
+          const int unit_bytes = UnitForm{of >= 16 ? 8 : 4, of % 16, kScales}.bytes();
+          const float sum = unit_dot_of<kScales, kStride, kOnly>(
+              form, a, shared, units + part * unit_bytes, x, lane);
           const int job = kDown ? (group * a.lines + line) * n_items + tile : step * a.lines + line;
           if (lane % 4 == 0) sums[(job * a.parts + part) * kVqUnitRows + lane / 4] = sum;
         }
@@ -300,7 +302,7 @@ __device__ inline void multiply_units(const UnitArgs& a, UnitRing& ring, unsigne
 
 // Grid: shares of the rows. Block: 32 lanes by the warps that multiply and one that fetches. Shared
 // memory: tables, ring, sums.
-template <bool kDown, int kScales, int kStride>
+template <bool kDown, int kScales, int kStride, int kOnly>
 __global__ void __launch_bounds__((kUnitWarps + 1) * 32, 1)
     moe_units(const __grid_constant__ UnitArgs a) {
   extern __shared__ __align__(128) unsigned char shared[];
@@ -311,11 +313,13 @@ __global__ void __launch_bounds__((kUnitWarps + 1) * 32, 1)
       init_arrivals(&ring.full[i], a.lines);
       init_arrivals(&ring.empty[i], n_warps);
     }
+    init_arrivals(&ring.tables);
     publish_barriers();
+    fetch_tables<kOnly>(a.tables, shared, &ring.tables);
   }
   __syncthreads();
   if (static_cast<int>(threadIdx.y) < n_warps) {
-    multiply_units<kDown, kScales, kStride>(a, ring, shared);
+    multiply_units<kDown, kScales, kStride, kOnly>(a, ring, shared);
   } else {
     // Gate and up follow the router, whose choice they read; down follows them.
     if (!kDown) await_previous();

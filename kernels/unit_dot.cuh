@@ -11,6 +11,7 @@
 
 #include <type_traits>
 
+#include "kernels/bulk_copy.cuh"
 #include "kernels/mma_tile.cuh"
 #include "kernels/split_half.cuh"
 #include "kernels/vq_units.h"
@@ -35,55 +36,73 @@ struct UnitTables {
   int at[UnitLaunch::kTables];  // bytes
 };
 
-// Pieces of the codebooks on their way into the tables, by n_threads threads.
-template <int kStride>
+// What a unit's fields are: their dim and bits in one number; 0 is none.
+__host__ __device__ constexpr int form_code(int dim, int bits) {
+  return bits == 0 ? 0 : (dim == 8 ? 16 : 0) + bits;
+}
+// Whether a launch whose units are all of the form kOnly (0: of any) has this table.
+template <int kOnly>
+constexpr bool has_table(UnitLaunch::TableOf table) {
+  constexpr int kBits = kOnly % 16;
+  if (kOnly == 0) return true;
+  if (kOnly >= 16) return table == (kBits == 8 ? UnitLaunch::k8x256 : UnitLaunch::k8x4096);
+  return table == (kBits == 8 ? UnitLaunch::k4x256 : UnitLaunch::k4x4096);
+}
+
+// The first copies of the large tables, which lie as their codebooks do, by one thread; `arrived`
+// counts them.
+template <int kOnly>
+__device__ inline void fetch_tables(const UnitTables& t, unsigned char* tables,
+                                    std::uint64_t* arrived) {
+  constexpr UnitLaunch::TableOf kLarge[] = {UnitLaunch::k8x4096, UnitLaunch::k4x4096};
+  const auto bytes = [&](UnitLaunch::TableOf i) {
+    return has_table<kOnly>(i) && t.n_pieces[i] > 0 ? (t.last_piece[i] + 1) * 16 : 0;
+  };
+  expect_arrivals(arrived, bytes(kLarge[0]) + bytes(kLarge[1]));
+#pragma unroll
+  for (const UnitLaunch::TableOf i : kLarge)
+    if (bytes(i) > 0) copy_later(tables + t.at[i], t.codebook[i], bytes(i), arrived);
+}
+
+// The other copies, and the small tables, by n_threads threads: little code, for what runs once is
+// as long as its instructions take to arrive.
+template <int kStride, int kOnly>
 class TableLoader {
  public:
   __device__ TableLoader(const UnitTables& t, unsigned char* tables, int thread, int n_threads)
-      : t_(t), tables_(tables), at_(thread), n_threads_(n_threads) {
-#pragma unroll
-    for (int i = 0; i < UnitLaunch::kTables; ++i) n_pieces_ += t.n_pieces[i];
-    fetch();
-    while (at_ + kAhead * n_threads_ < n_pieces_) {
-      store();
-      at_ += kAhead * n_threads_;
-      fetch();
+      : t_(t), tables_(tables), thread_(thread), n_threads_(n_threads) {
+    piece_8x256_ = fetch(UnitLaunch::k8x256, thread);
+    piece_4x256_ = fetch(UnitLaunch::k4x256, thread);
+  }
+  __device__ void store() const {
+    if (has_table<kOnly>(UnitLaunch::k8x256)) {
+      uint4 piece = piece_8x256_;
+      for (int i = thread_; i < t_.n_pieces[UnitLaunch::k8x256]; i += n_threads_) {
+        store_8x256(i, piece);
+        piece = fetch(UnitLaunch::k8x256, i + n_threads_);
+      }
+    }
+    if (has_table<kOnly>(UnitLaunch::k4x256)) {
+      uint4 piece = piece_4x256_;
+      for (int i = thread_; i < t_.n_pieces[UnitLaunch::k4x256]; i += n_threads_) {
+        store_4x256(i, piece);
+        piece = fetch(UnitLaunch::k4x256, i + n_threads_);
+      }
     }
   }
-  // The last of them.
-  __device__ void store() const {
-#pragma unroll
-    for (int j = 0; j < kAhead; ++j) {
-      int i = at_ + j * n_threads_;
-      const int table = table_of(i);
-      if (table == UnitLaunch::k8x256) store_8x256(i, piece_[j]);
-      if (table == UnitLaunch::k4x256) store_4x256(i, piece_[j]);
-      if (table == UnitLaunch::k8x4096) store_8x4096(i, piece_[j]);
-      if (table == UnitLaunch::k4x4096) store_4x4096(i, piece_[j]);
-    }
+  // Once the first copies have arrived.
+  __device__ void copy() const {
+    if (has_table<kOnly>(UnitLaunch::k8x4096))
+      for (int i = thread_; i < t_.n_pieces[UnitLaunch::k8x4096]; i += n_threads_) copy_8x4096(i);
+    if (has_table<kOnly>(UnitLaunch::k4x4096))
+      for (int i = thread_; i < t_.n_pieces[UnitLaunch::k4x4096]; i += n_threads_) copy_4x4096(i);
   }
 
  private:
-  static constexpr int kAhead = 6;
-
-  // Whose piece i is, of all; i becomes its number there.
-  __device__ int table_of(int& i) const {
-#pragma unroll
-    for (int table = 0; table < UnitLaunch::kTables; ++table) {
-      if (i < t_.n_pieces[table]) return table;
-      i -= t_.n_pieces[table];
-    }
-    return UnitLaunch::kTables;
-  }
-  __device__ void fetch() {
-#pragma unroll
-    for (int j = 0; j < kAhead; ++j) {
-      int i = at_ + j * n_threads_;
-      const int table = table_of(i);
-      piece_[j] = table < UnitLaunch::kTables
-                      ? __ldg(t_.codebook[table] + min(i, t_.last_piece[table]))
-                      : uint4{0, 0, 0, 0};
-    }
+  __device__ uint4 fetch(UnitLaunch::TableOf table, int i) const {
+    return has_table<kOnly>(table) && i < t_.n_pieces[table]
+               ? __ldg(t_.codebook[table] + min(i, t_.last_piece[table]))
+               : uint4{0, 0, 0, 0};
   }
   // Copies begin with another one at each thread: those of a quarter or half warp are in different
   // banks.
@@ -96,22 +115,23 @@ class TableLoader {
   __device__ void store_4x256(int i, uint4 v) const {
     constexpr int kCopies = kStride == 256 ? 16 : kStride / 8;
     unsigned char* row = tables_ + t_.at[UnitLaunch::k4x256] + 2 * i * kStride;
-#pragma unroll
+#pragma unroll 4
     for (int c = 0; c < kCopies; ++c) {
       unsigned char* to = row + (c + i) % kCopies * 8;
       *reinterpret_cast<uint2*>(to) = {v.x, v.y};
       *reinterpret_cast<uint2*>(to + kStride) = {v.z, v.w};
     }
   }
-  __device__ void store_8x4096(int i, uint4 v) const {
+  __device__ void copy_8x4096(int i) const {
     uint4* table = reinterpret_cast<uint4*>(tables_ + t_.at[UnitLaunch::k8x4096]);
-    for (int c = 0; c < t_.copies[UnitLaunch::k8x4096]; ++c)
-      table[c * 4096 + table_place(8, c, i)] = v;
+    for (int c = 1; c < t_.copies[UnitLaunch::k8x4096]; ++c)
+      table[c * 4096 + table_place(8, c, i)] = table[i];
   }
   // Both entries of a piece stay neighbours, for a copy's places of them differ by one.
-  __device__ void store_4x4096(int i, uint4 v) const {
+  __device__ void copy_4x4096(int i) const {
     uint4* table = reinterpret_cast<uint4*>(tables_ + t_.at[UnitLaunch::k4x4096]);
-    for (int c = 0; c < t_.copies[UnitLaunch::k4x4096]; ++c) {
+    const uint4 v = table[i];
+    for (int c = 1; c < t_.copies[UnitLaunch::k4x4096]; ++c) {
       const int place = table_place(4, c, 2 * i);
       table[c * 2048 + place / 2] = place % 2 == 0 ? v : uint4{v.z, v.w, v.x, v.y};
     }
@@ -119,10 +139,8 @@ class TableLoader {
 
   const UnitTables& t_;
   unsigned char* const tables_;
-  int at_;
-  const int n_threads_;
-  int n_pieces_ = 0;
-  uint4 piece_[kAhead];
+  const int thread_, n_threads_;
+  uint4 piece_8x256_, piece_4x256_;
 };
 
 // A warp's 512 columns of x as right operands, 16 of them, in units of a power of two that makes

@@ -66,7 +66,7 @@ struct UnitLaunch {
     const float* codebook = nullptr;  // the host's
     int n_codes = 0, copies = 0;      // 0: there is none
   };
-  enum { k8x256, k4x256, k8x4096, k4x4096, kTables };
+  enum TableOf { k8x256, k4x256, k8x4096, k4x4096, kTables };
   Table table[kTables];
   // Tables of 256 codewords: bytes from entry to entry. 256: both interleaved, a copy for every
   // bank that a lane of a half or quarter warp may read; 32, where memory is short: two copies, or
