@@ -50,7 +50,7 @@ bool fit(UnitLaunch& l, int lines, std::size_t least_sums, std::size_t shared_by
   }
   // For sums what a round of GLM-5.2's experts takes, where there is that much.
   const std::size_t sums = std::max(least_sums, (shared_bytes > 160 * kKb ? 14 : 6) * kKb);
-  const std::size_t stage = static_cast<std::size_t>(lines * l.job_bytes);
+  const auto stage = static_cast<std::size_t>(lines) * static_cast<std::size_t>(l.job_bytes);
   if (shared_bytes < kStaticBytes + l.table_bytes + sums + kLeastStages * stage) return false;
   const std::size_t room = shared_bytes - kStaticBytes - l.table_bytes;
   l.lines = lines;
