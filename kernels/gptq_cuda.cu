@@ -122,8 +122,10 @@ void gptq_cuda(const GptqCudaArgs& a, CudaStream stream) {
   }
   const int together = a.swiglu ? 2 : 1, n_sets = args.n_tiles / together;
   const int n_shares = std::min(n_multiprocessors(), n_sets);
-  const Plan p = plan_of(like, a, warps_of(like, a.shared_bytes, together),
-                         (n_sets + n_shares - 1) / n_shares * together);
+  const int n_warps = warps_of(like, a.shared_bytes, together);
+  CHECK(n_warps > 0) << like.n_cols << " columns do not fit " << a.shared_bytes
+                     << " bytes of shared memory: ask is_for_gptq_cuda";
+  const Plan p = plan_of(like, a, n_warps, (n_sets + n_shares - 1) / n_shares * together);
   args.tokens_of_pass = p.tokens;
   args.n_stages = p.n_stages;
   args.fold_tiles = p.fold_tiles;

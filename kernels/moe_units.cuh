@@ -83,7 +83,8 @@ __device__ inline void fetch_units(const UnitArgs& a, UnitRing& ring, unsigned c
   for (int token = 0; token < a.n_tokens; ++token) {
     for (int i = lane; i < (kDown ? 1 : 2) * a.top_k; i += 32) {
       const int slot = token * a.top_k + (kDown ? i : i / 2);
-      const DeviceMatrix& m = a.experts[3 * a.expert[slot] + (kDown ? 2 : i % 2)];
+      // Down reads the choice before it has waited for anybody: from L2, as other blocks do.
+      const DeviceMatrix& m = a.experts[3 * __ldcg(a.expert + slot) + (kDown ? 2 : i % 2)];
       ring.source[i] = {static_cast<const unsigned char*>(m.values),
                         form_code(m.units.dim, m.units.bits), a.parts * m.units.bytes()};
     }
@@ -272,6 +273,7 @@ __device__ inline void multiply_units(const UnitArgs& a, UnitRing& ring, unsigne
           token_of_x = token, group_of_x = group;
         }
         await_arrivals(&ring.full[stage.at], stage.phase);
+        __syncwarp();  // lanes may leave the wait one by one
         const int form = ring.form[stage.at][line];
         if (form != 0) {
           const unsigned char* units =

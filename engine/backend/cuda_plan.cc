@@ -46,7 +46,8 @@ Result<std::unique_ptr<Backend>> CudaModel::new_executor(int, const StepLimits& 
   CHECK(limits.cache_tokens != kUnlimited) << "an executor of cuda is made as plan() says";
   const std::size_t need =
       scratch_bytes(*this, limits) +
-      static_cast<std::size_t>(limits.cache_tokens) * CudaCachePool::bytes_per_token(c);
+      static_cast<std::size_t>(limits.cache_tokens) * CudaCachePool::bytes_per_token(c) +
+      (how.records_steps ? limits.graph_bytes : 0);
   const auto room = [] {
     const kernels::CudaDevice now = kernels::cuda_device();
     return DeviceRoom{now.name, now.free_bytes, now.total_bytes};
