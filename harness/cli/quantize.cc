@@ -238,6 +238,8 @@ Result<int> run(const Options& o) {
     memory.begin();
   };
   in.interrupted = interrupted;
+  if (!o.json)  // at 1.5 TB that takes a while
+    say("reading {} once for its values, once for its fingerprint; nothing is made yet\n", o.model);
   memory.begin();
   const auto made = engine::quantize(in);
   if (!made && has_begun)
