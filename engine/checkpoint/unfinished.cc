@@ -37,6 +37,7 @@ fs::path quantise_round(const fs::path& out, int round) {
 std::string layer_stats_name(int layer) { return fmt::format("stats-{:05}.safetensors", layer); }
 std::string tier_codebook_name(int tier) { return fmt::format("codebook-{:05}.json", tier); }
 std::string layer_errors_name(int layer) { return fmt::format("errors-{:05}.json", layer); }
+std::string layer_kept_name(int layer) { return fmt::format("kept-{:05}.json", layer); }
 std::string layer_tensors_name(int layer) { return fmt::format("layer-{:05}.safetensors", layer); }
 std::string layer_report_name(int layer) { return fmt::format("layer-{:05}.json", layer); }
 
@@ -44,9 +45,9 @@ std::string UnfinishedQuantisation::text() const {
   if (n_layers == 0)
     return fmt::format(
         "no layer done yet, but statistics of {} layers, {} of {} codebooks and predicted errors "
-        "of {} "
-        "layers",
-        n_stats, n_codebooks, n_tiers, n_errors);
+        "of {} layers{}",
+        n_stats, n_codebooks, n_tiers, n_errors,
+        n_kept > 0 ? fmt::format(", samples encoded of {}", n_kept) : "");
   const std::string of_round =
       n_rounds > 1 ? fmt::format(" in round {} of {}", round + 1, n_rounds) : "";
   return fmt::format("{} of {} layers done{}", n_done, n_layers, of_round);
@@ -70,6 +71,7 @@ std::optional<UnfinishedQuantisation> unfinished_quantisation(const fs::path& ou
   u.n_stats = n_named(quantise_state(out), "stats-", ".safetensors");
   u.n_codebooks = n_named(quantise_state(out), "codebook-", ".json");
   u.n_errors = n_named(quantise_state(out), "errors-", ".json");
+  u.n_kept = n_named(quantise_state(out), "kept-", ".json");
   while (u.round + 1 < u.n_rounds && is_there(quantise_round(out, u.round + 1))) ++u.round;
   while (u.n_done < u.n_layers && has_layer(quantise_round(out, u.round), u.n_done)) ++u.n_done;
   return u;

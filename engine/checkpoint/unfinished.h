@@ -15,6 +15,7 @@ std::filesystem::path quantise_round(const std::filesystem::path& out, int round
 std::string layer_stats_name(int layer);
 std::string tier_codebook_name(int tier);
 std::string layer_errors_name(int layer);
+std::string layer_kept_name(int layer);
 // A finished layer's tensors, and beside it its report. Layer n_layers is all that is in no layer.
 std::string layer_tensors_name(int layer);
 std::string layer_report_name(int layer);
@@ -23,8 +24,9 @@ struct UnfinishedQuantisation {
   int n_done = 0;    // layers …
   int n_layers = 0;  // … of so many; 0: not known yet, no layer is begun
   int round = 0, n_rounds = 1;
-  // Before the plan: layers with statistics, codebooks, layers with predicted errors.
-  int n_stats = 0, n_codebooks = 0, n_tiers = 0, n_errors = 0;
+  // Before the plan: layers with statistics, codebooks, layers with predicted errors, and with a
+  // sample encoded.
+  int n_stats = 0, n_codebooks = 0, n_tiers = 0, n_errors = 0, n_kept = 0;
   std::string text() const;  // "2 of 3 layers done"
 };
 

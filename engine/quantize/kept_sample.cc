@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "engine/backend/matrix_view.h"
+#include "engine/checkpoint/unfinished.h"
 #include "engine/quantize/encode_layer.h"
 #include "engine/quantize/expert_hessians.h"
 #include "engine/quantize/gptq_vq.h"
@@ -15,7 +16,7 @@ namespace {
 std::size_t size(int n) { return static_cast<std::size_t>(n); }
 
 std::filesystem::path file_of(const State& state, int layer) {
-  return state.folder() / fmt::format("kept-{:05}.json", layer);
+  return state.folder() / layer_kept_name(layer);
 }
 
 // One expert in every tier. Down's inputs are what its own bf16 gate and up make, in all tiers.

@@ -211,6 +211,19 @@ TEST_F(KeptSample, KilledInItsMidstItGoesOnToTheSameBytes) {
   }
 }
 
+TEST_F(KeptSample, InterruptedItSaysWhichLayersSamplesAreThere) {
+  QuantizeInput in = input("stopped");
+  bool stop = false;
+  in.on_progress = [&](std::string_view stage, int done, int) {
+    if (stage == "kept" && done == 2) stop = true;
+  };
+  in.interrupted = [&] { return stop; };
+  const auto made = quantize(in);
+  ASSERT_TRUE(made) << made.error().message;
+  EXPECT_EQ(made->in_hand, "the samples of layer 2 that are encoded");
+  EXPECT_THAT(made->interrupted_at, HasSubstr("samples encoded of 1"));
+}
+
 TEST_F(KeptSample, ADamagedSampleIsNamed) {
   const pid_t child = fork();
   if (child == 0) {

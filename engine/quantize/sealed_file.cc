@@ -20,6 +20,7 @@ std::vector<TensorView> views_of(const std::vector<NewTensor>& tensors) {
 }  // namespace
 
 tl::unexpected<Error> damaged(const fs::path& path, std::string_view what) {
+  if (what.ends_with('.')) what.remove_suffix(1);
   return fail("{} is damaged: {}. Delete this file: the same command makes it anew", path.string(),
               what);
 }

@@ -221,6 +221,9 @@ std::string State::piece_in_hand(const ModelConfig& config, const Recipe& recipe
     for (int l = 0; l < config.n_layers; ++l)
       if (!config.is_dense_layer(l) && !has_errors(static_cast<std::size_t>(l)))
         return fmt::format("predicted errors of layer {}", l);
+    for (int l = 0; recipe.kept_sample > 0 && l < config.n_layers; ++l)
+      if (!config.is_dense_layer(l) && !is_there(folder_ / layer_kept_name(l)))
+        return fmt::format("the samples of layer {} that are encoded", l);
     return "the choice of tiers";
   }
   int round = 0;

@@ -39,6 +39,9 @@ Result<engine::Recipe> recipe_of(const Options& o) {
   }
   if (!o.uniform.empty()) {
     ASSAY_TRY(r.tiers, engine::tiers_named({o.uniform}));
+    if (o.bits > 0)
+      return fail("--uniform {} beside --bits {}: one tier has bits of its own. Leave one out",
+                  o.uniform, o.bits);
     r.bits = r.tiers.front().bits();
   }
   if (o.naive) r.compensate_gate_up = r.compensate_down = false;
@@ -209,6 +212,8 @@ void print_report(const Options& o, const engine::QuantizeReport& report, const 
 }
 
 Result<engine::QuantizeInput> input_of(const Options& o) {
+  if (o.out.empty())
+    return fail("OUT is empty: name the folder to make (a script's variable that is not set?)");
   engine::QuantizeInput in;
   in.model = o.model;
   in.out = o.out;
@@ -221,6 +226,11 @@ Result<engine::QuantizeInput> input_of(const Options& o) {
   in.calibration = fs::path(in.calibration).filename().string();
   in.n_threads = o.n_threads;
   return in;
+}
+
+std::string_view without_full_stop(std::string_view text) {
+  if (text.ends_with('.')) text.remove_suffix(1);
+  return text;
 }
 
 Result<int> run(const Options& o) {
@@ -243,8 +253,8 @@ Result<int> run(const Options& o) {
   memory.begin();
   const auto made = engine::quantize(in);
   if (!made && has_begun)
-    return fail("{} What is finished is kept in {}: the same command goes on from there.",
-                made.error().message, o.out);
+    return fail("{}. What is finished is kept in {}: the same command goes on from there",
+                without_full_stop(made.error().message), o.out);
   if (!made) return tl::unexpected(made.error());
   const engine::QuantizeReport& report = *made;
   if (!report.interrupted_at.empty()) {

@@ -156,6 +156,7 @@ TEST_F(QuantizeCli, SettingsThatDoNotExistAreNamedWithThoseThatDo) {
   expect_refused(with({"--recipe", "ja-1.17"}), HasSubstr("ja-1.71 or arith-1.86"));
   expect_refused(with({"--tiers", "1,4"}), AllOf(HasSubstr("'4'"), HasSubstr("1, 1.5, 2, 3")));
   expect_refused(with({"--uniform", "9"}), HasSubstr("1, 1.5, 2, 3"));
+  expect_refused(with({"--uniform", "2"}), HasSubstr("--uniform 2 beside --bits 1.5"));
   expect_refused(with({"--spine-bits", "5"}), HasSubstr("expected 4, 8 or 16"));
   expect_refused(with({"--bits", "0.9"}),
                  AllOf(HasSubstr("0.9 code bits"), HasSubstr("1 (tier 1)")));
@@ -180,6 +181,7 @@ TEST_F(QuantizeCli, AnOutputFolderIsNeverOverwritten) {
   expect_error(assay(arguments(dir_ / "file")), AllOf(HasSubstr("file"), HasSubstr("overwritten")));
   expect_error(assay(arguments(dir_ / "file" / "below")), HasSubstr("file/below"));
   EXPECT_EQ(*read_file(dir_ / "file"), "mine");
+  expect_error(assay(arguments("")), HasSubstr("OUT is empty"));
   write(dir_ / "full" / "notes.txt", "mine");
   expect_error(assay(arguments(dir_ / "full")), HasSubstr("overwritten"));
   EXPECT_EQ(files_of(dir_ / "full"), (std::map<std::string, std::string>{{"notes.txt", "mine"}}));
