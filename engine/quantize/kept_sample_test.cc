@@ -7,11 +7,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/rng.h"
 #include "engine/checkpoint/checkpoint.h"
-#include "engine/checkpoint/tiny_checkpoint.h"
-#include "engine/quantize/quantize.h"
 #include "engine/quantize/sealed_file.h"
+#include "engine/quantize/tiny_quantisation.h"
 
 namespace assay::engine {
 namespace {
@@ -19,32 +17,15 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-class KeptSample : public ::testing::Test {
+class KeptSample : public TinyQuantisation {
  protected:
-  KeptSample() {
-    tiny_.write_single(tiny_tensors());
-    tiny_.write("tokenizer.json", "{}");
-  }
-
   // Everything but the experts stays as it is, so that the first sparse layer, layer 1, is given
   // what the bf16 model gives it.
   QuantizeInput input(const std::string& out) const {
-    QuantizeInput in;
-    in.model = tiny_.dir;
-    in.out = tiny_.dir / out;
-    for (std::uint64_t t = 0; t < 6; ++t) {
-      CalibrationText text{.lang = "en", .ids = {}};
-      for (std::uint64_t i = 0; i < 20; ++i)
-        text.ids.push_back(static_cast<int>(40 * uniform_at(3, t, i)));
-      in.texts.push_back(text);
-    }
-    in.calibration = "test";
+    QuantizeInput in = plain_input(out);
     Recipe& r = in.recipe;
-    r.tiers = {{"one", 2, 4}, {"two", 2, 16}, {"three", 1, 8}};
-    r.group = 4;
     r.attention_bits = r.kv_a_bits = r.shared_expert_bits = r.dense_mlp_bits = r.lm_head_bits = 16;
     r.kept_sample = 2;
-    in.n_threads = 1;
     return in;
   }
 
@@ -53,15 +34,6 @@ class KeptSample : public ::testing::Test {
     EXPECT_TRUE(report) << report.error().message;
     return report ? report->json : Json();
   }
-
-  static std::map<std::string, std::string> files_of(const fs::path& folder) {
-    std::map<std::string, std::string> out;
-    for (const auto& entry : fs::recursive_directory_iterator(folder))
-      if (entry.is_regular_file()) out[entry.path().filename().string()] = *read_file(entry.path());
-    return out;
-  }
-
-  TinyCheckpoint tiny_;
 };
 
 TEST_F(KeptSample, IsSpreadOverExpertsByTheirTokens) {

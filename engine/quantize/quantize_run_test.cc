@@ -7,13 +7,11 @@
 
 #include <set>
 
-#include "base/rng.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/inspect.h"
-#include "engine/checkpoint/tiny_checkpoint.h"
 #include "engine/checkpoint/weights.h"
-#include "engine/quantize/quantize.h"
 #include "engine/quantize/sealed_file.h"
+#include "engine/quantize/tiny_quantisation.h"
 
 namespace assay::engine {
 namespace {
@@ -24,53 +22,25 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::UnorderedElementsAre;
 
-class QuantizeRun : public ::testing::Test {
+class QuantizeRun : public TinyQuantisation {
  protected:
-  QuantizeRun() {
-    tiny_.write_single(tiny_tensors());
-    tiny_.write("tokenizer.json", "{}");
-  }
-
   QuantizeInput input(const std::string& out) const {
-    QuantizeInput in;
-    in.model = tiny_.dir;
-    in.out = tiny_.dir / out;
-    for (int t = 0; t < 6; ++t) {
-      CalibrationText text{.lang = t % 2 == 0 ? "ja" : "en", .ids = {}};
-      for (int i = 0; i < 20 + t; ++i)
-        text.ids.push_back(static_cast<int>(
-            40 * uniform_at(3, static_cast<std::uint64_t>(t), static_cast<std::uint64_t>(i))));
-      in.texts.push_back(text);
-    }
-    in.calibration = "test";
+    QuantizeInput in = plain_input(out);
     Recipe& r = in.recipe;
     r.name = "test";
-    r.tiers = {{"one", 2, 4}, {"two", 2, 16}, {"three", 1, 8}};
     r.bits = 1.7;
     r.n_rounds = 2;
-    r.group = 4;
     r.spine_group = 8;
     r.attention_bits = r.kv_a_bits = r.shared_expert_bits = 16;  // sizes that fill no words
     r.dense_mlp_bits = 8;
     r.lm_head_bits = 4;
-    in.n_threads = 1;
     return in;
-  }
-
-  // Every file of a folder, by name.
-  static std::map<std::string, std::string> files_of(const fs::path& folder) {
-    std::map<std::string, std::string> out;
-    for (const auto& entry : fs::recursive_directory_iterator(folder))
-      if (entry.is_regular_file()) out[entry.path().filename().string()] = *read_file(entry.path());
-    return out;
   }
 
   static std::string error_of(const QuantizeInput& in) {
     const auto done = quantize(in);
     return done ? "" : done.error().message;
   }
-
-  TinyCheckpoint tiny_;
 };
 
 TEST_F(QuantizeRun, WritesACheckpointThatLoadsAndStaysWithinItsBits) {
