@@ -68,9 +68,6 @@ __host__ __device__ constexpr GptqShared gptq_shared(int n_warps, int unit_bytes
 
 __device__ inline unsigned half2_bits(__half2 v) { return *reinterpret_cast<unsigned*>(&v); }
 __device__ inline __half2 half2_of(unsigned v) { return *reinterpret_cast<__half2*>(&v); }
-__device__ inline float power_of_two(int exponent) {  // a normal one
-  return __uint_as_float(static_cast<unsigned>(127 + exponent) << 23);
-}
 
 // A row's 1024 + z + 1, twice. Integers up to 1023 are the low bits of a binary16 from 1024 on.
 struct RowZero {
@@ -176,19 +173,18 @@ __device__ inline void split_x(const float* x, int n_groups, __half* high, __hal
 #pragma unroll
     for (int offset = kLanes / 2; offset > 0; offset /= 2)
       largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFu, largest, offset));
-    // Of subnormal numbers by 2^126: what both powers of two can be.
-    const int scaling = min(127 + 14 - static_cast<int>(__float_as_uint(largest) >> 23), 126);
+    const HalfScale scaling = half_scale(largest);
     __align__(16) __half h[8], l[8];
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      const SplitHalf s = split_half(v[i] * power_of_two(scaling));
+      const SplitHalf s = split_half(v[i] * scaling.scale);
       h[place_of_column<kBits>(i)] = s.high;
       l[place_of_column<kBits>(i)] = s.low;
     }
     if (!inside) continue;
     *reinterpret_cast<uint4*>(high + group * kGroup + place) = *reinterpret_cast<uint4*>(h);
     *reinterpret_cast<uint4*>(low + group * kGroup + place) = *reinterpret_cast<uint4*>(l);
-    if (octet == 0) undo[group] = power_of_two(-scaling);
+    if (octet == 0) undo[group] = scaling.undo;
   }
 }
 

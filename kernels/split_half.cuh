@@ -17,6 +17,19 @@ __device__ inline float join_half(__half high, __half low) {
   return __half2float(high) + __half2float(low);
 }
 
+// The power of two that brings values of which this is the largest below 2^15 (it to 2^14 or more,
+// but for subnormal ones, which get 2^126), and what undoes it: both exact, and normal numbers.
+struct HalfScale {
+  float scale, undo;
+};
+__device__ inline HalfScale half_scale(float largest) {
+  const int exponent = min(127 + 14 - static_cast<int>(__float_as_uint(largest) >> 23), 126);
+  const auto power_of_two = [](int e) {
+    return __uint_as_float(static_cast<unsigned>(127 + e) << 23);
+  };
+  return {power_of_two(exponent), power_of_two(-exponent)};
+}
+
 // Two values side by side, as a register of a matrix fragment has them: lower address first.
 struct SplitHalf2 {
   unsigned high, low;

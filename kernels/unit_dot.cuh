@@ -179,10 +179,8 @@ __device__ inline void split_part(XPart& x, const RawPart& raw, int lane) {
 #pragma unroll
   for (int offset = 1; offset < 32; offset *= 2)
     largest = fmaxf(largest, __shfl_xor_sync(kAll, largest, offset));
-  const int exponent = static_cast<int>(__float_as_uint(largest) >> 23) - 127;
-  const int up = largest == 0 ? 0 : max(min(14 - exponent, 126), -120);
-  const float scale = __uint_as_float(static_cast<unsigned>(127 + up) << 23);
-  x.unit = __uint_as_float(static_cast<unsigned>(127 - up) << 23);
+  const auto [scale, undo] = half_scale(largest);
+  x.unit = undo;
   const bool low = lane / 4 % 2 != 0;
 #pragma unroll
   for (int i = 0; i < 8; ++i)
