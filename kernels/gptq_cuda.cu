@@ -113,7 +113,8 @@ void gptq_cuda(const GptqCudaArgs& a, CudaStream stream) {
                 .x = a.x,
                 .x_stride = a.x_stride,
                 .n_cols = like.n_cols,
-                .n_tokens = a.n_tokens};
+                .n_tokens = a.n_tokens,
+                .arrivals = arrivals_of_warp()};
   int i = 0;
   for (const GptqProduct& p : a.products) {
     args.of[i++] = {static_cast<const unsigned char*>(p.matrix->values), p.y, p.matrix->n_rows,

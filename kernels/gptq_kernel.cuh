@@ -34,6 +34,7 @@ struct GptqArgs {
   int x_stride = 0, n_cols = 0, n_tokens = 0;
   int tokens_of_pass = 0, n_stages = 0;
   int fold_tiles = 0, sums_tiles = 0;  // tiles whose sums are added up together, and kept
+  int arrivals = 1;                    // of a warp that has read a stage
 };
 
 template <int kBits, int kGroup>
@@ -290,7 +291,7 @@ __device__ inline void multiply_share(const GptqArgs& a, GptqShare share, unsign
                                            x + group * kGroup, has_column ? 0xFFFFFFFFu : 0u,
                                            undo[group], sum);
       __syncwarp();
-      if (lane == 0) arrive(empty + slot);
+      if (lane < a.arrivals) arrive(empty + slot);
       if (++slot == a.n_stages) slot = 0, phase ^= 1;
     }
     float* to = sums + half * a.fold_tiles * of_tile + (tile - folded) * of_tile +
@@ -326,7 +327,7 @@ __global__ void __launch_bounds__((kWarps + 1) * 32, 1)
   if (fetches) {
     for (int i = 0; i < a.n_stages; ++i) {
       init_arrivals(full + i);
-      init_arrivals(empty + i, kWarps);
+      init_arrivals(empty + i, kWarps * a.arrivals);
     }
     publish_barriers();
     for (int k = 0; k < min(a.n_stages, share.n_stages()); ++k)

@@ -52,6 +52,25 @@ UnitTables tables_of(const UnitLaunch& l, const void* const (&codebook)[UnitLaun
   return t;
 }
 
+// Blocks along rows and along tokens, at most one a multiprocessor: those that end first, by a
+// block's steps and what a token costs besides. One token's go along its rows.
+template <bool kDown>
+dim3 unit_grid(const UnitLaunch& l, const UnitArgs& a, int n_items) {
+  constexpr int kStepsOfToken = 4;
+  const auto up = [](int n, int d) { return (n + d - 1) / d; };
+  const int n_blocks = n_multiprocessors();
+  const auto grid_of = [&](int x) { return dim3(x, std::min(a.n_tokens, n_blocks / x)); };
+  const auto cost = [&](dim3 g) {
+    const int items = up(n_items, static_cast<int>(g.x));
+    const int steps = kDown ? up(a.top_k, l.lines) * items : up(2 * items, l.lines);
+    return static_cast<long long>(steps + kStepsOfToken) * up(a.n_tokens, static_cast<int>(g.y));
+  };
+  dim3 best = grid_of(std::min(n_blocks, n_items));
+  for (int x = static_cast<int>(best.x) - 1; a.n_tokens > 1 && x > 0; --x)
+    if (cost(grid_of(x)) < cost(best)) best = grid_of(x);
+  return best;
+}
+
 template <bool kDown, int kScales, int kStride, int kOnly>
 void launch(const UnitLaunch& l, UnitArgs a, CudaStream stream) {
   const auto kernel = moe_units<kDown, kScales, kStride, kOnly>;
@@ -68,22 +87,23 @@ void launch(const UnitLaunch& l, UnitArgs a, CudaStream stream) {
                                     cudaSharedmemCarveoutMaxShared));
   });
   const int tiles = unit_tiles(a.n_rows), n_items = kDown ? tiles : tiles * a.top_k;
-  const int n_blocks = std::min(n_multiprocessors(), n_items);
+  const dim3 grid = unit_grid<kDown>(l, a, n_items);
   const std::size_t item_bytes =
       static_cast<std::size_t>((kDown ? a.top_k : 2) * l.parts * kVqUnitRows) * sizeof(float);
-  const int most_items = (n_items + n_blocks - 1) / n_blocks;
+  const int most_items = (n_items + static_cast<int>(grid.x) - 1) / static_cast<int>(grid.x);
   a.parts = l.parts;
   a.lines = l.lines;
   a.stages = l.stages;
   a.job_bytes = l.job_bytes;
   a.ring_at = static_cast<int>(l.table_bytes);
   a.sums_at = static_cast<int>(sums_at);
+  a.arrivals = arrivals_of_warp();
   a.round = std::min(most_items, static_cast<int>(l.sum_bytes / item_bytes));
   CHECK(a.round > 0 && l.stages <= kUnitStages && l.parts * l.lines <= kUnitWarps)
       << l.sum_bytes << " bytes for sums, " << l.stages << " stages, " << l.parts << " x "
       << l.lines << " warps";
   CHECK(l.parts == unit_parts(a.n_cols)) << l.parts << ", " << a.n_cols << " columns";
-  overlapped(kernel, dim3(n_blocks), dim3(32, l.parts * l.lines + 1),
+  overlapped(kernel, grid, dim3(32, l.parts * l.lines + 1),
              sums_at + static_cast<std::size_t>(a.round) * item_bytes, stream, a);
 }
 

@@ -328,6 +328,19 @@ TEST_F(Cuda, ExpertsMayMixTiersAndATokensBitsDoNotDependOnItsBatch) {
   }
 }
 
+// More tokens than a device has multiprocessors: blocks share them out.
+TEST_F(Cuda, ALongBatchsTokensHaveTheBitsTheyHaveAlone) {
+  Random random(15);
+  const Books books = codebooks(random);
+  Layer l = random_layer(320, 96, 4, 3, 331, random);
+  for (int e = 0; e < 4; ++e) add_expert(l, books, {e, e, 3 - e}, 64, random);
+  const std::vector<float> all = run_moe(l);
+  for (const int t : {0, 1, 132, 329, 330}) {
+    const auto row = all.begin() + t * 320;
+    EXPECT_EQ(run_moe(part_of(l, t, 1)), std::vector<float>(row, row + 320)) << t;
+  }
+}
+
 // Every gate is above 100, whose silu is itself in float, and every sum an integer below 2^24.
 TEST_F(Cuda, ExpertsInUnitsAreExactOnIntegers) {
   Random random(24);

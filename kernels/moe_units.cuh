@@ -30,6 +30,7 @@ struct UnitArgs {
   // What a block does between two flushes of its sums, at most: of gate and up (slot, tile) pairs,
   // of down tiles.
   int round;
+  int arrivals;  // of a warp that has read a stage
 };
 
 // What a block does of a token: of all items (pairs of slot and tile; tiles of down) those in
@@ -50,6 +51,15 @@ struct UnitShare {
   __device__ int steps(int n_items) const {
     return kDown ? groups() * n_items : (2 * n_items + lines - 1) / lines;
   }
+};
+
+// The tokens of a block: those of a long batch are shared out along the grid's y.
+struct UnitTokens {
+  int first, last;
+
+  __device__ explicit UnitTokens(int n_tokens)
+      : first(static_cast<int>(static_cast<long long>(n_tokens) * blockIdx.y / gridDim.y)),
+        last(static_cast<int>(static_cast<long long>(n_tokens) * (blockIdx.y + 1) / gridDim.y)) {}
 };
 
 // The ring's state, in shared memory, and whole lines of it: what is behind is aligned to them.
@@ -78,9 +88,10 @@ struct UnitStage {
 template <bool kDown>
 __device__ inline void fetch_units(const UnitArgs& a, UnitRing& ring, unsigned char* stages) {
   const UnitShare<kDown> share(a);
+  const UnitTokens tokens(a.n_tokens);
   const int lane = threadIdx.x;
   UnitStage stage{a.stages, 0, 1};  // what was never full counts as emptied
-  for (int token = 0; token < a.n_tokens; ++token) {
+  for (int token = tokens.first; token < tokens.last; ++token) {
     for (int i = lane; i < (kDown ? 1 : 2) * a.top_k; i += 32) {
       const int slot = token * a.top_k + (kDown ? i : i / 2);
       // Down reads the choice before it has waited for anybody: from L2, as other blocks do.
@@ -233,6 +244,7 @@ __device__ inline void write_combined(const UnitArgs& a, const float* sums, cons
 template <bool kDown, int kScales, int kStride, int kOnly>
 __device__ inline void multiply_units(const UnitArgs& a, UnitRing& ring, unsigned char* shared) {
   const UnitShare<kDown> share(a);
+  const UnitTokens tokens(a.n_tokens);
   const int lane = threadIdx.x, line = threadIdx.y / a.parts, part = threadIdx.y % a.parts,
             thread = threadIdx.y * 32 + lane, n_threads = a.parts * a.lines * 32;
   float* sums = reinterpret_cast<float*>(shared + a.sums_at);
@@ -244,22 +256,22 @@ __device__ inline void multiply_units(const UnitArgs& a, UnitRing& ring, unsigne
     fetch_part(raw, a.x + row * a.n_cols + column, a.n_cols - column, lane);
   };
   XPart x;
-  int token_of_x = 0, group_of_x = 0;
+  int token_of_x = tokens.first, group_of_x = 0;
   {
-    const TableLoader<kStride, kOnly> tables(a.tables, shared, thread, n_threads);
+    const TableLoader<kStride, kOnly> loader(a.tables, shared, thread, n_threads);
     await_previous();
     RawPart raw;
-    fetch_x(raw, 0, 0);
-    tables.store();
+    fetch_x(raw, token_of_x, 0);
+    loader.store();
     await_arrivals(&ring.tables, 0);
-    tables.copy();
+    loader.copy();
     split_part(x, raw, lane);
   }
   let_next_begin();
   await_multipliers(n_threads);
 
   UnitStage stage{a.stages};
-  for (int token = 0; token < a.n_tokens; ++token)
+  for (int token = tokens.first; token < tokens.last; ++token)
     for (int begin = share.first; begin < share.last; begin += a.round) {
       const int n_items = min(a.round, share.last - begin);
       CombineInputs in;
@@ -286,7 +298,7 @@ __device__ inline void multiply_units(const UnitArgs& a, UnitRing& ring, unsigne
           if (lane % 4 == 0) sums[(job * a.parts + part) * kVqUnitRows + lane / 4] = sum;
         }
         __syncwarp();
-        if (lane == 0) arrive(&ring.empty[stage.at]);
+        if (lane < a.arrivals) arrive(&ring.empty[stage.at]);
         stage.next();
         if (kDown && ++tile == n_items) tile = 0, ++group;
       }
@@ -302,7 +314,7 @@ __device__ inline void multiply_units(const UnitArgs& a, UnitRing& ring, unsigne
     }
 }
 
-// Grid: shares of the rows. Block: 32 lanes by the warps that multiply and one that fetches. Shared
+// Grid: shares of the rows, shares of the tokens. Block: 32 lanes by the warps that multiply and one that fetches. Shared
 // memory: tables, ring, sums.
 template <bool kDown, int kScales, int kStride, int kOnly>
 __global__ void __launch_bounds__((kUnitWarps + 1) * 32, 1)
@@ -313,7 +325,7 @@ __global__ void __launch_bounds__((kUnitWarps + 1) * 32, 1)
   if (threadIdx.y == n_warps && threadIdx.x == 0) {
     for (int i = 0; i < a.stages; ++i) {
       init_arrivals(&ring.full[i], a.lines);
-      init_arrivals(&ring.empty[i], n_warps);
+      init_arrivals(&ring.empty[i], n_warps * a.arrivals);
     }
     init_arrivals(&ring.tables);
     publish_barriers();
