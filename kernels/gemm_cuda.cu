@@ -115,7 +115,62 @@ bool is_aligned(const void* p, std::size_t to) {
   return reinterpret_cast<std::uintptr_t>(p) % to == 0;
 }
 
+// Of a slab of rows from `first` on, eight columns a thread.
+template <WeightForm kForm>
+__global__ void decode_rows(const __grid_constant__ DeviceMatrix m, int first, int n, Bf16* out) {
+  const int octets = m.n_cols / 8;
+  const long long i = static_cast<long long>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= static_cast<long long>(n) * octets) return;
+  const int row = first + static_cast<int>(i / octets), col = static_cast<int>(i % octets) * 8;
+  reinterpret_cast<uint4*>(out)[i] =
+      decode_codes<kForm>(m, row, col, fetch_codes<kForm>(m, row, col));
+}
+
+constexpr std::size_t kMostDecoded = std::size_t{64} << 20;  // values: 128 MiB
+
+bool may_be_decoded_at_once(const DeviceMatrix& m) {
+  const WeightForm form = form_of(m);
+  return form == WeightForm::kGptq4 || form == WeightForm::kGptq8 || form == WeightForm::kFp8;
+}
+
+// The slab in bfloat16, at `to`.
+DeviceMatrix decoded(const DeviceMatrix& m, int first, int n, Bf16* to, CudaStream stream) {
+  const long long n_octets = static_cast<long long>(n) * (m.n_cols / 8);
+  const auto grid = static_cast<unsigned>((n_octets + kThreads - 1) / kThreads);
+  switch (form_of(m)) {
+    case WeightForm::kGptq4:
+      decode_rows<WeightForm::kGptq4><<<grid, kThreads, 0, stream>>>(m, first, n, to);
+      break;
+    case WeightForm::kGptq8:
+      decode_rows<WeightForm::kGptq8><<<grid, kThreads, 0, stream>>>(m, first, n, to);
+      break;
+    default:
+      CHECK(form_of(m) == WeightForm::kFp8) << "a matrix that is never decoded at once";
+      decode_rows<WeightForm::kFp8><<<grid, kThreads, 0, stream>>>(m, first, n, to);
+  }
+  CUDA_CHECK(cudaGetLastError()) << n << " of " << m.n_rows << " x " << m.n_cols;
+  return {.kind = DeviceMatrix::Kind::kBf16, .n_rows = n, .n_cols = m.n_cols, .values = to};
+}
+
+// Rows of each of `together` matrices that are decoded at once, in tiles; none where there is no
+// room for them, or nothing that would be.
+int slab_rows(const DeviceMatrix& m, int together, const DecodeRoom& room) {
+  if (!may_be_decoded_at_once(m)) return 0;
+  const auto rows =
+      static_cast<int>(std::min(room.n_values / static_cast<std::size_t>(m.n_cols * together),
+                                static_cast<std::size_t>(m.n_rows)));
+  return rows >= m.n_rows ? rows : rows / kTileN * kTileN;
+}
+
 }  // namespace
+
+std::size_t decode_room(const DeviceMatrix& m) {
+  const std::size_t n = static_cast<std::size_t>(m.n_rows) * static_cast<std::size_t>(m.n_cols);
+  return may_be_decoded_at_once(m) ? std::min(n, kMostDecoded) : 0;
+}
+std::size_t decode_room(const DeviceMatrix& gate, const DeviceMatrix& up) {
+  return std::min(decode_room(gate) + decode_room(up), kMostDecoded);
+}
 
 bool is_copied(const DeviceMatrix& m) { return form_of(m) == WeightForm::kBf16; }
 bool is_decoded_by_value(const DeviceMatrix& m) { return form_of(m) == WeightForm::kValues; }
@@ -129,33 +184,49 @@ void to_bf16_cuda(const float* x, int x_stride, int n_rows, int n_cols, Bf16* ou
 }
 
 void gemm_cuda(const DeviceMatrix& m, const Bf16* x, int n_rows, float* y, int y_stride,
-               bool accumulate, CudaStream stream) {
-  CHECK(is_aligned(x, 16));
-  launch({.matrix = {m, {}},
-          .x = x,
-          .n_rows = n_rows,
-          .n_cols = m.n_cols,
-          .x_stride = bf16_stride(m.n_cols),
-          .y = y,
-          .y_stride = y_stride,
-          .accumulate = accumulate,
-          .y_in_pairs = y_stride % 2 == 0 && is_aligned(y, 8)},
-         false, is_copied(m), m.n_rows, stream);
+               bool accumulate, const DecodeRoom& room, CudaStream stream) {
+  CHECK(is_aligned(x, 16) && is_aligned(room.values, 16));
+  const auto multiply = [&](const DeviceMatrix& part, float* to) {
+    launch({.matrix = {part, {}},
+            .x = x,
+            .n_rows = n_rows,
+            .n_cols = m.n_cols,
+            .x_stride = bf16_stride(m.n_cols),
+            .y = to,
+            .y_stride = y_stride,
+            .accumulate = accumulate,
+            .y_in_pairs = y_stride % 2 == 0 && is_aligned(to, 8)},
+           false, is_copied(part), part.n_rows, stream);
+  };
+  const int slab = slab_rows(m, 1, room);
+  if (slab == 0) return multiply(m, y);
+  for (int first = 0; first < m.n_rows; first += slab)
+    multiply(decoded(m, first, std::min(slab, m.n_rows - first), room.values, stream), y + first);
 }
 
 void gemm_swiglu_cuda(const DeviceMatrix& gate, const DeviceMatrix& up, const Bf16* x, int n_rows,
-                      Bf16* h, CudaStream stream) {
-  CHECK(is_aligned(x, 16) && is_aligned(h, 16));
+                      Bf16* h, const DecodeRoom& room, CudaStream stream) {
+  CHECK(is_aligned(x, 16) && is_aligned(h, 16) && is_aligned(room.values, 16));
   CHECK(gate.n_rows == up.n_rows && gate.n_cols == up.n_cols)
       << gate.n_rows << " x " << gate.n_cols << ", " << up.n_rows << " x " << up.n_cols;
-  launch({.matrix = {gate, up},
-          .x = x,
-          .n_rows = n_rows,
-          .n_cols = gate.n_cols,
-          .x_stride = bf16_stride(gate.n_cols),
-          .y = h,
-          .y_stride = bf16_stride(gate.n_rows)},
-         true, is_copied(gate) && is_copied(up), gate.n_rows, stream);
+  const auto multiply = [&](const DeviceMatrix& g, const DeviceMatrix& u, Bf16* to) {
+    launch({.matrix = {g, u},
+            .x = x,
+            .n_rows = n_rows,
+            .n_cols = g.n_cols,
+            .x_stride = bf16_stride(g.n_cols),
+            .y = to,
+            .y_stride = bf16_stride(gate.n_rows)},
+           true, is_copied(g) && is_copied(u), g.n_rows, stream);
+  };
+  const int slab = std::min(slab_rows(gate, 2, room), slab_rows(up, 2, room));
+  if (slab == 0) return multiply(gate, up, h);
+  for (int first = 0; first < gate.n_rows; first += slab) {
+    const int n = std::min(slab, gate.n_rows - first);
+    Bf16* const of_up = room.values + static_cast<std::size_t>(n) * gate.n_cols;
+    multiply(decoded(gate, first, n, room.values, stream), decoded(up, first, n, of_up, stream),
+             h + first);
+  }
 }
 
 void moe_gemm_cuda(const MoeGemmArgs& a, CudaStream stream) {

@@ -1,6 +1,7 @@
 // Products of many rows on a GPU's tensor cores: bfloat16 operands, float32 sums. All pointers are
-// device pointers. Any kind of weight matrix, decoded tile by tile (kernels/bf16_weights.cuh says
-// how a weight is rounded), never expanded in memory.
+// device pointers. Any kind of weight matrix (kernels/bf16_weights.cuh says how a weight is
+// rounded), decoded tile by tile; a GPTQ or FP8 matrix once for all tiles, if there is room.
+// VQ codes are never expanded in memory.
 //
 // A row's bits depend on that row and the matrix alone: each output is one chain of mma
 // instructions over columns in ascending order, 16 at a time, whatever rows share its tile, however
@@ -21,17 +22,27 @@ inline int bf16_stride(int n_cols) { return (n_cols + 7) / 8 * 8; }
 // A bfloat16 activation: (n_rows, bf16_stride(n_cols)), 16-byte aligned.
 using Bf16 = std::uint16_t;
 
+// Where weights are decoded to, for the product in hand: a slab of rows at a time, so that any size
+// will do. Without room they are decoded again for every tile of x's rows; the bits are the same.
+struct DecodeRoom {
+  Bf16* values = nullptr;  // 16-byte aligned
+  std::size_t n_values = 0;
+};
+// What it takes to decode such a matrix at once, or 128 MiB if that is less; 0: it never is.
+std::size_t decode_room(const DeviceMatrix& m);
+std::size_t decode_room(const DeviceMatrix& gate, const DeviceMatrix& up);  // of both together
+
 // out = x (n_rows, x_stride), rounded to nearest even.
 void to_bf16_cuda(const float* x, int x_stride, int n_rows, int n_cols, Bf16* out,
                   CudaStream stream);
 
 // y (n_rows, y_stride) = x (n_rows, m.n_cols) mᵀ; accumulate adds to y.
 void gemm_cuda(const DeviceMatrix& m, const Bf16* x, int n_rows, float* y, int y_stride,
-               bool accumulate, CudaStream stream);
+               bool accumulate, const DecodeRoom& room, CudaStream stream);
 
 // h (n_rows, gate.n_rows) = silu(gate x) * (up x), computed in float32, then rounded.
 void gemm_swiglu_cuda(const DeviceMatrix& gate, const DeviceMatrix& up, const Bf16* x, int n_rows,
-                      Bf16* h, CudaStream stream);
+                      Bf16* h, const DecodeRoom& room, CudaStream stream);
 
 // The routed experts of one layer: rows sorted by expert, gate with up, down, and a token's
 // experts added up in ascending order. No host decision depends on what the router chose.

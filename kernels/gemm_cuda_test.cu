@@ -61,8 +61,8 @@ void expect_gemm(const HostMatrix& m, int rows, int cols, int n_tokens, bool exa
   const int stride = rows + 1 + random.below(4);  // odd, so that no pair is aligned, or even
   const auto y = poisoned(area(n_tokens, stride));
   const DeviceArray<float> sum(before);
-  gemm_cuda(d, dx.data(), n_tokens, y.data(), stride, false, nullptr);
-  gemm_cuda(d, dx.data(), n_tokens, sum.data(), rows, true, nullptr);
+  gemm_cuda(d, dx.data(), n_tokens, y.data(), stride, false, {}, nullptr);
+  gemm_cuda(d, dx.data(), n_tokens, sum.data(), rows, true, {}, nullptr);
   const std::vector<float> got = y.host(), added = sum.host();
   double worst = 0;
   for (int t = 0; t < n_tokens; ++t) {
@@ -162,7 +162,7 @@ TEST_F(Cuda, AGemmOfUnitsHasTheBitsOfRows) {
       const auto x = on_device(random.floats(area(kTokens, cols)), kTokens, cols);
       const auto multiply = [&](const DeviceMatrix& d) {
         const auto y = poisoned(area(kTokens, rows));
-        gemm_cuda(d, x.data(), kTokens, y.data(), rows, false, nullptr);
+        gemm_cuda(d, x.data(), kTokens, y.data(), rows, false, {}, nullptr);
         return y.host();
       };
       EXPECT_EQ(multiply(m.upload(memory, {dim, bits, group == 64 ? 8 : 4})),
@@ -171,12 +171,45 @@ TEST_F(Cuda, AGemmOfUnitsHasTheBitsOfRows) {
     }
 }
 
+// Decoded once for all tiles, whole or a slab at a time, or again for every tile.
+TEST_F(Cuda, AMatrixThatIsDecodedAtOnceHasTheSameBits) {
+  Random random(36);
+  constexpr int kRows = 1100, kCols = 512;  // no whole number of slabs
+  DeviceWeights memory;
+  for (const HostMatrix& host :
+       {gptq(4, kRows, kCols, 128, false, random), gptq(8, kRows, kCols, 64, false, random),
+        gptq(8, kRows, kCols, 256, false, random), fp8(kRows, kCols, 128, random)}) {
+    const DeviceMatrix m = host.upload(memory);
+    EXPECT_EQ(decode_room(m), area(kRows, kCols));
+    for (const int n : {1, 32, 150}) {
+      const auto x = on_device(random.floats(area(n, kCols)), n, kCols);
+      const std::vector<float> before = random.floats(area(n, kRows));
+      const auto products = [&](std::size_t n_values) {
+        const DeviceArray<Bf16> values(std::max<std::size_t>(1, n_values));
+        const DecodeRoom room{values.data(), n_values};
+        const auto y = poisoned(area(n, kRows));
+        const DeviceArray<float> sum(before);
+        const DeviceArray<Bf16> h(std::vector<Bf16>(area(n, bf16_stride(kRows)), 0x7FC0));
+        gemm_cuda(m, x.data(), n, y.data(), kRows, false, room, nullptr);
+        gemm_cuda(m, x.data(), n, sum.data(), kRows, true, room, nullptr);
+        gemm_swiglu_cuda(m, m, x.data(), n, h.data(), room, nullptr);
+        return std::tuple{y.host(), sum.host(), h.host()};
+      };
+      const auto by_tile = products(0);
+      EXPECT_FALSE(std::isnan(std::get<0>(by_tile).back()));
+      for (const std::size_t n_values :
+           {2 * area(kRows, kCols), area(kRows, kCols), area(300, kCols), area(128, kCols)})
+        EXPECT_EQ(products(n_values), by_tile) << n << " rows of x, room of " << n_values;
+    }
+  }
+}
+
 std::vector<float> gemm_rows(const DeviceMatrix& m, const std::vector<float>& x, int first, int n) {
   const auto begin = x.begin() + static_cast<std::ptrdiff_t>(area(first, m.n_cols));
   const auto dx =
       on_device({begin, begin + static_cast<std::ptrdiff_t>(area(n, m.n_cols))}, n, m.n_cols);
   const auto y = poisoned(area(n, m.n_rows));
-  gemm_cuda(m, dx.data(), n, y.data(), m.n_rows, false, nullptr);
+  gemm_cuda(m, dx.data(), n, y.data(), m.n_rows, false, {}, nullptr);
   return y.host();
 }
 

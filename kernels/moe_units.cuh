@@ -314,8 +314,8 @@ __device__ inline void multiply_units(const UnitArgs& a, UnitRing& ring, unsigne
     }
 }
 
-// Grid: shares of the rows, shares of the tokens. Block: 32 lanes by the warps that multiply and one that fetches. Shared
-// memory: tables, ring, sums.
+// Grid: shares of the rows, shares of the tokens. Block: 32 lanes by the warps that multiply and
+// one that fetches. Shared memory: tables, ring, sums.
 template <bool kDown, int kScales, int kStride, int kOnly>
 __global__ void __launch_bounds__((kUnitWarps + 1) * 32, 1)
     moe_units(const __grid_constant__ UnitArgs a) {

@@ -24,6 +24,14 @@ CudaProducts::CudaProducts(const CudaModel& model, int max_rows, kernels::CudaSt
   rounded_hidden_ = budget.array<kernels::Bf16>(rows(
       std::max(kernels::bf16_stride(widest_mlp), k * kernels::bf16_stride(c_.moe_intermediate))));
   expert_out_ = budget.array<float>(rows(k * c_.hidden));
+  std::size_t room = 0;
+  for (const CudaLayer& l : m_.layers) {
+    room = std::max(room, kernels::decode_room(l.mlp.gate, l.mlp.up));
+    for (const DeviceMatrix* m :
+         {&l.q_a, &l.q_b, &l.kv_a, &l.o, &l.index_q, &l.index_k, &l.mlp.down})
+      room = std::max(room, kernels::decode_room(*m));
+  }
+  decoded_ = budget.array<kernels::Bf16>(room);
   slots_ = budget.array<int>(rows(k));
   first_slot_ = budget.array<int>(static_cast<std::size_t>(c_.n_experts) + 1);
 }
@@ -50,7 +58,8 @@ void CudaProducts::multiply(const DeviceMatrix& m, const float* in, float* out, 
     const float* x = in + static_cast<std::ptrdiff_t>(r.first) * m.n_cols;
     float* y = out + static_cast<std::ptrdiff_t>(r.first) * m.n_rows;
     if (r.on_tensor_cores)
-      kernels::gemm_cuda(m, rounded(x, m.n_cols, r.n), r.n, y, m.n_rows, accumulate, stream_);
+      kernels::gemm_cuda(m, rounded(x, m.n_cols, r.n), r.n, y, m.n_rows, accumulate, room(),
+                         stream_);
     else
       kernels::project_cuda(m, x, m.n_cols, r.n, y, m.n_rows, accumulate, stream_);
   }
@@ -62,9 +71,9 @@ void CudaProducts::mlp(const CudaMlp& w, const float* in, float* out, bool accum
     const float* x = in + row;
     if (r.on_tensor_cores) {
       kernels::gemm_swiglu_cuda(w.gate, w.up, rounded(x, c_.hidden, r.n), r.n,
-                                rounded_hidden_.data(), stream_);
+                                rounded_hidden_.data(), room(), stream_);
       kernels::gemm_cuda(w.down, rounded_hidden_.data(), r.n, out + row, c_.hidden, accumulate,
-                         stream_);
+                         room(), stream_);
     } else {
       kernels::swiglu_cuda(w.gate, w.up, x, c_.hidden, r.n, mlp_hidden_.data(), stream_);
       kernels::project_cuda(w.down, mlp_hidden_.data(), w.gate.n_rows, r.n, out + row, c_.hidden,

@@ -35,6 +35,7 @@ class CudaProducts {
     int first, n;
     bool on_tensor_cores;
   };
+  kernels::DecodeRoom room() const { return {decoded_.data(), decoded_.size()}; }
   // The same in bfloat16. Valid until the next one.
   kernels::Bf16* rounded(const float* x, int width, int n_rows);
 
@@ -44,7 +45,7 @@ class CudaProducts {
   std::vector<RowRange> ranges_;  // of this step, in order
   kernels::DeviceArray<float> mlp_hidden_, shared_, expert_hidden_;
   // Of ranges on tensor cores.
-  kernels::DeviceArray<kernels::Bf16> rounded_, rounded_hidden_;
+  kernels::DeviceArray<kernels::Bf16> rounded_, rounded_hidden_, decoded_;
   kernels::DeviceArray<float> expert_out_;
   kernels::DeviceArray<int> slots_, first_slot_;
 };

@@ -124,8 +124,9 @@ struct Activations {
   DeviceArray<Bf16> rounded;
 };
 
+// Of what is not bf16: decoded at once where an engine would, or for every tile.
 void gemm_on(benchmark::State& state, const Shape& s, const std::string& kind, int n_tokens,
-             bool by_cublaslt) {
+             bool by_cublaslt, bool at_once = true) {
   const HostMatrix& host = spine_matrix(kind, s.n_rows, s.n_cols);
   const double bytes = file_bytes(host);
   const int n = std::min(n_cold_copies(bytes), 64);
@@ -140,13 +141,15 @@ void gemm_on(benchmark::State& state, const Shape& s, const std::string& kind, i
   std::unique_ptr<CublasLt> library;
   if (by_cublaslt) library = std::make_unique<CublasLt>(s.n_rows, s.n_cols, n_tokens);
 #endif
+  const DeviceArray<Bf16> room(at_once ? decode_room(w.at(0)) : 0);
   const auto run = [&](int i, CudaStream stream) {
     const DeviceMatrix m = w.at(i);
 #ifdef ASSAY_HAVE_CUBLASLT
     if (by_cublaslt) return library->run(m.values, a.rounded.data(), y.data(), stream);
 #endif
     CHECK(!by_cublaslt);
-    gemm_cuda(m, a.rounded.data(), n_tokens, y.data(), s.n_rows, false, stream);
+    gemm_cuda(m, a.rounded.data(), n_tokens, y.data(), s.n_rows, false, {room.data(), room.size()},
+              stream);
   };
   run(0, nullptr);
   if (!is_right(y.host(), host, s, a.x, n_tokens)) {
@@ -252,7 +255,7 @@ void experts_on(benchmark::State& state, const MoeShape& s, const VqTier& t, int
 }  // namespace
 
 void register_gemm_cuda_benchmarks() {
-  for (const int n_tokens : {512, 2048}) {
+  for (const int n_tokens : {32, 128, 512, 2048}) {
     const std::string rows = "/rows:" + std::to_string(n_tokens);
     for (const Shape& s : kShapes) {
       const std::string name = "gemm_cuda/" + std::string(s.model) + "/" + s.name + rows;
@@ -264,6 +267,10 @@ void register_gemm_cuda_benchmarks() {
       for (const char* kind : {"bf16", "gptq8", "gptq4", "fp8"})
         add_cuda_benchmark(name + "/" + kind, [=](benchmark::State& state) {
           gemm_on(state, s, kind, n_tokens, false);
+        });
+      for (const char* kind : {"gptq8", "gptq4", "fp8"})
+        add_cuda_benchmark(name + "/" + kind + "/by_tile", [=](benchmark::State& state) {
+          gemm_on(state, s, kind, n_tokens, false, false);
         });
     }
     for (const MoeShape& s : {kGlmMoe, kMicroMoe})
