@@ -144,6 +144,19 @@ TEST(Bf16Weights, UnitsAreTheReferencesValuesToo) {
   expect_decoded(vq(4, 256, 5, 44, 64, false, random), WeightForm::kValues, "no eights", {4, 8, 8});
 }
 
+// Rows and columns that fill no unit, scales that repeat within it, several slices.
+TEST(Bf16Weights, UnitsForSumsAreTheReferencesValuesToo) {
+  const unsigned seed = std::random_device{}();
+  std::printf("seed %u\n", seed);
+  Random random(seed);
+  for (const auto& [dim, n_codes] : {std::pair{8, 256}, {8, 200}, {4, 256}, {4, 130}})
+    for (const auto& [rows, cols, group] :
+         {std::tuple{9, 96, 128}, {3, 520, 640}, {8, 1024, 128}, {17, 1032, 256}, {16, 6144, 128}})
+      expect_decoded(vq(dim, n_codes, rows, cols, group, false, random),
+                     dim == 8 ? WeightForm::kUnits8 : WeightForm::kUnits4, "units for sums",
+                     {.dim = dim, .bits = 8, .for_sums = true});
+}
+
 TEST(Bf16Weights, WhatHasNoEightsIsDecodedOneByOne) {
   Random random(2);
   for (const WeightType type : {WeightType::kBf16, WeightType::kF16, WeightType::kF32})

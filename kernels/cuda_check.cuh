@@ -48,6 +48,16 @@ class OncePerDevice {
   std::once_flag done_[kMaxDevices];
 };
 
+// That a kernel's blocks may ask for `bytes`, and get the largest share of L1: a multiprocessor
+// whose next kernel wants another split has to drain first.
+inline void prefer_shared_memory(const void* kernel, std::size_t bytes) {
+  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  static_cast<int>(bytes)))
+      << bytes << " bytes";
+  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                  cudaSharedmemCarveoutMaxShared));
+}
+
 // Into the second-level cache.
 __device__ inline void prefetch_line(const void* line) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(line));

@@ -4,6 +4,7 @@
 
 #include "kernels/cuda_check.cuh"
 #include "kernels/moe_cuda.h"
+#include "kernels/moe_sums_cuda.h"
 #include "kernels/moe_units.cuh"
 #include "kernels/row_dot.cuh"
 
@@ -78,13 +79,8 @@ void launch(const UnitLaunch& l, UnitArgs a, CudaStream stream) {
   const std::size_t sums_at = l.table_bytes + static_cast<std::size_t>(l.stages) * stage_bytes;
   static OncePerDevice prepare;
   prepare([&] {
-    CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    static_cast<int>(max_shared_bytes() - sizeof(UnitRing))))
-        << sizeof(UnitRing) << " bytes beside it";
-    // A multiprocessor whose next kernel wants another split of L1 and shared memory has to drain
-    // first.
-    CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                    cudaSharedmemCarveoutMaxShared));
+    prefer_shared_memory(reinterpret_cast<const void*>(kernel),
+                         max_shared_bytes() - sizeof(UnitRing));
   });
   const int tiles = unit_tiles(a.n_rows), n_items = kDown ? tiles : tiles * a.top_k;
   const dim3 grid = unit_grid<kDown>(l, a, n_items);
@@ -148,6 +144,9 @@ void launch(const UnitLaunch& l, const UnitArgs& a, CudaStream stream) {
 
 UnitPlan plan_moe_units(std::span<const VqMatrix> experts, int top_k) {
   if (top_k > kMaxTopUnits) return {};
+  if (sums_pay(experts))
+    if (const UnitPlan sums = plan_sums(experts, top_k, max_shared_bytes()); sums.is_in_units())
+      return sums;
   return plan_units(experts, top_k, max_shared_bytes());
 }
 
@@ -164,6 +163,7 @@ MoePlan::MoePlan(const UnitPlan& plan, std::span<const DeviceMatrix> experts) : 
 
 std::string MoePlan::text() const {
   if (!is_grouped()) return "rows";
+  if (units.is_by_sums()) return "vq partial sums";
   const int copies = std::max(units.gate_up.most_copies(), units.down.most_copies());
   return copies > 1 ? "vq units, tables ×" + std::to_string(copies) : "vq units";
 }
@@ -179,6 +179,7 @@ void moe_cuda(const MoeCudaArgs& a, CudaStream stream) {
     return;
   }
   CHECK(a.top_k == plan.units.top_k) << a.top_k << ", planned for " << plan.units.top_k;
+  if (plan.units.is_by_sums()) return moe_sums_cuda(a, stream);
   UnitArgs u{};
   u.experts = a.experts;
   u.expert = a.expert;

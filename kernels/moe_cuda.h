@@ -12,6 +12,12 @@
 // up then, halves, scales and parts, passes through at most 28 roundings of 2^-24. So
 //   |y - W x| <= 90 · 2^-22 · Σ |w x| + 2^-39 · Σ over parts of (largest |x|) · Σ |w|.
 // Integers whose sums float32 holds are exact. A row's bits are a function of its matrix and x.
+//
+// Where all codebooks have 256 entries, gate and up one, down one, and shapes are large, a layer
+// goes by *partial sums* (vq_sums.h) in three launches, the last of which adds up the experts. Of
+// them all this is true too: a part is a slice of 128 codewords' columns, a table's entry one mma
+// of 16 products at most, (16 + 16) · 2^-22, and what is added up then, of a lane, lanes, a scale
+// and slices, passes through at most 10 + 16 roundings.
 #pragma once
 
 #include <span>
@@ -23,7 +29,8 @@
 
 namespace assay::kernels {
 
-// plan_units for the current device: before a layer's matrices are laid out, by its plan.
+// plan_units or, where they pay, plan_sums, for the current device: before a layer's matrices are
+// laid out, by its plan.
 UnitPlan plan_moe_units(std::span<const VqMatrix> experts, int top_k);
 
 // How a layer's experts are multiplied. Fixed when its weights are known, so that a token's bits do
@@ -38,7 +45,9 @@ struct MoePlan {
   const void* codebook[2][UnitLaunch::kTables] = {};  // binary16, the device's: gate and up, down
 
   bool is_grouped() const { return units.is_in_units(); }
-  std::string text() const;  // "vq units", "vq units, tables ×4", or "rows"
+  // Floats of scratch for a token, 0 where none is needed.
+  std::size_t sums_per_token(int hidden, int width) const;
+  std::string text() const;  // "vq units", "vq units, tables ×4", "vq partial sums", or "rows"
 };
 
 struct MoeCudaArgs {
@@ -51,6 +60,9 @@ struct MoeCudaArgs {
   float* h;             // (n_tokens * top_k, width): scratch, 8-byte aligned
   const float* shared;  // (n_tokens, hidden): the shared experts' output
   float* residual;      // (n_tokens, hidden): += Σ_k weight_k · expert_k(x) (a chain) + shared
+  // Scratch of the plan's sums_per_token for each of so many tokens, which then take turns.
+  float* sums = nullptr;
+  int sums_tokens = 0;
 };
 void moe_cuda(const MoeCudaArgs& args, CudaStream stream);
 

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "kernels/device_matrix.h"
+#include "kernels/vq_sums.h"
 
 namespace assay::kernels {
 
@@ -29,7 +30,16 @@ struct UnitAt {
     return (next << 32 | words[0]) >> (bit % 32);
   }
 };
+__host__ __device__ inline UnitAt sums_unit_at(const DeviceMatrix& m, int row, int col) {
+  const unsigned char* unit = static_cast<const unsigned char*>(m.values) +
+                              sums_index(row, col, m.n_rows, m.dim) * sums_unit_bytes(m.dim);
+  const int at = sums_code_at(row, col / m.dim % kSumsCodes),
+            scale = sums_scale_at(m.dim, row, col);
+  return {reinterpret_cast<const unsigned*>(unit + at / 4 * 4), at % 4 * 8,
+          unit_half(*reinterpret_cast<const unsigned short*>(unit + scale))};
+}
 __host__ __device__ inline UnitAt unit_at(const DeviceMatrix& m, int row, int col) {
+  if (m.units.for_sums) return sums_unit_at(m, row, col);
   const unsigned char* unit = static_cast<const unsigned char*>(m.values) +
                               unit_index(row, col, m.n_cols) * m.units.bytes();
   const int bit = unit_field(m.dim, col) * m.units.bits;

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "kernels/vq_sums.h"
 
 namespace assay::kernels {
 namespace {
@@ -265,6 +266,7 @@ class TilePacker {
 }  // namespace
 
 UnitForm UnitLaunch::form(const VqMatrix& w) const {
+  if (by_sums) return {.dim = w.dim, .bits = w.index_bits, .for_sums = true};
   int bits = w.index_bits;
   for (int c = table[table_of(w)].copies; w.index_bits == 12 && c > 1; c /= 2) ++bits;
   return {w.dim, bits, scales};
@@ -290,11 +292,13 @@ UnitPlan plan_units(std::span<const VqMatrix> experts, int top_k, std::size_t sh
 }
 
 std::size_t unit_bytes(const VqMatrix& w, const UnitForm& f) {
+  if (f.for_sums) return sums_bytes(w);
   return static_cast<std::size_t>(unit_tiles(w.n_rows)) *
          static_cast<std::size_t>(unit_parts(w.n_cols)) * static_cast<std::size_t>(f.bytes());
 }
 
 std::vector<std::byte> pack_units(const VqMatrix& w, const UnitForm& f, ThreadPool& pool) {
+  if (f.for_sums) return pack_sums(w, pool);
   CHECK(may_be_in_units(w) && (f.bits == w.index_bits || (w.index_bits == 12 && f.bits < 15)))
       << w.dim << ", " << w.index_bits << ", " << f.bits;
   std::vector<std::byte> out(unit_bytes(w, f));

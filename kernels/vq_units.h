@@ -28,6 +28,7 @@ struct UnitForm {
   int dim = 0;
   int bits = 0;    // of a field: 8, or 12 to 14 with those that choose a copy. 0: not in units
   int scales = 0;  // of a row: 4, of 128 columns each, or 8, of 64
+  bool for_sums = false;  // vq_sums.h has how these units are made; of this, dim and bits are set
 
   constexpr int fields() const { return 128 / dim; }  // of a lane
   constexpr int words() const { return (fields() * bits + 31) / 32; }
@@ -75,6 +76,7 @@ struct UnitLaunch {
   int scales = 0;  // UnitForm::scales
   int parts = 0, lines = 0, stages = 0;
   int job_bytes = 0;            // of a tile's row of units, at most
+  bool by_sums = false;         // vq_sums.h: of all this only the codebooks are set
   std::size_t table_bytes = 0;  // of all
   std::size_t sum_bytes = 0;    // what is left for sums
 
@@ -90,6 +92,7 @@ struct UnitPlan {
   int top_k = 0;  // 0: not in units
 
   bool is_in_units() const { return top_k > 0; }
+  bool is_by_sums() const { return gate_up.by_sums; }
   const UnitLaunch& of(int part) const { return part < 2 ? gate_up : down; }
 };
 // `experts` (n_experts, 3): gate, up, down. In units where every matrix has at most 8192 columns
@@ -102,7 +105,7 @@ struct UnitPlan {
 // than its file, and others take no more.
 UnitPlan plan_units(std::span<const VqMatrix> experts, int top_k, std::size_t shared_bytes);
 
-// All units, in order of rows, then columns.
+// All units, in order of rows, then columns; those for sums as vq_sums.h says.
 std::size_t unit_bytes(const VqMatrix& w, const UnitForm& f);
 std::vector<std::byte> pack_units(const VqMatrix& w, const UnitForm& f, ThreadPool& pool);
 

@@ -5,6 +5,11 @@
 #include "kernels/project_cuda.h"
 
 namespace assay::engine {
+namespace {
+
+constexpr int kSumsTokens = 16;  // whose experts' partial sums are kept at a time
+
+}  // namespace
 
 CudaProducts::CudaProducts(const CudaModel& model, int max_rows, kernels::CudaStream stream,
                            kernels::DeviceBudget& budget)
@@ -14,10 +19,16 @@ CudaProducts::CudaProducts(const CudaModel& model, int max_rows, kernels::CudaSt
   };
   const int k = c_.n_experts_per_token;
   int widest_mlp = c_.moe_intermediate * std::max(1, c_.n_shared_experts);
-  for (const CudaLayer& l : m_.layers) widest_mlp = std::max(widest_mlp, l.mlp.gate.n_rows);
+  std::size_t sums = 0;
+  for (const CudaLayer& l : m_.layers) {
+    widest_mlp = std::max(widest_mlp, l.mlp.gate.n_rows);
+    sums = std::max(sums, l.moe.sums_per_token(c_.hidden, c_.moe_intermediate));
+  }
   mlp_hidden_ = budget.array<float>(rows(widest_mlp));
   shared_ = budget.array<float>(rows(c_.hidden));
   expert_hidden_ = budget.array<float>(rows(k * c_.moe_intermediate));
+  sums_tokens_ = std::min(max_rows, kSumsTokens);
+  expert_sums_ = budget.array<float>(sums * static_cast<std::size_t>(sums_tokens_));
   if (!m_.how.bf16_chunks) return;
   const int widest = std::max({c_.hidden, c_.q_lora, c_.n_heads * c_.v_head});
   rounded_ = budget.array<kernels::Bf16>(rows(kernels::bf16_stride(widest)));
@@ -118,7 +129,9 @@ void CudaProducts::moe(const CudaLayer& l, const float* in, const int* expert, c
                          .x = in + row,
                          .h = expert_hidden_.data(),
                          .shared = shared_.data() + row,
-                         .residual = residual + row},
+                         .residual = residual + row,
+                         .sums = expert_sums_.data(),
+                         .sums_tokens = sums_tokens_},
                         stream_);
   }
 }

@@ -43,7 +43,8 @@ class CudaProducts {
   const ModelConfig& c_;
   const kernels::CudaStream stream_;
   std::vector<RowRange> ranges_;  // of this step, in order
-  kernels::DeviceArray<float> mlp_hidden_, shared_, expert_hidden_;
+  kernels::DeviceArray<float> mlp_hidden_, shared_, expert_hidden_, expert_sums_;
+  int sums_tokens_;
   // Of ranges on tensor cores.
   kernels::DeviceArray<kernels::Bf16> rounded_, rounded_hidden_, decoded_;
   kernels::DeviceArray<float> expert_out_;

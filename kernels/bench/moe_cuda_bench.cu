@@ -1,7 +1,8 @@
 // The routed experts of one layer on a GPU: eight of GLM-5.2's and four of micro-glm's, of every
-// tier, in units and by the row, whose weights no cache holds. Each result is checked against the
-// reference.
+// tier, in partial sums, in units and by the row, whose weights no cache holds. Each result is
+// checked against the reference.
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/bench/cuda_registry.h"
@@ -10,9 +11,9 @@
 namespace assay::kernels {
 namespace {
 
-void moe_on(benchmark::State& state, const MoeShape& s, const MoeBits& bits, bool in_units) {
-  const BenchExperts& e = experts_of(s, bits, in_units);
-  if (e.plan.is_grouped() != in_units) {
+void moe_on(benchmark::State& state, const MoeShape& s, const MoeBits& bits, MoeDesign design) {
+  const BenchExperts& e = experts_of(s, bits, design);
+  if (e.plan.is_grouped() != (design != MoeDesign::kRows)) {
     state.SkipWithError("this GPU's shared memory has no room for the tables");
     return;
   }
@@ -43,10 +44,11 @@ void moe_on(benchmark::State& state, const MoeShape& s, const MoeBits& bits, boo
 void register_moe_cuda_benchmarks() {
   for (const MoeShape& s : {kGlmMoe, kMicroMoe})
     for (const MoeBits& bits : {all_of(0), all_of(1), all_of(2), all_of(3), kMixture})
-      for (const bool in_units : {false, true})
-        add_cuda_benchmark("moe_cuda/" + std::string(s.name) + "/bits:" + bits.name +
-                               (in_units ? "/units" : "/rows"),
-                           [=](benchmark::State& state) { moe_on(state, s, bits, in_units); });
+      for (const auto& [name, design] : {std::pair{"/rows", MoeDesign::kRows},
+                                         {"/units", MoeDesign::kUnits},
+                                         {"/planned", MoeDesign::kPlanned}})
+        add_cuda_benchmark("moe_cuda/" + std::string(s.name) + "/bits:" + bits.name + name,
+                           [=](benchmark::State& state) { moe_on(state, s, bits, design); });
 }
 
 }  // namespace assay::kernels

@@ -14,6 +14,7 @@
 #include "kernels/bench/bench_data.h"
 #include "kernels/bench/cuda_bench.h"
 #include "kernels/bench/moe_bench_data.h"
+#include "kernels/cuda_check.cuh"
 #include "kernels/device_matrix.h"
 #include "kernels/moe_cuda.h"
 #include "kernels/swiglu.h"
@@ -31,10 +32,12 @@ inline std::vector<int> checked_rows(int n_rows) {
 // signs stay a hundredfold below as many units as there are terms.
 inline double moe_bound(const MoeShape& s) { return (s.hidden + s.width) * 0x1p-24; }
 
+// By the row, in units whatever their bits, or as an engine plans them.
+enum class MoeDesign { kRows, kUnits, kPlanned };
+
 class BenchExperts {
  public:
-  // In units, or by rows.
-  BenchExperts(const MoeShape& s, const MoeBits& bits, bool in_units)
+  BenchExperts(const MoeShape& s, const MoeBits& bits, MoeDesign design)
       : shape(s),
         host_x(bench_floats(static_cast<std::size_t>(s.hidden), 5)),
         host_shared(bench_floats(static_cast<std::size_t>(s.hidden), 6)) {
@@ -49,7 +52,7 @@ class BenchExperts {
     for (int e = 0; e < n_sets * s.top_k; ++e) ids.push_back(e);
     std::vector<VqMatrix> of_set;
     for (const BenchVq* m : slots_) of_set.push_back(m->w);
-    const UnitPlan units = in_units ? plan_moe_units(of_set, s.top_k) : UnitPlan{};
+    const UnitPlan units = plan_of(of_set, design);
     for (int i = 0; i < n_sets; ++i)
       for (std::size_t j = 0; j < of_set.size(); ++j)
         matrices.push_back(
@@ -61,6 +64,7 @@ class BenchExperts {
     expert_ = memory_.add_array(ids);
     weight_ = memory_.add(host_weight());
     x = memory_.add(host_x), shared_ = memory_.add(host_shared);
+    sums_ = DeviceArray<float>(plan.sums_per_token(s.hidden, s.width));
     find_hidden();
   }
 
@@ -77,7 +81,9 @@ class BenchExperts {
             .x = x,
             .h = h,
             .shared = shared_,
-            .residual = residual};
+            .residual = residual,
+            .sums = sums_.data(),
+            .sums_tokens = 1};
   }
   std::vector<float> host_weight() const {
     return std::vector<float>(static_cast<std::size_t>(shape.top_k), 0.25f);
@@ -105,6 +111,11 @@ class BenchExperts {
  private:
   static constexpr int kVariants = 3;  // so that no expert is another's, nor its gate its up
 
+  UnitPlan plan_of(const std::vector<VqMatrix>& experts, MoeDesign design) const {
+    return design == MoeDesign::kRows    ? UnitPlan{}
+           : design == MoeDesign::kUnits ? plan_units(experts, shape.top_k, max_shared_bytes())
+                                         : plan_moe_units(experts, shape.top_k);
+  }
   const BenchVq& matrix(int tier, bool down, int variant) {
     auto& m = pool_[{tier, down, variant}];
     if (m == nullptr) {
@@ -145,6 +156,7 @@ class BenchExperts {
   std::vector<const BenchVq*> slots_;       // (top_k, 3)
   std::vector<std::vector<float>> hidden_;  // (top_k, width)
   DeviceWeights memory_;
+  DeviceArray<float> sums_;
   const DeviceMatrix* on_device_;
   const int* expert_;
   const float *weight_, *shared_;
@@ -152,9 +164,10 @@ class BenchExperts {
 
 // The last one that was asked for stays.
 inline const BenchExperts& experts_of(const MoeShape& s, const MoeBits& bits,
-                                      bool in_units = true) {
-  return kept<BenchExperts>(std::string(s.name) + "/" + bits.name + (in_units ? "/units" : "/rows"),
-                            [&] { return std::make_unique<BenchExperts>(s, bits, in_units); });
+                                      MoeDesign design = MoeDesign::kPlanned) {
+  return kept<BenchExperts>(
+      std::string(s.name) + "/" + bits.name + "/" + std::to_string(static_cast<int>(design)),
+      [&] { return std::make_unique<BenchExperts>(s, bits, design); });
 }
 
 }  // namespace assay::kernels

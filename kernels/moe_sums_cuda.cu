@@ -1,0 +1,94 @@
+#include <algorithm>
+
+#include "kernels/cuda_check.cuh"
+#include "kernels/moe_sums.cuh"
+#include "kernels/moe_sums_cuda.h"
+
+namespace assay::kernels {
+namespace {
+
+template <int kDim, bool kDown>
+void launch_sums(const SumsArgs& a, int n_z, CudaStream stream) {
+  constexpr std::size_t kBytes = sums_shared_bytes<kDim>();
+  const auto kernel = multiply_sums<kDim, kDown>;
+  static OncePerDevice prepare;
+  prepare([&] { prefer_shared_memory(reinterpret_cast<const void*>(kernel), kBytes); });
+  const int n_slices = sums_slices(a.n_cols, kDim);
+  const int n_tiles = unit_tiles(a.n_rows) * (kDown ? 1 : 2 * a.top_k);
+  // Enough blocks for every multiprocessor, as long as each has a tile for every warp.
+  const int n_shares =
+      std::clamp(n_multiprocessors() / (n_slices * n_z), 1, std::max(1, n_tiles / kSumsWarps));
+  overlapped(kernel, dim3(n_slices, n_shares, n_z), kSumsThreads, kBytes, stream, a);
+}
+template <bool kDown>
+void launch_sums(const SumsArgs& a, int dim, int n_z, CudaStream stream) {
+  if (dim == 8)
+    launch_sums<8, kDown>(a, n_z, stream);
+  else
+    launch_sums<4, kDown>(a, n_z, stream);
+}
+
+// Of a launch in partial sums: its codebook's kind.
+int sums_dim(const UnitLaunch& l) { return l.table[UnitLaunch::k8x256].copies > 0 ? 8 : 4; }
+const UnitLaunch::Table& sums_table(const UnitLaunch& l) {
+  return l.table[sums_dim(l) == 8 ? UnitLaunch::k8x256 : UnitLaunch::k4x256];
+}
+const __half* sums_codebook(const UnitLaunch& l,
+                            const void* const (&codebook)[UnitLaunch::kTables]) {
+  return static_cast<const __half*>(
+      codebook[sums_dim(l) == 8 ? UnitLaunch::k8x256 : UnitLaunch::k4x256]);
+}
+std::size_t gate_up_sums(const UnitPlan& plan, int hidden, int width) {
+  return static_cast<std::size_t>(2 * plan.top_k) *
+         static_cast<std::size_t>(sums_slices(hidden, sums_dim(plan.gate_up))) *
+         static_cast<std::size_t>(sums_padded(width));
+}
+
+// a.n_tokens that have room for their sums.
+void moe_sums(const MoeCudaArgs& a, CudaStream stream) {
+  const UnitPlan& plan = a.plan->units;
+  const int dim = sums_dim(plan.gate_up), down_dim = sums_dim(plan.down);
+  float* const down_sums =
+      a.sums + static_cast<std::size_t>(a.sums_tokens) * gate_up_sums(plan, a.hidden, a.width);
+  SumsArgs s{.experts = a.experts, .expert = a.expert, .top_k = a.top_k};
+  s.x = a.x, s.sums = a.sums, s.n_rows = a.width, s.n_cols = a.hidden;
+  s.codebook = sums_codebook(plan.gate_up, a.plan->codebook[0]);
+  s.n_codes = sums_table(plan.gate_up).n_codes;
+  launch_sums<false>(s, dim, a.n_tokens, stream);
+  s.x = a.sums, s.sums = down_sums, s.n_rows = a.hidden, s.n_cols = a.width;
+  s.x_slices = sums_slices(a.hidden, dim);
+  s.codebook = sums_codebook(plan.down, a.plan->codebook[1]);
+  s.n_codes = sums_table(plan.down).n_codes;
+  launch_sums<true>(s, down_dim, a.n_tokens * a.top_k, stream);
+  static OncePerDevice prepare;
+  prepare([] { prefer_shared_memory(reinterpret_cast<const void*>(combine_sums), 0); });
+  overlapped(combine_sums, dim3((a.hidden + kCombineRows - 1) / kCombineRows, a.n_tokens),
+             dim3(kCombineRows, kCombineWarps), 0, stream,
+             CombineSumsArgs{down_sums, a.weight, a.shared, a.residual,
+                             sums_slices(a.width, down_dim), a.top_k, a.hidden});
+}
+
+}  // namespace
+
+std::size_t MoePlan::sums_per_token(int hidden, int width) const {
+  if (!units.is_by_sums()) return 0;
+  return gate_up_sums(units, hidden, width) +
+         static_cast<std::size_t>(units.top_k) *
+             static_cast<std::size_t>(sums_slices(width, sums_dim(units.down))) *
+             static_cast<std::size_t>(sums_padded(hidden));
+}
+
+void moe_sums_cuda(const MoeCudaArgs& a, CudaStream stream) {
+  CHECK(a.sums_tokens > 0 && a.top_k <= kMaxTopSums) << a.sums_tokens << ", " << a.top_k;
+  for (int first = 0; first < a.n_tokens; first += a.sums_tokens) {
+    const std::ptrdiff_t row = static_cast<std::ptrdiff_t>(first) * a.hidden,
+                         slot = static_cast<std::ptrdiff_t>(first) * a.top_k;
+    MoeCudaArgs turn = a;
+    turn.n_tokens = std::min(a.sums_tokens, a.n_tokens - first);
+    turn.expert += slot, turn.weight += slot;
+    turn.x += row, turn.shared += row, turn.residual += row;
+    moe_sums(turn, stream);
+  }
+}
+
+}  // namespace assay::kernels

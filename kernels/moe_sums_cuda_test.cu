@@ -1,0 +1,144 @@
+// Routed experts in partial sums on a GPU against the reference: exact on integers, within the
+// bound that moe_cuda.h states, and the same bits whatever the batch. Need a GPU.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+#include <random>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "kernels/moe_testing.cuh"
+
+namespace assay::kernels {
+namespace {
+
+// Tiers of gate and up, and of down, with 256 entries at most (kTierShapes).
+struct SumsTiers {
+  int gate_up, down;
+};
+constexpr SumsTiers kSumsTiers[] = {{0, 0}, {2, 2}, {4, 2}, {2, 0}};
+
+Layer layer_of(const Books& books, SumsTiers tiers, int hidden, int width, int group, int n_experts,
+               int top_k, int n_tokens, Random& random) {
+  Layer l = random_layer(hidden, width, n_experts, top_k, n_tokens, random);
+  for (int e = 0; e < n_experts; ++e)
+    add_expert(l, books, {tiers.gate_up, tiers.gate_up, tiers.down}, group, random);
+  l.part_columns = sums_columns(8);
+  return l;
+}
+
+// Rows that fill no tile, columns that fill no slice, less than one of them, and several; scales of
+// a slice, of more, and of all columns.
+TEST_F(Cuda, ExpertsInPartialSumsStayWithinTheRoundingBound) {
+  const unsigned seed = std::random_device{}();
+  std::printf("seed %u\n", seed);
+  Random random(seed);
+  const Books books = codebooks(random);
+  for (const SumsTiers& tiers : kSumsTiers)
+    for (const auto& [hidden, width, group] :
+         {std::tuple{320, 96, 128}, {1032, 520, 128}, {2184, 1064, 256}, {1160, 136, 4096}}) {
+      // Down's codes of 4 columns allow rows of gate and up that are no multiple of 8.
+      const int rows = tiers.down == 2 ? width + 4 : width;
+      const Layer l = layer_of(books, tiers, hidden, rows, group, 5, 3, 5, random);
+      std::string plan;
+      const std::vector<float> out = run_moe(l, {.sums_tokens = 5}, &plan);
+      EXPECT_EQ(plan, "vq partial sums");
+      expect_moe(l, out, "sums " + std::to_string(tiers.gate_up) + ", " + std::to_string(hidden));
+      EXPECT_EQ(run_moe(l, {.sums_tokens = 2}), out);
+      EXPECT_EQ(run_moe(l, {.sums_tokens = 1}), out);
+    }
+}
+
+// GLM-5.2's own widths are planned so: six and twelve slices for gate and up.
+TEST_F(Cuda, LargeExpertsOfShortCodesGoByPartialSums) {
+  Random random(9);
+  const Books books = codebooks(random);
+  for (const SumsTiers& tiers : {SumsTiers{0, 0}, {2, 2}}) {
+    const Layer l = layer_of(books, tiers, 6144, 2048, 128, 2, 2, 1, random);
+    std::string plan;
+    const std::vector<float> out = run_moe(l, {}, &plan);
+    EXPECT_EQ(plan, "vq partial sums");
+    expect_moe(l, out, "GLM-5.2, sums " + std::to_string(tiers.gate_up));
+    EXPECT_EQ(run_moe(l, {.sums_tokens = 3}), out);
+  }
+}
+
+TEST_F(Cuda, BitsOfPartialSumsDoNotDependOnTheBatch) {
+  Random random(14);
+  const Books books = codebooks(random);
+  for (const SumsTiers& tiers : kSumsTiers) {
+    const Layer l = layer_of(books, tiers, 1032, 520, 128, 8, 5, 9, random);
+    const std::vector<float> all = run_moe(l, {.sums_tokens = 9});
+    expect_moe(l, all, "batch");
+    for (const auto& [first, n] : {std::pair{0, 1}, {3, 1}, {8, 1}, {0, 2}, {2, 5}, {1, 8}})
+      EXPECT_EQ(
+          run_moe(part_of(l, first, n), {.sums_tokens = 4}),
+          std::vector<float>(all.begin() + first * l.hidden, all.begin() + (first + n) * l.hidden))
+          << first << ", " << n << " tokens";
+  }
+}
+
+// Every gate is above 100, whose silu is itself in float, and every sum an integer below 2^24.
+TEST_F(Cuda, ExpertsInPartialSumsAreExactOnIntegers) {
+  Random random(24);
+  const Books books = codebooks(random, true);
+  for (const SumsTiers& tiers : kSumsTiers) {
+    Layer l = layer_of(books, tiers, 328, 96, 128, 3, 2, 2, random);
+    for (float& v : l.x) v = static_cast<float>(1 + random.below(2));
+    for (auto* v : {&l.weight, &l.shared, &l.residual})
+      for (float& f : *v) f = static_cast<float>(1 + random.below(2));
+    for (HostMatrix& m : l.host) {
+      m.scales = bytes_of(std::vector<std::uint16_t>(m.scales.size() / 2, to_half(1.0f)));
+      m.vq.scales = m.scales.data();
+    }
+    const std::vector<float> out = run_moe(l, {.sums_tokens = 2});
+    for (int t = 0; t < l.n_tokens(); ++t)
+      for (int r = 0; r < l.hidden; ++r)
+        ASSERT_EQ(static_cast<double>(out[at(t, l.hidden, r)]), l.expected(t, r).value)
+            << tiers.gate_up << ": " << t << ", " << r;
+  }
+}
+
+// Far beyond binary16 either way, all zero, and one value that outweighs its neighbours.
+TEST_F(Cuda, PartialSumsOfInputsOfAnySizeStayWithinTheBound) {
+  Random random(34);
+  const Books books = codebooks(random);
+  for (const SumsTiers& tiers : {SumsTiers{0, 0}, {2, 2}}) {
+    Layer l = layer_of(books, tiers, 1088, 96, 128, 3, 2, 4, random);
+    for (auto* v : {&l.shared, &l.residual}) std::fill(v->begin(), v->end(), 0.0f);
+    for (int c = 0; c < l.hidden; ++c) {
+      l.x[at(0, l.hidden, c)] *= 1e15f;
+      l.x[at(1, l.hidden, c)] *= 1e-12f;
+      l.x[at(2, l.hidden, c)] = 0;
+    }
+    l.x[at(3, l.hidden, 100)] = 1e9f;
+    const std::vector<float> out = run_moe(l, {.sums_tokens = 4});
+    expect_moe(l, out, "any size");
+    for (int r = 0; r < l.hidden; ++r) EXPECT_EQ(out[at(2, l.hidden, r)], 0);
+  }
+}
+
+TEST_F(Cuda, ANaNOrAnInfinityShowsInItsTokensPartialSumsAlone) {
+  Random random(44);
+  const Books books = codebooks(random);
+  for (const SumsTiers& tiers : {SumsTiers{0, 0}, {2, 2}}) {
+    Layer l = layer_of(books, tiers, 1088, 96, 128, 3, 2, 3, random);
+    const std::vector<float> whole = run_moe(l, {.sums_tokens = 3});
+    l.x[at(0, l.hidden, 700)] = std::numeric_limits<float>::quiet_NaN();
+    l.x[at(2, l.hidden, 3)] = std::numeric_limits<float>::infinity();
+    const std::vector<float> out = run_moe(l, {.sums_tokens = 3});
+    for (int r = 0; r < l.hidden; ++r) {
+      EXPECT_TRUE(std::isnan(out[at(0, l.hidden, r)])) << r;
+      EXPECT_EQ(out[at(1, l.hidden, r)], whole[at(1, l.hidden, r)]) << r;
+      EXPECT_TRUE(std::isnan(out[at(2, l.hidden, r)])) << r;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace assay::kernels
