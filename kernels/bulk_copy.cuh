@@ -25,14 +25,17 @@ __device__ inline void init_arrivals(std::uint64_t* barrier, int n_arrivals = 1)
 __device__ inline void publish_barriers() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
-__device__ inline void expect_arrivals(std::uint64_t* barrier, int n_bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
-               "r"(n_bytes)
+__device__ inline void expect_arrivals(unsigned barrier, int n_bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(barrier), "r"(n_bytes)
                : "memory");
 }
-__device__ inline void arrive(std::uint64_t* barrier) {
-  asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
+__device__ inline void expect_arrivals(std::uint64_t* barrier, int n_bytes) {
+  expect_arrivals(shared_address(barrier), n_bytes);
 }
+__device__ inline void arrive(unsigned barrier) {
+  asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+__device__ inline void arrive(std::uint64_t* barrier) { arrive(shared_address(barrier)); }
 __device__ inline void copy_later(void* to, const void* from, int n_bytes, std::uint64_t* barrier) {
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
@@ -40,7 +43,7 @@ __device__ inline void copy_later(void* to, const void* from, int n_bytes, std::
       "l"(from), "r"(n_bytes), "r"(shared_address(barrier))
       : "memory");
 }
-__device__ inline void await_arrivals(std::uint64_t* barrier, unsigned phase) {
+__device__ inline void await_arrivals(unsigned barrier, unsigned phase) {
   unsigned done = 0;
   while (done == 0)
     asm volatile(
@@ -48,8 +51,11 @@ __device__ inline void await_arrivals(std::uint64_t* barrier, unsigned phase) {
         "mbarrier.try_wait.parity.shared.b64 p, [%1], %2;\n"
         "selp.u32 %0, 1, 0, p;\n}"
         : "=r"(done)
-        : "r"(shared_address(barrier)), "r"(phase)
+        : "r"(barrier), "r"(phase)
         : "memory");
+}
+__device__ inline void await_arrivals(std::uint64_t* barrier, unsigned phase) {
+  await_arrivals(shared_address(barrier), phase);
 }
 
 }  // namespace assay::kernels

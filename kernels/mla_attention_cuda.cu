@@ -1,5 +1,7 @@
 #include "kernels/cuda_check.cuh"
+#include "kernels/mla_attention_cluster.cuh"
 #include "kernels/mla_attention_cuda.h"
+#include "kernels/mla_attention_state.cuh"
 #include "kernels/mla_attention_tiled.cuh"
 #include "kernels/row_dot.cuh"
 #include "kernels/split_half.cuh"
@@ -7,72 +9,80 @@
 namespace assay::kernels {
 namespace {
 
-constexpr int kFoldAhead = 8;  // splits on their way
+constexpr int kMostSplits = 128, kFoldAhead = 32;  // splits on their way
+constexpr int kFoldThreads = 64;                   // to a column each
 
-// What attend_tiled folds by itself when it has all splits, from its parts: a block to a pair, four
-// columns to a thread.
-__global__ void fold_splits(MlaAttentionCuda a, int n_splits, int split_keys) {
-  extern __shared__ float2 factors[];  // (n_splits): of what is there, of what comes; then the sums
-  await_previous();
-  let_next_begin();
+// Of each split, what is there is multiplied by x and what comes by y before they are added.
+struct Factors {
+  float2 of[kMostSplits];
+  float sums[kMostSplits];
+};
+// By one warp.
+__device__ void find_factors(const float2* states, int n, Factors& f) {
+  const int lane = threadIdx.x;
+  float2 state[kMostSplits / 32];
+#pragma unroll
+  for (int w = 0; w < kMostSplits / 32; ++w)
+    state[w] = w * 32 + lane < n ? states[w * 32 + lane] : float2{-INFINITY, 0};
+  float past = -INFINITY;  // largest of the splits before these
+#pragma unroll
+  for (int w = 0; w < kMostSplits / 32; ++w) {
+    if (w * 32 >= n) break;
+    float largest = state[w].x;  // up to this one
+    for (int offset = 1; offset < 32; offset *= 2) {
+      const float other = __shfl_up_sync(0xFFFFFFFFu, largest, offset);
+      if (lane >= offset) largest = fmaxf(largest, other);
+    }
+    float before = __shfl_up_sync(0xFFFFFFFFu, largest, 1);
+    before = lane == 0 ? past : fmaxf(past, before);
+    const Fold fold(before, state[w].x);
+    const int i = w * 32 + lane;
+    // The first is kept as it is: nothing times 0, and 1 times it.
+    f.of[i] = i == 0 ? float2{0, 1} : float2{fold.keep, fold.fresh};
+    f.sums[i] = state[w].y;
+    past = fmaxf(past, __shfl_sync(0xFFFFFFFFu, largest, 31));
+  }
+}
+
+// What a block folds by itself when it has all splits, from its parts. Grid: pairs, kFoldThreads of
+// their columns.
+__global__ void __launch_bounds__(kFoldThreads) fold_splits(MlaAttentionCuda a, int n_splits) {
+  __shared__ Factors factors;
   const size_t pair = blockIdx.x;
-  const int row = blockIdx.x / a.n_heads;
-  const int n_keys = a.keys == nullptr ? a.position[row] + 1 : a.n_keys[row];
-  const int n = (n_keys + split_keys - 1) / split_keys;
-  auto* sums = reinterpret_cast<float*>(factors + n_splits);
-  const float2* states = split_states(a, n_splits) + pair * n_splits;
-  const int column = 4 * threadIdx.x;
+  const KeysOfRow keys(a, static_cast<int>(blockIdx.x) / a.n_heads);
+  const int split_keys = mla_split_keys(a.n_heads, keys.n),
+            n = (keys.n + split_keys - 1) / split_keys;
+  const int column = blockIdx.y * kFoldThreads + threadIdx.x;
   const float* part = a.parts + pair * n_splits * a.kv_lora + column;
-  const auto fetch = [&](int first, float4(&v)[kFoldAhead]) {
+  const auto fetch = [&](int first, float(&v)[kFoldAhead]) {
 #pragma unroll
     for (int i = 0; i < kFoldAhead; ++i)
-      if (first + i < n && column < a.kv_lora)
-        v[i] = *reinterpret_cast<const float4*>(part + static_cast<size_t>(first + i) * a.kv_lora);
+      v[i] = first + i < n && column < a.kv_lora ? part[static_cast<size_t>(first + i) * a.kv_lora]
+                                                 : 0;
   };
-  float4 v[kFoldAhead];
+  await_previous();
+  let_next_begin();
+  float v[kFoldAhead];
   fetch(0, v);
-  if (threadIdx.x < 32) {
-    float past = -INFINITY;  // largest of the splits before these
-    for (int first = 0; first < n; first += 32) {
-      const int i = first + static_cast<int>(threadIdx.x);
-      const float2 state = i < n ? states[i] : float2{-INFINITY, 0};
-      float largest = state.x;  // up to this one
-      for (int offset = 1; offset < 32; offset *= 2) {
-        const float other = __shfl_up_sync(0xFFFFFFFFu, largest, offset);
-        if (static_cast<int>(threadIdx.x) >= offset) largest = fmaxf(largest, other);
-      }
-      float before = __shfl_up_sync(0xFFFFFFFFu, largest, 1);
-      before = threadIdx.x == 0 ? past : fmaxf(past, before);
-      const Fold fold(before, state.x);
-      if (i < n) {
-        factors[i] = {fold.keep, fold.fresh};
-        sums[i] = state.y;
-      }
-      past = fmaxf(past, __shfl_sync(0xFFFFFFFFu, largest, 31));
-    }
-  }
+  if (threadIdx.x < 32) find_factors(split_states(a, n_splits) + pair * n_splits, n, factors);
   __syncthreads();
   if (column >= a.kv_lora) return;
-  float4 value = {0, 0, 0, 0};
-  float sum = 0;
+  float value = 0, sum = 0;
   for (int first = 0; first < n; first += kFoldAhead) {
-    float4 next[kFoldAhead];
+    float next[kFoldAhead];
     fetch(first + kFoldAhead, next);
 #pragma unroll
     for (int i = 0; i < kFoldAhead; ++i) {
-      if (first + i >= n) break;
-      // The first is kept as it is: nothing times 0, and 1 times it.
-      const float2 f = first + i == 0 ? float2{0, 1} : factors[first + i];
-      value.x = fmaf(v[i].x, f.y, value.x * f.x);
-      value.y = fmaf(v[i].y, f.y, value.y * f.x);
-      value.z = fmaf(v[i].z, f.y, value.z * f.x);
-      value.w = fmaf(v[i].w, f.y, value.w * f.x);
-      sum = fmaf(sums[first + i], f.y, sum * f.x);
+      const float2 f = factors.of[first + i];
+      const float later = fmaf(v[i], f.y, value * f.x),
+                  later_sum = fmaf(factors.sums[first + i], f.y, sum * f.x);
+      const bool is_there = first + i < n;  // no branch: the factors are read ahead
+      value = is_there ? later : value;
+      sum = is_there ? later_sum : sum;
       v[i] = next[i];
     }
   }
-  *reinterpret_cast<float4*>(a.out + pair * a.kv_lora + column) = {value.x / sum, value.y / sum,
-                                                                   value.z / sum, value.w / sum};
+  a.out[pair * a.kv_lora + column] = value / sum;
 }
 
 // Any shape: a block to a row and head, a thread to a few latent values.
@@ -143,40 +153,64 @@ int slab_of(int kv_lora, int rope) {
   return 0;
 }
 
-// 32 pairs to a block, or 16 where a run's are no more.
-int pair_tiles(bool has_runs, int n_heads) { return has_runs || n_heads > 16 ? 2 : 1; }
+// Whether blocks of clusters have this shape, on this device.
+bool by_cluster(int n_heads, int kv_lora, int rope) {
+  int device = 0, major = 0;
+  CUDA_CHECK(cudaGetDevice(&device));
+  CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  return major == 9 && kv_lora == Cluster::kKvLora && rope == Cluster::kAllRope && n_heads >= 32;
+}
 
-int n_head_tiles(int n_heads) { return (n_heads + 31) / 32; }
+int tiles_of(int n_heads, int heads_of_tile) {
+  return (n_heads + heads_of_tile - 1) / heads_of_tile;
+}
+int n_head_tiles(int n_heads) { return tiles_of(n_heads, 32); }
 
 constexpr int kEnoughBlocks = 32;  // a quarter of a large GPU
 
-int n_splits(int kv_lora, int max_keys) {
-  return (max_keys + mla_split_keys(kv_lora) - 1) / mla_split_keys(kv_lora);
+// No row of at most max_keys has more.
+int n_splits(int n_heads, int max_keys) {
+  return std::min(mla_most_splits(n_heads), (max_keys + kMlaSplitStep - 1) / kMlaSplitStep);
+}
+int n_splits(const MlaAttentionCuda& a) {
+  return a.parts == nullptr ? 1 : n_splits(a.n_heads, a.max_keys);
+}
+
+// 32 pairs to a block, or 16 where a row's are no more or blocks are few.
+int pair_tiles(const MlaAttentionCuda& a) {
+  if (a.run != nullptr) return 2;
+  const int n_blocks = a.n_rows * tiles_of(a.n_heads, 16) * n_splits(a);
+  return a.n_heads <= 16 || n_blocks <= n_multiprocessors() ? 1 : 2;
+}
+
+void allow_shared_bytes(const void* kernel, std::size_t n_bytes) {
+  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  static_cast<int>(n_bytes)));
 }
 
 template <int kSteps, int kPairTiles, bool kHalf>
 void attend_in_tiles(const MlaAttentionCuda& a, CudaStream stream) {
   const int width = a.kv_lora + a.rope, n_slabs = width / (16 * kSteps),
-            splits = a.parts == nullptr ? 1 : n_splits(a.kv_lora, a.max_keys),
-            tiles = n_head_tiles(a.n_heads), split_keys = mla_split_keys(a.kv_lora);
+            tiles = tiles_of(a.n_heads, 16 * kPairTiles);
   const std::size_t bytes = Shared<kPairTiles, kHalf>::bytes(width, n_slabs);
   const auto kernel = attend_tiled<kSteps, kPairTiles, kHalf>;
   static OncePerDevice prepare;
-  prepare([&] {
-    for (const void* f :
-         {reinterpret_cast<const void*>(kernel), reinterpret_cast<const void*>(fold_splits)})
-      CUDA_CHECK(cudaFuncSetAttribute(f, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                      static_cast<int>(max_shared_bytes())));
-  });
+  prepare([&] { allow_shared_bytes(reinterpret_cast<const void*>(kernel), max_shared_bytes()); });
   const int n_runs = a.run == nullptr ? a.n_rows : a.n_runs;
-  overlapped(kernel, dim3(n_runs * tiles, splits), kPairTiles * n_slabs * 32, bytes, stream, a,
-             tiles, split_keys);
-  if (a.parts == nullptr) return;
-  // More than there are: fold_splits' loads may run ahead of the end of its loop.
-  const std::size_t fold_bytes =
-      (sizeof(float2) + sizeof(float)) * static_cast<std::size_t>(splits + kFoldAhead);
-  overlapped(fold_splits, dim3(a.n_rows * a.n_heads), (a.kv_lora / 4 + 31) / 32 * 32, fold_bytes,
-             stream, a, splits, split_keys);
+  overlapped(kernel, dim3(n_runs * tiles, n_splits(a)), kPairTiles * n_slabs * 32, bytes, stream, a,
+             tiles);
+}
+
+template <bool kHalf>
+void attend_in_clusters(const MlaAttentionCuda& a, CudaStream stream) {
+  const auto kernel = attend_clustered<kHalf>;
+  static OncePerDevice prepare;
+  prepare([&] {
+    allow_shared_bytes(reinterpret_cast<const void*>(kernel), Cluster::shared_bytes(kHalf));
+  });
+  const int tiles = tiles_of(a.n_heads, Cluster::kHeads);
+  overlapped(kernel, dim3(Cluster::kBlocks * a.n_rows * tiles, n_splits(a)), Cluster::kThreads,
+             Cluster::shared_bytes(kHalf), stream, a, tiles, arrivals_of_warp());
 }
 
 template <int kSteps, int kPairTiles>
@@ -190,24 +224,32 @@ void attend_in_tiles(const MlaAttentionCuda& a, CudaStream stream) {
 void mla_attention_cuda(const MlaAttentionCuda& a, CudaStream stream) {
   CHECK(a.kv_lora <= kMaxKvLoraCuda && a.rope <= kMaxRopeCuda) << a.kv_lora << ", " << a.rope;
   CHECK(a.run == nullptr || a.keys == nullptr);
-  CHECK(n_splits(a.kv_lora, a.max_keys) < 65536) << a.max_keys;
-  const int slab = slab_of(a.kv_lora, a.rope), tiles = pair_tiles(a.run != nullptr, a.n_heads);
-  if (slab == 64)
-    return tiles == 1 ? attend_in_tiles<4, 1>(a, stream) : attend_in_tiles<4, 2>(a, stream);
-  if (slab == 32)
-    return tiles == 1 ? attend_in_tiles<2, 1>(a, stream) : attend_in_tiles<2, 2>(a, stream);
-  const std::size_t bytes = sizeof(float) * static_cast<std::size_t>(a.kv_lora + a.rope + 64);
-  overlapped(attend_row, dim3(a.n_rows, a.n_heads), kRowThreads, bytes, stream, a);
+  const int slab = slab_of(a.kv_lora, a.rope);
+  if (by_cluster(a.n_heads, a.kv_lora, a.rope)) {
+    a.half ? attend_in_clusters<true>(a, stream) : attend_in_clusters<false>(a, stream);
+  } else if (slab == 64) {
+    pair_tiles(a) == 1 ? attend_in_tiles<4, 1>(a, stream) : attend_in_tiles<4, 2>(a, stream);
+  } else if (slab == 32) {
+    pair_tiles(a) == 1 ? attend_in_tiles<2, 1>(a, stream) : attend_in_tiles<2, 2>(a, stream);
+  } else {
+    const std::size_t bytes = sizeof(float) * static_cast<std::size_t>(a.kv_lora + a.rope + 64);
+    return overlapped(attend_row, dim3(a.n_rows, a.n_heads), kRowThreads, bytes, stream, a);
+  }
+  if (a.parts == nullptr) return;
+  const int columns = (a.kv_lora + kFoldThreads - 1) / kFoldThreads;
+  overlapped(fold_splits, dim3(a.n_rows * a.n_heads, columns), kFoldThreads, 0, stream, a,
+             n_splits(a));
 }
 
-const char* mla_design(int kv_lora, int rope) {
+const char* mla_design(int n_heads, int kv_lora, int rope) {
+  if (by_cluster(n_heads, kv_lora, rope)) return "split keys, clusters";
   return slab_of(kv_lora, rope) > 0 ? "split keys, tensor cores" : "row by row";
 }
 
 std::size_t mla_parts(int n_rows, int n_runs, int n_heads, int kv_lora, int rope, int max_keys) {
   if (slab_of(kv_lora, rope) == 0 || n_runs * n_head_tiles(n_heads) > kEnoughBlocks) return 0;
   return static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(n_heads) *
-         static_cast<std::size_t>(n_splits(kv_lora, max_keys)) *
+         static_cast<std::size_t>(n_splits(n_heads, max_keys)) *
          static_cast<std::size_t>(kv_lora + 2);
 }
 

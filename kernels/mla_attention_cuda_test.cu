@@ -33,8 +33,8 @@ struct Shape {
   int width() const { return kv_lora + rope; }
   float scale() const { return 1 / std::sqrt(static_cast<float>(width())); }
 };
-constexpr Shape kShapes[] = {{128, 32, 6}, {512, 64, 64}, {128, 64, 20},
-                             {64, 64, 40}, {512, 64, 5},  {16, 8, 3}};
+constexpr Shape kShapes[] = {{128, 32, 6}, {512, 64, 64}, {128, 64, 20}, {64, 64, 40},
+                             {512, 64, 5}, {512, 64, 72}, {16, 8, 3}};
 
 // Rows at the last positions of one sequence.
 struct Problem {
@@ -80,7 +80,9 @@ struct Problem {
     std::vector<int> positions, run, keys, n_keys;
     for (int r = 0; r < rows; ++r) {
       positions.push_back(last - rows + 1 + r);
-      if (r % mla_rows_of_run(s.n_heads) == 0) run.push_back(r);
+      if (run.empty() || r - run.back() == mla_rows_of_run(s.n_heads) ||
+          positions.back() % mla_run_limit(s.n_heads) == 0)
+        run.push_back(r);
       keys.insert(keys.end(), chosen.begin(), chosen.end());
       n_keys.push_back(static_cast<int>(chosen.size()));
     }
@@ -196,7 +198,8 @@ TEST_F(Cuda, AKeyThatTakesAllTheWeightGivesItsLatentExactly) {
 TEST_F(Cuda, AttentionsBitsDependOnTheKeysAlone) {
   Random random(4);
   for (const Shape& s : kShapes)
-    for (const int n_keys : {40, 130, 600, 1500}) {
+    // The last: rows on both sides of where splits become longer, within what would be a run.
+    for (const int n_keys : {40, 130, 600, 1500, mla_run_limit(s.n_heads) + 5}) {
       const Problem p(s, 11, n_keys, random);
       const auto one_by_one = p.computed({}, {.splits = false, .runs = false, .half = false});
       for (const bool splits : {false, true})

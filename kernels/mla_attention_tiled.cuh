@@ -9,6 +9,7 @@
 #include "kernels/bulk_copy.cuh"
 #include "kernels/cuda_check.cuh"
 #include "kernels/mla_attention_cuda.h"
+#include "kernels/mla_attention_state.cuh"
 #include "kernels/mma_tile.cuh"
 #include "kernels/split_half.cuh"
 
@@ -22,10 +23,6 @@ namespace assay::kernels {
 constexpr int kKeys = 32, kMaxWarps = 18;
 constexpr int kScoreStride = kKeys + 8;   // floats: a quarter warp's rows fall on different banks
 constexpr int kWeightStride = kKeys + 8;  // halves, likewise
-constexpr float kLog2e = 1.4426950408889634f;
-// Weights are at most 2^10, so that small ones stay normal in binary16. Cancels in the division.
-constexpr float kWeightExponent = 10;
-
 struct Fragment {
   unsigned r[4];
 };
@@ -100,27 +97,9 @@ struct Shared {
   int* index;                      // (kPairs): in (n_rows, n_heads)
 };
 
-// How a later state is folded into an earlier one, whose largest score is -inf if it is empty.
-struct Fold {
-  __device__ Fold(float before, float later)
-      : largest(fmaxf(before, later)),
-        keep(before == largest ? 1.0f : exp2f(before - largest)),
-        fresh(later == largest ? 1.0f : exp2f(later - largest)) {}
-  __device__ float operator()(float past, float value) const {
-    return fmaf(value, fresh, past * keep);
-  }
-  float largest, keep, fresh;
-};
-
-// Largest and sum of each pair's splits, behind their latents in a.parts.
-__device__ inline float2* split_states(const MlaAttentionCuda& a, int n_splits) {
-  return reinterpret_cast<float2*>(a.parts + static_cast<size_t>(a.n_rows) * a.n_heads * n_splits *
-                                                 a.kv_lora);
-}
-
 template <int kSteps, int kPairTiles, bool kHalf>
 __global__ void __launch_bounds__(32 * kMaxWarps, 1)
-    attend_tiled(MlaAttentionCuda a, int n_head_tiles, int split_keys) {
+    attend_tiled(MlaAttentionCuda a, int n_head_tiles) {
   using Block = Shared<kPairTiles, kHalf>;
   constexpr int kPairs = Block::kPairs, kPlanes = Block::kPlanes, kSlab = 16 * kSteps;
   extern __shared__ __align__(16) unsigned char bytes[];
@@ -129,36 +108,51 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1)
   const int tile = warp / n_slabs, slab = warp % n_slabs * kSlab;  // first column
   const int group = lane / 4, pair_of_columns = lane % 4;  // as fragments are spread over lanes
   const Block s(bytes, width, n_slabs);
-  await_previous();
-  let_next_begin();
 
-  // Which pairs: the heads from first_head on of each of the run's rows.
+  // Which pairs: the heads from first_head on of each of the run's rows. Of what is read before the
+  // launch ahead has ended, only the queries may be its.
   const int run = blockIdx.x / n_head_tiles, n_heads_here = min(a.n_heads, kPairs);
   const int first_head = static_cast<int>(blockIdx.x) % n_head_tiles * n_heads_here;
   const int first_row = a.run == nullptr ? run : a.run[run];
   const int end_row = a.run == nullptr ? first_row + 1 : a.run[run + 1];
-  const int* list =
-      a.keys == nullptr ? nullptr : a.keys + static_cast<size_t>(first_row) * a.keys_stride;
-  const int n_keys = list == nullptr ? a.position[end_row - 1] + 1 : a.n_keys[first_row];
-  const int first_split = a.parts == nullptr ? 0 : blockIdx.y;
-  if (first_split * split_keys >= n_keys) return;
-  const int end_split =
-      a.parts == nullptr ? (n_keys + split_keys - 1) / split_keys : first_split + 1;
-  const auto* cache = reinterpret_cast<const __half*>(a.cache[first_row]);
+  const KeysOfRow of_row(a, a.keys == nullptr ? end_row - 1 : first_row);
+  const int n_keys = of_row.n, split_keys = mla_split_keys(a.n_heads, n_keys);
+  const int first_key = a.parts == nullptr ? 0 : static_cast<int>(blockIdx.y) * split_keys,
+            end_key = a.parts == nullptr ? n_keys : min(first_key + split_keys, n_keys);
+  if (first_key >= end_key) return await_previous();
 
+  const int n_warps = kPairTiles * n_slabs;
   if (threadIdx.x < 2) {
-    init_arrivals(s.arrivals + threadIdx.x);
+    init_arrivals(s.arrivals + threadIdx.x, n_warps);
     publish_barriers();
   }
   for (int i = threadIdx.x; i < kPairs; i += blockDim.x) {
     const int row = first_row + i / n_heads_here, head = first_head + i % n_heads_here;
     const bool is_pair = row < end_row && head < a.n_heads;
-    s.n_keys[i] = !is_pair ? 0 : list != nullptr ? n_keys : a.position[row] + 1;
+    s.n_keys[i] = !is_pair ? 0 : a.keys != nullptr ? n_keys : a.position[row] + 1;
     s.index[i] = row * a.n_heads + head;
-    s.past_largest[i] = -INFINITY;
-    s.past_sum[i] = 0;
+    s.past_largest[i] = s.largest[i] = -INFINITY;
+    s.past_sum[i] = s.sum[i] = 0;
   }
   __syncthreads();
+
+  // A warp fetches every n_warps-th key of a tile, each by a lane: to ask for a copy takes long.
+  const int own_key = warp + lane * n_warps;
+  int position = of_row.position(first_key + own_key);  // looked up a tile ahead
+  const auto fetch = [&](int at, int buffer) {
+    const int n_bytes = kPlanes * width * 2;
+    if (lane == 0)
+      expect_arrivals(s.arrivals + buffer, (kKeys - warp + n_warps - 1) / n_warps * n_bytes);
+    __syncwarp();
+    if (own_key < kKeys)
+      copy_later(s.keys + (buffer * kKeys + own_key) * stride, of_row.at(position), n_bytes,
+                 s.arrivals + buffer);
+    position = of_row.position(at + kKeys + own_key);
+  };
+  unsigned phases = 0;  // bit b: buffer b's
+  fetch(first_key, 0);
+  await_previous();
+  let_next_begin();
 
   Fragment q_high[kSteps], q_low[kSteps];
 #pragma unroll
@@ -177,151 +171,138 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1)
       q_low[k].r[j] = both.low;
     }
 
-  // Keys first … first + kKeys - 1; past the end the last one again, which no pair sees.
-  const auto fetch = [&](int first, int buffer) {
-    if (warp != n_slabs - 1) return;  // it has least to do
-    const int n_bytes = kPlanes * width * 2;
-    const int i = min(first + lane, n_keys - 1);
-    const __half* from = cache + static_cast<size_t>(list == nullptr ? i : list[i]) * 2 * width;
-    if (lane == 0) expect_arrivals(s.arrivals + buffer, kKeys * n_bytes);
-    __syncwarp();
-    copy_later(s.keys + (buffer * kKeys + lane) * stride, from, n_bytes, s.arrivals + buffer);
-  };
-  static_assert(kKeys == 32, "a lane copies a key");
-  unsigned phases = 0;  // bit b: buffer b's
-
-  for (int split = first_split; split < end_split; ++split) {
-    const int first = split * split_keys, end = min(first + split_keys, n_keys);
-    float out[2 * kSteps][4] = {};
-    fetch(first, 0);
-    for (int i = threadIdx.x; i < kPairs; i += blockDim.x) {
-      s.largest[i] = -INFINITY;
-      s.sum[i] = 0;
-    }
-    for (int at = first, buffer = 0; at < end; at += kKeys, buffer ^= 1) {
-      await_arrivals(s.arrivals + buffer, phases >> buffer & 1u);
-      phases ^= 1u << buffer;
-      __syncthreads();  // nobody reads the keys before these
-      if (at + kKeys < end) fetch(at + kKeys, buffer ^ 1);
-      const __half* keys = s.keys + buffer * kKeys * stride;
+  float out[2 * kSteps][4] = {};
+  for (int at = first_key, buffer = 0; at < end_key; at += kKeys, buffer ^= 1) {
+    await_arrivals(s.arrivals + buffer, phases >> buffer & 1u);
+    phases ^= 1u << buffer;
+    __syncthreads();  // nobody reads the keys before these
+    if (at + kKeys < end_key) fetch(at + kKeys, buffer ^ 1);
+    const __half* keys = s.keys + buffer * kKeys * stride;
 
 #pragma unroll
-      for (int n = 0; n < kKeys / 16; ++n) {
-        float score[2][4] = {};
+    for (int n = 0; n < kKeys / 16; ++n) {
+      float score[2][4] = {};
 #pragma unroll
-        for (int k = 0; k < kSteps; ++k) {
-          const int offset =
-              (n * 16 + lane / 16 * 8 + lane % 8) * stride + slab + k * 16 + lane / 8 % 2 * 8;
-          const Fragment high = load_fragment(keys + offset);
-          const Fragment low = kHalf ? high : load_fragment(keys + offset + width);
-          multiply_add<kHalf>(score, q_high[k], q_low[k], high, low);
-        }
-        float* to = s.scores + (warp % n_slabs * kPairs + tile * 16 + group) * kScoreStride +
-                    n * 16 + pair_of_columns * 2;
-#pragma unroll
-        for (int h = 0; h < 2; ++h)
-#pragma unroll
-          for (int r = 0; r < 2; ++r)
-            *reinterpret_cast<float2*>(to + r * 8 * kScoreStride + h * 8) = {score[h][2 * r],
-                                                                             score[h][2 * r + 1]};
+      for (int k = 0; k < kSteps; ++k) {
+        const int offset =
+            (n * 16 + lane / 16 * 8 + lane % 8) * stride + slab + k * 16 + lane / 8 % 2 * 8;
+        const Fragment high = load_fragment(keys + offset);
+        const Fragment low = kHalf ? high : load_fragment(keys + offset + width);
+        multiply_add<kHalf>(score, q_high[k], q_low[k], high, low);
       }
-      __syncthreads();
+      float* to = s.scores + (warp % n_slabs * kPairs + tile * 16 + group) * kScoreStride + n * 16 +
+                  pair_of_columns * 2;
+#pragma unroll
+      for (int h = 0; h < 2; ++h)
+#pragma unroll
+        for (int r = 0; r < 2; ++r)
+          *reinterpret_cast<float2*>(to + r * 8 * kScoreStride + h * 8) = {score[h][2 * r],
+                                                                           score[h][2 * r + 1]};
+    }
+    __syncthreads();
 
-      // Sixteen lanes to a pair, two keys each.
-      for (int i = threadIdx.x; i < kPairs * 16; i += blockDim.x) {
-        const int pair = i / 16, first_key = i % 16 * 2;
-        float2 v = {0, 0};
+    // Sixteen lanes to a pair, two keys each.
+    for (int i = threadIdx.x; i < kPairs * 16; i += blockDim.x) {
+      const int pair = i / 16, first = i % 16 * 2;
+      float2 v = {0, 0};
 #pragma unroll 3
-        for (int w = 0; w < n_slabs; ++w) {
-          const float2 part = *reinterpret_cast<const float2*>(
-              s.scores + (w * kPairs + pair) * kScoreStride + first_key);
-          v.x += part.x;
-          v.y += part.y;
-        }
-        const int n_seen = s.n_keys[pair] - at - first_key;
-        const float before = s.largest[pair];
-        float largest =
-            fmaxf(before, fmaxf(n_seen > 0 ? v.x : -INFINITY, n_seen > 1 ? v.y : -INFINITY));
-        for (int offset = 1; offset < 16; offset *= 2)
-          largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFu, largest, offset));
-        const float2 weight = {n_seen > 0 ? exp2f(v.x - largest + kWeightExponent) : 0,
-                               n_seen > 1 ? exp2f(v.y - largest + kWeightExponent) : 0};
-        float sum = weight.x + weight.y;
-        for (int offset = 1; offset < 16; offset *= 2)
-          sum += __shfl_xor_sync(0xFFFFFFFFu, sum, offset);
-        const SplitHalf2 halves = split_half2(weight.x, weight.y);
-        __half* to = s.weights + pair * kWeightStride + first_key;
-        *reinterpret_cast<unsigned*>(to) = halves.high;
-        if (!kHalf) *reinterpret_cast<unsigned*>(to + kPairs * kWeightStride) = halves.low;
-        __syncwarp();  // every lane has read s.largest
-        if (first_key == 0) {
-          const float keep = before == largest ? 1.0f : exp2f(before - largest);
-          s.keep[pair] = keep;
-          s.sum[pair] = fmaf(s.sum[pair], keep, sum);
-          s.largest[pair] = largest;
+      for (int w = 0; w < n_slabs; ++w) {
+        const float2 part =
+            *reinterpret_cast<const float2*>(s.scores + (w * kPairs + pair) * kScoreStride + first);
+        v.x += part.x;
+        v.y += part.y;
+      }
+      const int n_seen = s.n_keys[pair] - at - first;
+      const float before = s.largest[pair];
+      float largest =
+          fmaxf(before, fmaxf(n_seen > 0 ? v.x : -INFINITY, n_seen > 1 ? v.y : -INFINITY));
+      for (int offset = 1; offset < 16; offset *= 2)
+        largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFu, largest, offset));
+      const float2 weight = {n_seen > 0 ? weight_of(v.x - largest + kWeightExponent) : 0,
+                             n_seen > 1 ? weight_of(v.y - largest + kWeightExponent) : 0};
+      float sum = weight.x + weight.y;
+      for (int offset = 1; offset < 16; offset *= 2)
+        sum += __shfl_xor_sync(0xFFFFFFFFu, sum, offset);
+      const SplitHalf2 halves = split_half2(weight.x, weight.y);
+      __half* to = s.weights + pair * kWeightStride + first;
+      *reinterpret_cast<unsigned*>(to) = halves.high;
+      if (!kHalf) *reinterpret_cast<unsigned*>(to + kPairs * kWeightStride) = halves.low;
+      __syncwarp();  // every lane has read s.largest
+      if (first == 0) {
+        const float keep = before == largest ? 1.0f : weight_of(before - largest);
+        s.keep[pair] = keep;
+        s.sum[pair] = fmaf(s.sum[pair], keep, sum);
+        s.largest[pair] = largest;
+      }
+    }
+    __syncthreads();
+
+    if (slab < a.kv_lora) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const float keep = s.keep[tile * 16 + group + r * 8];
+        if (__all_sync(0xFFFFFFFFu, keep == 1.0f)) continue;
+#pragma unroll
+        for (int n = 0; n < 2 * kSteps; ++n) {
+          out[n][2 * r] *= keep;
+          out[n][2 * r + 1] *= keep;
         }
       }
-      __syncthreads();
-
-      if (slab < a.kv_lora) {
 #pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          const float keep = s.keep[tile * 16 + group + r * 8];
-          if (__all_sync(0xFFFFFFFFu, keep == 1.0f)) continue;
+      for (int k = 0; k < kKeys / 16; ++k) {
+        const __half* row = s.weights + (tile * 16 + lane % 8 + lane / 8 % 2 * 8) * kWeightStride +
+                            k * 16 + lane / 16 * 8;
+        const Fragment w_high = load_fragment(row);
+        const Fragment w_low = kHalf ? w_high : load_fragment(row + kPairs * kWeightStride);
 #pragma unroll
-          for (int n = 0; n < 2 * kSteps; ++n) {
-            out[n][2 * r] *= keep;
-            out[n][2 * r + 1] *= keep;
-          }
-        }
-#pragma unroll
-        for (int k = 0; k < kKeys / 16; ++k) {
-          const __half* row = s.weights +
-                              (tile * 16 + lane % 8 + lane / 8 % 2 * 8) * kWeightStride + k * 16 +
-                              lane / 16 * 8;
-          const Fragment w_high = load_fragment(row);
-          const Fragment w_low = kHalf ? w_high : load_fragment(row + kPairs * kWeightStride);
-#pragma unroll
-          for (int n = 0; n < kSteps; ++n) {
-            const int offset =
-                (k * 16 + lane / 8 % 2 * 8 + lane % 8) * stride + slab + n * 16 + lane / 16 * 8;
-            const Fragment high = load_transposed(keys + offset);
-            const Fragment low = kHalf ? high : load_transposed(keys + offset + width);
-            multiply_add<kHalf>(out + 2 * n, w_high, w_low, high, low);
-          }
+        for (int n = 0; n < kSteps; ++n) {
+          const int offset =
+              (k * 16 + lane / 8 % 2 * 8 + lane % 8) * stride + slab + n * 16 + lane / 16 * 8;
+          const Fragment high = load_transposed(keys + offset);
+          const Fragment low = kHalf ? high : load_transposed(keys + offset + width);
+          multiply_add<kHalf>(out + 2 * n, w_high, w_low, high, low);
         }
       }
     }
 
+    const int next = at + kKeys;
+    if (next < end_key && next % split_keys != 0) continue;
     // `out`, s.largest and s.sum are the split's, since the last barrier.
+    const int split = at / split_keys;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
+      if (slab >= a.kv_lora) break;
       const int i = tile * 16 + group + r * 8;
-      if (s.n_keys[i] <= first || slab >= a.kv_lora) continue;
+      const bool sees = s.n_keys[i] > split * split_keys;
       const Fold fold(s.past_largest[i], s.largest[i]);
       const auto index = static_cast<size_t>(s.index[i]);
       float* to = (a.parts == nullptr ? a.out + index * a.kv_lora
                                       : a.parts + (index * gridDim.y + split) * a.kv_lora) +
-                  slab + pair_of_columns * 2;
+                  slab + first_of_four();
 #pragma unroll
-      for (int n = 0; n < 2 * kSteps; ++n) {
-        auto& values = *reinterpret_cast<float2*>(to + n * 8);
-        float2 v = {out[n][2 * r], out[n][2 * r + 1]};
-        if (a.parts == nullptr && split > 0) v = {fold(values.x, v.x), fold(values.y, v.y)};
+      for (int n = 0; n < kSteps; ++n) {
+        float4 v = four_columns({out[2 * n][2 * r], out[2 * n][2 * r + 1]},
+                                {out[2 * n + 1][2 * r], out[2 * n + 1][2 * r + 1]});
+        auto& values = *reinterpret_cast<float4*>(to + n * 16);
+        if (!sees) continue;
+        if (a.parts == nullptr && split > 0) v = folded(fold, values, v);
         values = v;
       }
+#pragma unroll
+      for (int n = 0; n < 2 * kSteps; ++n) out[n][2 * r] = out[n][2 * r + 1] = 0;
     }
     __syncthreads();
     for (int i = threadIdx.x; i < kPairs; i += blockDim.x) {
-      if (s.n_keys[i] <= first) continue;
-      if (a.parts != nullptr) {
-        split_states(a, gridDim.y)[static_cast<size_t>(s.index[i]) * gridDim.y + split] = {
-            s.largest[i], s.sum[i]};
-        continue;
+      if (s.n_keys[i] > split * split_keys) {
+        if (a.parts != nullptr)
+          split_states(a, gridDim.y)[static_cast<size_t>(s.index[i]) * gridDim.y + split] = {
+              s.largest[i], s.sum[i]};
+        const Fold fold(s.past_largest[i], s.largest[i]);
+        s.past_sum[i] = fold(s.past_sum[i], s.sum[i]);
+        s.past_largest[i] = fold.largest;
       }
-      const Fold fold(s.past_largest[i], s.largest[i]);
-      s.past_sum[i] = fold(s.past_sum[i], s.sum[i]);
-      s.past_largest[i] = fold.largest;
+      s.largest[i] = -INFINITY;
+      s.sum[i] = 0;
     }
   }
   if (a.parts != nullptr) return;
@@ -331,11 +312,11 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1)
   for (int r = 0; r < 2; ++r) {
     const int i = tile * 16 + group + r * 8;
     if (s.n_keys[i] == 0) continue;
-    float* to = a.out + static_cast<size_t>(s.index[i]) * a.kv_lora + slab + pair_of_columns * 2;
+    float* to = a.out + static_cast<size_t>(s.index[i]) * a.kv_lora + slab + first_of_four();
 #pragma unroll
-    for (int n = 0; n < 2 * kSteps; ++n) {
-      auto& values = *reinterpret_cast<float2*>(to + n * 8);
-      values = {values.x / s.past_sum[i], values.y / s.past_sum[i]};
+    for (int n = 0; n < kSteps; ++n) {
+      auto& values = *reinterpret_cast<float4*>(to + n * 16);
+      values = divided(values, s.past_sum[i]);
     }
   }
 }

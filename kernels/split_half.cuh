@@ -35,12 +35,10 @@ struct SplitHalf2 {
   unsigned high, low;
 };
 __device__ inline SplitHalf2 split_half2(float x, float y) {
-  const SplitHalf a = split_half(x), b = split_half(y);
-  const auto pack = [](__half first, __half second) {
-    return static_cast<unsigned>(__half_as_ushort(first)) |
-           static_cast<unsigned>(__half_as_ushort(second)) << 16;
-  };
-  return {pack(a.high, b.high), pack(a.low, b.low)};
+  const auto bits = [](__half2 v) { return *reinterpret_cast<const unsigned*>(&v); };
+  const __half2 high = __floats2half2_rn(x, y);  // one instruction, which one value takes as well
+  const float2 held = __half22float2(high);
+  return {bits(high), bits(__floats2half2_rn(x - held.x, y - held.y))};
 }
 
 }  // namespace assay::kernels

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "base/check.h"
@@ -52,7 +53,8 @@ class CudaBackend final : public CudaExecutor {
     CHECK(n_ <= limits_.n_rows && max_keys_ <= s_.max_keys &&
           std::cmp_less_equal(rows_.segments.size(), limits_.n_sequences))
         << n_ << " rows of " << rows_.segments.size() << " sequences, " << n_keys << " keys";
-    const std::vector<int> runs = runs_of(rows_.segments, kernels::mla_rows_of_run(c_.n_heads));
+    const std::vector<int> runs = runs_of(rows_.segments, kernels::mla_rows_of_run(c_.n_heads),
+                                          kernels::mla_run_limit(c_.n_heads));
     n_runs_ = static_cast<int>(runs.size()) - 1;
     const std::vector<int> index_runs = cut_index_passes(
         runs_of(rows_.segments, kernels::index_rows_of_run(std::max(1, c_.index_n_heads))));
@@ -353,11 +355,16 @@ class CudaBackend final : public CudaExecutor {
     return table + static_cast<std::ptrdiff_t>(layer) * n_;
   }
 
-  // Of these segments, as MlaAttentionCuda::run and IndexCuda::run have them.
-  std::vector<int> runs_of(std::span<const Segment> segments, int rows_of_run) const {
+  // Of these segments, as MlaAttentionCuda::run and IndexCuda::run have them: with positions from
+  // one side of a multiple of `limit` each.
+  std::vector<int> runs_of(std::span<const Segment> segments, int rows_of_run,
+                           int limit = std::numeric_limits<int>::max()) const {
     std::vector<int> first_rows;
     for (const Segment& s : segments)
-      for (int i = 0; i < s.n_rows; i += rows_of_run) first_rows.push_back(s.first_row + i);
+      for (int i = 0; i < s.n_rows;) {
+        first_rows.push_back(s.first_row + i);
+        i += std::min(rows_of_run, limit - (s.first_position + i) % limit);
+      }
     first_rows.push_back(n_);
     return first_rows;
   }

@@ -184,7 +184,7 @@ std::string CudaModel::kernel() const {
         fmt::format(", indexer: {}", kernels::index_design(c.index_n_heads, c.index_head_dim));
   return fmt::format("sm_{}{} {}, {}{}, attention: {}{}{}{}", device.major, device.minor,
                      how.bf16_chunks ? "bf16" : "f32", how.records_steps ? "graph" : "stream",
-                     chunks, kernels::mla_design(c.kv_lora, c.qk_rope), indexer,
+                     chunks, kernels::mla_design(c.n_heads, c.kv_lora, c.qk_rope), indexer,
                      designs.empty() ? "" : ", experts: ", fmt::join(designs, " and "));
 }
 
