@@ -108,5 +108,71 @@ TEST_F(Cuda, ATokensBitsDoNotDependOnItsBatch) {
   }
 }
 
+// Products of one x by one call and each alone: the same bits, and between rows of y, of which each
+// matrix has its own stride, nothing is written.
+void expect_together_as_alone(const std::vector<HostMatrix>& host, int n_cols, int n_tokens,
+                              Random& random) {
+  DeviceWeights memory;
+  const auto n = static_cast<std::size_t>(n_tokens);
+  const DeviceArray<float> x(random.floats(n * static_cast<std::size_t>(n_cols)));
+  std::vector<DeviceMatrix> m;
+  std::vector<DeviceArray<float>> y;
+  std::vector<DeviceProduct> products;
+  m.reserve(host.size());
+  for (const HostMatrix& h : host) {
+    m.push_back(h.upload(memory));
+    const int stride = m.back().n_rows + static_cast<int>(m.size());
+    y.push_back(poisoned(n * static_cast<std::size_t>(stride)));
+    products.push_back({&m.back(), y.back().data(), stride});
+  }
+  project_cuda(products, x.data(), n_cols, n_tokens, nullptr);
+  for (std::size_t i = 0; i < m.size(); ++i) {
+    const int n_rows = m[i].n_rows, stride = products[i].y_stride;
+    const auto alone = poisoned(n * static_cast<std::size_t>(n_rows));
+    project_cuda(m[i], x.data(), n_cols, n_tokens, alone.data(), n_rows, false, nullptr);
+    const std::vector<float> expected = alone.host(), got = y[i].host();
+    for (int t = 0; t < n_tokens; ++t)
+      for (int r = 0; r < stride; ++r) {
+        const float v = got[static_cast<std::size_t>(t * stride + r)];
+        if (r < n_rows)
+          ASSERT_EQ(v, expected[static_cast<std::size_t>(t * n_rows + r)])
+              << "matrix " << i << ", token " << t << ", row " << r;
+        else
+          ASSERT_TRUE(std::isnan(v)) << "matrix " << i << ", token " << t << ", row " << r;
+      }
+  }
+}
+
+// Of one row to eight blocks and of one warp to eight: 16384 rows are enough for one.
+TEST_F(Cuda, MatricesMultipliedTogetherHaveTheBitsTheyHaveAlone) {
+  Random random(5);
+  const auto bf16 = [&](int n_rows, int n_cols) {
+    return dense(WeightType::kBf16, n_rows, n_cols, false, random);
+  };
+  for (const int n_tokens : {1, 3}) {
+    expect_together_as_alone({bf16(130, 6144), bf16(576, 6144)}, 6144, n_tokens, random);
+    expect_together_as_alone({bf16(1, 1536), bf16(16384, 1536), bf16(31, 1536), bf16(5000, 1536)},
+                             1536, n_tokens, random);
+    expect_together_as_alone({bf16(3, 101), bf16(9, 101)}, 101, n_tokens, random);
+  }
+}
+
+// Those in units share one launch, all others another one, in whatever order they come.
+TEST_F(Cuda, SoHaveMatricesOfSeveralKinds) {
+  Random random(6);
+  constexpr int kCols = 1536;
+  for (const int n_tokens : {1, 5}) {
+    expect_together_as_alone(
+        {gptq(8, 200, kCols, 128, false, random),
+         dense(WeightType::kBf16, 130, kCols, false, random),
+         gptq(8, 70, kCols, 128, false, random), dense(WeightType::kF32, 32, kCols, false, random)},
+        kCols, n_tokens, random);
+    expect_together_as_alone(
+        {fp8(130, kCols, 128, random), gptq(4, 33, kCols, 64, false, random),
+         gptq(8, 48, kCols, 64, false, random), gptq(4, 17, kCols, 128, false, random)},
+        kCols, n_tokens, random);
+  }
+}
+
 }  // namespace
 }  // namespace assay::kernels

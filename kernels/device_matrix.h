@@ -37,6 +37,14 @@ struct DeviceMatrix {
   constexpr bool in_units() const { return lane_shift >= 0; }
 };
 
+// One of the products of an x that share a launch: y (n_tokens, y_stride) = x matrixᵀ.
+struct DeviceProduct {
+  const DeviceMatrix* matrix;
+  float* y;
+  int y_stride;
+};
+inline constexpr int kMostProducts = 4;
+
 // How a matrix lies on a device; `keep` copies bytes to where they stay. Codebooks are not set.
 using KeepBytes = std::function<const void*(const void* from, std::size_t n_bytes)>;
 DeviceMatrix lay_out(const WeightMatrix& w, const KeepBytes& keep);

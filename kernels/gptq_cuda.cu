@@ -87,7 +87,7 @@ void check(const GptqCudaArgs& a) {
   CHECK(!a.products.empty() && a.products.size() <= kMostProducts) << a.products.size();
   CHECK(a.n_tokens > 0 && a.n_tokens < 65536) << a.n_tokens;
   const DeviceMatrix& first = *a.products[0].matrix;
-  for (const GptqProduct& p : a.products)
+  for (const DeviceProduct& p : a.products)
     CHECK(are_alike(first, *p.matrix)) << p.matrix->n_rows << " x " << p.matrix->n_cols;
   CHECK(!a.swiglu || (a.products.size() == 2 && first.n_rows == a.products[1].matrix->n_rows))
       << a.products.size() << " products";
@@ -116,7 +116,7 @@ void gptq_cuda(const GptqCudaArgs& a, CudaStream stream) {
                 .n_tokens = a.n_tokens,
                 .arrivals = arrivals_of_warp()};
   int i = 0;
-  for (const GptqProduct& p : a.products) {
+  for (const DeviceProduct& p : a.products) {
     args.of[i++] = {static_cast<const unsigned char*>(p.matrix->values), p.y, p.matrix->n_rows,
                     p.y_stride, args.n_tiles};
     args.n_tiles += tiles_of(*p.matrix);

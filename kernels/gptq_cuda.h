@@ -25,22 +25,15 @@
 
 namespace assay::kernels {
 
-struct GptqProduct {
-  const DeviceMatrix* matrix;
-  float* y;  // (n_tokens, y_stride)
-  int y_stride;
-};
-
 struct GptqCudaArgs {
-  std::span<const GptqProduct> products;  // 1 to kMostProducts, alike (are_alike)
-  const float* x = nullptr;               // (n_tokens, x_stride), rows 16-byte aligned
+  std::span<const DeviceProduct> products;  // 1 to kMostProducts, alike (are_alike)
+  const float* x = nullptr;                 // (n_tokens, x_stride), rows 16-byte aligned
   int x_stride = 0, n_tokens = 0;
   bool accumulate = false;  // adds to y
   // Two products: y of the first = silu(first) · second, and the second's y is not used.
   bool swiglu = false;
   std::size_t shared_bytes = 0;  // that a block may have
 };
-inline constexpr int kMostProducts = 4;
 
 // Whether `a` and `b` may be multiplied together: both in units of one kind, as many columns.
 bool are_alike(const DeviceMatrix& a, const DeviceMatrix& b);

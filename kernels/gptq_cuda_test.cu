@@ -78,7 +78,7 @@ struct Product {
     x = DeviceArray<float>(rows);
   }
   std::vector<float> run(const DeviceMatrix& m, bool accumulate, std::size_t shared_bytes) const {
-    const GptqProduct product[] = {{&m, y.data(), y_stride}};
+    const DeviceProduct product[] = {{&m, y.data(), y_stride}};
     gptq_cuda({.products = product,
                .x = x.data(),
                .x_stride = x_stride,
@@ -258,7 +258,7 @@ TEST_F(Cuda, GptqMatricesMultipliedTogetherHaveTheBitsTheyHaveAlone) {
     const DeviceArray<float> dx(x);
     std::vector<DeviceMatrix> m;
     std::vector<DeviceArray<float>> y;
-    std::vector<GptqProduct> products;
+    std::vector<DeviceProduct> products;
     for (const int n_rows : kRows) {
       m.push_back(random_matrix({bits, n_rows, 640, 128}, false, random).upload(memory));
       y.push_back(poisoned(area(kTokens, n_rows)));

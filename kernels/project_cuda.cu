@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <vector>
+
 #include "kernels/cuda_check.cuh"
 #include "kernels/gptq_cuda.h"
 #include "kernels/project_cuda.h"
@@ -26,12 +29,33 @@ __device__ size_t bytes_of_row(const DeviceMatrix& m) {
   return size_t{2} * m.n_cols;
 }
 
-// `split` warps to a row, a divisor of kProjectWarps.
-__global__ void project(DeviceMatrix m, int split, const float* x, int x_stride, float* y,
-                        int y_stride, bool accumulate) {
+// Products by the row, each by a range of the grid's blocks. n: of kMost, which is 1 or all.
+template <int kMost>
+struct RowProducts {
+  struct Product {
+    DeviceMatrix matrix;
+    int split = 1;  // warps to a row, a divisor of kProjectWarps
+    int first_block = 0;
+    float* y = nullptr;
+    int y_stride = 0;
+  };
+  Product of[kMost];
+  int n = 0;
+  const float* x = nullptr;
+  int x_stride = 0;
+  bool accumulate = false;
+};
+
+template <int kMost>
+__global__ void project(const __grid_constant__ RowProducts<kMost> a) {
   __shared__ float of_warp[kProjectWarps];
+  int which = 0;
+  if constexpr (kMost > 1)
+    while (which + 1 < a.n && a.of[which + 1].first_block <= static_cast<int>(blockIdx.x)) ++which;
+  const DeviceMatrix m = a.of[which].matrix;
+  const int split = a.of[which].split, block = blockIdx.x - a.of[which].first_block;
   const int warp = threadIdx.y, part = warp % split;
-  const int row = (blockIdx.x * kProjectWarps + warp) / split;
+  const int row = (block * kProjectWarps + warp) / split;
   const size_t row_bytes = bytes_of_row(m);
   if (row < m.n_rows) {  // what the first loads will want, a line a lane
     const size_t line = (static_cast<size_t>(part) * 32 + threadIdx.x) * 128;
@@ -43,15 +67,15 @@ __global__ void project(DeviceMatrix m, int split, const float* x, int x_stride,
   if (row < m.n_rows) {
     const RowLane lane = {part * 32 + static_cast<int>(threadIdx.x), split * 32};
     const float sum =
-        warp_sum(row_part(m, row, x + static_cast<size_t>(blockIdx.y) * x_stride, lane));
+        warp_sum(row_part(m, row, a.x + static_cast<size_t>(blockIdx.y) * a.x_stride, lane));
     if (threadIdx.x == 0) of_warp[warp] = sum;
   }
   __syncthreads();
   if (row >= m.n_rows || part != 0 || threadIdx.x != 0) return;
   float sum = 0;
   for (int w = warp; w < warp + split; ++w) sum += of_warp[w];
-  float& out = y[static_cast<size_t>(blockIdx.y) * y_stride + row];
-  out = accumulate ? out + sum : sum;
+  float& out = a.of[which].y[static_cast<size_t>(blockIdx.y) * a.of[which].y_stride + row];
+  out = a.accumulate ? out + sum : sum;
 }
 
 // Few long rows do not fill a GPU with a warp each. By the matrix's shape alone, so that a token's
@@ -63,6 +87,51 @@ int warps_of_row(const DeviceMatrix& m) {
          m.n_cols >= 2 * kColumnsOfWarp * split)
     split *= 2;
   return split;
+}
+
+// What products of one x have in common.
+struct ProductInput {
+  const float* x;
+  int x_stride, n_tokens;
+  bool accumulate;
+};
+
+template <int kMost>
+void project_rows(std::span<const DeviceProduct> products, const ProductInput& in,
+                  CudaStream stream) {
+  RowProducts<kMost> args;
+  args.x = in.x;
+  args.x_stride = in.x_stride;
+  args.accumulate = in.accumulate;
+  int n_blocks = 0;
+  for (const DeviceProduct& p : products) {
+    const int split = warps_of_row(*p.matrix);
+    args.of[args.n++] = {*p.matrix, split, n_blocks, p.y, p.y_stride};
+    n_blocks += (p.matrix->n_rows * split + kProjectWarps - 1) / kProjectWarps;
+  }
+  overlapped(project<kMost>, dim3(n_blocks, in.n_tokens), dim3(32, kProjectWarps), 0, stream, args);
+}
+
+bool share_a_launch(const DeviceMatrix& a, const DeviceMatrix& b, std::size_t shared_bytes) {
+  if (is_for_gptq_cuda(a, shared_bytes, false)) return are_alike(a, b);
+  return !is_for_gptq_cuda(b, shared_bytes, false);
+}
+
+// Of products that share one.
+void launch(std::span<const DeviceProduct> products, const ProductInput& in,
+            std::size_t shared_bytes, CudaStream stream) {
+  if (is_for_gptq_cuda(*products[0].matrix, shared_bytes, false))
+    gptq_cuda({.products = products,
+               .x = in.x,
+               .x_stride = in.x_stride,
+               .n_tokens = in.n_tokens,
+               .accumulate = in.accumulate,
+               .shared_bytes = shared_bytes},
+              stream);
+  else if (products.size() == 1)
+    project_rows<1>(products, in, stream);
+  else
+    project_rows<kMostProducts>(products, in, stream);
 }
 
 __global__ void project_heads(HeadsCudaArgs a) {
@@ -95,20 +164,25 @@ __global__ void swiglu(DeviceMatrix gate, DeviceMatrix up, const float* x, int x
 void project_cuda(const DeviceMatrix& m, const float* x, int x_stride, int n_tokens, float* y,
                   int y_stride, bool accumulate, CudaStream stream) {
   CHECK(n_tokens > 0 && n_tokens < 65536) << n_tokens;
-  if (const std::size_t shared = max_shared_bytes(); is_for_gptq_cuda(m, shared, false)) {
-    const GptqProduct product[] = {{&m, y, y_stride}};
-    return gptq_cuda({.products = product,
-                      .x = x,
-                      .x_stride = x_stride,
-                      .n_tokens = n_tokens,
-                      .accumulate = accumulate,
-                      .shared_bytes = shared},
-                     stream);
+  const DeviceProduct product[] = {{&m, y, y_stride}};
+  launch(product, {x, x_stride, n_tokens, accumulate}, max_shared_bytes(), stream);
+}
+
+void project_cuda(std::span<const DeviceProduct> products, const float* x, int x_stride,
+                  int n_tokens, CudaStream stream) {
+  CHECK(n_tokens > 0 && n_tokens < 65536) << n_tokens;
+  CHECK(!products.empty() && products.size() <= kMostProducts) << products.size();
+  const std::size_t shared = max_shared_bytes();
+  std::vector<DeviceProduct> left(products.begin(), products.end());
+  while (!left.empty()) {
+    const DeviceMatrix& first = *left[0].matrix;
+    const auto others = std::stable_partition(left.begin(), left.end(), [&](const auto& p) {
+      CHECK(p.matrix->n_cols == first.n_cols) << p.matrix->n_cols << ", " << first.n_cols;
+      return share_a_launch(first, *p.matrix, shared);
+    });
+    launch(std::span(left.begin(), others), {x, x_stride, n_tokens, false}, shared, stream);
+    left.erase(left.begin(), others);
   }
-  const int split = warps_of_row(m);
-  const int n_blocks = (m.n_rows * split + kProjectWarps - 1) / kProjectWarps;
-  overlapped(project, dim3(n_blocks, n_tokens), dim3(32, kProjectWarps), 0, stream, m, split, x,
-             x_stride, y, y_stride, accumulate);
 }
 
 void project_heads_cuda(const HeadsCudaArgs& a, CudaStream stream) {
@@ -124,7 +198,7 @@ void swiglu_cuda(const DeviceMatrix& gate, const DeviceMatrix& up, const float* 
       << gate.n_rows << " x " << gate.n_cols << ", " << up.n_rows << " x " << up.n_cols;
   if (const std::size_t shared = max_shared_bytes();
       are_alike(gate, up) && is_for_gptq_cuda(gate, shared, true)) {
-    const GptqProduct products[] = {{&gate, h, gate.n_rows}, {&up, nullptr, 0}};
+    const DeviceProduct products[] = {{&gate, h, gate.n_rows}, {&up, nullptr, 0}};
     return gptq_cuda({.products = products,
                       .x = x,
                       .x_stride = x_stride,

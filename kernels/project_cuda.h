@@ -4,6 +4,8 @@
 // the same bits whatever n_tokens is.
 #pragma once
 
+#include <span>
+
 #include "kernels/cuda_memory.h"
 #include "kernels/device_matrix.h"
 
@@ -12,6 +14,10 @@ namespace assay::kernels {
 // y (n_tokens, y_stride) = x (n_tokens, x_stride) mᵀ; accumulate adds to y. n_tokens < 65536.
 void project_cuda(const DeviceMatrix& m, const float* x, int x_stride, int n_tokens, float* y,
                   int y_stride, bool accumulate, CudaStream stream);
+// Up to kMostProducts of one x, all with the bits that they have alone, in as few launches as their
+// kinds allow: matrices in units of one shape (are_alike) share one, and all that go by the row do.
+void project_cuda(std::span<const DeviceProduct> products, const float* x, int x_stride,
+                  int n_tokens, CudaStream stream);
 
 // For each token and head: y = w_h x_h. w (n_heads, n_rows, n_cols) float.
 struct HeadsCudaArgs {

@@ -44,6 +44,7 @@ class CudaBackend final : public CudaExecutor {
 
   void begin_step(const StepRows& rows) override {
     ++n_steps_;
+    attention_input_of_ = -1;
     logit_places_.clear();
     rows_ = rows;
     n_ = rows.n_rows();
@@ -109,11 +110,18 @@ class CudaBackend final : public CudaExecutor {
                                                      : l.post_attention_norm;
     const float eps = norm == Norm::kQueryLora ? ModelConfig::kLoraRmsEps : c_.rms_eps;
     const int width = act_width(in, c_);
+    if (out == Act::kNormed) attention_input_of_ = -1;
     kernels::rms_norm_cuda(act(in), width, weight, eps, width, n_, act(out), width, stream());
   }
 
+  // What multiplies a layer's normed input is one piece of work, by whichever comes first.
   void project(int layer, Projection p, Act in, Act out) override {
-    project(layer, p, in, out, false);
+    const bool makes_latents = (p == Projection::kQueryA && out == Act::kQueryLora) ||
+                               (p == Projection::kKvA && out == Act::kKvLora);
+    if (makes_latents && in == Act::kNormed)
+      project_attention_input(layer);
+    else
+      project(layer, p, in, out, false);
   }
   void project_add(int layer, Projection p, Act in, Act out) override {
     project(layer, p, in, out, true);
@@ -134,7 +142,8 @@ class CudaBackend final : public CudaExecutor {
   void index(int layer) override {
     const CudaLayer& l = m_.layers[static_cast<std::size_t>(layer)];
     const int heads = c_.index_n_heads, dim = c_.index_head_dim;
-    s_.products.multiply(l.index_k, act(Act::kNormed), s_.index_k.data(), false);
+    CHECK(indexes(layer)) << layer;
+    project_attention_input(layer);
     kernels::append_index_cuda({.in = s_.index_k.data(),
                                 .norm_weight = l.index_norm_weight,
                                 .norm_bias = l.index_norm_bias,
@@ -148,8 +157,6 @@ class CudaBackend final : public CudaExecutor {
       s_.products.multiply(l.index_q, act(Act::kQueryResid), s_.index_q.data(), false);
       kernels::rope_cuda(rope(c_.indexer_rope_interleave), {s_.index_q.data(), heads * dim, dim},
                          {s_.index_q.data(), heads * dim, dim}, heads, n_, stream());
-      kernels::project_cuda(l.index_weights, act(Act::kNormed), c_.hidden, n_,
-                            s_.index_weights.data(), heads, false, stream());
     }
     for (const IndexPass& pass : index_passes_) {
       const auto of = [&](int width) { return static_cast<std::ptrdiff_t>(pass.first) * width; };
@@ -397,6 +404,21 @@ class CudaBackend final : public CudaExecutor {
                               attended_keys(sparse));
   }
 
+  bool indexes(int layer) const {
+    return limits_.sparse && c_.indexer_full[static_cast<std::size_t>(layer)];
+  }
+  // kNormed → kQueryLora and kKvLora, and what the index makes of it, unless they are there.
+  void project_attention_input(int layer) {
+    if (attention_input_of_ == layer) return;
+    attention_input_of_ = layer;
+    const CudaLayer& l = m_.layers[static_cast<std::size_t>(layer)];
+    std::vector<CudaProducts::Product> products = {{&l.q_a, act(Act::kQueryLora)},
+                                                   {&l.kv_a, act(Act::kKvLora)}};
+    if (indexes(layer)) products.push_back({&l.index_k, s_.index_k.data()});
+    if (indexes(layer) && max_keys_ > c_.index_topk)
+      products.push_back({&l.index_weights, s_.index_weights.data(), true});
+    s_.products.multiply(products, act(Act::kNormed));
+  }
   void project(int layer, Projection p, Act in, Act out, bool accumulate) {
     const CudaLayer& l = m_.layers[static_cast<std::size_t>(layer)];
     const DeviceMatrix& matrix = p == Projection::kQueryA   ? l.q_a
@@ -419,7 +441,8 @@ class CudaBackend final : public CudaExecutor {
   LogitPlaces logit_places_{limits_.n_sequences};
   int n_ = 0, n_runs_ = 0, max_keys_ = 0;
   std::vector<IndexPass> index_passes_;
-  bool is_rank_ = false;  // of several
+  int attention_input_of_ = -1;  // the layer whose products of kNormed are there
+  bool is_rank_ = false;         // of several
   // On the device, of what a step uploads.
   std::uint16_t* const* kv_ = nullptr;                 // (n_layers, n_rows)
   float* const* index_cache_ = nullptr;                // (n_layers, n_rows)

@@ -76,6 +76,25 @@ void CudaProducts::multiply(const DeviceMatrix& m, const float* in, float* out, 
   }
 }
 
+void CudaProducts::multiply(std::span<const Product> products, const float* in) {
+  const int n_cols = products[0].matrix->n_cols;
+  std::vector<kernels::DeviceProduct> by_row;
+  for (const RowRange& r : ranges_) {
+    const float* x = in + static_cast<std::ptrdiff_t>(r.first) * n_cols;
+    const kernels::Bf16* half = r.on_tensor_cores ? rounded(x, n_cols, r.n) : nullptr;
+    by_row.clear();
+    for (const Product& p : products) {
+      const int n_out = p.matrix->n_rows;
+      float* y = p.out + static_cast<std::ptrdiff_t>(r.first) * n_out;
+      if (r.on_tensor_cores && !p.chooses)
+        kernels::gemm_cuda(*p.matrix, half, r.n, y, n_out, false, room(), stream_);
+      else
+        by_row.push_back({p.matrix, y, n_out});
+    }
+    if (!by_row.empty()) kernels::project_cuda(by_row, x, n_cols, r.n, stream_);
+  }
+}
+
 void CudaProducts::mlp(const CudaMlp& w, const float* in, float* out, bool accumulate) {
   for (const RowRange& r : ranges_) {
     const auto row = static_cast<std::ptrdiff_t>(r.first) * c_.hidden;

@@ -23,6 +23,13 @@ class CudaProducts {
 
   // out (n_rows, m.n_rows) = in (n_rows, m.n_cols) mᵀ; accumulate adds to out.
   void multiply(const DeviceMatrix& m, const float* in, float* out, bool accumulate);
+  // Several of one `in`, in as few launches as their kinds allow.
+  struct Product {
+    const DeviceMatrix* matrix;
+    float* out;
+    bool chooses = false;  // in float32, on whatever cores its row's others are multiplied
+  };
+  void multiply(std::span<const Product> products, const float* in);
   // out (n_rows, hidden) = the MLP of in (n_rows, hidden), likewise.
   void mlp(const CudaMlp& w, const float* in, float* out, bool accumulate);
   // residual += the routed and shared experts of in; expert, weight: (n_rows, top_k).

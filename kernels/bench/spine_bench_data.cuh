@@ -25,10 +25,20 @@ inline bool is_product(const HostMatrix& m, int r, const float* x, float got) {
   return sum.is_near(got, n_cols);
 }
 
-// bf16, gptq8, gptq4 or fp8, whose scales serve 128 columns, or the half or quarter that divides
-// them.
-// Weights of bf16 and GPTQ are near 1/64, as a model's are: what follows a product neither
-// saturates nor drowns what it is added to. Made once: a benchmark is called several times.
+inline std::vector<std::byte> near_64th(bool is_f32, std::size_t n, Random& random) {
+  std::vector<float> values = random.floats(n);
+  for (float& v : values) v /= 64;
+  if (is_f32) return bytes_of(values);
+  std::vector<std::uint16_t> high;
+  for (const float v : values)
+    high.push_back(static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(v) >> 16));
+  return bytes_of(high);
+}
+
+// f32, bf16, gptq8, gptq4 or fp8, whose scales serve 128 columns, or the half or quarter that
+// divides them. Weights of f32, bf16 and GPTQ are near 1/64, as a model's are: what follows a
+// product neither saturates nor drowns what it is added to. Made once: a benchmark is called
+// several times.
 inline const HostMatrix& spine_matrix(const std::string& kind, int n_rows, int n_cols) {
   static std::map<std::tuple<std::string, int, int>, HostMatrix> all;
   const auto [known, is_new] = all.try_emplace({kind, n_rows, n_cols});
@@ -37,7 +47,7 @@ inline const HostMatrix& spine_matrix(const std::string& kind, int n_rows, int n
   Random random(1);
   const int group = n_cols % 128 == 0 ? 128 : n_cols % 64 == 0 ? 64 : 32;
   if (kind == "fp8") return m = fp8(n_rows, n_cols, group, random);
-  if (kind != "bf16") {
+  if (kind.starts_with("gptq")) {
     m = gptq(kind == "gptq8" ? 8 : 4, n_rows, n_cols, group, false, random);
     // Binary16 from 2^-13 or 2^-9, and up to a quarter more: integers are some hundred, or some
     // ten.
@@ -47,14 +57,12 @@ inline const HostMatrix& spine_matrix(const std::string& kind, int n_rows, int n
   }
   // Some random rows, again and again: values do not change the time.
   constexpr int kRandomRows = 64;
-  std::vector<std::uint16_t> rows;
-  for (const float v : random.floats(area(kRandomRows, n_cols)))
-    rows.push_back(static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(v / 64) >> 16));
-  const std::vector<std::byte> bytes = bytes_of(rows);
-  const std::size_t n_bytes = 2 * area(n_rows, n_cols);
+  const bool is_f32 = kind == "f32";
+  const std::vector<std::byte> bytes = near_64th(is_f32, area(kRandomRows, n_cols), random);
+  const std::size_t n_bytes = (is_f32 ? 4 : 2) * area(n_rows, n_cols);
   while (m.values.size() < n_bytes) m.values.insert(m.values.end(), bytes.begin(), bytes.end());
   m.values.resize(n_bytes);
-  m.dense = {m.values.data(), WeightType::kBf16, n_rows, n_cols};
+  m.dense = {m.values.data(), is_f32 ? WeightType::kF32 : WeightType::kBf16, n_rows, n_cols};
   return m;
 }
 
