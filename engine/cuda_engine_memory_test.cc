@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <iostream>
 #include <memory>
+#include <new>
 #include <optional>
 #include <string>
 #include <utility>
@@ -13,6 +15,7 @@
 #include "engine/cuda_engine_testing.h"
 #include "engine/engine.h"
 #include "kernels/cuda_memory.h"
+#include "kernels/driver_limits.h"
 
 namespace assay::engine {
 namespace {
@@ -103,6 +106,90 @@ TEST_P(CudaEngine, WhereGraphsHaveNoMemoryLeftStepsAreLaunchedWithTheSameBitsAnd
   EXPECT_EQ(steps.n_recorded + steps.n_replayed, 0);
   EXPECT_EQ(steps.n_direct, 2 + kSteps);
   EXPECT_EQ(steps.n_beyond_graphs, kSteps - 1) << "all but the first of their shape";
+}
+
+// So many more of a kind, and then none: from here to the end.
+class Refused {
+ public:
+  Refused(std::atomic<int>& limit, int n) : limit_(limit) { limit_ = n; }
+  ~Refused() { limit_ = -1; }
+  Refused(const Refused&) = delete;
+  Refused& operator=(const Refused&) = delete;
+
+ private:
+  std::atomic<int>& limit_;
+};
+
+// Of two ranks one gets its graph, and goes on without it like the other.
+TEST_P(CudaEngine, AGraphThatTheDriverHasNoMemoryForIsAStepOfLaunchesWithTheSameBits) {
+  Engine engine = load({.n_engines = 2});
+  constexpr int kSteps = 6;
+  const auto bits = decode(engine, {40, 9}, kSteps);
+  EXPECT_EQ(engine.step_counts().n_recorded, 1);
+  Engine refused = *engine.share(1);
+  {
+    const Refused graphs(kernels::driver_limits().graphs, std::get<1>(GetParam()) - 1);
+    EXPECT_EQ(decode(refused, {40, 9}, kSteps), bits);
+    EXPECT_EQ(decode(engine, {40, 9}, kSteps), bits) << "what is recorded needs no more";
+  }
+  EXPECT_EQ(decode(refused, {40, 9}, kSteps), bits) << "no other is tried";
+  const StepCounts steps = refused.step_counts();
+  EXPECT_EQ(steps.n_recorded + steps.n_replayed, 0);
+  EXPECT_EQ(steps.n_direct, 2 * (2 + kSteps));
+  EXPECT_EQ(steps.n_beyond_graphs, 2 * kSteps - 1) << "all but the first of their shape";
+}
+
+// The driver's own answer, of a graph of so many copies that it needs more than odds and ends.
+TEST(CudaGraphs, OneThatTheDriverHasNoMemoryForIsNone) {
+  if (kernels::n_cuda_devices() == 0)
+    GTEST_SKIP() << "no CUDA device here: this test shows nothing; run it on a GPU machine";
+  constexpr std::size_t kCopies = 20000;
+  std::vector<int> values(kCopies + 1, 0);
+  values[0] = 7;
+  const kernels::DeviceArray<int> device(values);
+  const kernels::CudaStreamOwner stream;
+  const auto record = [&] {
+    kernels::RecordedGraph::begin(stream.get());
+    for (std::size_t i = 0; i < kCopies; ++i)
+      kernels::copy_on_device(device.data() + i + 1, device.data() + i, sizeof(int), stream.get());
+    return kernels::RecordedGraph::end(stream.get());
+  };
+  {
+    std::vector<kernels::DeviceBytes> taken;
+    for (std::size_t piece = kernels::cuda_device().free_bytes; piece >= 4096;) {
+      try {
+        taken.emplace_back(piece);
+      } catch (const std::bad_alloc&) {
+        piece /= 2;
+      }
+    }
+    EXPECT_FALSE(record().has_value());
+  }
+  const auto graph = record();
+  ASSERT_TRUE(graph.has_value());
+  graph->launch(stream.get());
+  EXPECT_EQ(device.host(kCopies + 1, stream.get()), std::vector<int>(kCopies + 1, 7));
+}
+
+// Three pieces of pinned memory of each rank carry the weights; engines need others.
+TEST_P(CudaEngine, PinnedMemoryThatCannotBeHadIsAnErrorOfTheModelOrTheEngine) {
+  constexpr int kOfWeights = 3;
+  const Engine engine = load({.n_engines = 2});
+  for (const int n : {0, kOfWeights * std::get<1>(GetParam())}) {
+    const Refused pinned(kernels::driver_limits().pinned, n);
+    const auto model = try_to_load({});
+    ASSERT_FALSE(model.has_value()) << n;
+    EXPECT_NE(model.error().message.find("could not pin"), std::string::npos)
+        << n << ": " << model.error().message;
+    if (n > 0) continue;
+    const auto shared = engine.share(1);
+    ASSERT_FALSE(shared.has_value());
+    EXPECT_NE(shared.error().message.find("could not pin"), std::string::npos)
+        << shared.error().message;
+  }
+  auto made = engine.share(1);
+  ASSERT_TRUE(made.has_value()) << made.error().message;
+  reply(*made, {9}, 3);
 }
 
 // Every number of rows is a graph. How many one byte is enough for is the driver's to say, which

@@ -5,6 +5,7 @@
 #include "kernels/cuda_check.cuh"
 #include "kernels/cuda_memory.h"
 #include "kernels/current_cuda_device.h"
+#include "kernels/driver_limits.h"
 #include "kernels/graph_memory.h"
 
 namespace assay::kernels {
@@ -21,7 +22,30 @@ std::size_t free_bytes() {
   return free;
 }
 
+bool is_refused(std::atomic<int>& n_left) {
+  int n = n_left;
+  while (n > 0 && !n_left.compare_exchange_weak(n, n - 1)) {
+  }
+  return n == 0;
+}
+
+// Whether a call that takes memory found some. If not, no later call is blamed for it.
+bool found_memory(cudaError_t error, const std::string& what) {
+  if (error != cudaErrorMemoryAllocation) {
+    CUDA_CHECK(error) << what;
+    return true;
+  }
+  cudaGetLastError();
+  return false;
+}
+std::string bytes_text(std::size_t n) { return std::to_string(n) + " bytes"; }
+
 }  // namespace
+
+DriverLimits& driver_limits() {
+  static DriverLimits limits;
+  return limits;
+}
 
 std::size_t n_cuda_allocations() { return n_allocations; }
 
@@ -85,19 +109,16 @@ CudaStreamOwner::~CudaStreamOwner() { cudaStreamDestroy(stream_); }
 DeviceBytes::DeviceBytes(std::size_t n_bytes) : n_(n_bytes) {
   if (n_bytes == 0) return;
   ++n_allocations;
-  const cudaError_t error = cudaMalloc(&data_, n_bytes);
-  if (error == cudaErrorMemoryAllocation) {
-    cudaGetLastError();  // so that no later call is blamed for it
-    throw std::bad_alloc();
-  }
-  CUDA_CHECK(error) << n_bytes << " bytes";
+  if (!found_memory(cudaMalloc(&data_, n_bytes), bytes_text(n_bytes))) throw std::bad_alloc();
 }
 DeviceBytes::~DeviceBytes() { cudaFree(data_); }
 
 PinnedBytes::PinnedBytes(std::size_t n_bytes) : n_(n_bytes) {
   if (n_bytes == 0) return;
   ++n_allocations;
-  CUDA_CHECK(cudaMallocHost(&data_, n_bytes)) << n_bytes << " bytes";
+  if (is_refused(driver_limits().pinned) ||
+      !found_memory(cudaMallocHost(&data_, n_bytes), bytes_text(n_bytes)))
+    throw NoPinnedMemory(n_bytes);
 }
 PinnedBytes::~PinnedBytes() { cudaFreeHost(data_); }
 
@@ -110,20 +131,23 @@ void RecordedGraph::begin(CudaStream stream) {
   CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
 }
 
-RecordedGraph RecordedGraph::end(CudaStream stream) {
+std::optional<RecordedGraph> RecordedGraph::end(CudaStream stream) {
   cudaGraph_t graph = nullptr;
   CUDA_CHECK(cudaStreamEndCapture(stream, &graph));
   RecordedGraph recorded;
+  bool is_made = false;
   {
     // One at a time, and with what its first launch would take: so what is less free is this one's.
     const std::lock_guard lock(making_graph);
     const std::size_t before = free_bytes();
-    CUDA_CHECK(cudaGraphInstantiate(&recorded.exec_, graph, 0));
-    CUDA_CHECK(cudaGraphUpload(recorded.exec_, stream));
+    is_made = !is_refused(driver_limits().graphs) &&
+              found_memory(cudaGraphInstantiate(&recorded.exec_, graph, 0), "a graph") &&
+              found_memory(cudaGraphUpload(recorded.exec_, stream), "a graph");
     const std::size_t after = free_bytes();
-    if (after < before) graph_bytes += before - after;
+    if (is_made && after < before) graph_bytes += before - after;
   }
   CUDA_CHECK(cudaGraphDestroy(graph));
+  if (!is_made) return std::nullopt;
   return recorded;
 }
 

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstddef>
+#include <new>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -74,11 +76,18 @@ class DeviceBytes {
   std::size_t n_ = 0;
 };
 
+class NoPinnedMemory : public std::bad_alloc {
+ public:
+  explicit NoPinnedMemory(std::size_t n) : n_bytes(n) {}
+  const char* what() const noexcept override { return "no pinned host memory"; }
+  const std::size_t n_bytes;  // that were asked for
+};
+
 // Host memory that the device copies from without a detour.
 class PinnedBytes {
  public:
   PinnedBytes() = default;
-  explicit PinnedBytes(std::size_t n_bytes);  // uninitialised
+  explicit PinnedBytes(std::size_t n_bytes);  // uninitialised; NoPinnedMemory where there is none
   ~PinnedBytes();
   PinnedBytes(PinnedBytes&& o) noexcept
       : data_(std::exchange(o.data_, nullptr)), n_(std::exchange(o.n_, 0)) {}
@@ -115,7 +124,8 @@ class CudaEvent {
 class RecordedGraph {
  public:
   static void begin(CudaStream stream);
-  static RecordedGraph end(CudaStream stream);
+  // None where the device has no memory for it; then nothing has run.
+  static std::optional<RecordedGraph> end(CudaStream stream);
   ~RecordedGraph();
   RecordedGraph(RecordedGraph&& o) noexcept : exec_(std::exchange(o.exec_, nullptr)) {}
   RecordedGraph& operator=(RecordedGraph&& o) noexcept {

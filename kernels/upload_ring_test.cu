@@ -90,6 +90,19 @@ TEST_F(UploadRingTest, ItCanBeUsedAgainAfterFinish) {
   }
 }
 
+TEST_F(UploadRingTest, PinnedMemoryThatCannotBeHadIsAnErrorThatSaysHowMuch) {
+  constexpr std::size_t kTooMuch = std::size_t{1} << 50;
+  try {
+    const PinnedBytes bytes(kTooMuch);
+    FAIL() << "a petabyte was pinned";
+  } catch (const NoPinnedMemory& e) {
+    EXPECT_EQ(e.n_bytes, kTooMuch);
+  }
+  const PinnedBytes some(4096);
+  EXPECT_NE(some.data(), nullptr);
+  synchronise(nullptr);  // nobody is blamed later
+}
+
 TEST_F(UploadRingTest, AModelsMatricesLieInOnePieceOfMemory) {
   constexpr int kMatrices = 40, kRows = 33, kCols = 50;  // 6600 bytes: no multiple of 256
   const std::size_t one = sizeof(float) * kRows * kCols;

@@ -30,7 +30,8 @@ std::unique_ptr<CudaExecutor> new_cuda_executor(std::shared_ptr<const CudaModel>
 // Replays decode steps (a row to a sequence, nobody looking inside: StepRows::may_replay) as one
 // CUDA graph each: the first step of a shape runs as it is, the second is recorded. The same
 // kernels with the same arguments, so the same bits. Once graphs have taken most_bytes of the
-// device, may_record says so; a step that may not (StepRows::may_record) runs as it is.
+// device, or one of them found no memory, may_record says so; a step that may not
+// (StepRows::may_record) runs as it is.
 std::unique_ptr<Backend> with_recorded_steps(std::unique_ptr<CudaExecutor> inner,
                                              std::size_t most_bytes);
 

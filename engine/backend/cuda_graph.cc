@@ -1,6 +1,8 @@
+#include <functional>
 #include <map>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "base/check.h"
 #include "engine/backend/cuda_backend.h"
@@ -23,7 +25,7 @@ class RecordingBackend final : public Backend {
     return counts;
   }
 
-  bool may_record() const override { return n_bytes_ < most_bytes_; }
+  bool may_record() const override { return has_memory_ && n_bytes_ < most_bytes_; }
 
   void begin_step(const StepRows& rows) override {
     inner_->begin_step(rows);
@@ -35,58 +37,53 @@ class RecordingBackend final : public Backend {
   }
 
   void embed() override {
-    if (runs()) inner_->embed();
+    run([this] { inner_->embed(); });
   }
   void set_residual(std::span<const float> rows) override {
     CHECK(mode_ == Mode::kDirect);
     inner_->set_residual(rows);
   }
   void rms_norm(int layer, Norm norm, Act in, Act out) override {
-    if (runs()) inner_->rms_norm(layer, norm, in, out);
+    run([=, this] { inner_->rms_norm(layer, norm, in, out); });
   }
   void project(int layer, Projection p, Act in, Act out) override {
-    if (runs()) inner_->project(layer, p, in, out);
+    run([=, this] { inner_->project(layer, p, in, out); });
   }
   void project_add(int layer, Projection p, Act in, Act out) override {
-    if (runs()) inner_->project_add(layer, p, in, out);
+    run([=, this] { inner_->project_add(layer, p, in, out); });
   }
   void append_kv(int layer) override {
-    if (runs()) inner_->append_kv(layer);
+    run([=, this] { inner_->append_kv(layer); });
   }
   void index(int layer) override {
-    if (runs()) inner_->index(layer);
+    run([=, this] { inner_->index(layer); });
   }
   void mla_attention(int layer, bool sparse) override {
     // An executor serves one engine, whose attention does not change.
     CHECK(sparse_.value_or(sparse) == sparse);
     sparse_ = sparse;
-    if (runs()) inner_->mla_attention(layer, sparse);
+    run([=, this] { inner_->mla_attention(layer, sparse); });
   }
   void mlp(int layer) override {
-    if (runs()) inner_->mlp(layer);
+    run([=, this] { inner_->mlp(layer); });
   }
   void route(int layer) override {
-    if (runs()) inner_->route(layer);
+    run([=, this] { inner_->route(layer); });
   }
   void moe(int layer) override {
-    if (runs()) inner_->moe(layer);
+    run([=, this] { inner_->moe(layer); });
   }
   void clear_residual() override {
-    if (runs()) inner_->clear_residual();
+    run([this] { inner_->clear_residual(); });
   }
   void sum_residual(Comm& comm) override {
     comm_ = &comm;
-    if (runs()) inner_->sum_residual(comm);
+    run([this, &comm] { inner_->sum_residual(comm); });
   }
   // The graph ends here: which rows want logits or a sample, and what of it, differs from step to
   // step.
   void logits(std::span<const int> rows, std::span<float> out) override {
-    if (mode_ == Mode::kRecord) {
-      const std::size_t before = kernels::recorded_graph_bytes();
-      *graph_ = kernels::RecordedGraph::end(inner_->stream());
-      n_bytes_ += kernels::recorded_graph_bytes() - before;
-      meet();
-    }
+    if (mode_ == Mode::kRecord) end_recording();
     if (mode_ != Mode::kDirect) {
       (*graph_)->launch(inner_->stream());
       meet();
@@ -120,7 +117,28 @@ class RecordingBackend final : public Backend {
     ++counts_.n_beyond_graphs;
     return Mode::kDirect;
   }
-  bool runs() const { return mode_ != Mode::kReplay; }
+  // Of a step that is recorded, they are kept: they have not run.
+  template <class Operation>
+  void run(const Operation& operation) {
+    if (mode_ == Mode::kReplay) return;
+    if (mode_ == Mode::kRecord) operations_.emplace_back(operation);
+    operation();
+  }
+  // Where a rank's device has no memory for its graph, all ranks go on without one: the operations
+  // run, launch by launch, and no other graph is tried.
+  void end_recording() {
+    const std::size_t before = kernels::recorded_graph_bytes();
+    *graph_ = kernels::RecordedGraph::end(inner_->stream());
+    n_bytes_ += kernels::recorded_graph_bytes() - before;
+    const bool is_made = graph_->has_value();
+    has_memory_ = comm_ != nullptr ? comm_->agree(is_made) : is_made;
+    const std::vector<std::function<void()>> operations = std::exchange(operations_, {});
+    if (has_memory_) return;
+    graph_->reset();
+    --counts_.n_recorded, ++counts_.n_direct, ++counts_.n_beyond_graphs;
+    mode_ = Mode::kDirect;
+    for (const auto& operation : operations) operation();
+  }
   // Making a graph, and launching it for the first time, may allocate, which must not wait for a
   // device whose sums wait for a rank that has not launched its own. All ranks record and replay
   // the same steps.
@@ -131,9 +149,11 @@ class RecordingBackend final : public Backend {
   const std::unique_ptr<CudaExecutor> inner_;
   const std::size_t most_bytes_;
   std::size_t n_bytes_ = 0;  // that its graphs have taken
+  bool has_memory_ = true;   // for others
   Mode mode_ = Mode::kDirect;
   std::map<CudaStepShape, std::optional<kernels::RecordedGraph>> steps_;  // empty: seen once
   std::optional<kernels::RecordedGraph>* graph_ = nullptr;                // of this step
+  std::vector<std::function<void()>> operations_;                         // likewise
   StepCounts counts_;
   std::optional<bool> sparse_;
   Comm* comm_ = nullptr;  // of a rank of several

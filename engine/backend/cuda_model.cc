@@ -226,7 +226,11 @@ Result<std::shared_ptr<const BackendModel>> load_cuda_model(const ModelConfig& c
   ASSAY_TRY_VOID(fit_weights(bytes_of(weights, config.n_experts_per_token),
                              {device.name, device.free_bytes, device.total_bytes,
                               MemoryPromise::bytes_on(kernels::current_cuda_device())}));
-  return std::make_shared<const CudaModel>(config, weights, *how);
+  try {
+    return std::make_shared<const CudaModel>(config, weights, *how);
+  } catch (const kernels::NoPinnedMemory& e) {
+    return no_pinned_memory(e.n_bytes);
+  }
 }
 
 }  // namespace assay::engine

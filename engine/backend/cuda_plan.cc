@@ -57,6 +57,8 @@ Result<std::unique_ptr<Backend>> CudaModel::new_executor(int, const StepLimits& 
     auto executor = new_cuda_executor(shared_from_this(), limits);
     if (how.records_steps) return with_recorded_steps(std::move(executor), limits.graph_bytes);
     return std::unique_ptr<Backend>(std::move(executor));
+  } catch (const kernels::NoPinnedMemory& e) {
+    return no_pinned_memory(e.n_bytes);
   } catch (const std::bad_alloc&) {
     return gone(need, room());
   }

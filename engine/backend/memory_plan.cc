@@ -85,6 +85,14 @@ tl::unexpected<Error> gone(std::size_t need_bytes, const DeviceRoom& device) {
       size_text(need_bytes), device.name, free_text(device));
 }
 
+tl::unexpected<Error> no_pinned_memory(std::size_t n_bytes) {
+  return fail(
+      "the driver could not pin {} of this machine's memory, which copies to and from the GPU go "
+      "through: free host memory, or raise the limit of the container or job (memory, locked "
+      "memory: ulimit -l), and begin again",
+      size_text(n_bytes));
+}
+
 Result<void> check_chunk(int n_tokens, int n_sequences, int experts_per_token) {
   const int most = kMostGridRows / experts_per_token - n_sequences;
   if (n_tokens <= most) return {};

@@ -88,6 +88,9 @@ Result<MemoryPlan> fit(MemoryPlan plan, int n_contexts, std::size_t bytes_per_to
 // Why an engine that was planned cannot be made: what it needs is not free any more.
 tl::unexpected<Error> gone(std::size_t need_bytes, const DeviceRoom& device);
 
+// Why a model or an engine on a GPU cannot be made: the host has no memory that the driver can pin.
+tl::unexpected<Error> no_pinned_memory(std::size_t n_bytes);
+
 // The rows of a step (a chunk and single tokens of n_sequences) are a dimension of a GPU's grids,
 // or rows · experts_per_token are, where every row's experts are multiplied on their own; 1:
 // nowhere. An error names the largest chunk.
@@ -96,7 +99,8 @@ Result<void> check_chunk(int n_tokens, int n_sequences, int experts_per_token);
 // Steps of an executor by how they ran: launch by launch, recorded as a graph and run, or replayed.
 struct StepCounts {
   std::int64_t n_direct = 0, n_recorded = 0, n_replayed = 0;
-  // Of n_direct, those of a shape that was not recorded because graphs had taken their memory.
+  // Of n_direct, those of a shape that has no graph because graphs had taken their memory, or the
+  // device had none left for it.
   std::int64_t n_beyond_graphs = 0;
   std::int64_t n_logit_rows = 0;  // that were multiplied with lm_head
 

@@ -134,6 +134,13 @@ TEST(MemoryPlan, WhatAnotherProcessHasTakenSinceIsNamed) {
             "--context, fewer --threads or an emptier GPU");
 }
 
+TEST(MemoryPlan, WhatCannotBePinnedIsNamedWithWhatToChange) {
+  EXPECT_EQ(no_pinned_memory(std::size_t{16} << 20).value().message,
+            "the driver could not pin 16.0 MiB of this machine's memory, which copies to and from "
+            "the GPU go through: free host memory, or raise the limit of the container or job "
+            "(memory, locked memory: ulimit -l), and begin again");
+}
+
 TEST(MemoryPlan, AHostPlansNothing) {
   EXPECT_FALSE(MemoryPlan().is_planned());
   EXPECT_EQ(MemoryPlan().limits.cache_tokens, kUnlimited);

@@ -27,6 +27,8 @@ class Comm {
   // Returns when every rank has come here. Of what a device still computes it says
   // nothing.
   virtual void meet() = 0;
+  // As meet; whether every rank said yes.
+  virtual bool agree(bool yes) = 0;
   // Room for sums of n values. While no sum is under way: when an executor is made.
   virtual void reserve(std::size_t n) = 0;
   // values (n) becomes, with the same bits in every rank, the sum over ranks in order of rank, in

@@ -45,6 +45,21 @@ TEST(ThreadComm, EveryRankHasTheSumInOrderOfRank) {
   }
 }
 
+// Again and again: no rank's answer is another question's.
+TEST(ThreadComm, RanksAgreeWhereAllSayYes) {
+  for (const int n_ranks : {1, 2, 5}) {
+    RankGroup group = group_of(n_ranks);
+    std::atomic<int> n_wrong{0};
+    group.run([&](Comm& comm) {
+      for (int i = 0; i < 300; ++i) {
+        const int who_says_no = i % (n_ranks + 1);  // n_ranks: nobody
+        if (comm.agree(comm.rank() != who_says_no) != (who_says_no == n_ranks)) ++n_wrong;
+      }
+    });
+    EXPECT_EQ(n_wrong, 0) << n_ranks << " ranks";
+  }
+}
+
 TEST(RankGroup, WorksOneCallersWorkAtATime) {
   RankGroup group = group_of(2);
   std::atomic<int> n_inside{0}, n_mixed{0}, n_done{0};

@@ -4,12 +4,12 @@
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 
-#include <barrier>
 #include <cstring>
 #include <functional>
 
 #include "base/check.h"
 #include "engine/comm/comm.h"
+#include "engine/comm/meeting.h"
 #include "engine/comm/processes.h"
 #include "kernels/layer_cuda.h"
 
@@ -25,17 +25,23 @@ namespace {
 
 using kernels::DeviceArray;
 
+// As Comm's, on the host.
+struct HostSide {
+  std::function<void()> meet;
+  std::function<bool(bool yes)> agree;
+};
+
 class NcclComm final : public Comm {
  public:
-  // `meet`: as Comm::meet, on the host.
-  NcclComm(int rank, int size, int device, ncclComm_t comm, std::function<void()> meet)
-      : rank_(rank), size_(size), device_(device), comm_(comm), meet_(std::move(meet)) {}
+  NcclComm(int rank, int size, int device, ncclComm_t comm, HostSide host)
+      : rank_(rank), size_(size), device_(device), comm_(comm), host_(std::move(host)) {}
   ~NcclComm() override { ncclCommDestroy(comm_); }
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
   void enter() override { kernels::select_cuda_device(device_); }
-  void meet() override { meet_(); }
+  void meet() override { host_.meet(); }
+  bool agree(bool yes) override { return host_.agree(yes); }
 
   // All executors of the ranks share one, as large as the largest asked for. None is freed, because
   // a recorded step of any executor may use it.
@@ -55,7 +61,7 @@ class NcclComm final : public Comm {
  private:
   const int rank_, size_, device_;
   const ncclComm_t comm_;
-  const std::function<void()> meet_;
+  const HostSide host_;
   std::vector<DeviceArray<float>> parts_;  // (size, n) each; the last is in use
 };
 
@@ -134,11 +140,13 @@ Result<Comms> new_nccl_comms(int n_ranks) {
   if (const ncclResult_t result = ncclCommInitAll(of_rank.data(), n_ranks, nullptr);
       result != ncclSuccess)
     return tl::unexpected<Error>(Error{cannot_connect(n_ranks, result)});
-  const auto barrier = std::make_shared<std::barrier<>>(n_ranks);
+  const auto meeting = std::make_shared<Meeting>(n_ranks);
   Comms comms;
   for (int r = 0; r < n_ranks; ++r)
-    comms.push_back(std::make_unique<NcclComm>(r, n_ranks, r, of_rank[static_cast<std::size_t>(r)],
-                                               [barrier] { barrier->arrive_and_wait(); }));
+    comms.push_back(std::make_unique<NcclComm>(
+        r, n_ranks, r, of_rank[static_cast<std::size_t>(r)],
+        HostSide{[meeting] { meeting->meet(); },
+                 [meeting, r](bool yes) { return meeting->agree(r, yes); }}));
   return comms;
 }
 
@@ -154,7 +162,10 @@ Result<std::unique_ptr<Comm>> new_nccl_process_comm(Processes& processes) {
   if (const ncclResult_t result = ncclCommInitRank(&comm, size, id, rank); result != ncclSuccess)
     error = cannot_connect(size, result);
   ASSAY_TRY_VOID(agree(processes, error));
-  return std::make_unique<NcclComm>(rank, size, device, comm, [&processes] { processes.meet(); });
+  return std::make_unique<NcclComm>(
+      rank, size, device, comm,
+      HostSide{[&processes] { processes.meet(); },
+               [&processes](bool yes) { return all_agree(processes, yes); }});
 }
 
 }  // namespace assay::engine

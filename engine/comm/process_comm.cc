@@ -18,6 +18,7 @@ class ProcessComm final : public Comm {
   int size() const override { return processes_.size(); }
   void enter() override {}
   void meet() override { processes_.meet(); }
+  bool agree(bool yes) override { return all_agree(processes_, yes); }
   void reserve(std::size_t) override {}
 
   // Gathered and added in order of rank, as between threads: MPI's own sums go by the size of the
@@ -56,6 +57,13 @@ Result<void> agree(Processes& processes, const std::string& error) {
     if (const char* message = all.data() + rank * kMaxBytes; *message != '\0')
       return fail("rank {} of {}: {}", rank, processes.size(), message);
   return {};
+}
+
+bool all_agree(Processes& processes, bool yes) {
+  const char own = yes ? 1 : 0;
+  std::vector<char> all(static_cast<std::size_t>(processes.size()));
+  processes.gather(std::as_bytes(std::span(&own, 1)), reinterpret_cast<std::byte*>(all.data()));
+  return std::all_of(all.begin(), all.end(), [](char said) { return said != 0; });
 }
 
 }  // namespace assay::engine

@@ -36,5 +36,7 @@ Result<std::unique_ptr<Processes>> join_processes();
 
 // All: an error in all of them where one has one ("" is none), the first in order of rank.
 Result<void> agree(Processes& processes, const std::string& error);
+// All: whether all say yes.
+bool all_agree(Processes& processes, bool yes);
 
 }  // namespace assay::engine

@@ -1,14 +1,13 @@
-#include <barrier>
-
 #include "base/check.h"
 #include "engine/comm/comm.h"
+#include "engine/comm/meeting.h"
 
 namespace assay::engine {
 namespace {
 
 struct Shared {
-  explicit Shared(int n) : barrier(n), values(static_cast<std::size_t>(n)) {}
-  std::barrier<> barrier;
+  explicit Shared(int n) : meeting(n), values(static_cast<std::size_t>(n)) {}
+  Meeting meeting;
   std::vector<float*> values;  // by rank: what is being added up
 };
 
@@ -19,7 +18,8 @@ class ThreadComm final : public Comm {
   int rank() const override { return rank_; }
   int size() const override { return static_cast<int>(shared_->values.size()); }
   void enter() override {}
-  void meet() override { shared_->barrier.arrive_and_wait(); }
+  void meet() override { shared_->meeting.meet(); }
+  bool agree(bool yes) override { return shared_->meeting.agree(rank_, yes); }
   void reserve(std::size_t) override {}
 
   // Each rank adds up its share of the elements, for all.

@@ -47,6 +47,7 @@ class Pass {
     RecordedGraph::begin(stream_);
     work_(stream_);
     graph_ = RecordedGraph::end(stream_);
+    CHECK(graph_.has_value()) << "no memory for a graph: the launches would be timed instead";
   }
   void operator()() const {
     if (graph_.has_value())
