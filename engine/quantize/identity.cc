@@ -56,6 +56,18 @@ Json identity_of(const QuantizeInput& in, const std::string& model_fingerprint) 
           {"recipe", in.recipe.to_json()}};
 }
 
+Result<Json> read_identity(const fs::path& file) {
+  ASSAY_TRY(Json json, read_json(file));
+  const auto is = [&](const char* key, Json::value_t type) {
+    return json.contains(key) && json[key].type() == type;
+  };
+  if (!json.is_object() || !is("model", Json::value_t::string) ||
+      !is("calibration", Json::value_t::string) || !is("recipe", Json::value_t::object) ||
+      (json.contains("calibration_set") && !is("calibration_set", Json::value_t::string)))
+    return fail("{} is damaged: it has no model, calibration and recipe", file.string());
+  return json;
+}
+
 std::string differences(const Json& there, const Json& asked) {
   std::string out;
   if (there.value("model", "") != asked.value("model", ""))
@@ -70,7 +82,13 @@ Result<bool> is_finished(const fs::path& out, const Json& identity) {
   std::error_code ignored;
   const fs::path file = finished_identity(out);
   if (!fs::exists(out / "config.json", ignored) || !fs::exists(file, ignored)) return false;
-  ASSAY_TRY(const Json there, read_json(file));
+  const auto read = read_identity(file);
+  if (!read)
+    return fail(
+        "{}. It tells what the finished build {} was made of, so it is not known whether that is "
+        "what is asked for. assay inspect {} shows what it is; choose another folder for a new one",
+        read.error().message, out.string(), out.string());
+  const Json& there = *read;
   if (const std::string differs = differences(there, identity); !differs.empty())
     return fail(
         "{} is finished, and of other settings: {}. Nothing is overwritten: choose another folder, "

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <string>
+#include <string_view>
 
 #include "base/json.h"
 #include "base/result.h"
@@ -11,7 +12,13 @@
 
 namespace assay::engine {
 
+// In the state of an unfinished build.
+inline constexpr std::string_view kIdentityFile = "identity.json";
+
 Json identity_of(const QuantizeInput& in, const std::string& model_fingerprint);
+
+// Of either kind of build. A file that is none is an error.
+Result<Json> read_identity(const std::filesystem::path& file);
 
 // "bits 1.71 there, 1.6 asked for; …"; empty if they are the same.
 std::string differences(const Json& there, const Json& asked);

@@ -151,7 +151,7 @@ TEST_F(KeptSample, SameBytesForAnyThreads) {
   four.n_threads = 4;
   built(input("one"));
   built(four);
-  EXPECT_EQ(files_of(tiny_.dir / "one"), files_of(tiny_.dir / "four"));
+  EXPECT_EQ(files_of(builds_ / "one"), files_of(builds_ / "four"));
 }
 
 TEST_F(KeptSample, KilledInItsMidstItGoesOnToTheSameBytes) {
@@ -170,7 +170,7 @@ TEST_F(KeptSample, KilledInItsMidstItGoesOnToTheSameBytes) {
     int status = 0;
     ASSERT_EQ(waitpid(child, &status, 0), child);
     ASSERT_EQ(WEXITSTATUS(status), 9) << kill_at;
-    const fs::path state = tiny_.dir / out / "quantize-state";
+    const fs::path state = builds_ / out / "quantize-state";
     EXPECT_EQ(fs::exists(state / "kept-00001.json"), kill_at >= 2) << kill_at;
     std::set<int> begun;
     QuantizeInput in = input(out);
@@ -179,7 +179,7 @@ TEST_F(KeptSample, KilledInItsMidstItGoesOnToTheSameBytes) {
     };
     built(in);
     EXPECT_EQ(begun.empty(), kill_at == 3) << "a plan that is there is not made again";
-    EXPECT_EQ(files_of(tiny_.dir / out), files_of(tiny_.dir / "whole")) << kill_at;
+    EXPECT_EQ(files_of(builds_ / out), files_of(builds_ / "whole")) << kill_at;
   }
 }
 
@@ -207,7 +207,7 @@ TEST_F(KeptSample, ADamagedSampleIsNamed) {
     _exit(0);
   }
   waitpid(child, nullptr, 0);
-  const fs::path file = tiny_.dir / "out" / "quantize-state" / "kept-00001.json";
+  const fs::path file = builds_ / "out" / "quantize-state" / "kept-00001.json";
   Json sample = *read_sealed(file);
   sample["error"][0][1].erase(0);
   ASSERT_TRUE(write_sealed(file, sample));

@@ -12,6 +12,7 @@
 #include "engine/quantize/kept_sample.h"
 #include "engine/quantize/report.h"
 #include "engine/quantize/state.h"
+#include "engine/quantize/state_check.h"
 #include "engine/quantize/token_focus.h"
 
 namespace assay::engine {
@@ -444,11 +445,13 @@ Result<QuantizeReport> quantize(const QuantizeInput& in) {
   ASSAY_TRY(const ModelWeights weights, bind_weights(checkpoint));
   ASSAY_TRY_VOID(check_spine(weights, in.recipe));
   ASSAY_TRY_VOID(check_texts(in.texts, config, in.calibration));
+  ASSAY_TRY(StateLock lock, State::lock_what_is_there(in.out));
+  ASSAY_TRY_VOID(check_state(quantise_state(in.out)));  // before a fingerprint that takes hours
   ASSAY_TRY(const std::string fingerprint, checkpoint.fingerprint());
   const Json identity = identity_of(in, fingerprint);
   ASSAY_TRY(const bool is_done, is_finished(in.out, identity));
   if (is_done) return report_of_finished(in.out);
-  ASSAY_TRY(const State state, State::open(in.out, identity));
+  ASSAY_TRY(const State state, State::open(in.out, identity, std::move(lock)));
   Stop stop(in.interrupted);
   auto done = Job(in, checkpoint, weights, state, identity, stop).run();
   if (done) done->is_resumed = state.is_resumed();

@@ -48,8 +48,8 @@ TEST_F(QuantizeRun, WritesACheckpointThatLoadsAndStaysWithinItsBits) {
   ASSERT_TRUE(report) << report.error().message;
   EXPECT_LE(report->code_bits, 1.7);
   EXPECT_GT(report->code_bits, 1.3);
-  EXPECT_FALSE(fs::exists(tiny_.dir / "out" / "quantize-state"));
-  const auto checkpoint = Checkpoint::open(tiny_.dir / "out");
+  EXPECT_FALSE(fs::exists(builds_ / "out" / "quantize-state"));
+  const auto checkpoint = Checkpoint::open(builds_ / "out");
   ASSERT_TRUE(checkpoint) << checkpoint.error().message;
   const auto weights = bind_weights(*checkpoint);
   ASSERT_TRUE(weights) << weights.error().message;
@@ -109,12 +109,12 @@ TEST_F(QuantizeRun, AsksBetweenLayersWhetherToGoOnAndKeepsWhatIsFinished) {
   const auto stopped = quantize(in);
   ASSERT_TRUE(stopped) << stopped.error().message;
   EXPECT_EQ(stopped->interrupted_at, "2 of 3 layers done in round 1 of 2");
-  const auto opened = Checkpoint::open(tiny_.dir / "out");
+  const auto opened = Checkpoint::open(builds_ / "out");
   ASSERT_FALSE(opened);
   EXPECT_THAT(opened.error().message,
               HasSubstr("is an unfinished quantisation with 2 of 3 layers done in round 1 of 2: "));
   ASSERT_EQ(error_of(input("out")), "");
-  EXPECT_EQ(files_of(tiny_.dir / "out"), files_of(tiny_.dir / "whole"));
+  EXPECT_EQ(files_of(builds_ / "out"), files_of(builds_ / "whole"));
 }
 
 TEST_F(QuantizeRun, SameBytesForAnyThreads) {
@@ -122,7 +122,7 @@ TEST_F(QuantizeRun, SameBytesForAnyThreads) {
   two.n_threads = 2;
   ASSERT_EQ(error_of(input("one")), "");
   ASSERT_EQ(error_of(two), "");
-  EXPECT_EQ(files_of(tiny_.dir / "one"), files_of(tiny_.dir / "two"));
+  EXPECT_EQ(files_of(builds_ / "one"), files_of(builds_ / "two"));
 }
 
 TEST_F(QuantizeRun, KilledAnywhereItGoesOnToTheSameBytes) {
@@ -147,9 +147,9 @@ TEST_F(QuantizeRun, KilledAnywhereItGoesOnToTheSameBytes) {
     int status = 0;
     ASSERT_EQ(waitpid(child, &status, 0), child);
     ASSERT_EQ(WEXITSTATUS(status), 9) << "at call " << kill_at;
-    EXPECT_FALSE(fs::exists(tiny_.dir / out / "config.json")) << "unfinished, so no checkpoint";
+    EXPECT_FALSE(fs::exists(builds_ / out / "config.json")) << "unfinished, so no checkpoint";
     ASSERT_EQ(error_of(input(out)), "") << "at call " << kill_at;
-    EXPECT_EQ(files_of(tiny_.dir / out), files_of(tiny_.dir / "whole")) << "at call " << kill_at;
+    EXPECT_EQ(files_of(builds_ / out), files_of(builds_ / "whole")) << "at call " << kill_at;
   }
 }
 
@@ -192,18 +192,18 @@ TEST_F(QuantizeRun, WorkOfOtherSettingsIsNotMixed) {
 
 TEST_F(QuantizeRun, AFinishedFolderIsLeftAsItIs) {
   ASSERT_EQ(error_of(input("out")), "");
-  const auto files = files_of(tiny_.dir / "out");
-  fs::create_directories(tiny_.dir / "out" / "quantize-state");  // killed as it tidied up
+  const auto files = files_of(builds_ / "out");
+  fs::create_directories(builds_ / "out" / "quantize-state");  // killed as it tidied up
   const auto again = quantize(input("out"));
   ASSERT_TRUE(again) << again.error().message;
   EXPECT_TRUE(again->is_finished_before);
   EXPECT_EQ(again->json["expert_bits"]["code"],
             Json::parse(files.at("quantisation.json"))["expert_bits"]["code"]);
-  EXPECT_EQ(files_of(tiny_.dir / "out"), files);
-  EXPECT_FALSE(fs::exists(tiny_.dir / "out" / "quantize-state"));
-  fs::remove(tiny_.dir / "out" / "vq_codebooks.safetensors");
+  EXPECT_EQ(files_of(builds_ / "out"), files);
+  EXPECT_FALSE(fs::exists(builds_ / "out" / "quantize-state"));
+  fs::remove(builds_ / "out" / "vq_codebooks.safetensors");
   EXPECT_THAT(error_of(input("out")), HasSubstr("vq_codebooks.safetensors"));
-  fs::remove(tiny_.dir / "out" / "quantisation-identity.json");  // of an older build
+  fs::remove(builds_ / "out" / "quantisation-identity.json");  // of an older build
   EXPECT_THAT(error_of(input("out")), HasSubstr("nothing is overwritten"));
 }
 
@@ -225,18 +225,18 @@ TEST_F(QuantizeRun, BadInputIsNamed) {
   beam.recipe.beam = 4;
   beam.recipe.compensate_gate_up = beam.recipe.compensate_down = false;
   EXPECT_THAT(error_of(beam), HasSubstr("expected 1 without error feedback"));
-  fs::remove_all(tiny_.dir / "out");
+  fs::remove_all(builds_ / "out");
   QuantizeInput odd = input("out");
   odd.recipe.attention_bits = 4;
   EXPECT_THAT(error_of(odd), AllOf(HasSubstr("self_attn"), HasSubstr("keep this matrix in 16")));
-  EXPECT_FALSE(fs::exists(tiny_.dir / "out")) << "said before anything is made";
+  EXPECT_FALSE(fs::exists(builds_ / "out")) << "said before anything is made";
   QuantizeInput few = input("out");
   few.recipe.bits = 0.5;
   EXPECT_THAT(error_of(few), HasSubstr("0.5 code bits a weight are asked for"));
-  fs::remove_all(tiny_.dir / "out");
+  fs::remove_all(builds_ / "out");
   ASSERT_EQ(error_of(input("out")), "");
   QuantizeInput again = input("twice");
-  again.model = tiny_.dir / "out";
+  again.model = builds_ / "out";
   EXPECT_THAT(error_of(again), HasSubstr("is quantised already (auto-round)"));
 }
 
@@ -276,16 +276,16 @@ TEST_F(QuantizeRun, EveryFinishedPieceOfThePlanIsKept) {
   EXPECT_THAT(stages_of_resumed("encoding"),
               UnorderedElementsAre("errors of tiers, module", "encoding"));
   ASSERT_EQ(error_of(input("out")), "");
-  EXPECT_EQ(files_of(tiny_.dir / "out"), files_of(tiny_.dir / "whole"));
+  EXPECT_EQ(files_of(builds_ / "out"), files_of(builds_ / "whole"));
 }
 
 // Each file that a resumed run reads, cut and with one byte changed: named, and made anew once it
 // is deleted.
 TEST_F(QuantizeRun, DamagedStateIsAnErrorNotGarbage) {
   ASSERT_EQ(error_of(input("whole")), "");
-  const fs::path state = tiny_.dir / "out" / "quantize-state";
+  const fs::path state = builds_ / "out" / "quantize-state";
   const auto kill_at = [&](std::string_view at, int n) {
-    fs::remove_all(tiny_.dir / "out");
+    fs::remove_all(builds_ / "out");
     const pid_t child = fork();
     if (child == 0) {
       QuantizeInput in = input("out");
@@ -314,7 +314,7 @@ TEST_F(QuantizeRun, DamagedStateIsAnErrorNotGarbage) {
     for (const std::string& name : names) expect_named(name);
     for (const std::string& name : names) fs::remove(state / name);
     ASSERT_EQ(error_of(input("out")), "");
-    EXPECT_EQ(files_of(tiny_.dir / "out"), files_of(tiny_.dir / "whole"));
+    EXPECT_EQ(files_of(builds_ / "out"), files_of(builds_ / "whole"));
   };
   kill_at("encoding", 0);
   fs::remove(state / "plan.json");  // so that its pieces are read
@@ -336,7 +336,7 @@ TEST_F(QuantizeRun, APlanOfAnotherModelIsRefused) {
     _exit(0);
   }
   waitpid(child, nullptr, 0);
-  const fs::path file = tiny_.dir / "out" / "quantize-state" / "plan.json";
+  const fs::path file = builds_ / "out" / "quantize-state" / "plan.json";
   const Json plan = *read_sealed(file);
   const auto with = [&](auto change) {
     Json changed = plan;

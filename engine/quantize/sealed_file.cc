@@ -21,8 +21,7 @@ std::vector<TensorView> views_of(const std::vector<NewTensor>& tensors) {
 
 tl::unexpected<Error> damaged(const fs::path& path, std::string_view what) {
   if (what.ends_with('.')) what.remove_suffix(1);
-  return fail("{} is damaged: {}. Delete this file: the same command makes it anew", path.string(),
-              what);
+  return fail("{} is damaged: {}{}", path.string(), what, kDeleteDamaged);
 }
 
 std::string checksum_of(const std::vector<TensorView>& tensors) {
@@ -61,6 +60,14 @@ Result<SafetensorsFile> open_sealed(const fs::path& path) {
   const std::string_view said(reinterpret_cast<const char*>(sum->bytes.data()), sum->bytes.size());
   if (const std::string is = checksum_of(tensors); is != said)
     return damaged(path, fmt::format("checksum {}, expected {}", is, said));
+  return file;
+}
+
+Result<SafetensorsFile> open_sealed_by(const fs::path& path, const Json& checksum) {
+  auto file = SafetensorsFile::open(path);
+  if (!file) return damaged(path, file.error().message);
+  if (const std::string is = checksum_of(file->tensors()); checksum != is)
+    return damaged(path, fmt::format("checksum {}, expected {}", is, checksum.dump()));
   return file;
 }
 

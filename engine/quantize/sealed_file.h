@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/json.h"
@@ -31,6 +32,8 @@ Result<void> write_tensors(const std::filesystem::path& path,
 // The checksum is a tensor of its own beside those that are asked for.
 Result<void> write_sealed(const std::filesystem::path& path, std::vector<NewTensor> tensors);
 Result<SafetensorsFile> open_sealed(const std::filesystem::path& path);
+// The same of a file whose checksum stands elsewhere.
+Result<SafetensorsFile> open_sealed_by(const std::filesystem::path& path, const Json& checksum);
 
 // {"content": …, "checksum": …}.
 Result<void> write_sealed(const std::filesystem::path& path, const Json& content);
@@ -39,7 +42,9 @@ Result<Json> read_sealed(const std::filesystem::path& path);
 // Of names, dtypes, shapes and bytes, in the order of the names.
 std::string checksum_of(const std::vector<TensorView>& tensors);
 
-// The error of a file that is not what was written; `what` says in which way.
+// The error of a file that is not what was written; `what` says in which way. It ends with:
+inline constexpr std::string_view kDeleteDamaged =
+    ". Delete this file: the same command makes it anew";
 tl::unexpected<Error> damaged(const std::filesystem::path& path, std::string_view what);
 
 }  // namespace assay::engine

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "engine/checkpoint/unfinished.h"
 #include "engine/quantize/identity.h"
+#include "engine/quantize/state_check.h"
 
 namespace assay::engine {
 namespace {
@@ -14,6 +15,22 @@ Result<void> make_folder(const fs::path& path) {
   fs::create_directories(path, error);
   if (error) return fail("cannot create folder {}: {}", path.string(), error.message());
   return {};
+}
+
+// A folder of nothing, or of a state in which nothing is finished yet.
+bool is_as_good_as_empty(const fs::path& out) {
+  std::error_code ignored;
+  if (!fs::is_directory(out, ignored)) return false;
+  for (fs::directory_iterator it(out, ignored), end; it != end; it.increment(ignored))
+    if (it->path() != quantise_state(out)) return false;
+  return is_state_without_pieces(quantise_state(out));
+}
+
+Result<void> check_nothing_else(const fs::path& out) {
+  std::error_code ignored;
+  if (!fs::exists(out, ignored) || is_as_good_as_empty(out)) return {};
+  return fail("{} is there and not an empty folder: nothing is overwritten. Choose another folder",
+              out.string());
 }
 
 // The projections of an expert, in the order of kProjections.
@@ -29,29 +46,34 @@ bool State::is_there(const fs::path& path) {
   return fs::exists(path, ignored);
 }
 
-Result<State> State::open(const fs::path& out, const Json& identity) {
+Result<StateLock> State::lock_what_is_there(const fs::path& out) {
+  if (!is_there(quantise_state(out))) return StateLock();
+  return StateLock::take(quantise_state(out));
+}
+
+Result<State> State::open(const fs::path& out, const Json& identity, StateLock lock) {
   State s;
   s.out_ = out;
   s.folder_ = quantise_state(out);
-  const fs::path file = s.folder_ / "identity.json";
-  if (is_there(file)) {
-    ASSAY_TRY(const Json before, read_json(file));
-    s.is_resumed_ = true;
-    const std::string differs = differences(before, identity);
-    if (differs.empty()) return s;
-    return fail(
-        "{} holds unfinished work of other settings: {}. Go on with the settings that it has, "
-        "delete it, or choose another folder",
-        s.folder_.string(), differs);
+  const fs::path file = s.folder_ / kIdentityFile;
+  if (!is_there(file)) ASSAY_TRY_VOID(check_nothing_else(out));
+  if (!lock.is_held()) {
+    ASSAY_TRY_VOID(make_folder(s.folder_));
+    ASSAY_TRY(lock, StateLock::take(s.folder_));
   }
-  std::error_code ignored;
-  if (fs::exists(out, ignored) && !(fs::is_directory(out, ignored) && fs::is_empty(out, ignored)))
-    return fail(
-        "{} is there and not an empty folder: nothing is overwritten. Choose another folder",
-        out.string());
-  ASSAY_TRY_VOID(make_folder(s.folder_));
-  ASSAY_TRY_VOID(write_file_atomic(file, identity.dump(2) + "\n"));
-  return s;
+  s.lock_ = std::move(lock);
+  if (!is_there(file)) {
+    ASSAY_TRY_VOID(write_file_atomic(file, identity.dump(2) + "\n"));
+    return s;
+  }
+  ASSAY_TRY(const Json before, read_identity(file));
+  s.is_resumed_ = true;
+  const std::string differs = differences(before, identity);
+  if (differs.empty()) return s;
+  return fail(
+      "{} holds unfinished work of other settings: {}. Go on with the settings that it has, "
+      "delete it, or choose another folder",
+      s.folder_.string(), differs);
 }
 
 fs::path State::stats_file(int layer) const { return folder_ / layer_stats_name(layer); }
@@ -184,12 +206,7 @@ Result<void> State::save_layer(int round, int layer, const std::vector<NewTensor
 
 Result<SafetensorsFile> State::open_layer(int round, int layer) const {
   ASSAY_TRY(const Json report, read_sealed(report_file(round, layer)));
-  auto file = SafetensorsFile::open(layer_file(round, layer));
-  if (!file) return damaged(layer_file(round, layer), file.error().message);
-  if (const std::string is = checksum_of(file->tensors()); report["tensors"] != is)
-    return damaged(layer_file(round, layer),
-                   fmt::format("checksum {}, expected {}", is, report["tensors"].dump()));
-  return file;
+  return open_sealed_by(layer_file(round, layer), report.value("tensors", Json()));
 }
 
 Result<Json> State::load_report(int round, int layer) const {

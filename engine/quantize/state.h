@@ -8,14 +8,17 @@
 
 #include "engine/quantize/plan.h"
 #include "engine/quantize/sealed_file.h"
+#include "engine/quantize/state_lock.h"
 
 namespace assay::engine {
 
 class State {
  public:
+  // Of work that an earlier run has left in `out`, before it is looked at; else nothing is held.
+  static Result<StateLock> lock_what_is_there(const std::filesystem::path& out);
   // `identity` says what is made of what and how. A folder with other work in it, or with a
-  // finished checkpoint, is an error.
-  static Result<State> open(const std::filesystem::path& out, const Json& identity);
+  // finished checkpoint, is an error, and so is one that another process works in.
+  static Result<State> open(const std::filesystem::path& out, const Json& identity, StateLock lock);
 
   bool has_stats(int layer) const { return is_there(stats_file(layer)); }
   Result<void> save_stats(int layer, const std::vector<ExpertStats>& stats) const;
@@ -65,6 +68,7 @@ class State {
   static bool is_there(const std::filesystem::path& path);
 
   std::filesystem::path out_, folder_;
+  StateLock lock_;
   bool is_resumed_ = false;
 };
 

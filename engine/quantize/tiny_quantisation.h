@@ -17,13 +17,15 @@ class TinyQuantisation : public ::testing::Test {
   TinyQuantisation() {
     tiny_.write_single(tiny_tensors());
     tiny_.write("tokenizer.json", "{}");
+    fs::create_directories(builds_);
   }
+  ~TinyQuantisation() override { fs::remove_all(builds_); }
 
   // Three tiers; everything else of the recipe as it is by default.
   QuantizeInput plain_input(const std::string& out) const {
     QuantizeInput in;
     in.model = tiny_.dir;
-    in.out = tiny_.dir / out;
+    in.out = builds_ / out;
     for (std::uint64_t t = 0; t < 6; ++t) {
       CalibrationText text{.lang = t % 2 == 0 ? "ja" : "en", .ids = {}};
       for (std::uint64_t i = 0; i < 20 + t; ++i)
@@ -46,6 +48,7 @@ class TinyQuantisation : public ::testing::Test {
   }
 
   TinyCheckpoint tiny_;
+  const fs::path builds_ = tiny_.dir.string() + "-builds";
 };
 
 }  // namespace assay::engine

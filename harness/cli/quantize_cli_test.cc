@@ -260,6 +260,23 @@ TEST_F(QuantizeCli, KilledAtAnyStageTheSameCommandGoesOnToTheSameBytes) {
   }
 }
 
+TEST_F(QuantizeCli, ASecondProcessOfTheSameFolderIsToldWhoWorksThere) {
+  const fs::path state = out() / "quantize-state";
+  Program first(arguments(out()));
+  std::error_code ignored;
+  for (int i = 0; i < 100000 && !fs::exists(state / "plan.json", ignored); ++i)
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
+  ASSERT_EQ(kill(first.pid(), SIGSTOP), 0);
+  const auto before = files_of(out());
+  expect_error(assay(arguments(out())),
+               AllOf(HasSubstr("is being worked on by process " + std::to_string(first.pid())),
+                     HasSubstr("choose another folder"), Not(HasSubstr("goes on from there"))));
+  EXPECT_EQ(files_of(out()), before);
+  ASSERT_EQ(kill(first.pid(), SIGCONT), 0);
+  ASSERT_EQ(first.wait().code, 0);
+  EXPECT_EQ(files_of(out()), files_of(built / "vq"));
+}
+
 TEST_F(QuantizeCli, InterruptedItSaysHowFarItCameAndGoesOnToTheSameBytes) {
   const auto whole = files_of(built / "vq");
   const std::string state = "quantize-state/";

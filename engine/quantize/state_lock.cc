@@ -1,0 +1,70 @@
+#include "engine/quantize/state_lock.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "base/file.h"
+
+namespace assay::engine {
+namespace {
+
+// "process 1234 on workstation", for who is kept out.
+std::string own_name() {
+  std::array<char, 256> host{};
+  if (gethostname(host.data(), host.size() - 1) != 0) host[0] = '?';
+  return fmt::format("process {} on {}", getpid(), host.data());
+}
+
+// Whether `fd` is still what `file` names: its last holder may have deleted it.
+bool is_current(int fd, const fs::path& file) {
+  struct stat own {
+  }, named{};
+  return fstat(fd, &own) == 0 && stat(file.c_str(), &named) == 0 && own.st_ino == named.st_ino &&
+         own.st_dev == named.st_dev;
+}
+
+}  // namespace
+
+fs::path StateLock::file_of(const fs::path& folder) { return folder / "lock"; }
+
+Result<StateLock> StateLock::take(const fs::path& folder) {
+  const fs::path file = file_of(folder);
+  for (;;) {
+    StateLock lock;
+    lock.fd_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (lock.fd_ < 0) return fail("cannot write {}: {}", file.string(), std::strerror(errno));
+    if (flock(lock.fd_, LOCK_EX | LOCK_NB) != 0) {
+      if (errno != EWOULDBLOCK)
+        return fail("cannot lock {}: {}. Choose a folder on a file system that has locks",
+                    file.string(), std::strerror(errno));
+      const std::string holder = read_file(file).value_or("");
+      return fail("{} is being worked on by {}: wait for it or end it, or choose another folder",
+                  folder.parent_path().string(), holder.empty() ? "another process" : holder);
+    }
+    if (!is_current(lock.fd_, file)) continue;
+    const std::string name = own_name();
+    // Only for who is kept out: a full disk takes nothing from the lock itself.
+    if (ftruncate(lock.fd_, 0) == 0 && pwrite(lock.fd_, name.data(), name.size(), 0) < 0) errno = 0;
+    return lock;
+  }
+}
+
+StateLock::StateLock(StateLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+StateLock& StateLock::operator=(StateLock&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  return *this;
+}
+StateLock::~StateLock() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+}  // namespace assay::engine
