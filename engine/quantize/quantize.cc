@@ -10,6 +10,7 @@
 #include "engine/quantize/encode_layer.h"
 #include "engine/quantize/identity.h"
 #include "engine/quantize/kept_sample.h"
+#include "engine/quantize/output_place.h"
 #include "engine/quantize/report.h"
 #include "engine/quantize/state.h"
 #include "engine/quantize/state_check.h"
@@ -445,6 +446,7 @@ Result<QuantizeReport> quantize(const QuantizeInput& in) {
   ASSAY_TRY(const ModelWeights weights, bind_weights(checkpoint));
   ASSAY_TRY_VOID(check_spine(weights, in.recipe));
   ASSAY_TRY_VOID(check_texts(in.texts, config, in.calibration));
+  ASSAY_TRY_VOID(check_place(in.out));
   ASSAY_TRY(StateLock lock, State::lock_what_is_there(in.out));
   ASSAY_TRY_VOID(check_state(quantise_state(in.out)));  // before a fingerprint that takes hours
   ASSAY_TRY(const std::string fingerprint, checkpoint.fingerprint());

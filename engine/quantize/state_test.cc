@@ -1,4 +1,5 @@
-// The folder that a build is made in: one process at a time, and nothing damaged gone on with.
+// The folder that a build is made in: one process at a time, nothing damaged gone on with, and
+// never inside another checkpoint.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
@@ -138,6 +139,24 @@ TEST_F(QuantizeState, WithoutItsIdentityItSaysWhatToDelete) {
   ASSERT_TRUE(write_file_atomic(out() / "quantisation-identity.json", "[]"));
   EXPECT_THAT(error_of(input()), AllOf(HasSubstr("quantisation-identity.json is damaged"),
                                        HasSubstr("assay inspect " + out().string())));
+}
+
+TEST_F(QuantizeState, NoBuildIsMadeInsideACheckpoint) {
+  const auto error_in = [&](const fs::path& folder) {
+    QuantizeInput in = input();
+    in.out = folder;
+    return error_of(in);
+  };
+  const std::string inside = " lies inside " + fs::canonical(tiny_.dir).string() + ", which is a ";
+  EXPECT_THAT(error_in(tiny_.dir / "vq"), HasSubstr(inside));
+  EXPECT_THAT(error_in(tiny_.dir / "builds" / "vq"), HasSubstr(inside));
+  EXPECT_FALSE(fs::exists(tiny_.dir / "builds"));
+  fs::create_directory_symlink(tiny_.dir, builds_ / "link");
+  EXPECT_THAT(error_in(builds_ / "link" / "vq"), HasSubstr(inside));
+  fs::create_directories(builds_ / "unfinished" / "quantize-state");
+  EXPECT_THAT(error_in(builds_ / "unfinished" / "vq"), HasSubstr("which is a checkpoint itself"));
+  ASSERT_TRUE(write_file_atomic(builds_ / "config.json", "{\"theme\": \"dark\"}"));
+  EXPECT_EQ(error_in(builds_ / "vq"), "") << "a config.json of something else";
 }
 
 }  // namespace
