@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "harness/closing_lines.h"
 #include "harness/compare_table.h"
 #include "harness/measure_suite.h"
 #include "harness/step_counts.h"
@@ -249,28 +250,6 @@ std::string gate_table(const Json& all, bool colour) {
   return table_text(rows, colour) + held;
 }
 
-std::string golden_lines(const Json& goldens) {
-  std::string out;
-  for (const Json& g : goldens) {
-    const std::string state = text_of(g, "state");
-    const int n = g.at("n_replies").get<int>();
-    out += fmt::format("  golden {}: ", text_of(g, "name"));
-    if (state == "not_comparable") {
-      out += "not comparable\n";
-      continue;
-    }
-    const std::size_t n_diverged = g.at("divergences").size();
-    out += n_diverged == 0 ? fmt::format("all {} replies are computed as before", n)
-                           : fmt::format("{} of {} replies are computed otherwise", n_diverged, n);
-    out += fmt::format(
-        " ({} tokens{}; log p moved by {:.2g} at most, noise floor {:.2g})\n",
-        g.at("n_positions").get<long>(),
-        g.at("n_ties") == 0 ? "" : fmt::format(", {} ties", g.at("n_ties").get<int>()),
-        g.at("max_logprob_change").get<double>(), g.at("noise_floor").at("logprob").get<double>());
-  }
-  return out;
-}
-
 }  // namespace
 
 std::string render_console(const Json& run, const ConsoleStyle& style) {
@@ -295,7 +274,10 @@ std::string render_console(const Json& run, const ConsoleStyle& style) {
     for (const Json& suite : run.at("skipped"))
       out += fmt::format("  suite {} was left out: it {}\n", text_of(suite, "suite"),
                          text_of(suite, "reason"));
-  if (run.contains("goldens")) out += golden_lines(run.at("goldens")) + "\n";
+  if (run.contains("goldens")) {
+    for (const Json& check : run.at("goldens")) out += fmt::format("  {}\n", golden_line(check));
+    out += "\n";
+  }
   if (run.contains("comparison"))
     out += render_comparison(run.at("comparison"), {.colour = style.colour});
   out += fmt::format("  {}  {} (exit code {})\n", painted(upper, ink, style.colour),
@@ -308,7 +290,8 @@ std::string render_console(const Json& run, const ConsoleStyle& style) {
     where.push_back({{"steps", false, Ink::kSoft}, {std::move(steps)}});
   if (!style.report_path.empty())
     where.push_back({{"report", false, Ink::kSoft}, {style.report_path}});
-  where.push_back({{"again", false, Ink::kSoft}, {text_of(run.at("provenance"), "command")}});
+  where.push_back(
+      {{"again", false, Ink::kSoft}, {command_again(text_of(run.at("provenance"), "command"))}});
   return out + "\n" + table_text(where, style.colour);
 }
 

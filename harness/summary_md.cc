@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "harness/closing_lines.h"
 #include "harness/escape.h"
 #include "harness/step_counts.h"
 
@@ -99,14 +100,7 @@ std::string flips(const Json& comparison) {
 
 std::string goldens(const Json& checks) {
   std::string out;
-  for (const Json& check : checks) {
-    const std::string name = markdown_text(text_of(check, "name"));
-    out += text_of(check, "state") == "not_comparable"
-               ? fmt::format("- golden {}: not comparable\n", name)
-               : fmt::format("- golden {}: {} of {} replies are computed otherwise now, {} ties\n",
-                             name, check.at("divergences").size(), check.at("n_replies").get<int>(),
-                             check.at("n_ties").get<int>());
-  }
+  for (const Json& check : checks) out += "- " + markdown_text(golden_line(check)) + "\n";
   return out + "\n";
 }
 
@@ -263,7 +257,7 @@ std::string render_summary(const Json& run, const std::string& folder) {
     out += "- engine's steps: " + markdown_text(steps) + "\n\n";
   return out + "Report: " + markdown_text(folder + "/report.html") +
          ", every reply in samples.jsonl beside it. Once more:\n\n" +
-         markdown_block(text_of(run.at("provenance"), "command"));
+         markdown_block(command_again(text_of(run.at("provenance"), "command")));
 }
 
 }  // namespace assay::harness
