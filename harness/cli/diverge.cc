@@ -10,7 +10,9 @@
 
 #include "base/file.h"
 #include "harness/cli/at_least.h"
+#include "harness/cli/command_line.h"
 #include "harness/cli/engine_flags.h"
+#include "harness/cli/interrupt.h"
 #include "harness/cli/progress.h"
 #include "harness/cli/say.h"
 #include "harness/cli/verb.h"
@@ -155,6 +157,15 @@ Result<Json> compare(const Options& o) {
   return result_of(said, candidate, positions, std::move(decode));
 }
 
+std::string interrupted_words(const Options& o) {
+  return fmt::format("{}assay diverge: interrupted. Nothing is kept: {}. To begin again:\n    {}\n",
+                     ::isatty(STDERR_FILENO) != 0 ? "\n" : "",  // off the bar's line
+                     o.save_base.empty()
+                         ? "the figures are of all texts together"
+                         : fmt::format("{} is written when all texts are read", o.save_base),
+                     command_line());
+}
+
 Result<int> run(const Options& o) {
   if (!o.base.empty() && !o.save_base.empty())
     return fail(
@@ -178,8 +189,13 @@ Result<int> run(const Options& o) {
         "--save-base "
         "FILE, or assay diverge --base FILE CANDIDATE",
         o.models.size(), n_models);
+  std::vector<fs::path> half_written;
   for (const std::string& file : {o.save_base, o.out})
-    if (!file.empty()) ASSAY_TRY_VOID(check_writable(file));
+    if (!file.empty()) {
+      ASSAY_TRY_VOID(check_writable(file));
+      half_written.push_back(temporary_of(file));
+    }
+  const EndAtInterrupt ends(interrupted_words(o), half_written);
   if (!o.save_base.empty()) return save_base(o);
 
   ASSAY_TRY(const Json out, compare(o));

@@ -1,4 +1,6 @@
 // assay diverge as a user meets it.
+#include <sys/stat.h>
+
 #include <algorithm>
 
 #include "harness/cli/cli_testing.h"
@@ -44,6 +46,33 @@ TEST_F(DivergeCli, SaysWhereAndCountsNoTokensItDidNotMake) {
   const Json same = Json::parse(diverge({base_, base_, "--json"}).out);
   EXPECT_EQ(same["groups"][0]["kld"]["max"]["value"], 0.0);
   EXPECT_EQ(same["groups"][0]["top1_agreement"]["value"], 1.0);
+}
+
+// The texts come through a pipe that says nothing, so the program is where it is when it is
+// stopped.
+TEST_F(DivergeCli, InterruptedItSaysThatNothingIsKeptAndHowToBeginAgain) {
+  const fs::path pipe = dir_ / "pipe.jsonl", half = captured_.string() + ".tmp";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  write(half, "half");
+  bool is_sigterm = false;
+  for (const std::vector<std::string>& models :
+       {std::vector<std::string>{base_, candidate_}, {base_, "--save-base", captured_}}) {
+    std::vector<std::string> arguments = {"diverge", "--texts", pipe};
+    arguments.insert(arguments.end(), models.begin(), models.end());
+    Program run(arguments);
+    const int fd = open(pipe.c_str(), O_WRONLY);  // waits until it reads
+    ASSERT_GE(fd, 0);
+    is_sigterm ? run.terminate() : run.interrupt();
+    is_sigterm = true;
+    const Outcome o = run.wait();
+    close(fd);
+    EXPECT_EQ(o.code, 130) << o.err;
+    EXPECT_THAT(o.err, AllOf(HasSubstr("assay diverge: interrupted. Nothing is kept: "),
+                             HasSubstr(" diverge --texts " + pipe.string() + " " + base_.string()),
+                             Not(HasSubstr("error:"))));
+    if (models.size() > 2) EXPECT_THAT(o.err, HasSubstr("base.div is written when all texts are"));
+    EXPECT_EQ(fs::exists(half), models.size() == 2) << "what is half written goes with it";
+  }
 }
 
 TEST_F(DivergeCli, ACapturedBaseSaysTheSameWithItsModelGone) {
