@@ -1,4 +1,6 @@
 // A model's fingerprint, and the cache that keeps it from reading 167 GiB again.
+#include "engine/checkpoint/fingerprint.h"
+
 #include <ctime>
 #include <optional>
 
@@ -100,6 +102,12 @@ Result<void> check_as_written(const Checkpoint& checkpoint, const std::string& f
 
 Result<std::string> fingerprint_of(std::span<const SafetensorsFile> shards,
                                    const std::filesystem::path& cache_dir) {
+  return fingerprint_of(shards, cache_dir, {});
+}
+
+Result<std::string> fingerprint_of(std::span<const SafetensorsFile> shards,
+                                   const std::filesystem::path& cache_dir,
+                                   const std::function<Result<void>()>& go_on) {
   Hashes all;
   for (const SafetensorsFile& shard : shards) {
     const auto id = cache_dir.empty() ? std::nullopt : identity(shard);
@@ -110,7 +118,10 @@ Result<std::string> fingerprint_of(std::span<const SafetensorsFile> shards,
       }
     }
     Hashes hashes;
-    for (const TensorView& t : shard.tensors()) hashes[t.name] = hash_of(t);
+    for (const TensorView& t : shard.tensors()) {
+      if (go_on) ASSAY_TRY_VOID(go_on());
+      hashes[t.name] = hash_of(t);
+    }
     if (id && identity(shard) == id) {  // the file has not changed while it was read
       // A cache that cannot be written costs time, not correctness.
       std::error_code ignored;

@@ -53,16 +53,17 @@ class Band {
         book_(book),
         tables_(tables),
         sweep_(repeated(args, first_row, n_rows).data(), n_rows * args.width, args.n_cols, factor,
-               pool),
+               pool, args.stop),
         n_live_(size(n_rows), 1),
         steps_(size(sweep_.n_chunks()) * size(n_blocks())) {}
 
   // Into codes (n_rows, n_cols / dim) of the band.
-  void run(std::uint16_t* codes) {
-    sweep_.run(
+  Result<void> run(std::uint16_t* codes) {
+    ASSAY_TRY_VOID(sweep_.run(
         book_.dim, [&](int first, int end) { tables_.prepare(first, end); },
-        [&](const ColumnSweep::Block& b) { extend(b); });
+        [&](const ColumnSweep::Block& b) { extend(b); }));
     for (int r = 0; r < n_rows_; ++r) trace_back(r, codes + size(r) * size(n_blocks()));
+    return {};
   }
 
  private:
@@ -180,15 +181,16 @@ bool is_beam_width(int width) {
   return width >= 1 && width <= kLanes && std::has_single_bit(static_cast<unsigned>(width));
 }
 
-std::vector<std::uint16_t> beam_codes(const BeamArgs& args, const Codebook& book,
-                                      const HessianFactor& factor, ThreadPool& pool) {
+Result<std::vector<std::uint16_t>> beam_codes(const BeamArgs& args, const Codebook& book,
+                                              const HessianFactor& factor, ThreadPool& pool) {
   CHECK(is_beam_width(args.width)) << args.width;
   const int per_row = args.n_cols / book.dim, n_rows_of_band = kBandLanes / args.width;
   std::vector<std::uint16_t> codes(size(args.n_rows) * size(per_row));
   BlockTables tables(book, &factor, pool);
   for (int first = 0; first < args.n_rows; first += n_rows_of_band)
-    Band(args, first, std::min(n_rows_of_band, args.n_rows - first), book, factor, tables, pool)
-        .run(&codes[size(first) * size(per_row)]);
+    ASSAY_TRY_VOID(
+        Band(args, first, std::min(n_rows_of_band, args.n_rows - first), book, factor, tables, pool)
+            .run(&codes[size(first) * size(per_row)]));
   return codes;
 }
 

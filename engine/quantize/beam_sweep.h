@@ -16,6 +16,7 @@ struct BeamArgs {
   const float* scales;  // (n_rows, n_groups), n_groups = n_cols / group, rounded up
   int n_rows, n_cols, group;
   int width;  // is_beam_width
+  Stop* stop = nullptr;
 };
 
 // A power of two, 64 at most: a row's codings fill neighbouring lanes of a sweep.
@@ -26,7 +27,7 @@ bool is_beam_width(int width);
 // and the lower code among equals. A group of zeros, where all codes mean the same, has one
 // proposal. The same bits for any pool. Takes `width` times a sweep's work, and memory for 4,096
 // codings at a time: (8 + 3 / dim) · 4,096 · n_cols bytes.
-std::vector<std::uint16_t> beam_codes(const BeamArgs& args, const Codebook& book,
-                                      const HessianFactor& factor, ThreadPool& pool);
+Result<std::vector<std::uint16_t>> beam_codes(const BeamArgs& args, const Codebook& book,
+                                              const HessianFactor& factor, ThreadPool& pool);
 
 }  // namespace assay::engine

@@ -100,7 +100,7 @@ TEST(Beam, OfOneIsThePlainSweep) {
                         .n_cols = p.n_cols,
                         .group = 64,
                         .width = 1};
-    EXPECT_EQ(beam_codes(args, book, p.factor, p.pool), e.indices) << "d " << dim;
+    EXPECT_EQ(*beam_codes(args, book, p.factor, p.pool), e.indices) << "d " << dim;
   }
 }
 

@@ -30,32 +30,36 @@ void reorder(Value* values, int n, const std::uint8_t* from) {
 }  // namespace
 
 Result<void> check_sweep(const float* w, int n_rows, int n_cols, const HessianFactor& factor,
-                         std::string_view name) {
+                         std::string_view name, Stop* stop) {
   if (factor.dim() != n_cols)
     return fail("{}: the Hessian has dimension {}, expected {}", name, factor.dim(), n_cols);
-  const std::int64_t n = std::int64_t{n_rows} * n_cols;
-  for (std::int64_t i = 0; i < n; ++i)
-    if (!std::isfinite(w[i]))
-      return fail("{}: row {}, column {} is not finite: the checkpoint is damaged", name,
-                  i / n_cols, i % n_cols);
+  for (int r = 0; r < n_rows; ++r, w += n_cols) {
+    ASSAY_TRY_VOID(go_on(stop));
+    for (int c = 0; c < n_cols; ++c)
+      if (!std::isfinite(w[c]))
+        return fail("{}: row {}, column {} is not finite: the checkpoint is damaged", name, r, c);
+  }
   return {};
 }
 
 ColumnSweep::ColumnSweep(const float* w, int n_rows, int n_cols, const HessianFactor& factor,
-                         ThreadPool& pool)
+                         ThreadPool& pool, Stop* stop)
     : n_rows_(n_rows),
       n_cols_(n_cols),
       n_chunks_((n_rows + kLanes - 1) / kLanes),
       factor_(factor),
-      pool_(pool) {
+      pool_(pool),
+      stop_(stop) {
   CHECK(factor.dim() == n_cols) << factor.dim() << " " << n_cols;
   w_.assign(static_cast<std::size_t>(n_chunks_) * static_cast<std::size_t>(n_cols) * kLanes, 0.0f);
   e_ = w_;
-  for (int r = 0; r < n_rows; ++r)
-    for (int c = 0; c < n_cols; ++c)
-      at(w_, r / kLanes, c)[r % kLanes] =
-          w[static_cast<std::size_t>(r) * static_cast<std::size_t>(n_cols) +
-            static_cast<std::size_t>(c)];
+  pool.parallel_for(n_chunks_, [&](int chunk) {
+    if (is_stopped(stop)) return;  // run() says so
+    for (int lane = 0; lane < n_rows_of(chunk); ++lane) {
+      const float* row = w + static_cast<std::ptrdiff_t>(chunk * kLanes + lane) * n_cols;
+      for (int c = 0; c < n_cols; ++c) at(w_, chunk, c)[lane] = row[c];
+    }
+  });
 }
 
 void ColumnSweep::begin_panel(int chunk, int first, int n, float* sums) {
@@ -125,11 +129,11 @@ std::vector<float> ColumnSweep::quantised() const {
   return out;
 }
 
-std::vector<double> ColumnSweep::row_energy() {
+Result<std::vector<double>> ColumnSweep::row_energy() {
   const std::vector<double> error = row_error_;
   const std::vector<float> errors = e_;
-  run(
-      1, [](int, int) {}, [](const Block& b) { std::fill(b.q, b.q + kLanes, 0.0f); });
+  ASSAY_TRY_VOID(run(
+      1, [](int, int) {}, [](const Block& b) { std::fill(b.q, b.q + kLanes, 0.0f); }));
   std::vector<double> energy = row_error_;
   row_error_ = error;
   e_ = errors;

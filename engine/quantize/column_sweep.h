@@ -15,21 +15,23 @@
 #include "base/result.h"
 #include "base/thread_pool.h"
 #include "engine/quantize/hessian.h"
+#include "engine/quantize/stop.h"
 
 namespace assay::engine {
 
 // What a sweep needs: a factor of n_cols columns, and weights that are finite.
 Result<void> check_sweep(const float* w, int n_rows, int n_cols, const HessianFactor& factor,
-                         std::string_view name);
+                         std::string_view name, Stop* stop);
 
 class ColumnSweep {
  public:
   static constexpr int kLanes = 64;  // rows that are worked on together
   static constexpr int kMaxDim = 16;
 
-  // w (n_rows, n_cols), row-major.
-  ColumnSweep(const float* w, int n_rows, int n_cols, const HessianFactor& factor,
-              ThreadPool& pool);
+  // w (n_rows, n_cols), row-major. `stop` is asked before 64 rows go through a panel, and makes
+  // what is run an error.
+  ColumnSweep(const float* w, int n_rows, int n_cols, const HessianFactor& factor, ThreadPool& pool,
+              Stop* stop);
 
   int n_chunks() const { return n_chunks_; }
   int n_rows_of(int chunk) const { return std::min(kLanes, n_rows_ - chunk * kLanes); }
@@ -47,7 +49,7 @@ class ColumnSweep {
   // Calls prepare(first, end) once for every panel of columns, and then choose(block) for each of
   // its blocks and every chunk of rows, chunks in parallel.
   template <class Prepare, class Choose>
-  void run(int dim, const Prepare& prepare, const Choose& choose);
+  Result<void> run(int dim, const Prepare& prepare, const Choose& choose);
 
   // For a choose() whose lanes are several codings of one row: before it writes q, lane i takes
   // over all that lane from[i] has done to the left of the block.
@@ -57,7 +59,7 @@ class ColumnSweep {
   const std::vector<double>& row_error() const { return row_error_; }
   std::vector<float> quantised() const;
   // |w R|² of each row: the error of a matrix of zeros.
-  std::vector<double> row_energy();
+  Result<std::vector<double>> row_energy();
 
  private:
   float* at(std::vector<float>& v, int chunk, int col) const {
@@ -72,18 +74,19 @@ class ColumnSweep {
   int n_rows_, n_cols_, n_chunks_;
   const HessianFactor& factor_;
   ThreadPool& pool_;
+  Stop* stop_;
   std::vector<float> w_, e_;  // (chunk, column, lane)
   std::vector<double> row_error_;
 };
 
 template <class Prepare, class Choose>
-void ColumnSweep::run(int dim, const Prepare& prepare, const Choose& choose) {
+Result<void> ColumnSweep::run(int dim, const Prepare& prepare, const Choose& choose) {
   constexpr int kPanel = HessianFactor::kPanelCols;
   row_error_.assign(static_cast<std::size_t>(n_rows_), 0.0);
   for (int first = 0; first < n_cols_; first += kPanel) {
     const int n = std::min(kPanel, n_cols_ - first);
     prepare(first, first + n);
-    pool_.parallel_for(n_chunks_, [&](int chunk) {
+    ASSAY_TRY_VOID(parallel_for(pool_, stop_, n_chunks_, [&](int chunk) {
       std::vector<float> sums(static_cast<std::size_t>(n) * kLanes, 0.0f);
       float q[kMaxDim * kLanes];
       std::uint8_t origin[kLanes];
@@ -96,8 +99,9 @@ void ColumnSweep::run(int dim, const Prepare& prepare, const Choose& choose) {
         end_block(chunk, col, dim, first, n, sums.data(), q);
       }
       end_panel(chunk, first, origin);
-    });
+    }));
   }
+  return {};
 }
 
 }  // namespace assay::engine

@@ -2,6 +2,7 @@
 
 #include <Eigen/Cholesky>
 #include <Eigen/Core>
+#include <algorithm>
 #include <cmath>
 
 #include "base/check.h"
@@ -22,14 +23,45 @@ void prepare_eigen() {
   static_cast<void>(ready);
 }
 
+// A block's own factor, a column at a time. False where a pivot is not above zero.
+template <class Block>
+bool factor_columns(Block& a) {
+  for (Eigen::Index k = 0; k < a.rows(); ++k) {
+    const Eigen::Index n_below = a.rows() - k - 1;
+    const auto left = a.row(k).head(k);
+    auto column = a.col(k).tail(n_below);
+    double pivot = a(k, k);
+    if (k > 0) pivot -= left.squaredNorm();
+    if (pivot <= 0) return false;
+    a(k, k) = pivot = std::sqrt(pivot);
+    if (n_below == 0) break;
+    if (k > 0) column.noalias() -= a.bottomLeftCorner(n_below, k) * left.adjoint();
+    column /= pivot;
+  }
+  return true;
+}
+
 }  // namespace
 
-bool cholesky_lower(double* a, int dim) {
+// Eigen::LLT's blocks and order, and so its bits; but LLT asks nobody whether to go on, for a
+// minute and more at the width of GLM-5.2's dense layers.
+Result<bool> cholesky_lower(double* a, int dim, Stop* stop) {
   prepare_eigen();
   Eigen::Map<RowMajor> matrix(a, dim, dim);
-  const Eigen::LLT<Eigen::Ref<RowMajor>> llt(matrix);
-  // LLT notices a negative pivot, but a NaN passes its comparison.
-  return llt.info() == Eigen::Success && std::isfinite(matrix.diagonal().sum());
+  const int width = dim < 32 ? dim : std::clamp(dim / 8 / 16 * 16, 8, 128);
+  for (int col = 0; col < dim; col += width) {
+    ASSAY_TRY_VOID(go_on(stop));
+    const int n = std::min(width, dim - col), n_below = dim - col - n;
+    auto diagonal = matrix.block(col, col, n, n);
+    if (!factor_columns(diagonal)) return false;
+    if (n_below == 0) break;
+    auto below = matrix.block(col + n, col, n_below, n);
+    diagonal.adjoint().triangularView<Eigen::Upper>().solveInPlace<Eigen::OnTheRight>(below);
+    matrix.block(col + n, col + n, n_below, n_below)
+        .selfadjointView<Eigen::Lower>()
+        .rankUpdate(below, -1.0);
+  }
+  return std::isfinite(matrix.diagonal().sum());  // a NaN passes every comparison with a pivot
 }
 
 void add_outer_products(const float* x, int dim, int n_tokens, int first_row, int n_rows,

@@ -67,7 +67,7 @@ std::string expert_module(int layer, std::size_t expert, std::size_t projection)
   return fmt::format("model.layers.{}.mlp.experts.{}.{}", layer, expert, kProjections[projection]);
 }
 
-GptqVqOptions vq_options(const Recipe& recipe, bool compensate, const Hessian& h) {
+GptqVqOptions vq_options(const Recipe& recipe, bool compensate, const Hessian& h, Stop* stop) {
   GptqVqOptions options;
   options.group = recipe.group;
   options.compensate = compensate;
@@ -75,6 +75,7 @@ GptqVqOptions vq_options(const Recipe& recipe, bool compensate, const Hessian& h
   options.n_refits = recipe.n_refits;
   options.n_descents = recipe.n_descents;
   options.hessian = &h;
+  options.stop = stop;
   return options;
 }
 
@@ -103,10 +104,11 @@ Result<void> LayerEncoder::encode_spine(Matrix& m, int bits, const Hessian& h, E
   ASSAY_TRY_VOID(stop_.check());
   const std::string module = module_of(m);
   const std::vector<float> w = to_floats(m);
-  ASSAY_TRY(const HessianFactor factored, factor(h, recipe_.damping, module));
+  ASSAY_TRY(const HessianFactor factored, factor(h, recipe_.damping, module, &stop_));
   GptqScalarOptions options;
   options.bits = bits;
   options.group = recipe_.spine_group;
+  options.stop = &stop_;
   ASSAY_TRY(const ScalarEncoding e,
             gptq_scalar(w.data(), m.n_rows, m.n_cols, factored, options, pool_, module));
   const int per_word = 32 / bits,
@@ -137,7 +139,7 @@ Result<void> LayerEncoder::encode_vq(Matrix& m, int tier_index, const Hessian& h
   const std::string module = m.name;
   const std::vector<float> w = to_floats(m);
   ASSAY_TRY(const VqEncoding e, gptq_vq(w.data(), m.n_rows, m.n_cols, book, factored,
-                                        vq_options(recipe_, compensate, h), pool_, module));
+                                        vq_options(recipe_, compensate, h, &stop_), pool_, module));
   const int n_sub = m.n_cols / tier.dim, n_groups = (m.n_cols + recipe_.group - 1) / recipe_.group;
   const std::vector<std::uint32_t> words =
       pack_indices(e.indices, m.n_rows, n_sub, tier.index_bits());
@@ -163,18 +165,17 @@ Result<void> LayerEncoder::encode_attention(int layer, LayerWeights& w, const Ro
   Hessian of_normed(config_.hidden), of_q(config_.q_lora), of_latent(config_.kv_lora),
       of_heads(config_.n_heads * config_.v_head);
   if (recipe_.attention_bits != 16 || recipe_.kv_a_bits != 16) {
-    Rows ignored = residual;
-    ASSAY_TRY_VOID(
-        pass_.attention(layer, w, ignored, [&](std::string_view what, const Backend& b, Act act) {
-          const auto add = [&](Hessian& h, const Rows& x) {
-            h.add(x.data(), n_rows_of(x, h.dim()), pool_);
+    ASSAY_TRY_VOID(pass_.watch_attention(
+        layer, w, residual, [&](std::string_view what, const Backend& b, Act act) {
+          const auto add = [&](Hessian& h, const Rows& x) {  // stopped: the next matrix says so
+            static_cast<void>(h.add(x.data(), n_rows_of(x, h.dim()), pool_, &stop_));
           };
           if (what == "input_norm") add(of_normed, b.read(act));
           if (what == "q_resid") add(of_q, b.read(act));
           // kv_b reads the normed latent, which a backend keeps only in its cache.
           if (what == "kv_a")
             add(of_latent, rms_normed(b.read(act), config_.kv_row(), config_.kv_lora, w.kv_a_norm,
-                                      ModelConfig::kLoraRmsEps));
+                                      ModelConfig::kLoraRmsEps, &stop_));
           if (what == "attention") add(of_heads, b.read(act));
         }));
   }
@@ -190,19 +191,19 @@ Result<void> LayerEncoder::encode_attention(int layer, LayerWeights& w, const Ro
 
 Result<void> LayerEncoder::encode_mlp(const Rows& x, MlpWeights& mlp, int bits, EncodedLayer& out) {
   Hessian of_x(mlp.gate.n_cols), of_hidden(mlp.down.n_cols);
-  if (bits != 16) of_x.add(x.data(), n_rows_of(x, of_x.dim()), pool_);
+  if (bits != 16) ASSAY_TRY_VOID(of_x.add(x.data(), n_rows_of(x, of_x.dim()), pool_, &stop_));
   ASSAY_TRY_VOID(encode_spine(mlp.gate, bits, of_x, out));
   ASSAY_TRY_VOID(encode_spine(mlp.up, bits, of_x, out));
   if (bits != 16) {
-    const Rows hidden = mlp_hidden(mlp, x, pool_);
-    of_hidden.add(hidden.data(), n_rows_of(hidden, of_hidden.dim()), pool_);
+    const Rows hidden = mlp_hidden(mlp, x, pool_, &stop_);
+    ASSAY_TRY_VOID(of_hidden.add(hidden.data(), n_rows_of(hidden, of_hidden.dim()), pool_, &stop_));
   }
   return encode_spine(mlp.down, bits, of_hidden, out);
 }
 
 Result<void> LayerEncoder::encode_experts(int layer, const MoeInputs& inputs, LayerWeights& w,
                                           EncodedLayer& out) {
-  const ExpertHessians hessians(config_, recipe_, inputs, pool_);
+  const ExpertHessians hessians(config_, recipe_, inputs, pool_, &stop_);
   for (std::size_t e = 0; e < w.experts.size(); ++e) {
     MlpWeights& expert = w.experts[e];
     const std::array<Matrix*, 3> projections = {&expert.gate, &expert.up, &expert.down};
@@ -211,14 +212,16 @@ Result<void> LayerEncoder::encode_experts(int layer, const MoeInputs& inputs, La
     const int n_tokens = hessians.n_tokens(e);
 
     ASSAY_TRY(const Hessian of_inputs, hessians.of_inputs(e));
-    ASSAY_TRY(const HessianFactor of_both, factor(of_inputs, recipe_.damping, expert.gate.name));
+    ASSAY_TRY(const HessianFactor of_both,
+              factor(of_inputs, recipe_.damping, expert.gate.name, &stop_));
     for (const auto& [matrix, which] : {std::pair{&expert.gate, 0}, {&expert.up, 1}})
       ASSAY_TRY_VOID(encode_vq(*matrix, tier[static_cast<std::size_t>(which)], of_inputs, of_both,
                                recipe_.compensate_gate_up, n_tokens, out));
 
     // Down reads what the encoded gate and up make of the tokens.
     ASSAY_TRY(const Hessian of_hidden, hessians.of_hidden(e, expert));
-    ASSAY_TRY(const HessianFactor of_down, factor(of_hidden, recipe_.damping, expert.down.name));
+    ASSAY_TRY(const HessianFactor of_down,
+              factor(of_hidden, recipe_.damping, expert.down.name, &stop_));
     ASSAY_TRY_VOID(encode_vq(expert.down, tier[2], of_hidden, of_down, recipe_.compensate_down,
                              n_tokens, out));
   }
@@ -258,9 +261,9 @@ Result<EncodedLayer> LayerEncoder::encode_ends(const ModelWeights& weights, cons
   Matrix head = weights.lm_head;
   Hessian h(config_.hidden);
   if (recipe_.lm_head_bits != 16) {
-    const Rows x =
-        rms_normed(residual, config_.hidden, config_.hidden, weights.final_norm, config_.rms_eps);
-    h.add(x.data(), n_rows_of(x, config_.hidden), pool_);
+    const Rows x = rms_normed(residual, config_.hidden, config_.hidden, weights.final_norm,
+                              config_.rms_eps, &stop_);
+    ASSAY_TRY_VOID(h.add(x.data(), n_rows_of(x, config_.hidden), pool_, &stop_));
   }
   ASSAY_TRY_VOID(encode_spine(head, recipe_.lm_head_bits, h, out));
   return out;

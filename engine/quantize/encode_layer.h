@@ -23,7 +23,7 @@ struct EncodedLayer {
 Result<void> check_spine(const ModelWeights& weights, const Recipe& recipe);
 
 // How an expert's projection is encoded. `h` is pointed at.
-GptqVqOptions vq_options(const Recipe& recipe, bool compensate, const Hessian& h);
+GptqVqOptions vq_options(const Recipe& recipe, bool compensate, const Hessian& h, Stop* stop);
 
 class LayerEncoder {
  public:
@@ -62,7 +62,7 @@ class LayerEncoder {
   const std::vector<Codebook>& codebooks_;
   LayerPass& pass_;
   ThreadPool& pool_;
-  Stop& stop_;  // asked before every matrix
+  Stop& stop_;  // asked within every matrix
 };
 
 // The layer as its file has it: modules that the file holds as codes replace those of `weights`.

@@ -11,9 +11,9 @@ namespace assay::engine {
 
 class ExpertHessians {
  public:
-  // `inputs` stays the caller's.
+  // `inputs` stays the caller's. `stop` makes what is asked of it afterwards an error.
   ExpertHessians(const ModelConfig& config, const Recipe& recipe, const MoeInputs& inputs,
-                 ThreadPool& pool);
+                 ThreadPool& pool, Stop* stop);
 
   int n_tokens(std::size_t expert) const { return rows_[expert].n(); }
   // Of what gate and up read.
@@ -27,6 +27,7 @@ class ExpertHessians {
   const Recipe& recipe_;
   const MoeInputs& inputs_;
   ThreadPool& pool_;
+  Stop* stop_;
   std::vector<ExpertRows> rows_;
   Hessian
       of_layer_;  // what an average expert would be given: every token, by its mean square weight

@@ -28,8 +28,8 @@ std::vector<float> column_energy(const Rows& x, int width) {
 
 }  // namespace
 
-RowProduct::RowProduct(const Matrix& m, ThreadPool& pool)
-    : packed_(CpuMatrix::pack(arena_, m)), pool_(pool) {}
+RowProduct::RowProduct(const Matrix& m, ThreadPool& pool, Stop* stop)
+    : packed_(CpuMatrix::pack(arena_, m)), pool_(pool), stop_(stop) {}
 
 Rows RowProduct::operator()(const Rows& x) const {
   const auto width = static_cast<std::size_t>(packed_.n_cols());
@@ -38,6 +38,7 @@ Rows RowProduct::operator()(const Rows& x) const {
   Rows out(static_cast<std::size_t>(n) * height);
   const kernels::CpuTarget target = kernels::usable_cpu_targets().front();
   pool_.parallel_for((n + kRowsPerItem - 1) / kRowsPerItem, [&](int item) {
+    if (is_stopped(stop_)) return;
     const float* from[kRowsPerItem];
     float* to[kRowsPerItem];
     const int first = item * kRowsPerItem, n_rows = std::min(kRowsPerItem, n - first);
@@ -58,19 +59,22 @@ Rows RowProduct::operator()(const Rows& x) const {
   return out;
 }
 
-Rows mlp_hidden(const MlpWeights& mlp, const Rows& x, ThreadPool& pool) {
-  const Rows gate = RowProduct(mlp.gate, pool)(x);
-  Rows hidden = RowProduct(mlp.up, pool)(x);
-  for (std::size_t i = 0; i < hidden.size(); ++i)
-    hidden[i] *= static_cast<float>(silu(gate[i]).value);
+Rows mlp_hidden(const MlpWeights& mlp, const Rows& x, ThreadPool& pool, Stop* stop) {
+  const Rows gate = RowProduct(mlp.gate, pool, stop)(x);
+  Rows hidden = RowProduct(mlp.up, pool, stop)(x);
+  const auto width = static_cast<std::size_t>(mlp.up.n_rows);
+  for (std::size_t first = 0; first < hidden.size() && !is_stopped(stop); first += width)
+    for (std::size_t i = first; i < first + width; ++i)
+      hidden[i] *= static_cast<float>(silu(gate[i]).value);
   return hidden;
 }
 
-Rows rms_normed(const std::vector<float>& x, int stride, int width, const Matrix& weight,
-                float eps) {
+Rows rms_normed(const std::vector<float>& x, int stride, int width, const Matrix& weight, float eps,
+                Stop* stop) {
   const std::vector<float> by = to_floats(weight);
   Rows out;
-  for (std::size_t first = 0; first < x.size(); first += static_cast<std::size_t>(stride)) {
+  for (std::size_t first = 0; first < x.size() && !is_stopped(stop);
+       first += static_cast<std::size_t>(stride)) {
     const std::span<const float> row = std::span(x).subspan(first, static_cast<std::size_t>(width));
     double square = 0;
     for (const float v : row) square += static_cast<double>(v) * static_cast<double>(v);
@@ -115,7 +119,7 @@ Result<std::vector<ExpertStats>> expert_stats(const ModelConfig& config,
     ExpertStats s;
     s.n_tokens = rows[e].n();
     const Rows x = gather(inputs.x, config.hidden, rows[e], false);
-    const Rows gate = RowProduct(w.gate, pool)(x), up = RowProduct(w.up, pool)(x);
+    const Rows gate = RowProduct(w.gate, pool, stop)(x), up = RowProduct(w.up, pool, stop)(x);
     Rows hidden(gate.size());
     std::vector<double> by_gate(width, 0.0), by_up(width, 0.0);  // Σ (∂h/∂gate)², Σ (∂h/∂up)²
     for (std::size_t i = 0; i < gate.size(); ++i) {
@@ -141,6 +145,7 @@ Result<std::vector<ExpertStats>> expert_stats(const ModelConfig& config,
     s.down.col_energy = column_energy(hidden, config.moe_intermediate);
     out.push_back(std::move(s));
   }
+  ASSAY_TRY_VOID(go_on(stop));  // the last expert's products may be unfinished
   return out;
 }
 

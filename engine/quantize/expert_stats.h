@@ -14,7 +14,9 @@ namespace assay::engine {
 // Products of many rows with one matrix, dense or codes.
 class RowProduct {
  public:
-  RowProduct(const Matrix& m, ThreadPool& pool);
+  // `stop` is asked for every 24 rows; the products are then of no use, which the caller's next
+  // check says.
+  RowProduct(const Matrix& m, ThreadPool& pool, Stop* stop);
   // x (n, n_cols) → (n, n_rows).
   Rows operator()(const Rows& x) const;
 
@@ -22,14 +24,16 @@ class RowProduct {
   kernels::WeightArena arena_;
   CpuMatrix packed_;
   ThreadPool& pool_;
+  Stop* stop_;
 };
 
-// silu(gate x) · up x, for rows x.
-Rows mlp_hidden(const MlpWeights& mlp, const Rows& x, ThreadPool& pool);
+// silu(gate x) · up x, for rows x. `stop` as for RowProduct.
+Rows mlp_hidden(const MlpWeights& mlp, const Rows& x, ThreadPool& pool, Stop* stop);
 
-// The first `width` of every `stride` values, RMS-normed and weighted.
-Rows rms_normed(const std::vector<float>& x, int stride, int width, const Matrix& weight,
-                float eps);
+// The first `width` of every `stride` values, RMS-normed and weighted. `stop` is asked for every
+// row, and leaves out the rest of them.
+Rows rms_normed(const std::vector<float>& x, int stride, int width, const Matrix& weight, float eps,
+                Stop* stop);
 
 // The rows of a layer's inputs that one expert is given.
 struct ExpertRows {

@@ -70,7 +70,7 @@ Result<ScalarEncoding> gptq_scalar(const float* w, int n_rows, int n_cols,
   const int bits = options.bits;
   ASSAY_TRY_VOID(check_packable(n_rows, n_cols, bits, name));
   const int per_word = 32 / bits;
-  ASSAY_TRY_VOID(check_sweep(w, n_rows, n_cols, factor, name));
+  ASSAY_TRY_VOID(check_sweep(w, n_rows, n_cols, factor, name, options.stop));
 
   const int n_groups = (n_cols + options.group - 1) / options.group;
   std::vector<Grid> grids(static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(n_groups));
@@ -78,15 +78,15 @@ Result<ScalarEncoding> gptq_scalar(const float* w, int n_rows, int n_cols,
     return grids[static_cast<std::size_t>(row) * static_cast<std::size_t>(n_groups) +
                  static_cast<std::size_t>(group)];
   };
-  pool.parallel_for(n_rows, [&](int r) {
+  ASSAY_TRY_VOID(parallel_for(pool, options.stop, n_rows, [&](int r) {
     for (int g = 0; g < n_groups; ++g)
       grid(r, g) = fit_grid(w + static_cast<std::ptrdiff_t>(r) * n_cols + g * options.group,
                             std::min(options.group, n_cols - g * options.group), 1 << bits);
-  });
+  }));
 
   std::vector<std::uint8_t> q(static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(n_cols));
-  ColumnSweep sweep(w, n_rows, n_cols, factor, pool);
-  sweep.run(
+  ColumnSweep sweep(w, n_rows, n_cols, factor, pool, options.stop);
+  ASSAY_TRY_VOID(sweep.run(
       1, [](int, int) {},
       [&](const ColumnSweep::Block& b) {
         const float inverse = 1 / factor.at(b.col, b.col);
@@ -99,21 +99,23 @@ Result<ScalarEncoding> gptq_scalar(const float* w, int n_rows, int n_cols,
           q[static_cast<std::size_t>(row) * static_cast<std::size_t>(n_cols) +
             static_cast<std::size_t>(b.col)] = static_cast<std::uint8_t>(level);
         }
-      });
+      }));
 
   ScalarEncoding out;
   out.qweight.resize(static_cast<std::size_t>(n_cols / per_word) *
                      static_cast<std::size_t>(n_rows));
   out.qzeros.resize(static_cast<std::size_t>(n_groups) *
                     static_cast<std::size_t>(n_rows / per_word));
-  for (int r = 0; r < n_rows; ++r)
-    for (int c = 0; c < n_cols; ++c)
-      out.qweight[static_cast<std::size_t>(c / per_word) * static_cast<std::size_t>(n_rows) +
-                  static_cast<std::size_t>(r)] |=
-          static_cast<std::uint32_t>(
-              q[static_cast<std::size_t>(r) * static_cast<std::size_t>(n_cols) +
-                static_cast<std::size_t>(c)])
-          << (bits * (c % per_word));
+  ASSAY_TRY_VOID(parallel_for(pool, options.stop, (n_rows + kLanes - 1) / kLanes, [&](int chunk) {
+    for (int r = chunk * kLanes; r < std::min(n_rows, (chunk + 1) * kLanes); ++r)
+      for (int c = 0; c < n_cols; ++c)
+        out.qweight[static_cast<std::size_t>(c / per_word) * static_cast<std::size_t>(n_rows) +
+                    static_cast<std::size_t>(r)] |=
+            static_cast<std::uint32_t>(
+                q[static_cast<std::size_t>(r) * static_cast<std::size_t>(n_cols) +
+                  static_cast<std::size_t>(c)])
+            << (bits * (c % per_word));
+  }));
   for (int g = 0; g < n_groups; ++g)
     for (int r = 0; r < n_rows; ++r) {
       out.qzeros[static_cast<std::size_t>(g) * static_cast<std::size_t>(n_rows / per_word) +
@@ -123,7 +125,8 @@ Result<ScalarEncoding> gptq_scalar(const float* w, int n_rows, int n_cols,
     }
   double error = 0, energy = 0;
   for (const double e : sweep.row_error()) error += e;
-  for (const double e : sweep.row_energy()) energy += e;
+  ASSAY_TRY(const std::vector<double> row_energy, sweep.row_energy());
+  for (const double e : row_energy) energy += e;
   out.relative_error = energy > 0 ? error / energy : 0;
   return out;
 }

@@ -15,6 +15,7 @@ namespace assay::engine {
 struct GptqScalarOptions {
   int bits = 8;  // 4 or 8
   int group = 128;
+  Stop* stop = nullptr;  // asked for every 64 rows of 128 columns, and of what is packed
 };
 
 struct ScalarEncoding {

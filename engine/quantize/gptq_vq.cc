@@ -28,7 +28,7 @@ class VqSweep {
         options_(options),
         pool_(pool),
         tables_(book, options.compensate ? &factor : nullptr, pool),
-        sweep_(w, n_rows, n_cols, factor, pool) {
+        sweep_(w, n_rows, n_cols, factor, pool, options.stop) {
     scales_.resize(static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(n_groups_));
     for (int r = 0; r < n_rows; ++r)
       for (int g = 0; g < n_groups_; ++g)
@@ -37,29 +37,32 @@ class VqSweep {
     indices_.resize(static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(n_cols / book.dim));
   }
 
-  VqEncoding run() {
+  Result<VqEncoding> run() {
     VqEncoding best;
     std::vector<double> best_error;
     for (int pass = 0; pass <= (options_.compensate ? options_.n_refits : 0); ++pass) {
       if (pass > 0) refit_scales();
-      sweep();
+      ASSAY_TRY_VOID(sweep());
       keep_better(best, best_error);
     }
-    if (options_.compensate && options_.n_descents > 0) best_error = descend_from(best);
+    if (options_.compensate && options_.n_descents > 0) {
+      ASSAY_TRY(best_error, descend_from(best));
+    }
     for (const double e : best_error) best.error += e;
     double energy = 0;
-    for (const double e : sweep_.row_energy()) energy += e;
+    ASSAY_TRY(const std::vector<double> row_energy, sweep_.row_energy());
+    for (const double e : row_energy) energy += e;
     best.relative_error = energy > 0 ? best.error / energy : 0;
     return best;
   }
 
  private:
-  std::vector<double> descend_from(VqEncoding& best) {
+  Result<std::vector<double>> descend_from(VqEncoding& best) {
     VqCodes codes{best.indices, {}};
     for (const std::uint16_t s : best.scales) codes.scales.push_back(kernels::f16_to_f32(s));
-    std::vector<double> error =
-        descend(w_, n_rows_, n_cols_, book_, *options_.hessian, factor_.damping(), options_.group,
-                options_.n_descents, pool_, codes);
+    ASSAY_TRY(std::vector<double> error,
+              descend(w_, n_rows_, n_cols_, book_, *options_.hessian, factor_.damping(),
+                      options_.group, options_.n_descents, pool_, codes, options_.stop));
     best.indices = std::move(codes.indices);
     for (std::size_t i = 0; i < codes.scales.size(); ++i)
       best.scales[i] = f32_to_f16(codes.scales[i]);
@@ -71,18 +74,20 @@ class VqSweep {
                    static_cast<std::size_t>(group)];
   }
 
-  void sweep() {
+  Result<void> sweep() {
     numerator_.assign(scales_.size(), 0.0);
     denominator_.assign(scales_.size(), 0.0);
-    if (is_beam())
-      indices_ = beam_codes({.w = w_,
-                             .scales = scales_.data(),
-                             .n_rows = n_rows_,
-                             .n_cols = n_cols_,
-                             .group = options_.group,
-                             .width = options_.beam},
-                            book_, factor_, pool_);
-    sweep_.run(
+    if (is_beam()) {
+      ASSAY_TRY(indices_, beam_codes({.w = w_,
+                                      .scales = scales_.data(),
+                                      .n_rows = n_rows_,
+                                      .n_cols = n_cols_,
+                                      .group = options_.group,
+                                      .width = options_.beam,
+                                      .stop = options_.stop},
+                                     book_, factor_, pool_));
+    }
+    return sweep_.run(
         book_.dim, [&](int first, int end) { tables_.prepare(first, end); },
         [&](const ColumnSweep::Block& block) { choose(block); });
   }
@@ -192,7 +197,7 @@ Result<VqEncoding> gptq_vq(const float* w, int n_rows, int n_cols, const Codeboo
                 codebook.dim, n_cols, options.group);
   if (!is_beam_width(options.beam))
     return fail("{}: a beam of {}, expected 1, 2, 4, 8, 16, 32 or 64", name, options.beam);
-  ASSAY_TRY_VOID(check_sweep(w, n_rows, n_cols, factor, name));
+  ASSAY_TRY_VOID(check_sweep(w, n_rows, n_cols, factor, name, options.stop));
   return VqSweep(w, n_rows, n_cols, codebook, factor, options, pool).run();
 }
 

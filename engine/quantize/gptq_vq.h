@@ -21,6 +21,7 @@ struct GptqVqOptions {
   // Then so many passes of coordinate descent (vq_descent.h) on this Hessian, the factor's own.
   int n_descents = 0;
   const Hessian* hessian = nullptr;
+  Stop* stop = nullptr;  // asked before 64 rows go through 128 columns
 };
 
 struct VqEncoding {

@@ -18,7 +18,8 @@ struct Damped {
 };
 
 // J (H + damping I) J = L Lᵀ, where J reverses: then R = J L J is upper and H + damping I = R Rᵀ.
-Result<Damped> factor_reversed(const Hessian& h, double damping_share, std::string_view name) {
+Result<Damped> factor_reversed(const Hessian& h, double damping_share, std::string_view name,
+                               Stop* stop) {
   const int dim = h.dim();
   double sum = 0;
   int n_live = 0;
@@ -40,11 +41,14 @@ Result<Damped> factor_reversed(const Hessian& h, double damping_share, std::stri
   Damped result{std::vector<double>(n * n), 0, damping_share};
   for (int attempt = 0; attempt < kTries; ++attempt, result.share *= 10) {
     result.damping = mean > 0 ? result.share * mean : 1.0;
-    for (int row = 0; row < dim; ++row)
+    for (int row = 0; row < dim; ++row) {
+      ASSAY_TRY_VOID(go_on(stop));
       for (int col = 0; col <= row; ++col)
         result.reversed[static_cast<std::size_t>(row) * n + static_cast<std::size_t>(col)] =
             h.at(dim - 1 - row, dim - 1 - col) + (row == col ? result.damping : 0.0);
-    if (cholesky_lower(result.reversed.data(), dim)) return result;
+    }
+    ASSAY_TRY(const bool is_definite, cholesky_lower(result.reversed.data(), dim, stop));
+    if (is_definite) return result;
   }
   return fail(
       "{}: the Hessian (dimension {}, {} samples) is not positive definite, even damped by {:.0f} "
@@ -59,21 +63,22 @@ Hessian::Hessian(int dim)
   CHECK(dim > 0) << dim;
 }
 
-void Hessian::add(const float* x, int n_tokens, ThreadPool& pool) {
+Result<void> Hessian::add(const float* x, int n_tokens, ThreadPool& pool, Stop* stop) {
   const int n_tiles = (dim_ + kTile - 1) / kTile;
   const auto add_tile = [&](int tile) {
     int col_tile = 0;
     while ((col_tile + 1) * (col_tile + 2) / 2 <= tile) ++col_tile;
     const int first_col = col_tile * kTile;
     const int first_row = (tile - col_tile * (col_tile + 1) / 2) * kTile;
-    for (int token = 0; token < n_tokens; token += kTokens)
+    for (int token = 0; token < n_tokens && !is_stopped(stop); token += kTokens)
       add_outer_products(x + static_cast<std::size_t>(token) * static_cast<std::size_t>(dim_), dim_,
                          std::min(kTokens, n_tokens - token), first_row,
                          std::min(kTile, dim_ - first_row), first_col,
                          std::min(kTile, dim_ - first_col), upper_.data());
   };
-  pool.parallel_for(n_tiles * (n_tiles + 1) / 2, add_tile);
+  ASSAY_TRY_VOID(parallel_for(pool, stop, n_tiles * (n_tiles + 1) / 2, add_tile));
   n_samples_ += n_tokens;
+  return {};
 }
 
 std::vector<double> Hessian::diagonal() const {
@@ -102,8 +107,9 @@ Result<Hessian> shrink(const Hessian& expert, const Hessian& layer, double stren
   return result;
 }
 
-Result<HessianFactor> factor(const Hessian& h, double damping_share, std::string_view name) {
-  ASSAY_TRY(const Damped damped, factor_reversed(h, damping_share, name));
+Result<HessianFactor> factor(const Hessian& h, double damping_share, std::string_view name,
+                             Stop* stop) {
+  ASSAY_TRY(const Damped damped, factor_reversed(h, damping_share, name, stop));
   HessianFactor result;
   const int dim = result.dim_ = h.dim();
   result.damping_ = damped.damping;
@@ -112,6 +118,7 @@ Result<HessianFactor> factor(const Hessian& h, double damping_share, std::string
   constexpr int kCols = HessianFactor::kPanelCols;
   const std::size_t n = static_cast<std::size_t>(dim);
   for (int p = 0; p < result.n_panels(); ++p) {
+    ASSAY_TRY_VOID(go_on(stop));
     float* panel = result.panels_.data() + HessianFactor::panel_offset(p);
     const int first_col = p * kCols, end_col = std::min(dim, first_col + kCols);
     for (int row = 0; row < end_col; ++row)

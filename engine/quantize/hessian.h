@@ -10,6 +10,7 @@
 
 #include "base/result.h"
 #include "base/thread_pool.h"
+#include "engine/quantize/stop.h"
 
 namespace assay::engine {
 
@@ -19,8 +20,9 @@ class Hessian {
 
   // Adds Σ x xᵀ of x (n_tokens, dim). Tiles of the matrix are shared out to the pool; within a tile
   // blocks of 512 tokens are added one after the other in double precision, so the bits depend on
-  // the tokens of each call, never on the threads.
-  void add(const float* x, int n_tokens, ThreadPool& pool);
+  // the tokens of each call, never on the threads. `stop` is asked before every block; the sum is
+  // then of no use.
+  Result<void> add(const float* x, int n_tokens, ThreadPool& pool, Stop* stop = nullptr);
 
   int dim() const { return dim_; }
   double n_samples() const { return n_samples_; }
@@ -66,7 +68,7 @@ class HessianFactor {
   double damping_share() const { return damping_share_; }  // of the mean diagonal
 
  private:
-  friend Result<HessianFactor> factor(const Hessian&, double, std::string_view);
+  friend Result<HessianFactor> factor(const Hessian&, double, std::string_view, Stop*);
   static std::size_t panel_offset(int p) {
     return static_cast<std::size_t>(kPanelCols) * kPanelCols * static_cast<std::size_t>(p) *
            static_cast<std::size_t>(p + 1) / 2;
@@ -80,7 +82,8 @@ class HessianFactor {
 // rounding or few samples leave the matrix indefinite, the share is raised tenfold, three times at
 // most. A dead column (an input that was always zero) has the damping for its diagonal: it couples
 // to nothing and is rounded to its nearest. A Hessian of zeros is damped by 1: plain nearest.
-// Errors name the matrix `name`.
-Result<HessianFactor> factor(const Hessian& h, double damping_share, std::string_view name);
+// Errors name the matrix `name`. `stop` is asked before every row and every block of columns.
+Result<HessianFactor> factor(const Hessian& h, double damping_share, std::string_view name,
+                             Stop* stop = nullptr);
 
 }  // namespace assay::engine

@@ -26,17 +26,17 @@ Result<Kept::OfLayer> encode_expert(const KeptSampleInput& in, int layer, std::s
   const MlpWeights& w = in.weights.layers[size(layer)].experts[expert];
   const auto module = [&](std::size_t p) { return expert_module(layer, expert, p); };
   ASSAY_TRY(const Hessian of_inputs, hessians.of_inputs(expert));
-  ASSAY_TRY(const HessianFactor of_both, factor(of_inputs, in.recipe.damping, module(0)));
+  ASSAY_TRY(const HessianFactor of_both, factor(of_inputs, in.recipe.damping, module(0), &in.stop));
   ASSAY_TRY(const Hessian of_hidden, hessians.of_hidden(expert, w));
-  ASSAY_TRY(const HessianFactor of_down, factor(of_hidden, in.recipe.damping, module(2)));
+  ASSAY_TRY(const HessianFactor of_down, factor(of_hidden, in.recipe.damping, module(2), &in.stop));
   const std::array<const Matrix*, 3> matrices = {&w.gate, &w.up, &w.down};
   Kept::OfLayer error;
   for (std::size_t p = 0; p < matrices.size(); ++p) {
     const Matrix& m = *matrices[p];
     const std::vector<float> values = to_floats(m);
     const GptqVqOptions options =
-        p == 2 ? vq_options(in.recipe, in.recipe.compensate_down, of_hidden)
-               : vq_options(in.recipe, in.recipe.compensate_gate_up, of_inputs);
+        p == 2 ? vq_options(in.recipe, in.recipe.compensate_down, of_hidden, &in.stop)
+               : vq_options(in.recipe, in.recipe.compensate_gate_up, of_inputs, &in.stop);
     for (const Codebook& book : codebooks) {
       ASSAY_TRY_VOID(in.stop.check());
       ASSAY_TRY(const VqEncoding e,
@@ -52,7 +52,7 @@ Result<void> encode_sample(const KeptSampleInput& in, int layer, const MoeInputs
                            const std::vector<Codebook>& codebooks) {
   SampledLayer out{sampled_experts(in.stats[size(layer)], in.recipe.kept_sample), {}};
   CHECK(!out.experts.empty()) << "every token goes to some expert of layer " << layer;
-  const ExpertHessians hessians(in.config, in.recipe, inputs, in.pool);
+  const ExpertHessians hessians(in.config, in.recipe, inputs, in.pool, &in.stop);
   for (const int e : out.experts) {
     ASSAY_TRY(Kept::OfLayer error, encode_expert(in, layer, size(e), hessians, codebooks));
     out.error.push_back(std::move(error));
@@ -140,7 +140,9 @@ Result<std::vector<SampledLayer>> sample_kept(const KeptSampleInput& in,
                                std::filesystem::exists(file_of(in.state, n_done), ignored)))
     ++n_done;
   Rows residual;
-  if (n_done < n_layers) residual = in.embedded();
+  if (n_done < n_layers) {
+    ASSAY_TRY(residual, in.embedded());
+  }
   for (int l = 0; l < n_layers && n_done < n_layers; ++l) {
     in.on_progress(l, n_layers);
     const LayerWeights& w = in.weights.layers[size(l)];

@@ -31,7 +31,7 @@ struct KeptSampleInput {
   LayerPass& pass;
   ThreadPool& pool;
   Stop& stop;
-  std::function<Rows()> embedded;  // the first layer's input
+  std::function<Result<Rows>()> embedded;  // the first layer's input
   std::function<void(int done, int total)> on_progress;
   std::function<void(int layer)> on_layer;
 };

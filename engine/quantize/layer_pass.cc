@@ -56,15 +56,18 @@ LayerPass::LayerPass(const ModelConfig& config, std::vector<int> text_lengths, i
   }
 }
 
-Rows LayerPass::embed(const Matrix& embedding, const std::vector<std::vector<int>>& texts) const {
+Result<Rows> LayerPass::embed(const Matrix& embedding,
+                              const std::vector<std::vector<int>>& texts) const {
   const kernels::WeightMatrix table = view(embedding);
   const auto hidden = static_cast<std::int64_t>(config_.hidden);
   Rows rows;
   rows.reserve(static_cast<std::size_t>(n_tokens_) * static_cast<std::size_t>(hidden));
   for (const std::vector<int>& text : texts)
-    for (const int id : text)
+    for (const int id : text) {
+      ASSAY_TRY_VOID(stop_.check());
       for (std::int64_t i = 0; i < hidden; ++i)
         rows.push_back(kernels::weight_at(table, id * hidden + i));
+    }
   return rows;
 }
 
@@ -112,6 +115,15 @@ Result<void> LayerPass::attention(int layer, const LayerWeights& weights, Rows& 
         std::copy(out.begin(), out.end(),
                   residual.begin() + static_cast<std::ptrdiff_t>(first) * c.hidden);
       });
+}
+
+Result<void> LayerPass::watch_attention(int layer, const LayerWeights& weights,
+                                        const Rows& residual, const See& see) {
+  SeeObserver observer(see);
+  return for_each_chunk(layer, without_mlp(weights), residual,
+                        [&](Backend& b, const ModelConfig& c, int, int) {
+                          attention_block(b, c, 0, false, &observer);
+                        });
 }
 
 Result<void> LayerPass::mlp(int layer, const LayerWeights& weights, Rows& residual) {

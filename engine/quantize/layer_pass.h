@@ -36,12 +36,15 @@ class LayerPass {
   void weigh_tokens(std::vector<float> weight) { token_weight_ = std::move(weight); }
 
   // (n_tokens, hidden) of the embedding.
-  Rows embed(const Matrix& embedding, const std::vector<std::vector<int>>& texts) const;
+  Result<Rows> embed(const Matrix& embedding, const std::vector<std::vector<int>>& texts) const;
 
-  // Both run `layer` with these weights: residual in, residual out. `see` gets what an Observer
+  // These run `layer` with these weights: residual in, residual out. `see` gets what an Observer
   // sees, a chunk of rows at a time in order; nullptr where nothing is asked.
   using See = std::function<void(std::string_view what, const Backend& backend, Act act)>;
   Result<void> attention(int layer, const LayerWeights& weights, Rows& residual, const See& see);
+  // The same without its output, for what is seen on the way.
+  Result<void> watch_attention(int layer, const LayerWeights& weights, const Rows& residual,
+                               const See& see);
   Result<void> mlp(int layer, const LayerWeights& weights, Rows& residual);
 
   // What the layer's MLP or experts will be given for this residual (after attention).

@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "engine/backend/matrix_view.h"
 #include "engine/checkpoint/checkpoint.h"
+#include "engine/checkpoint/fingerprint.h"
 #include "engine/checkpoint/unfinished.h"
 #include "engine/quantize/encode_layer.h"
 #include "engine/quantize/identity.h"
@@ -78,7 +79,7 @@ class Job {
   void finished(std::string_view stage, int layer) const {
     if (in_.on_layer) in_.on_layer(stage, layer);
   }
-  Rows embedded() const {
+  Result<Rows> embedded() const {
     std::vector<std::vector<int>> ids;
     for (const CalibrationText& t : in_.texts) ids.push_back(t.ids);
     return pass_.embed(weights_.embed, ids);
@@ -88,7 +89,7 @@ class Job {
   Result<void> weigh_tokens() {
     if (in_.recipe.focus == 0) return {};
     if (!state_.has_uncertainty()) {
-      Rows residual = embedded();
+      ASSAY_TRY(Rows residual, embedded());
       for (int l = 0; l < n_layers(); ++l) {
         progress("focus", l, n_layers());
         const LayerWeights& w = weights_.layers[static_cast<std::size_t>(l)];
@@ -117,7 +118,9 @@ class Job {
     while (n_done < n_layers() && (config_.is_dense_layer(n_done) || state_.has_stats(n_done)))
       ++n_done;
     Rows residual;
-    if (n_done < n_layers()) residual = embedded();
+    if (n_done < n_layers()) {
+      ASSAY_TRY(residual, embedded());
+    }
     for (int l = 0; l < n_layers(); ++l) {
       if (n_done < n_layers()) {
         progress("statistics", l, n_layers());
@@ -239,11 +242,12 @@ class Job {
     ASSAY_TRY(codebooks_, read_codebooks(state_.codebooks_file(round), in_.recipe.tiers));
     LayerEncoder encoder(config_, in_.recipe, plan_, codebooks_, pass_, pool_, stop_);
     const int total = in_.recipe.n_rounds * (n_layers() + 1);
-    Rows residual = embedded();
+    ASSAY_TRY(Rows residual, embedded());
     for (int l = 0; l < n_layers(); ++l) {
-      progress("encoding", round * (n_layers() + 1) + l, total);
+      const bool is_kept = state_.has_layer(round, l);
+      progress(is_kept ? "kept layers" : "encoding", round * (n_layers() + 1) + l, total);
       const LayerWeights& w = weights_.layers[static_cast<std::size_t>(l)];
-      if (state_.has_layer(round, l)) {
+      if (is_kept) {
         ASSAY_TRY(const SafetensorsFile file, state_.open_layer(round, l));
         ASSAY_TRY(const LayerWeights coded, coded_layer(l, w, file, plan_, codebooks_, in_.recipe));
         ASSAY_TRY_VOID(pass_.attention(l, coded, residual, {}));
@@ -322,6 +326,7 @@ class Job {
       std::error_code error;
       fs::remove(out / shard, error);
       fs::create_hard_link(state_.layer_file(round, l), out / shard, error);
+      ASSAY_TRY_VOID(stop_.check());  // a copy may take as long as a layer is large
       if (error)
         fs::copy_file(state_.layer_file(round, l), out / shard,
                       fs::copy_options::overwrite_existing, error);
@@ -359,7 +364,8 @@ class Job {
     ASSAY_TRY(SafetensorsFile books_file, SafetensorsFile::open(out / "vq_codebooks.safetensors"));
     files.push_back(std::move(books_file));
     fill(report);
-    ASSAY_TRY(report.json["fingerprint"], fingerprint_of(files));
+    ASSAY_TRY(report.json["fingerprint"],
+              fingerprint_of(files, {}, [this] { return stop_.check(); }));
     ASSAY_TRY_VOID(write_file_atomic(out / "quantisation.json", report.json.dump(0) + "\n"));
     ASSAY_TRY(Json config, read_original_config());
     config["quantization_config"] = quantization_config();
@@ -441,8 +447,8 @@ Result<QuantizeReport> quantize(const QuantizeInput& in) {
   ASSAY_TRY(const Checkpoint checkpoint, Checkpoint::open(in.model));
   const ModelConfig& config = checkpoint.config();
   if (!config.quantisation.method().empty())
-    return fail("{} is quantised already ({}): quantise the original", in.model.string(),
-                config.quantisation.method());
+    return fail("{} is quantised already (quant_method {} in config.json): quantise the original",
+                in.model.string(), config.quantisation.method());
   ASSAY_TRY(const ModelWeights weights, bind_weights(checkpoint));
   ASSAY_TRY_VOID(check_spine(weights, in.recipe));
   ASSAY_TRY_VOID(check_texts(in.texts, config, in.calibration));

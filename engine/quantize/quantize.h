@@ -27,7 +27,8 @@ struct QuantizeInput {
   Recipe recipe;
   int n_threads = 0;  // 0: every usable core
   // stage: "focus", "statistics", "codebook of tier 1.5, iteration" and the like, "errors of tiers,
-  // module", "kept", "encoding"; done of total in units of it.
+  // module", "kept", "kept layers" (of an earlier run, whose outputs are made again), "encoding";
+  // done of total in units of it.
   std::function<void(std::string_view stage, int done, int total)> on_progress;
   // After every finished layer of a stage that goes by layers; layer n_layers of "encoding" is all
   // that is in no layer.

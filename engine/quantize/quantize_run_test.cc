@@ -113,7 +113,46 @@ TEST_F(QuantizeRun, AsksBetweenLayersWhetherToGoOnAndKeepsWhatIsFinished) {
   ASSERT_FALSE(opened);
   EXPECT_THAT(opened.error().message,
               HasSubstr("is an unfinished quantisation with 2 of 3 layers done in round 1 of 2: "));
+  QuantizeInput again = input("out");
+  std::vector<int> kept;
+  again.on_progress = [&](std::string_view stage, int done, int) {
+    if (stage == "kept layers") kept.push_back(done);
+  };
+  ASSERT_EQ(error_of(again), "");
+  EXPECT_THAT(kept, ::testing::ElementsAre(0, 1)) << "forward passes are no pace of encoding";
+  EXPECT_EQ(files_of(builds_ / "out"), files_of(builds_ / "whole"));
+}
+
+TEST_F(QuantizeRun, StoppedAtAnyAskItGoesOnToTheSameBytes) {
+  ASSERT_EQ(error_of(input("whole")), "");
+  QuantizeInput in = input("out");
+  int n_stops = 0;
+  for (int n_most = 40; n_stops < 400; n_most = n_most * 5 / 4) {  // asks of a run: ever more
+    int n = 0;
+    in.interrupted = [&] { return ++n > n_most; };
+    const auto done = quantize(in);
+    ASSERT_TRUE(done) << done.error().message;
+    if (done->interrupted_at.empty()) break;
+    ++n_stops;
+  }
+  EXPECT_GT(n_stops, 20);
+  EXPECT_EQ(files_of(builds_ / "out"), files_of(builds_ / "whole"));
+}
+
+TEST_F(QuantizeRun, TheFinishAsksWhetherToGoOn) {
+  QuantizeInput in = input("out");
+  bool is_encoded = false;
+  in.on_progress = [&](std::string_view stage, int done, int total) {
+    is_encoded = stage == "encoding" && done == total;
+  };
+  in.interrupted = [&] { return is_encoded; };
+  const auto stopped = quantize(in);
+  ASSERT_TRUE(stopped) << stopped.error().message;
+  EXPECT_THAT(stopped->interrupted_at, HasSubstr("3 of 3 layers done"));
+  EXPECT_EQ(stopped->in_hand, "the index and fingerprint");
+  EXPECT_FALSE(fs::exists(builds_ / "out" / "config.json"));
   ASSERT_EQ(error_of(input("out")), "");
+  ASSERT_EQ(error_of(input("whole")), "");
   EXPECT_EQ(files_of(builds_ / "out"), files_of(builds_ / "whole"));
 }
 
@@ -237,7 +276,8 @@ TEST_F(QuantizeRun, BadInputIsNamed) {
   ASSERT_EQ(error_of(input("out")), "");
   QuantizeInput again = input("twice");
   again.model = builds_ / "out";
-  EXPECT_THAT(error_of(again), HasSubstr("is quantised already (auto-round)"));
+  EXPECT_THAT(error_of(again),
+              HasSubstr("is quantised already (quant_method auto-round in config.json)"));
 }
 
 TEST_F(QuantizeRun, EveryFinishedPieceOfThePlanIsKept) {
@@ -272,7 +312,7 @@ TEST_F(QuantizeRun, EveryFinishedPieceOfThePlanIsKept) {
                     Contains("codebook of tier two, iteration")));
   const QuantizeReport third = stop_before("errors of tiers, module", 0);
   EXPECT_THAT(third.interrupted_at, HasSubstr("3 of 3 codebooks and predicted errors of 0"));
-  EXPECT_EQ(third.in_hand, "predicted errors of layer 1");
+  EXPECT_EQ(third.in_hand, "predicted errors of layer 1 (of 0 to 2)");
   EXPECT_THAT(stages_of_resumed("encoding"),
               UnorderedElementsAre("errors of tiers, module", "encoding"));
   ASSERT_EQ(error_of(input("out")), "");

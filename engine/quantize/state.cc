@@ -229,25 +229,30 @@ Result<void> State::begin_round(int round) const {
 }
 
 std::string State::piece_in_hand(const ModelConfig& config, const Recipe& recipe) const {
+  // Beside a count of layers a number alone could be either.
+  const auto named = [&](int l) {
+    return fmt::format("layer {} (of 0 to {})", l, config.n_layers - 1);
+  };
   if (recipe.focus != 0 && !has_uncertainty()) return "the focus of all tokens";
   for (int l = 0; l < config.n_layers; ++l)
-    if (!config.is_dense_layer(l) && !has_stats(l)) return fmt::format("statistics of layer {}", l);
+    if (!config.is_dense_layer(l) && !has_stats(l)) return "statistics of " + named(l);
   if (!has_plan()) {
     for (std::size_t t = 0; t < recipe.tiers.size(); ++t)
       if (!has_codebook(t)) return fmt::format("the codebook of tier {}", recipe.tiers[t].name);
     for (int l = 0; l < config.n_layers; ++l)
       if (!config.is_dense_layer(l) && !has_errors(static_cast<std::size_t>(l)))
-        return fmt::format("predicted errors of layer {}", l);
+        return "predicted errors of " + named(l);
     for (int l = 0; recipe.kept_sample > 0 && l < config.n_layers; ++l)
       if (!config.is_dense_layer(l) && !is_there(folder_ / layer_kept_name(l)))
-        return fmt::format("the samples of layer {} that are encoded", l);
+        return fmt::format("the samples of {} that are encoded", named(l));
     return "the choice of tiers";
   }
   int round = 0;
   while (round + 1 < recipe.n_rounds && is_there(codebooks_file(round + 1))) ++round;
   for (int l = 0; l < config.n_layers; ++l)
-    if (!has_layer(round, l)) return fmt::format("layer {}", l);
-  return round + 1 < recipe.n_rounds ? "the refit of the codebooks" : "what is in no layer";
+    if (!has_layer(round, l)) return named(l);
+  if (!has_layer(round, config.n_layers)) return "what is in no layer";
+  return round + 1 < recipe.n_rounds ? "the refit of the codebooks" : "the index and fingerprint";
 }
 
 void State::remove() const {

@@ -33,13 +33,14 @@ class Stop {
   std::atomic<bool> is_stopped_ = false;
 };
 
+inline bool is_stopped(Stop* stop) { return stop != nullptr && stop->is_asked(); }
 inline Result<void> go_on(Stop* stop) { return stop == nullptr ? Result<void>() : stop->check(); }
 
 // body(i) for every i in [0, n); once a stop is asked for the rest is skipped, which is an error.
 template <class Body>
 Result<void> parallel_for(ThreadPool& pool, Stop* stop, int n, const Body& body) {
   pool.parallel_for(n, [&](int i) {
-    if (stop == nullptr || !stop->is_asked()) body(i);
+    if (!is_stopped(stop)) body(i);
   });
   return go_on(stop);
 }

@@ -39,7 +39,7 @@ Result<std::vector<float>> token_uncertainty(const ModelConfig& config, const Mo
     begin += text_lengths[t];
   }
   std::vector<float> out(static_cast<std::size_t>(begin), 0.0f);
-  const RowProduct head(weights.lm_head, pool);
+  const RowProduct head(weights.lm_head, pool, stop);
   const auto hidden = static_cast<std::ptrdiff_t>(config.hidden);
   const auto vocab = static_cast<std::size_t>(config.vocab);
   for (std::size_t first = 0; first < rows.size(); first += kRowsPerStep) {
@@ -51,7 +51,8 @@ Result<std::vector<float>> token_uncertainty(const ModelConfig& config, const Mo
       x.insert(x.end(), row, row + hidden);
     }
     const Rows logits =
-        head(rms_normed(x, config.hidden, config.hidden, weights.final_norm, config.rms_eps));
+        head(rms_normed(x, config.hidden, config.hidden, weights.final_norm, config.rms_eps, stop));
+    ASSAY_TRY_VOID(go_on(stop));
     pool.parallel_for(static_cast<int>(n), [&](int i) {
       const auto row = static_cast<std::size_t>(i);
       out[static_cast<std::size_t>(rows[first + row])] =

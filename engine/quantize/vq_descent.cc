@@ -23,7 +23,7 @@ struct BlockFactor {
 class Descent {
  public:
   Descent(const float* w, int n_rows, int n_cols, const Codebook& book, const Hessian& h,
-          double damping, int group, ThreadPool& pool, VqCodes& codes)
+          double damping, int group, ThreadPool& pool, VqCodes& codes, Stop* stop)
       : n_rows_(n_rows),
         n_cols_(n_cols),
         group_(group),
@@ -31,9 +31,12 @@ class Descent {
         n_chunks_((n_rows + kLanes - 1) / kLanes),
         book_(book),
         pool_(pool),
-        codes_(codes) {
+        codes_(codes),
+        stop_(stop) {
     h_.resize(size(n_cols) * size(n_cols));
+    // Once a stop is asked for these are left unfinished: pass() says so.
     pool.parallel_for(n_cols, [&](int r) {
+      if (is_stopped(stop)) return;
       for (int c = 0; c < n_cols; ++c)
         h_[size(r) * size(n_cols) + size(c)] =
             static_cast<float>(h.at(r, c) + (r == c ? damping : 0.0));
@@ -41,6 +44,7 @@ class Descent {
     w_.assign(size(n_chunks_) * size(n_cols) * kLanes, 0.0f);
     e_ = g_ = w_;
     pool.parallel_for(n_chunks_, [&](int chunk) {
+      if (is_stopped(stop)) return;
       for (int lane = 0; lane < n_rows_of(chunk); ++lane)
         for (int c = 0; c < n_cols; ++c) {
           const int row = chunk * kLanes + lane;
@@ -51,7 +55,7 @@ class Descent {
     });
   }
 
-  void pass() {
+  Result<void> pass() {
     const int dim = book_.dim;
     const std::size_t table_size = size(book_.n_codes) * size(dim + 1);
     for (int first = 0; first < n_cols_; first += kPanelCols) {
@@ -62,12 +66,12 @@ class Descent {
         factors_[size(b)] = factor_block(first + b * dim);
         fill_table(factors_[size(b)], &tables_[table_size * size(b)]);
       });
-      pool_.parallel_for(n_chunks_, [&](int chunk) {
+      ASSAY_TRY_VOID(parallel_for(pool_, stop_, n_chunks_, [&](int chunk) {
         for (int b = 0; b < n_blocks; ++b)
           choose(chunk, first + b * dim, factors_[size(b)], &tables_[table_size * size(b)]);
-      });
+      }));
     }
-    pool_.parallel_for(n_chunks_, [&](int chunk) {
+    return parallel_for(pool_, stop_, n_chunks_, [&](int chunk) {
       for (int g = 0; g < n_groups_; ++g) refit_scale(chunk, g);
     });
   }
@@ -225,6 +229,7 @@ class Descent {
   const Codebook& book_;
   ThreadPool& pool_;
   VqCodes& codes_;
+  Stop* stop_;
   std::vector<float> h_;          // (n_cols, n_cols), damped
   std::vector<float> w_, e_, g_;  // (chunk, column, lane): weights, w − q, and (w − q) H
   std::vector<float> tables_;
@@ -233,11 +238,12 @@ class Descent {
 
 }  // namespace
 
-std::vector<double> descend(const float* w, int n_rows, int n_cols, const Codebook& codebook,
-                            const Hessian& h, double damping, int group, int n_passes,
-                            ThreadPool& pool, VqCodes& codes) {
-  Descent descent(w, n_rows, n_cols, codebook, h, damping, group, pool, codes);
-  for (int i = 0; i < n_passes; ++i) descent.pass();
+Result<std::vector<double>> descend(const float* w, int n_rows, int n_cols,
+                                    const Codebook& codebook, const Hessian& h, double damping,
+                                    int group, int n_passes, ThreadPool& pool, VqCodes& codes,
+                                    Stop* stop) {
+  Descent descent(w, n_rows, n_cols, codebook, h, damping, group, pool, codes, stop);
+  for (int i = 0; i < n_passes; ++i) ASSAY_TRY_VOID(descent.pass());
   return descent.row_error();
 }
 

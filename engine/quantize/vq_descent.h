@@ -18,9 +18,11 @@ struct VqCodes {
 };
 
 // n_passes over all columns of w (n_rows, n_cols). Returns Σ (w − q) (H + damping I) (w − q)ᵀ of
-// each row, never above what it was but for rounding. The same bits for any pool.
-std::vector<double> descend(const float* w, int n_rows, int n_cols, const Codebook& codebook,
-                            const Hessian& h, double damping, int group, int n_passes,
-                            ThreadPool& pool, VqCodes& codes);
+// each row, never above what it was but for rounding. The same bits for any pool. `stop` is asked
+// for every 64 rows of 128 columns.
+Result<std::vector<double>> descend(const float* w, int n_rows, int n_cols,
+                                    const Codebook& codebook, const Hessian& h, double damping,
+                                    int group, int n_passes, ThreadPool& pool, VqCodes& codes,
+                                    Stop* stop);
 
 }  // namespace assay::engine
