@@ -4,6 +4,8 @@
 #include <bit>
 #include <charconv>
 #include <cmath>
+#include <iterator>
+#include <span>
 #include <variant>
 
 #include "engine/quantize/beam_sweep.h"
@@ -53,65 +55,114 @@ struct Setting {
   std::string_view name;
   std::variant<int Recipe::*, double Recipe::*> member;
   double least, most;
+  std::string_view meaning;
+  std::span<const int> choices = {};  // if not everything in between
 };
 
 constexpr double kAny = 1 << 30;
+constexpr int kBits[] = {4, 8, 16}, kBeams[] = {1, 2, 4, 8, 16, 32, 64};
+// What --set takes, what its errors say and what --help lists.
 constexpr Setting kSettings[] = {
-    {"group", &Recipe::group, 1, kAny},
-    {"spine_group", &Recipe::spine_group, 1, kAny},
-    {"attention_bits", &Recipe::attention_bits, 4, 16},
-    {"kv_a_bits", &Recipe::kv_a_bits, 4, 16},
-    {"dense_mlp_bits", &Recipe::dense_mlp_bits, 4, 16},
-    {"shared_expert_bits", &Recipe::shared_expert_bits, 4, 16},
-    {"lm_head_bits", &Recipe::lm_head_bits, 4, 16},
-    {"temper", &Recipe::temper, 0, 1},
-    {"focus", &Recipe::focus, 0, 1},
-    {"damping", &Recipe::damping, 1e-6, 10},
-    {"shrinkage", &Recipe::shrinkage, 0, kAny},
-    {"beam", &Recipe::beam, 1, 64},
-    {"n_refits", &Recipe::n_refits, 0, 100},
-    {"n_descents", &Recipe::n_descents, 0, 100},
-    {"n_rounds", &Recipe::n_rounds, 1, 100},
-    {"points_per_code", &Recipe::points_per_code, 1, kAny},
-    {"codebook_power", &Recipe::codebook_power, 0, 1},
-    {"kept_gate", &Recipe::kept_gate, 0.001, 1000},
-    {"kept_up", &Recipe::kept_up, 0.001, 1000},
-    {"kept_down", &Recipe::kept_down, 0.001, 1000},
-    {"kept_sample", &Recipe::kept_sample, 0, kAny},
-    {"n_down_tokens", &Recipe::n_down_tokens, 1, kAny},
+    {"group", &Recipe::group, 1, kAny, "columns of an expert's matrix that share a scale"},
+    {"spine_group", &Recipe::spine_group, 1, kAny, "the same of all other matrices"},
+    {"attention_bits", &Recipe::attention_bits, 4, 16, "of attention's matrices", kBits},
+    {"kv_a_bits", &Recipe::kv_a_bits, 4, 16, "of the one that makes what the cache keeps", kBits},
+    {"dense_mlp_bits", &Recipe::dense_mlp_bits, 4, 16, "of layers without experts", kBits},
+    {"shared_expert_bits", &Recipe::shared_expert_bits, 4, 16, "of experts that all share", kBits},
+    {"lm_head_bits", &Recipe::lm_head_bits, 4, 16, "of the head", kBits},
+    {"temper", &Recipe::temper, 0, 1,
+     "tiers by errors as they are (0) to relative to what a module adds (1)"},
+    {"focus", &Recipe::focus, 0, 1,
+     "tokens weigh the same (0) to only where the model is unsure (1)"},
+    {"damping", &Recipe::damping, 1e-6, 10, "of a Hessian, in means of its diagonal"},
+    {"shrinkage", &Recipe::shrinkage, 0, kAny,
+     "tokens with which an expert's Hessian counts half, its layer's half"},
+    {"beam", &Recipe::beam, 1, 64, "codings of a row that a sweep goes on with", kBeams},
+    {"n_refits", &Recipe::n_refits, 0, 100, "sweeps more, with scales fitted again"},
+    {"n_descents", &Recipe::n_descents, 0, 100, "passes of coordinate descent after them"},
+    {"n_rounds", &Recipe::n_rounds, 1, 100, "of encoding it all, codebooks fitted in between"},
+    {"points_per_code", &Recipe::points_per_code, 1, kAny,
+     "sub-vectors that a codebook is fitted to, per codeword"},
+    {"codebook_power", &Recipe::codebook_power, 0, 1,
+     "there they count the same (0) to as much as they matter (1)"},
+    {"kept_gate", &Recipe::kept_gate, 0.001, 1000,
+     "what gate_proj keeps of predicted errors, relative to the others"},
+    {"kept_up", &Recipe::kept_up, 0.001, 1000, "likewise up_proj"},
+    {"kept_down", &Recipe::kept_down, 0.001, 1000, "likewise down_proj"},
+    {"kept_sample", &Recipe::kept_sample, 0, kAny,
+     "experts of a layer to measure that on instead; 0: none"},
+    {"n_down_tokens", &Recipe::n_down_tokens, 1, kAny, "that a rare expert's down_proj borrows"},
 };
 
+// "0.5", "1e-06", and whole numbers with their thousands apart: "1,073,741,824".
+std::string number_text(double value) {
+  if (value != std::floor(value) || value < 1000) return fmt::format("{:g}", value);
+  std::string digits = fmt::format("{:.0f}", value);
+  for (std::size_t i = digits.size() - 3; i > 0 && i < digits.size(); i -= 3) digits.insert(i, ",");
+  return digits;
+}
+
+bool is_whole(const Setting& s) { return std::holds_alternative<int Recipe::*>(s.member); }
+
+double value_of(const Recipe& r, const Setting& s) {
+  return is_whole(s) ? r.*std::get<int Recipe::*>(s.member)
+                     : r.*std::get<double Recipe::*>(s.member);
+}
+
+std::string range_text(const Setting& s) {
+  std::string list;
+  for (const int choice : s.choices) {
+    const bool is_last = choice == s.choices.back();
+    list += fmt::format("{}{}", list.empty() ? "" : is_last ? " or " : ", ", choice);
+  }
+  if (!list.empty()) return list;
+  return fmt::format("{} from {} to {}", is_whole(s) ? "an integer" : "a number",
+                     number_text(s.least), number_text(s.most));
+}
+
+bool is_within(const Setting& s, double value) {
+  if (!s.choices.empty())
+    return std::find(s.choices.begin(), s.choices.end(), value) != s.choices.end();
+  return value >= s.least && value <= s.most && (!is_whole(s) || value == std::floor(value));
+}
+
+tl::unexpected<Error> unknown_setting(std::string_view name) {
+  std::string known;
+  for (const Setting& s : kSettings)
+    known += fmt::format("{}{} ({})", known.empty() ? "" : ", ", s.name, range_text(s));
+  return fail("unknown setting '{}', expected NAME=VALUE with one of: {}", name, known);
+}
+
 }  // namespace
+
+std::vector<SettingText> recipe_settings() {
+  std::vector<SettingText> out;
+  const Recipe standard;
+  for (const Setting& s : kSettings)
+    out.push_back({std::string(s.name), range_text(s), number_text(value_of(standard, s)),
+                   std::string(s.meaning)});
+  return out;
+}
 
 Result<void> Recipe::set(std::string_view assignment) {
   const std::size_t equals = assignment.find('=');
   const std::string_view key = assignment.substr(0, equals);
-  std::string known;
-  for (const Setting& s : kSettings) {
-    known += fmt::format("{}{}", known.empty() ? "" : ", ", s.name);
-    if (s.name != key || equals == std::string_view::npos) continue;
-    const std::string_view text = assignment.substr(equals + 1);
-    double value = 0;
-    const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
-    const bool is_int = std::holds_alternative<int Recipe::*>(s.member);
-    const bool is_bits = key.ends_with("_bits");
-    if (code != std::errc() || end != text.data() + text.size() || value < s.least ||
-        value > s.most || (is_int && value != std::floor(value)) ||
-        (is_bits && value != 4 && value != 8 && value != 16))
-      return fail("setting {}: got '{}', expected {}", key, text,
-                  is_bits ? std::string("4, 8 or 16")
-                          : fmt::format("{} from {:g} to {:g}", is_int ? "an integer" : "a number",
-                                        s.least, s.most));
-    if (is_int)
-      this->*std::get<int Recipe::*>(s.member) = static_cast<int>(value);
-    else
-      this->*std::get<double Recipe::*>(s.member) = value;
-    return {};
-  }
+  const auto* s = std::find_if(std::begin(kSettings), std::end(kSettings),
+                               [&](const Setting& of) { return of.name == key; });
+  if (s == std::end(kSettings)) return unknown_setting(key);
   if (equals == std::string_view::npos)
-    return fail("setting '{}' has no value, expected NAME=VALUE, as in focus=0.5. The names: {}",
-                key, known);
-  return fail("unknown setting '{}', expected NAME=VALUE with one of: {}", key, known);
+    return fail("setting '{}' has no value, expected {}={}: {}", key, key,
+                number_text(value_of(Recipe(), *s)), range_text(*s));
+  const std::string_view text = assignment.substr(equals + 1);
+  double value = 0;
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (code != std::errc() || end != text.data() + text.size() || !is_within(*s, value))
+    return fail("setting {}: got '{}', expected {}", key, text, range_text(*s));
+  if (is_whole(*s))
+    this->*std::get<int Recipe::*>(s->member) = static_cast<int>(value);
+  else
+    this->*std::get<double Recipe::*>(s->member) = value;
+  return {};
 }
 
 Result<void> Recipe::check() const {

@@ -62,6 +62,12 @@ struct Recipe {
   Result<void> check() const;
 };
 
+// What --help says of a setting that Recipe::set takes, and of each in this order.
+struct SettingText {
+  std::string name, range, standard, meaning;  // "beam", "1, 2, 4 … or 64", "1", "codings of …"
+};
+std::vector<SettingText> recipe_settings();
+
 // "ja-1.71" (the release) or "arith-1.86" (its predecessor: down without feedback).
 Result<Recipe> named_recipe(std::string_view name);
 std::vector<Tier> vq_tiers();

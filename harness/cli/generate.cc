@@ -129,19 +129,19 @@ const Verb generate_verb{
       app.add_flag("--raw", o->raw, "The prompt is already rendered: no chat template");
       app.add_flag("--recommended", o->recommended, "Sample as generation_config.json recommends");
       app.add_option("--temperature", o->sampling.temperature, "0: greedy")
-          ->check(CLI::Range(0.0, 10.0))
+          ->check(between(0.0, 10.0))
           ->capture_default_str();
       app.add_option("--top-p", o->sampling.top_p, "Nucleus")
-          ->check(CLI::Range(0.0, 1.0))
+          ->check(between(0.0, 1.0))
           ->capture_default_str();
       app.add_option("--top-k", o->sampling.top_k, "0: off")
           ->check(at_least(0))
           ->capture_default_str();
       app.add_option("--min-p", o->sampling.min_p, "0: off")
-          ->check(CLI::Range(0.0, 1.0))
+          ->check(between(0.0, 1.0))
           ->capture_default_str();
       app.add_option("--repetition-penalty", o->sampling.repetition_penalty, "1: off")
-          ->check(CLI::Range(0.01, 100.0))
+          ->check(between(0.01, 100.0))
           ->capture_default_str();
       app.add_option("--seed", o->seed, "Same seed, same reply")->capture_default_str();
       app.add_option("--max-tokens", o->max_tokens, "Budget of the whole reply")

@@ -35,8 +35,8 @@ std::string size_text(std::int64_t n_bytes) {
 }
 
 void print_architecture(const engine::ModelConfig& c) {
-  fmt::print("  layers      {} ({} dense, {} mixture of experts){}\n", c.n_layers,
-             c.first_dense_layers, c.n_layers - c.first_dense_layers,
+  fmt::print("  layers      {}, numbered 0 to {} ({} dense, {} mixture of experts){}\n", c.n_layers,
+             c.n_layers - 1, c.first_dense_layers, c.n_layers - c.first_dense_layers,
              c.n_mtp_layers > 0 ? fmt::format(", {} MTP (not used)", c.n_mtp_layers) : "");
   fmt::print("  hidden      {}, vocabulary {}, {} positions, rope theta {:g}\n", c.hidden, c.vocab,
              c.max_positions, c.rope_theta);
@@ -64,6 +64,16 @@ std::string histogram(const std::map<std::string, int>& n_by_format) {
   return out;
 }
 
+// What config.json's quant_method means: "auto-round" reads like a model's or a maker's name.
+std::string layout_text(const CheckpointSummary& s) {
+  std::error_code ignored;
+  const bool is_ours = fs::exists(fs::path(s.dir) / "quantisation.json", ignored);
+  return fmt::format("{} (quant_method in config.json): how the files are laid out, not {}",
+                     s.quantisation,
+                     is_ours ? "who made them; quantisation.json is of assay quantize"
+                             : "which model it is or who made it");
+}
+
 void print_quantisation(const CheckpointSummary& s) {
   std::map<std::pair<int, std::string>, std::map<std::string, int>> routed;
   std::map<std::string, std::map<std::string, int>> by_projection, spine;
@@ -72,10 +82,11 @@ void print_quantisation(const CheckpointSummary& s) {
     (t.routed ? by_projection : spine)[t.projection][t.format] += t.n_modules;
   }
   fmt::print(
-      "\n  quantised by {}: routed experts {:.3f} bits of code + {:.3f} of padding + {:.3f} of "
-      "scales + {:.3f} of codebooks = {:.3f} bits in all; all tensors {:.3f} bits a parameter\n",
-      s.quantisation, s.routed_code_bits, s.routed_padding_bits, s.routed_scale_bits,
-      s.routed_codebook_bits, s.routed_total_bits, s.bits_per_parameter());
+      "\n  quantised: routed experts {:.3f} bits of code + {:.3f} of padding + {:.3f} of scales + "
+      "{:.3f} of codebooks = {:.3f} bits in all; all tensors {:.3f} bits a parameter\n",
+      s.routed_code_bits, s.routed_padding_bits, s.routed_scale_bits, s.routed_codebook_bits,
+      s.routed_total_bits, s.bits_per_parameter());
+  fmt::print("  layout: {}\n", layout_text(s));
   if (!s.vq_suffixes.empty())
     fmt::print("  vq tensors are named {}\n", fmt::join(s.vq_suffixes, " and "));
   fmt::print("\n  {:<26} {}\n", "routed experts", "modules and their form");

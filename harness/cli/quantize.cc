@@ -15,6 +15,7 @@
 #include "harness/cli/command_line.h"
 #include "harness/cli/interrupt.h"
 #include "harness/cli/say.h"
+#include "harness/cli/stage_progress.h"
 #include "harness/cli/verb.h"
 
 namespace assay::cli {
@@ -57,25 +58,10 @@ Result<engine::Recipe> recipe_of(const Options& o) {
   return r;
 }
 
-// A line every other second, and one for each stage.
 class StagePrinter {
  public:
   void show(std::string_view stage, int done, int total) {
-    const double now = seconds();
-    if (stage != stage_) {
-      stage_ = stage;
-      begun_ = now;
-      first_ = done;
-      shown_ = -1;
-    }
-    if (now - shown_ < 2 && shown_ >= 0 && done < total) return;
-    shown_ = now;
-    std::string eta;
-    if (done > first_ && done < total) {
-      const auto left = static_cast<long>((now - begun_) / (done - first_) * (total - done) + 0.5);
-      eta = fmt::format("  eta {}:{:02}", left / 60, left % 60);
-    }
-    say("{:<12} {}/{}  {:.0f} s{}\n", stage, done, total, now, eta);
+    say("{}", progress_.line(stage, done, total, seconds()));
     std::fflush(stderr);
   }
 
@@ -84,15 +70,14 @@ class StagePrinter {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   }
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-  std::string stage_;
-  double begun_ = 0, shown_ = -1;
-  int first_ = 0;
+  StageProgress progress_;
 };
 
 // What the process held when a layer was done, and at most since the one before:
 // docs/quantisation.md holds it against arithmetic.
 class MemoryLog {
  public:
+  explicit MemoryLog(int n_layers) : n_layers_(n_layers) {}
   void begin() { is_of_layer_ = reset_peak_memory(); }
   void note(std::string_view stage, int layer, bool print) {
     const auto use = memory_use();
@@ -109,14 +94,21 @@ class MemoryLog {
                        {"peak_is_of_layer", is_of_layer_}});
     peak_bytes_ = std::max(peak_bytes_, use->peak_bytes);
     if (print)
-      say("{:<12} layer {} done: {:.1f} MiB resident, {:.1f} of it mapped files; peak {:.1f}\n",
-          stage, layer, mib(use->resident_bytes), mib(use->mapped_bytes), mib(use->peak_bytes));
+      say("{:<12} {} done: {:.1f} MiB resident, {:.1f} of it mapped files; peak {:.1f}\n", stage,
+          layer_text(layer), mib(use->resident_bytes), mib(use->mapped_bytes),
+          mib(use->peak_bytes));
   }
   const Json& layers() const { return layers_; }
   std::int64_t peak_bytes() const { return peak_bytes_; }
   static double mib(std::int64_t n_bytes) { return static_cast<double>(n_bytes) / 0x1p20; }
 
  private:
+  std::string layer_text(int layer) const {
+    return layer == n_layers_ ? "what is in no layer"
+                              : fmt::format("layer {} (of 0 to {})", layer, n_layers_ - 1);
+  }
+
+  int n_layers_;
   Json layers_ = Json::array();
   std::int64_t peak_bytes_ = 0;
   bool is_known_ = true, is_of_layer_ = false;
@@ -211,7 +203,11 @@ void print_report(const Options& o, const engine::QuantizeReport& report, const 
   fmt::print("{}", next_steps(o));
 }
 
-Result<engine::QuantizeInput> input_of(const Options& o) {
+struct Asked {
+  engine::QuantizeInput input;
+  int n_layers;
+};
+Result<Asked> asked_of(const Options& o) {
   if (o.out.empty())
     return fail("OUT is empty: name the folder to make (a script's variable that is not set?)");
   engine::QuantizeInput in;
@@ -220,12 +216,20 @@ Result<engine::QuantizeInput> input_of(const Options& o) {
   ASSAY_TRY(in.recipe, recipe_of(o));
   if (const auto fits = in.recipe.check(); !fits)
     return fail("{}. Choose others with --bits, --tiers or --set", fits.error().message);
-  ASSAY_TRY_VOID(engine::Checkpoint::open(o.model));  // before its parts are missed by name
+  // Before its parts are missed by name.
+  ASSAY_TRY(const engine::Checkpoint checkpoint, engine::Checkpoint::open(o.model));
   in.calibration = o.calibration.empty() ? default_calibration(o.recipe) : o.calibration;
   ASSAY_TRY(in.texts, read_calibration(in.calibration, o.model, o.limit));
   in.calibration = fs::path(in.calibration).filename().string();
   in.n_threads = o.n_threads;
-  return in;
+  return Asked{std::move(in), checkpoint.config().n_layers};
+}
+
+std::string settings_help() {
+  std::string out = "\nSettings, --set NAME=VALUE (default): what\n";
+  for (const engine::SettingText& s : engine::recipe_settings())
+    out += fmt::format("  {:<20} {} ({}): {}\n", s.name, s.range, s.standard, s.meaning);
+  return out;
 }
 
 std::string_view without_full_stop(std::string_view text) {
@@ -234,9 +238,10 @@ std::string_view without_full_stop(std::string_view text) {
 }
 
 Result<int> run(const Options& o) {
-  ASSAY_TRY(engine::QuantizeInput in, input_of(o));
+  ASSAY_TRY(Asked asked, asked_of(o));
+  engine::QuantizeInput& in = asked.input;
   StagePrinter printer;
-  MemoryLog memory;
+  MemoryLog memory(asked.n_layers);
   bool has_begun = false;
   in.on_progress = [&](std::string_view stage, int done, int total) {
     if (!has_begun) watch_interrupts();  // before, nothing is made that a signal could leave behind
@@ -314,7 +319,7 @@ const Verb quantize_verb{
                      "Code bits per expert weight, on average over all experts, from the smallest "
                      "to the largest tier's (1 to 3 with the usual ones); scales, codebooks and "
                      "padding come on top, the spine has bits of its own (default: the recipe's)")
-          ->check(CLI::Range(0.5, 16.0));
+          ->check(between(0.5, 16.0));
       app.add_option("--calibration", o->calibration,
                      "Texts for the Hessians (default: the recipe's bundled set)");
       app.add_option("--limit", o->limit, "Only the first so many texts (0: all)")
@@ -328,12 +333,12 @@ const Verb quantize_verb{
       app.add_option("--spine-bits", o->spine_bits,
                      "All of the spine in 4, 8 or 16 bits (default: the recipe's mix)");
       app.add_option("--set", o->settings,
-                     "NAME=VALUE: any other setting of the recipe, such as beam, kept_sample, "
-                     "group, spine_group, "
-                     "damping, temper, attention_bits (engine/quantize/recipe.h)");
+                     "NAME=VALUE: any other setting of the recipe, as listed below");
       app.add_option("--seed", o->seed, "Of the codebooks")->capture_default_str();
-      app.add_option("-t,--threads", o->n_threads, "Threads (0: every usable core)");
+      app.add_option("-t,--threads", o->n_threads, "Threads (0: every usable core)")
+          ->check(at_least(0));
       app.add_flag("--json", o->json, "Print the report as JSON");
+      app.footer(app.get_footer() + settings_help());
       return [o] { return run(*o); };
     }};
 

@@ -78,7 +78,10 @@ fs::path QuantizeCli::built;
 TEST_F(QuantizeCli, WritesWhatInspectAndGenerateRead) {
   const Outcome o = assay({"inspect", built / "vq"});
   ASSERT_EQ(o.code, 0) << o.err;
-  for (const char* what : {"quantised by auto-round", "of padding", "layer 1", "vq_codes", "gptq"})
+  for (const char* what : {"quantised: routed experts", "numbered 0 to 2", "of padding", "layer 1",
+                           "layout: auto-round (quant_method in config.json): how the files are "
+                           "laid out, not who made them; quantisation.json is of assay quantize",
+                           "vq_codes", "gptq"})
     EXPECT_THAT(o.out, HasSubstr(what));
   const Json json = Json::parse(assay({"inspect", built / "vq", "--json"}).out);
   EXPECT_EQ(json["n_parameters"],
@@ -95,8 +98,10 @@ TEST_F(QuantizeCli, WritesWhatInspectAndGenerateRead) {
 TEST_F(QuantizeCli, TheLogSaysWhatMemoryEachFinishedLayerTook) {
   const Outcome shown = assay(arguments(out()));
   ASSERT_EQ(shown.code, 0) << shown.err;
-  for (const char* line : {"focus        layer 2 done: ", "statistics   layer 1 done: ",
-                           "encoding     layer 3 done: ", "MiB resident", "mapped files; peak "})
+  for (const char* line :
+       {"focus        layer 2 (of 0 to 2) done: ", "statistics   layer 1 (of 0 to 2) done: ",
+        "encoding     what is in no layer done: ", "8/8 done", "MiB resident",
+        "mapped files; peak "})
     EXPECT_THAT(shown.err, HasSubstr(line));
   for (const char* stage : {"codebook of tier 1, first centres 0/256",
                             "codebook of tier 2, iteration 0/50", "errors of tiers, module 0/"})
@@ -169,11 +174,43 @@ TEST_F(QuantizeCli, SettingsThatDoNotExistAreNamedWithThoseThatDo) {
   expect_refused(with({"--set", "kv_a_bits=5"}), HasSubstr("expected 4, 8 or 16"));
   expect_refused(with({"--set", "damping="}), HasSubstr("setting damping: got ''"));
   expect_refused(with({"--set", "focus"}),
-                 AllOf(HasSubstr("setting 'focus' has no value"), HasSubstr("focus=0.5"),
-                       HasSubstr("temper, focus, damping")));
-  expect_refused(with({"--set", "groups=12"}), AllOf(HasSubstr("'groups'"), HasSubstr("damping")));
+                 AllOf(HasSubstr("setting 'focus' has no value, expected focus=0.5"),
+                       HasSubstr("a number from 0 to 1")));
+  expect_refused(with({"--set", "groups=12"}),
+                 AllOf(HasSubstr("unknown setting 'groups'"), HasSubstr("kv_a_bits (4, 8 or 16)"),
+                       HasSubstr("damping (a number from 1e-06 to 10)")));
+  expect_refused(with({"--set", "shrinkage=1e12"}),
+                 HasSubstr("got '1e12', expected a number from 0 to 1,073,741,824"));
+  expect_refused(with({"--set", "beam=3"}), HasSubstr("expected 1, 2, 4, 8, 16, 32 or 64"));
+  for (const char* bits : {"1.71x", "nan", "0.2", "17"})
+    expect_refused(with({"--bits", bits}), HasSubstr(std::string("--bits: got ") + bits +
+                                                     ", expected a number from 0.5 to 16."));
+  expect_refused(with({"--threads", "-1"}), HasSubstr("--threads: got -1, expected 0 or more"));
   expect_refused(with({"--tiers", "1,1"}), HasSubstr("tier '1' is named twice"));
   expect_refused(with({"--set", "damping=-1"}), HasSubstr("a number from 1e-06 to 10"));
+}
+
+// Whatever set() takes is listed, and with the default that it has.
+TEST_F(QuantizeCli, HelpListsEverySettingWithRangeDefaultAndMeaning) {
+  const Outcome o = assay({"quantize", "--help"});
+  ASSERT_EQ(o.code, 0);
+  const std::string unknown = assay(arguments(out(), {"--set", "x=1"})).err;
+  const Json recipe = (*read_json(built / "vq" / "quantisation.json"))["recipe"];
+  for (const char* name : {"group", "damping", "shrinkage", "focus", "temper", "n_descents"})
+    EXPECT_THAT(o.out, ::testing::ContainsRegex(std::string("\n +") + name + " +an? [^\n]*\\(" +
+                                                recipe[name].dump().substr(0, 3) + "[^\n]*\\): "))
+        << name;
+  int n_settings = 0;
+  for (std::size_t at = unknown.find(" one of: ") + 9, end; at < unknown.size(); at = end + 3) {
+    end = unknown.find("), ", at);
+    if (end == std::string::npos) end = unknown.size() - 2;
+    const std::string name = unknown.substr(at, unknown.find(' ', at) - at);
+    EXPECT_THAT(o.out, HasSubstr("\n  " + name + " ")) << name;
+    ++n_settings;
+  }
+  EXPECT_EQ(n_settings, 22);
+  EXPECT_THAT(o.out,
+              HasSubstr("beam                 1, 2, 4, 8, 16, 32 or 64 (1): codings of a row"));
 }
 
 TEST_F(QuantizeCli, AnOutputFolderIsNeverOverwritten) {

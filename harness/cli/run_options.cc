@@ -179,20 +179,20 @@ void RunFlags::add_to(CLI::App& app) {
   constexpr const char* kHow = "Sampling (recorded; each overrides the suite's)";
   option("seed", app.add_option("--seed", v.seed, "Seed of the run (default 0)"), "N")->group(kHow);
   option("temperature", app.add_option("--temperature", temperature_, "0 is greedy"), "T")
-      ->check(CLI::Range(0.0, 10.0))
+      ->check(between(0.0, 10.0))
       ->group(kHow);
   option("top_p", app.add_option("--top-p", top_p_, "1 is off"), "P")
-      ->check(CLI::Range(0.0, 1.0))
+      ->check(between(0.0, 1.0))
       ->group(kHow);
   option("top_k", app.add_option("--top-k", top_k_, "0 is off"), "K")
       ->check(at_least(0))
       ->group(kHow);
   option("min_p", app.add_option("--min-p", min_p_, "0 is off"), "P")
-      ->check(CLI::Range(0.0, 1.0))
+      ->check(between(0.0, 1.0))
       ->group(kHow);
   option("repetition_penalty",
          app.add_option("--repetition-penalty", repetition_penalty_, "1 is off"), "R")
-      ->check(CLI::Range(0.01, 100.0))
+      ->check(between(0.01, 100.0))
       ->group(kHow);
   option(
       "max_tokens",
