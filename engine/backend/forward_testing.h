@@ -32,8 +32,9 @@ inline std::vector<int> prompt(int n, int seed, int vocab) {
 template <class M>
 std::vector<std::vector<float>> run(const M& m, const Model& model, int n_threads,
                                     const std::vector<std::vector<int>>& prompts, int chunk,
-                                    bool sparse, Observer* observer = nullptr) {
-  const auto backend = *model->new_executor(n_threads, {});
+                                    bool sparse, Observer* observer = nullptr,
+                                    const StepLimits& limits = {}) {
+  const auto backend = *model->new_executor(n_threads, limits);
   std::vector<std::unique_ptr<KvCache>> caches;
   std::vector<std::vector<float>> logits(prompts.size());
   for (std::size_t i = 0; i < prompts.size(); ++i)
@@ -103,7 +104,7 @@ inline constexpr double kForwardTolerance = 4e-4;
 
 // "" or what is too far off: the first logit that is not finite, else the worst.
 inline std::string worst_beyond(const std::vector<float>& expected, const std::vector<float>& got,
-                                int vocab) {
+                                int vocab, double tolerance = kForwardTolerance) {
   if (expected.size() != got.size())
     return fmt::format("{} values, not {}", got.size(), expected.size());
   const auto at = [&](std::size_t i) {
@@ -119,7 +120,7 @@ inline std::string worst_beyond(const std::vector<float>& expected, const std::v
     if (d > worst) worst = d, where = i;
   }
   testing::Test::RecordProperty("worst", fmt::format("{:.3g} of {:.3g}", worst, largest));
-  return worst > kForwardTolerance * largest ? at(where) : "";
+  return worst > tolerance * largest ? at(where) : "";
 }
 inline void expect_close(const std::vector<float>& expected, const std::vector<float>& got,
                          int vocab) {

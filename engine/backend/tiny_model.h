@@ -18,12 +18,16 @@ class TinyModel {
  public:
   explicit TinyModel(DType dtype = DType::kBf16, int n_heads = 3, int hidden = 42,
                      std::uint64_t seed = 1)
-      : TinyModel(dtype, n_heads, hidden, seed, false) {}
+      : TinyModel(dtype, n_heads, hidden, seed, Form::kDense) {}
 
   // Projections in every quantised form in turn, so that an expert mixes them; sizes that the forms
   // can pack, with scale groups that do not divide the rows.
   static TinyModel quantised(std::uint64_t seed = 1, int n_heads = 2) {
-    return TinyModel(DType::kBf16, n_heads, 48, seed, true);
+    return TinyModel(DType::kBf16, n_heads, 48, seed, Form::kQuantised);
+  }
+  // Experts as wide as a GPU's partial sums want them, in codewords of 4 of 256; all else in bf16.
+  static TinyModel wide_experts(std::uint64_t seed = 1) {
+    return TinyModel(DType::kBf16, 4, 1024, seed, Form::kWideExperts);
   }
 
   TinyModel(const TinyModel&) = delete;
@@ -32,8 +36,10 @@ class TinyModel {
   ModelWeights weights;
 
  private:
-  TinyModel(DType dtype, int n_heads, int hidden, std::uint64_t seed, bool is_quantised)
-      : seed_(seed), dtype_(dtype), is_quantised_(is_quantised) {
+  enum class Form { kDense, kQuantised, kWideExperts };
+
+  TinyModel(DType dtype, int n_heads, int hidden, std::uint64_t seed, Form form)
+      : seed_(seed), dtype_(dtype), is_quantised_(form == Form::kQuantised) {
     ModelConfig& c = config;
     c.vocab = 61;
     c.hidden = hidden;
@@ -63,7 +69,17 @@ class TinyModel {
     c.indexer_full = {true, true, false, false, true};
     c.n_mtp_layers = 0;
     c.tied_embeddings = false;
-    if (is_quantised) {
+    if (form == Form::kWideExperts) {
+      c.q_lora = c.kv_lora = 64;
+      c.qk_nope = c.v_head = c.index_head_dim = 32;
+      c.qk_rope = 16;
+      c.index_n_heads = 4;
+      c.dense_intermediate = 64;
+      c.moe_intermediate = 1024;
+      c.n_experts = 4;
+      c.n_experts_per_token = 2;
+    }
+    if (is_quantised_) {
       c.q_lora = c.kv_lora = c.moe_intermediate = 24;
       c.qk_nope = c.v_head = 12;
       c.dense_intermediate = 40;
@@ -72,9 +88,9 @@ class TinyModel {
     weights.embed = random(c.vocab, c.hidden, 1);
     weights.final_norm = norm(c.hidden);
     weights.lm_head = projection(c.vocab, c.hidden);
-    for (int l = 0; l < c.n_layers; ++l) weights.layers.push_back(layer(l));
+    for (int l = 0; l < c.n_layers; ++l) weights.layers.push_back(layer(l, form));
   }
-  LayerWeights layer(int l) {
+  LayerWeights layer(int l, Form form) {
     const ModelConfig& c = config;
     LayerWeights w;
     w.input_norm = norm(c.hidden);
@@ -101,7 +117,13 @@ class TinyModel {
     if (!c.is_dense_layer(l)) {
       w.router = random(c.n_experts, c.hidden, std::sqrt(3.0 / c.hidden));
       w.router_bias = random(1, c.n_experts, 0.1);
-      for (int e = 0; e < c.n_experts; ++e) w.experts.push_back(mlp(c.moe_intermediate));
+      const int width = c.moe_intermediate;
+      const auto wide = [&](int n_rows, int n_cols) { return vq(n_rows, n_cols, 4, 8, 1, 128); };
+      for (int e = 0; e < c.n_experts; ++e)
+        w.experts.push_back(form != Form::kWideExperts
+                                ? mlp(width)
+                                : MlpWeights{wide(width, c.hidden), wide(width, c.hidden),
+                                             wide(c.hidden, width)});
     }
     return w;
   }
@@ -149,14 +171,14 @@ class TinyModel {
     return m;
   }
 
-  Matrix vq(int n_rows, int n_cols, int dim, int index_bits, int n_books = 1) {
+  Matrix vq(int n_rows, int n_cols, int dim, int index_bits, int n_books = 1, int group = 16) {
     kernels::VqMatrix w{.n_rows = n_rows,
                         .n_cols = n_cols,
                         .dim = dim,
                         .n_codes = 1 << index_bits,
                         .index_bits = index_bits,
                         .n_books = n_books,
-                        .group = 16};
+                        .group = group};
     std::vector<float>& book = books_.emplace_back();
     for (int i = 0; i < n_books * w.n_codes * dim; ++i)
       book.push_back(kernels::f16_to_f32(f16(std::sqrt(3.0 / n_books) * (2 * draw() - 1))));

@@ -1,0 +1,71 @@
+// A model whose experts a GPU multiplies by partial sums, which micro-glm's are too narrow for:
+// against the reference, in batches, in chunks, recorded, and with prompts in bfloat16. Needs a GPU
+// with a block's 212 KB of shared memory; says so and skips without.
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "engine/backend/forward_testing.h"
+#include "engine/backend/tiny_model.h"
+
+namespace assay::engine {
+namespace {
+
+constexpr int kPrompts = 3, kTokens = 40, kMostRows = kPrompts * kTokens;
+constexpr StepLimits kLimits = {.n_rows = kMostRows,
+                                .n_sequences = kMostRows,
+                                .n_positions = kTokens,
+                                .sparse = true,
+                                .cache_tokens = kPrompts * 64};
+
+class CudaWideExperts : public testing::Test {
+ protected:
+  void SetUp() override {
+    const auto model = load_cuda_model(m_.config, m_.weights, "");
+    if (!model) GTEST_SKIP() << model.error().message << ". This test shows nothing here.";
+    if ((*model)->kernel().find("partial sums") == std::string::npos)
+      GTEST_SKIP() << "no partial sums on this device: " << (*model)->kernel();
+    for (int i = 0; i < kPrompts; ++i) prompts_.push_back(prompt(kTokens, i, m_.config.vocab));
+  }
+  std::vector<std::vector<float>> on_gpu(const char* kernel, int chunk,
+                                         const std::vector<std::vector<int>>& prompts) const {
+    const auto model = load_cuda_model(m_.config, m_.weights, kernel);
+    CHECK(model.has_value()) << model.error().message;
+    return run(m_, *model, 1, prompts, chunk, true, nullptr, kLimits);
+  }
+
+  const TinyModel m_ = TinyModel::wide_experts();
+  std::vector<std::vector<int>> prompts_;
+};
+
+// Rows of 1,024 columns, not of 78 at most, have that many times the bound of their sums.
+TEST_F(CudaWideExperts, LogitsAgreeWithTheReference) {
+  const auto reference = load_reference_model(m_.config, m_.weights, "");
+  ASSERT_TRUE(reference);
+  Margins margins;
+  const auto expected = run(m_, *reference, 2, prompts_, 16, true, &margins);
+  ASSERT_GT(margins.smallest, 1e-6f) << "choose a seed without near-ties";
+  const auto got = on_gpu("", 16, prompts_), rounded = on_gpu("bf16", 16, prompts_);
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_EQ(worst_beyond(expected[i], got[i], m_.config.vocab, kForwardTolerance * 1024 / 78),
+              "");
+    // Seventeen roundings to bfloat16 a layer, of either sign; a forgotten term is a tenth and more.
+    EXPECT_EQ(worst_beyond(expected[i], rounded[i], m_.config.vocab, 0.05), "");
+  }
+}
+
+TEST_F(CudaWideExperts, BitsDoNotDependOnChunksBatchesOrRecording) {
+  std::vector<std::vector<float>> alone;
+  for (const auto& p : prompts_) alone.push_back(on_gpu("stream", kTokens, {p})[0]);
+  for (const char* kernel : {"graph", "stream"})
+    for (const int chunk : {1, 7, kTokens}) {
+      const auto got = on_gpu(kernel, chunk, prompts_);
+      for (std::size_t i = 0; i < alone.size(); ++i)
+        EXPECT_EQ(first_difference(alone[i], got[i]), "")
+            << kernel << ", chunks of " << chunk << ", prompt " << i;
+    }
+}
+
+}  // namespace
+}  // namespace assay::engine
