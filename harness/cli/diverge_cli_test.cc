@@ -70,7 +70,9 @@ TEST_F(DivergeCli, InterruptedItSaysThatNothingIsKeptAndHowToBeginAgain) {
     EXPECT_THAT(o.err, AllOf(HasSubstr("assay diverge: interrupted. Nothing is kept: "),
                              HasSubstr(" diverge --texts " + pipe.string() + " " + base_.string()),
                              Not(HasSubstr("error:"))));
-    if (models.size() > 2) EXPECT_THAT(o.err, HasSubstr("base.div is written when all texts are"));
+    if (models.size() > 2) {
+      EXPECT_THAT(o.err, HasSubstr("base.div is written when all texts are"));
+    }
     EXPECT_EQ(fs::exists(half), models.size() == 2) << "what is half written goes with it";
   }
 }
