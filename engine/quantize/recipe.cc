@@ -151,8 +151,8 @@ Result<void> Recipe::set(std::string_view assignment) {
                                [&](const Setting& of) { return of.name == key; });
   if (s == std::end(kSettings)) return unknown_setting(key);
   if (equals == std::string_view::npos)
-    return fail("setting '{}' has no value, expected {}={}: {}", key, key,
-                number_text(value_of(Recipe(), *s)), range_text(*s));
+    return fail("setting '{}' has no value, expected {}={:g}: {}", key, key, value_of(Recipe(), *s),
+                range_text(*s));
   const std::string_view text = assignment.substr(equals + 1);
   double value = 0;
   const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
