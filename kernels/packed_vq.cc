@@ -41,17 +41,27 @@ PackedVq PackedVq::pack(WeightArena& arena, const VqMatrix& w) {
   for (int r = 0; r < w.n_rows; ++r) {
     const int block = r / kBlockRows, lane = r % kBlockRows;
     for (int g = 0; g < n_groups; ++g) {
-      std::byte* at = m.data_ + (m.tile(g, block) - m.data_);
-      std::memcpy(at + m.scales_offset(g) + 2 * lane,
-                  w.scales + 2 * (static_cast<std::size_t>(r) * n_groups + g), 2);
+      const auto place = [&](const std::byte* p) { return m.data_ + (p - m.data_); };
+      const auto put_scale = [&](std::byte* scales) {
+        std::memcpy(scales + 2 * lane, w.scales + 2 * (static_cast<std::size_t>(r) * n_groups + g),
+                    2);
+      };
       const int first = g * w.group / w.dim;
+      if (m.method_ == VqMethod::kPartialSums) {
+        for (int turn = 0; turn < m.n_turns(g); ++turn) {
+          std::byte* at = place(m.turn(g, turn, block));
+          for (int j = 0; j < m.n_tables(g, turn); ++j, at += kBlockRows)
+            at[byte_of_row(lane)] =
+                static_cast<std::byte>(vq_index(w, r, first + turn * kTurn + j, 0));
+          if (turn + 1 == m.n_turns(g)) put_scale(at);
+        }
+        continue;
+      }
+      std::byte* at = place(m.tile(g, block));
+      put_scale(at + m.scales_offset(g));
       for (int j = 0; j < m.n_subvectors(g); ++j)
         for (int book = 0; book < w.n_books; ++book, at += m.indices_bytes()) {
           const auto index = static_cast<std::uint32_t>(vq_index(w, r, first + j, book));
-          if (m.method_ == VqMethod::kPartialSums) {
-            at[byte_of_row(lane)] = static_cast<std::byte>(index);
-            continue;
-          }
           const int bit = lane * bits;
           for (std::uint32_t rest = index << (bit % 8), i = 0; rest != 0; rest >>= 8, ++i)
             at[bit / 8 + i] |= static_cast<std::byte>(rest & 255);

@@ -12,6 +12,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <span>
+#include <string_view>
+#include <vector>
 
 #include "kernels/cpu_target.h"
 #include "kernels/quantised.h"
@@ -25,10 +27,11 @@ VqMethod vq_method(const VqMatrix& w);
 // The codes of one matrix in the order in which the kernels read them, as many bits as on disk.
 // Its memory is the arena's; the codebook stays the caller's.
 //
-// Rows come in blocks of 64, columns in scale groups; a tile is one block in one group. Tiles lie
-// [group][block], so that all rows of a group, which share its tables, are one forward stream. A
-// tile holds [sub-vector][book][64 indices], then the 64 rows' scales in binary16. Rows that pad
-// have index and scale zero.
+// Rows come in blocks of 64, columns in scale groups; a tile is one block in one group and holds
+// [sub-vector][book][64 indices], then the 64 rows' scales in binary16. Tiles lie [group][block].
+// Partial sums: a group is cut into turns of 16 sub-vectors, whose tables lie in the first-level
+// cache together, and tiles lie [group][turn][block], so that all rows of a turn are one forward
+// stream; the scales follow the last turn's indices. Rows that pad have index and scale zero.
 class PackedVq {
  public:
   PackedVq() = default;
@@ -61,6 +64,20 @@ class PackedVq {
   const std::byte* tile(int group, int block) const {
     return data_ + tile_bytes(0) * group * n_blocks() + tile_bytes(group) * block;
   }
+  // Partial sums.
+  static constexpr int kTurn = 16;  // sub-vectors
+  int n_turns(int group) const { return (n_subvectors(group) + kTurn - 1) / kTurn; }
+  int n_tables(int group, int turn) const {
+    return std::min(kTurn, n_subvectors(group) - turn * kTurn);
+  }
+  std::size_t turn_bytes(int group, int turn) const {
+    const bool last = turn + 1 == n_turns(group);
+    return indices_bytes() * n_tables(group, turn) + (last ? 2 * kBlockRows : 0);
+  }
+  const std::byte* turn(int group, int turn, int block) const {
+    return tile(group, 0) + indices_bytes() * kTurn * turn * n_blocks() +
+           turn_bytes(group, turn) * block;
+  }
   // Partial sums: the place of a row's index, a byte, among the 64. Interleaving four vectors that
   // hold byte 0 … 3 of 64 values so gives the values in row order; see vq_vbmi.cc. Its own inverse.
   static constexpr int byte_of_row(int row) {
@@ -81,13 +98,20 @@ struct VqProduct {
   float* const* y;  // (n_tokens) pointers to n_rows values; must not overlap x
   int first_block, last_block;
 };
+// How sums are fetched from a table of 256: byte permutations (AVX-512 VBMI), gathers of eight, or
+// one scalar load each. All have the same bits.
+enum class VqFetch { kBest, kVbmi, kGather, kScalar };
+std::string_view vq_fetch_name(VqFetch fetch);
+// Those that this machine can run with `target`, best first.
+std::vector<VqFetch> usable_vq_fetches(CpuTarget target);
+
 struct VqProjectArgs {
   std::span<const VqProduct> products;
   const float* const* x;  // (n_tokens) pointers to n_cols values, the same for all products
   int n_tokens;
   bool accumulate;
-  float* scratch;        // vq_scratch() floats, aligned to 64 bytes
-  bool use_vbmi = true;  // false: not even where the processor has AVX-512 VBMI; the same bits
+  float* scratch;  // vq_scratch() floats, aligned to 64 bytes
+  VqFetch fetch = VqFetch::kBest;
 };
 std::size_t vq_scratch();
 void vq_project_cpu(CpuTarget target, const VqProjectArgs& args);

@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "hwy/cache_control.h"
 #include "kernels/simd-inl.h"
 #include "kernels/vq_codewords-inl.h"
 #include "kernels/vq_partial_sums.h"
@@ -48,36 +47,73 @@ HWY_INLINE void add_two(const float* table, std::uint64_t& index, float& s0, flo
   asm("" : "+x"(s0), "+x"(s1), "+r"(index));
 }
 
-// Without VBMI: a load with an addition for each row. Gathers are slower on AMD, and permutations
-// of 32 floats take as long on Intel.
+// A load with an addition for each row.
+HWY_INLINE void sum_scalar(const VqLookUp& a, const std::byte* codes, float* sums) {
+  for (int first = 0; first < PackedVq::kBlockRows; first += 8) {
+    // Bytes first … first + 7 belong to four rows from `row` on and four from 16 further.
+    const int row = PackedVq::byte_of_row(first);
+    float* lower = sums + row;
+    float* upper = lower + 16;
+    float s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0;
+    if (a.add) {
+      s0 = lower[0], s1 = lower[1], s2 = lower[2], s3 = lower[3];
+      s4 = upper[0], s5 = upper[1], s6 = upper[2], s7 = upper[3];
+    }
+    const float* table = a.tables;
+    for (int j = 0; j < a.n_tables; ++j, table += VqScratch::kCodes) {
+      std::uint64_t index;
+      std::memcpy(&index, codes + 64 * j + first, 8);
+      add_two(table, index, s0, s1);
+      add_two(table, index, s2, s3);
+      add_two(table, index, s4, s5);
+      add_two(table, index, s6, s7);
+    }
+    lower[0] = s0, lower[1] = s1, lower[2] = s2, lower[3] = s3;
+    upper[0] = s4, upper[1] = s5, upper[2] = s6, upper[3] = s7;
+  }
+}
+
+// Eight rows a gather, four gathers at once.
+HWY_INLINE void sum_gather(const VqLookUp& a, const std::byte* codes, float* sums) {
+  constexpr int kAtOnce = 4;
+  const hn::Full128<float> d4;
+  const V8::D d8;
+  const hn::Rebind<std::uint8_t, V8::D> d_code;
+  for (int first = 0; first < PackedVq::kBlockRows; first += 8 * kAtOnce) {
+    V8 sum[kAtOnce];
+    const auto lower = [&](int k) { return sums + PackedVq::byte_of_row(first + 8 * k); };
+#pragma GCC unroll 4
+    for (int k = 0; k < kAtOnce; ++k)
+      sum[k] = a.add ? V8{hn::Combine(d8, hn::LoadU(d4, lower(k) + 16), hn::LoadU(d4, lower(k)))}
+                     : V8::zero();
+    const auto* code = reinterpret_cast<const std::uint8_t*>(codes) + first;
+    const float* table = a.tables;
+    for (int j = 0; j < a.n_tables; ++j, table += VqScratch::kCodes, code += 64)
+#pragma GCC unroll 4
+      for (int k = 0; k < kAtOnce; ++k) {
+        const auto index = hn::PromoteTo(V8::DI(), hn::LoadU(d_code, code + 8 * k));
+        sum[k] = add(sum[k], V8{hn::GatherIndex(d8, table, index)});
+      }
+#pragma GCC unroll 4
+    for (int k = 0; k < kAtOnce; ++k) {
+      hn::StoreU(hn::LowerHalf(d4, sum[k].v), d4, lower(k));
+      hn::StoreU(hn::UpperHalf(d4, sum[k].v), d4, lower(k) + 16);
+    }
+  }
+}
+
+// Without VBMI.
+template <VqFetch kFetch>
 HWY_NOINLINE void look_up(const VqLookUp& a) {
   for (int b = 0; b < a.n_blocks; ++b) {
     const std::byte* codes = a.codes + a.block_bytes * b;
     float* sums = a.sums + PackedVq::kBlockRows * b;
     const std::byte* ahead = b + 1 < a.n_blocks ? codes + a.block_bytes : a.next;
-    for (int j = 0; j < a.n_tables; ++j) __builtin_prefetch(ahead + 64 * j, 0, 0);
-    for (int first = 0; first < PackedVq::kBlockRows; first += 8) {
-      // Bytes first … first + 7 belong to four rows from `row` on and four from 16 further.
-      const int row = PackedVq::byte_of_row(first);
-      float* lower = sums + row;
-      float* upper = lower + 16;
-      float s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0;
-      if (a.add) {
-        s0 = lower[0], s1 = lower[1], s2 = lower[2], s3 = lower[3];
-        s4 = upper[0], s5 = upper[1], s6 = upper[2], s7 = upper[3];
-      }
-      const float* table = a.tables;
-      for (int j = 0; j < a.n_tables; ++j, table += VqScratch::kCodes) {
-        std::uint64_t index;
-        std::memcpy(&index, codes + 64 * j + first, 8);
-        add_two(table, index, s0, s1);
-        add_two(table, index, s2, s3);
-        add_two(table, index, s4, s5);
-        add_two(table, index, s6, s7);
-      }
-      lower[0] = s0, lower[1] = s1, lower[2] = s2, lower[3] = s3;
-      upper[0] = s4, upper[1] = s5, upper[2] = s6, upper[3] = s7;
-    }
+    for (int j = 0; j < a.n_tables; ++j) __builtin_prefetch(ahead + 64 * j, 0, 3);
+    if constexpr (kFetch == VqFetch::kGather)
+      sum_gather(a, codes, sums);
+    else
+      sum_scalar(a, codes, sums);
     if (a.scales == nullptr) continue;
     for (int k = 0; k < 4; ++k) {
       const V16 scale = load_scales(a.scales + a.block_bytes * b + 32 * k);
@@ -97,6 +133,7 @@ constexpr int kTileBlocks = 32;  // whose codes stay near while tokens pass
 
 struct Pass {
   const VqProjectArgs* args;
+  VqFetch fetch;
   const PackedVq* like;  // any of the matrices
   VqScratch* scratch;
   int first_token, n_tokens;
@@ -110,64 +147,70 @@ HWY_INLINE std::size_t sums_at(const Pass& p, int token, int block) {
 }
 
 // The codes that a turn reads after the tiles from block b of piece i on.
-const std::byte* codes_after(const Pass& p, int g, int j0, int i, int b) {
+const std::byte* codes_after(const Pass& p, int g, int turn, int i, int b) {
   const bool piece_ends = b + kTileBlocks >= p.pieces[i].n_blocks;
   if (piece_ends && i + 1 == p.n_pieces) {
     i = -1;
-    j0 += VqScratch::kTables;
-    if (j0 >= p.like->n_subvectors(g)) {
-      j0 = 0;
+    if (++turn == p.like->n_turns(g)) {
+      turn = 0;
       g = g + 1 == p.like->shape().n_groups() ? 0 : g + 1;
     }
   }
   const Piece& next = p.pieces[piece_ends ? i + 1 : i];
-  const PackedVq& m = *next.product->w;
-  return m.tile(g, next.first_block + (piece_ends ? 0 : b + kTileBlocks)) + m.indices_bytes() * j0;
+  return next.product->w->turn(g, turn, next.first_block + (piece_ends ? 0 : b + kTileBlocks));
 }
 
-// Turn j0 of group g: the tables of its sub-vectors, then their sums for every row.
-void run_turn(const Pass& p, int g, int j0, bool vbmi) {
+void look_up_by(VqFetch fetch, const VqLookUp& look) {
+  if (fetch == VqFetch::kVbmi)
+    vbmi_look_up(look);
+  else if (fetch == VqFetch::kGather)
+    look_up<VqFetch::kGather>(look);
+  else
+    look_up<VqFetch::kScalar>(look);
+}
+
+// A turn of group g: the tables of its sub-vectors, then their sums for every row.
+void run_turn(const Pass& p, int g, int turn) {
   VqScratch& s = *p.scratch;
   const VqMatrix& shape = p.like->shape();
-  const int n_sub = p.like->n_subvectors(g), n_tables = std::min(VqScratch::kTables, n_sub - j0);
-  const bool last = j0 + n_tables == n_sub;
+  const int n_tables = p.like->n_tables(g, turn);
+  const bool last = turn + 1 == p.like->n_turns(g);
+  const int first_col = g * shape.group + turn * PackedVq::kTurn * shape.dim;
   for (int t = 0; t < p.n_tokens; ++t)
     for (int j = 0; j < n_tables; ++j) {
       float* table = s.tables[t] + VqScratch::kCodes * j;
-      build_table(s.codebook, shape.dim,
-                  p.args->x[p.first_token + t] + g * shape.group + (j0 + j) * shape.dim, table);
-      if (vbmi) vbmi_split_planes(table);
+      build_table(s.codebook, shape.dim, p.args->x[p.first_token + t] + first_col + j * shape.dim,
+                  table);
+      if (p.fetch == VqFetch::kVbmi) vbmi_split_planes(table);
     }
   for (int i = 0; i < p.n_pieces; ++i) {
     const Piece& piece = p.pieces[i];
     const PackedVq& m = *piece.product->w;
     for (int b = 0; b < piece.n_blocks; b += kTileBlocks) {
       const int n_blocks = std::min(kTileBlocks, piece.n_blocks - b);
-      const std::byte* tile = m.tile(g, piece.first_block + b);
+      const std::byte* codes = m.turn(g, turn, piece.first_block + b);
       for (int t = 0; t < p.n_tokens; ++t) {
         const std::size_t at = sums_at(p, t, piece.at + b);
-        const VqLookUp look{.codes = tile + m.indices_bytes() * j0,
-                            .block_bytes = m.tile_bytes(g),
-                            .n_blocks = n_blocks,
-                            .tables = s.tables[t],
-                            .n_tables = n_tables,
-                            .sums = s.sums + at,
-                            .add = j0 != 0,
-                            .scales = last ? tile + m.scales_offset(g) : nullptr,
-                            .y = s.y + at,
-                            .next = codes_after(p, g, j0, i, b)};
-        vbmi ? vbmi_look_up(look) : look_up(look);
+        look_up_by(p.fetch, {.codes = codes,
+                             .block_bytes = m.turn_bytes(g, turn),
+                             .n_blocks = n_blocks,
+                             .tables = s.tables[t],
+                             .n_tables = n_tables,
+                             .sums = s.sums + at,
+                             .add = turn != 0,
+                             .scales = last ? codes + m.indices_bytes() * n_tables : nullptr,
+                             .y = s.y + at,
+                             .next = codes_after(p, g, turn, i, b)});
       }
     }
   }
 }
 
-void run_pass(const Pass& p, bool vbmi) {
+void run_pass(const Pass& p) {
   VqScratch& s = *p.scratch;
   std::memset(s.y, 0, sums_at(p, p.n_tokens, 0) * sizeof(float));
   for (int g = 0; g < p.like->shape().n_groups(); ++g)
-    for (int j0 = 0; j0 < p.like->n_subvectors(g); j0 += VqScratch::kTables)
-      run_turn(p, g, j0, vbmi);
+    for (int turn = 0; turn < p.like->n_turns(g); ++turn) run_turn(p, g, turn);
   for (int i = 0; i < p.n_pieces; ++i) {
     const Piece& piece = p.pieces[i];
     for (int t = 0; t < p.n_tokens; ++t)
@@ -181,8 +224,10 @@ void run_pass(const Pass& p, bool vbmi) {
 
 // `first` and every product of the call that shares its tables.
 void project_partial_sums(const VqProduct& first, const VqProjectArgs& a) {
-  const bool vbmi = HWY_TARGET == HWY_AVX3 && a.use_vbmi && have_vbmi();
-  Pass p{.args = &a, .like = first.w, .scratch = reinterpret_cast<VqScratch*>(a.scratch)};
+  Pass p{.args = &a,
+         .fetch = a.fetch,
+         .like = first.w,
+         .scratch = reinterpret_cast<VqScratch*>(a.scratch)};
   const VqMatrix& shape = first.w->shape();
   for (int i = 0; i < VqScratch::kCodes; ++i)
     for (int c = 0; c < shape.dim; ++c)
@@ -192,7 +237,7 @@ void project_partial_sums(const VqProduct& first, const VqProjectArgs& a) {
     p.n_tokens = std::min(VqScratch::kTokens, a.n_tokens - p.first_token);
     const int room = VqScratch::kBlocks / p.n_tokens;
     const auto flush = [&] {
-      if (p.n_pieces != 0) run_pass(p, vbmi);
+      if (p.n_pieces != 0) run_pass(p);
       p.n_pieces = p.n_blocks = 0;
     };
     for (const VqProduct& product : a.products) {

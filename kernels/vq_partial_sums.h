@@ -8,7 +8,7 @@ namespace assay::kernels {
 struct VqScratch {
   // Tables of up to 16 sub-vectors fill half of a first-level cache; a longer scale group takes
   // several turns. Tokens share the codes of a row range while they are near.
-  static constexpr int kTables = 16, kTokens = 8;
+  static constexpr int kTables = PackedVq::kTurn, kTokens = 8;
   // What the method takes: indices of a byte, and a codebook that leaves the tables their room.
   static constexpr int kCodes = 256, kMaxDim = 16;
   static constexpr int kBlocks = 512;  // of 64 rows, times tokens

@@ -29,7 +29,7 @@ std::vector<float> nans(std::size_t n) {
 
 struct How {
   CpuTarget target;
-  bool use_vbmi = true;
+  VqFetch fetch = VqFetch::kBest;
   int first_part = 0, n_parts = 1;  // calls that share out the blocks
 };
 
@@ -60,7 +60,7 @@ class Problem {
                                   .n_tokens = n_tokens,
                                   .accumulate = accumulate,
                                   .scratch = scratch.data(),
-                                  .use_vbmi = how.use_vbmi});
+                                  .fetch = how.fetch});
     }
     return y;
   }
@@ -120,15 +120,15 @@ TEST_P(VqProjectCpu, IsExactOnIntegers) {
   for (const VqShape& shape : kShapes) {
     const Problem p(shape, 1, true);
     for (const int n : kTokens)
-      for (const bool use_vbmi : {false, true}) {
-        const How how{.target = GetParam(), .use_vbmi = use_vbmi};
+      for (const VqFetch fetch : usable_vq_fetches(GetParam())) {
+        const How how{.target = GetParam(), .fetch = fetch};
         EXPECT_EQ(first_difference(p.reference(n, p.poisoned(n), false),
                                    p.cpu(how, n, p.poisoned(n), false)),
                   "")
-            << shape << ", " << n << " tokens, vbmi " << use_vbmi;
+            << shape << ", " << n << " tokens, fetched by " << vq_fetch_name(fetch);
         EXPECT_EQ(
             first_difference(p.reference(n, p.whole(n), true), p.cpu(how, n, p.whole(n), true)), "")
-            << shape << ", " << n << " tokens added, vbmi " << use_vbmi;
+            << shape << ", " << n << " tokens added, fetched by " << vq_fetch_name(fetch);
       }
   }
 }
@@ -159,18 +159,19 @@ TEST_P(VqProjectCpu, TargetTokensTogetherAndSharesOfBlocksDoNotChangeABit) {
     const Problem p(shape, 5, false);
     std::vector<float> alone;
     for (int t = 0; t < 33; ++t) {
-      const auto y = p.cpu({.target = usable_cpu_targets().front(), .use_vbmi = false}, 1,
+      const auto y = p.cpu({.target = usable_cpu_targets().front(), .fetch = VqFetch::kScalar}, 1,
                            p.poisoned(1), false, t);
       alone.insert(alone.end(), y.begin(), y.end());
     }
     for (const int n : kTokens)
       for (const int n_parts : {1, 2, 3})
-        for (const bool use_vbmi : {false, true})
+        for (const VqFetch fetch : usable_vq_fetches(GetParam()))
           EXPECT_EQ(
               first_difference({alone.begin(), alone.begin() + n * shape.n_rows},
-                               p.cpu({GetParam(), use_vbmi, 0, n_parts}, n, p.poisoned(n), false)),
+                               p.cpu({GetParam(), fetch, 0, n_parts}, n, p.poisoned(n), false)),
               "")
-              << shape << ", " << n << " tokens, " << n_parts << " parts, vbmi " << use_vbmi;
+              << shape << ", " << n << " tokens, " << n_parts << " parts, fetched by "
+              << vq_fetch_name(fetch);
   }
 }
 
@@ -203,14 +204,15 @@ TEST_P(VqProjectCpu, NanAndInfinityAreWhereTheReferenceHasThem) {
     p.set_input(5, 0, kInfinity);
     p.set_input(5, next, -kInfinity);
     for (const int n : {6, 33})
-      for (const bool use_vbmi : {false, true})
+      for (const VqFetch fetch : usable_vq_fetches(GetParam()))
         for (const bool accumulate : {false, true}) {
           const auto expected = p.reference(n, p.whole(n), accumulate);
           ASSERT_TRUE(std::isnan(expected[shape.n_rows]) && std::isfinite(expected[0]));
-          EXPECT_EQ(first_difference(expected, p.cpu({.target = GetParam(), .use_vbmi = use_vbmi},
-                                                     n, p.whole(n), accumulate)),
+          EXPECT_EQ(first_difference(expected, p.cpu({.target = GetParam(), .fetch = fetch}, n,
+                                                     p.whole(n), accumulate)),
                     "")
-              << shape << ", " << n << " tokens, vbmi " << use_vbmi << ", added " << accumulate;
+              << shape << ", " << n << " tokens, fetched by " << vq_fetch_name(fetch) << ", added "
+              << accumulate;
         }
     const Problem clean(shape, 8, true);
     const auto one = clean.cpu({.target = GetParam()}, 1, clean.poisoned(1), false, 2);

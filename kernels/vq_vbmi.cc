@@ -28,7 +28,7 @@ constexpr std::array<std::uint8_t, 64> kTwoPlanes = [] {
 }();
 
 ASSAY_VBMI inline void prefetch(const std::byte* p) {
-  _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_NTA);
+  _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
 }
 
 template <int kBlocks>
