@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "base/thread_pool.h"
 
@@ -11,6 +12,9 @@ namespace assay::kernels {
 // own part): over `n_passes` together, whatever interrupts them, as a decode of as many tokens is
 // timed. The buffer stays wherever it fits: read one as large as the data that the roof is for.
 double read_bytes_per_s(ThreadPool& pool, std::size_t n_bytes, int n_passes);
+
+// The sum of 32-bit words modulo 2^32: what reading them costs and little else.
+std::uint32_t read_words(const std::uint32_t* words, std::size_t n_words);
 
 // The weights that a decoded token reads: some always, of each layer's experts a few.
 struct TokenReads {

@@ -83,6 +83,10 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 }
 }  // namespace
 
+std::uint32_t read_words(const std::uint32_t* words, std::size_t n_words) {
+  return HWY_DYNAMIC_DISPATCH(read_all)(words, n_words);
+}
+
 double read_bytes_per_s(ThreadPool& pool, std::size_t n_bytes, int n_passes) {
   const int n_parts = pool.n_threads();
   const std::size_t words = n_bytes / 4 / n_parts;

@@ -2,6 +2,7 @@
 // first. Exit code 1 if one computed something wrong, 2 if none has the name that was asked for.
 //   assay-kernels --benchmark_filter='project/avx512/rows:192.*' --benchmark_repetitions=5
 //   assay-kernels --benchmark_filter='^(vq|dense).*rows:1/' --benchmark_repetitions=9
+//   assay-kernels --benchmark_filter=vq_bound --benchmark_counters_tabular=true
 //   assay-kernels --benchmark_filter=cuda --benchmark_repetitions=12 --benchmark_out=new.json
 //   assay compare old.json new.json
 #include <cmath>
@@ -18,6 +19,7 @@ namespace assay::kernels {
 void register_project_benchmarks();
 void register_mla_attention_benchmarks();
 void register_vq_benchmarks();
+void register_vq_bound_benchmarks();
 }  // namespace assay::kernels
 
 namespace {
@@ -55,6 +57,7 @@ int main(int argc, char** argv) {
   assay::kernels::register_project_benchmarks();
   assay::kernels::register_mla_attention_benchmarks();
   assay::kernels::register_vq_benchmarks();
+  assay::kernels::register_vq_bound_benchmarks();
   register_gpu_benchmarks();
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
