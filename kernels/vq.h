@@ -98,8 +98,8 @@ struct VqProduct {
   float* const* y;  // (n_tokens) pointers to n_rows values; must not overlap x
   int first_block, last_block;
 };
-// How sums are fetched from a table of 256: byte permutations (AVX-512 VBMI), gathers of eight, or
-// one scalar load each. All have the same bits.
+// How sums are fetched from a table of 256: byte permutations (AVX-512 VBMI), gathers of eight
+// beside scalar loads, or one scalar load each. All have the same bits.
 enum class VqFetch { kBest, kVbmi, kGather, kScalar };
 std::string_view vq_fetch_name(VqFetch fetch);
 // Those that this machine can run with `target`, best first.

@@ -8,6 +8,7 @@
 #endif
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "kernels/simd-inl.h"
@@ -47,73 +48,83 @@ HWY_INLINE void add_two(const float* table, std::uint64_t& index, float& s0, flo
   asm("" : "+x"(s0), "+x"(s1), "+r"(index));
 }
 
-// A load with an addition for each row.
-HWY_INLINE void sum_scalar(const VqLookUp& a, const std::byte* codes, float* sums) {
-  for (int first = 0; first < PackedVq::kBlockRows; first += 8) {
-    // Bytes first … first + 7 belong to four rows from `row` on and four from 16 further.
-    const int row = PackedVq::byte_of_row(first);
-    float* lower = sums + row;
+// Sums of the rows of eight bytes of codes: four rows from `lower` on and four from 16 further
+// (PackedVq::byte_of_row). This one adds with a load for each row.
+struct LoadedRows {
+  float s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0;
+
+  HWY_INLINE void begin(const float* lower, bool add) {
+    if (!add) return;
+    const float* upper = lower + 16;
+    s0 = lower[0], s1 = lower[1], s2 = lower[2], s3 = lower[3];
+    s4 = upper[0], s5 = upper[1], s6 = upper[2], s7 = upper[3];
+  }
+  HWY_INLINE void add_from(const float* table, const std::byte* codes) {
+    std::uint64_t index;
+    std::memcpy(&index, codes, 8);
+    add_two(table, index, s0, s1);
+    add_two(table, index, s2, s3);
+    add_two(table, index, s4, s5);
+    add_two(table, index, s6, s7);
+  }
+  HWY_INLINE void end(float* lower) const {
     float* upper = lower + 16;
-    float s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0;
-    if (a.add) {
-      s0 = lower[0], s1 = lower[1], s2 = lower[2], s3 = lower[3];
-      s4 = upper[0], s5 = upper[1], s6 = upper[2], s7 = upper[3];
-    }
-    const float* table = a.tables;
-    for (int j = 0; j < a.n_tables; ++j, table += VqScratch::kCodes) {
-      std::uint64_t index;
-      std::memcpy(&index, codes + 64 * j + first, 8);
-      add_two(table, index, s0, s1);
-      add_two(table, index, s2, s3);
-      add_two(table, index, s4, s5);
-      add_two(table, index, s6, s7);
-    }
     lower[0] = s0, lower[1] = s1, lower[2] = s2, lower[3] = s3;
     upper[0] = s4, upper[1] = s5, upper[2] = s6, upper[3] = s7;
   }
-}
+};
+// And this one gathers them.
+struct GatheredRows {
+  V8 sum;
 
-// Eight rows a gather, four gathers at once.
-HWY_INLINE void sum_gather(const VqLookUp& a, const std::byte* codes, float* sums) {
-  constexpr int kAtOnce = 4;
-  const hn::Full128<float> d4;
-  const V8::D d8;
-  const hn::Rebind<std::uint8_t, V8::D> d_code;
-  for (int first = 0; first < PackedVq::kBlockRows; first += 8 * kAtOnce) {
-    V8 sum[kAtOnce];
+  HWY_INLINE void begin(const float* lower, bool add) {
+    const hn::Full128<float> d4;
+    sum = add ? V8{hn::Combine(V8::D(), hn::LoadU(d4, lower + 16), hn::LoadU(d4, lower))}
+              : V8::zero();
+  }
+  HWY_INLINE void add_from(const float* table, const std::byte* codes) {
+    const hn::Rebind<std::uint8_t, V8::D> d;
+    const auto index =
+        hn::PromoteTo(V8::DI(), hn::LoadU(d, reinterpret_cast<const std::uint8_t*>(codes)));
+    sum = add(sum, V8{hn::GatherIndex(V8::D(), table, index)});
+  }
+  HWY_INLINE void end(float* lower) const {
+    const hn::Full128<float> d4;
+    hn::StoreU(hn::LowerHalf(d4, sum.v), d4, lower);
+    hn::StoreU(hn::UpperHalf(d4, sum.v), d4, lower + 16);
+  }
+};
+
+// The sums of 64 rows. Three gathers beside eight loads: they are bound by different ports.
+template <int kGathers>
+HWY_INLINE void sum_block(const VqLookUp& a, const std::byte* codes, float* sums) {
+  for (int first = 0; first < PackedVq::kBlockRows; first += 8 * (kGathers + 1)) {
     const auto lower = [&](int k) { return sums + PackedVq::byte_of_row(first + 8 * k); };
-#pragma GCC unroll 4
-    for (int k = 0; k < kAtOnce; ++k)
-      sum[k] = a.add ? V8{hn::Combine(d8, hn::LoadU(d4, lower(k) + 16), hn::LoadU(d4, lower(k)))}
-                     : V8::zero();
-    const auto* code = reinterpret_cast<const std::uint8_t*>(codes) + first;
+    LoadedRows loaded;
+    std::array<GatheredRows, kGathers> gathered;
+    loaded.begin(lower(0), a.add);
+    for (int k = 0; k < kGathers; ++k) gathered[k].begin(lower(k + 1), a.add);
+    const std::byte* code = codes + first;
     const float* table = a.tables;
-    for (int j = 0; j < a.n_tables; ++j, table += VqScratch::kCodes, code += 64)
+    for (int j = 0; j < a.n_tables; ++j, table += VqScratch::kCodes, code += 64) {
 #pragma GCC unroll 4
-      for (int k = 0; k < kAtOnce; ++k) {
-        const auto index = hn::PromoteTo(V8::DI(), hn::LoadU(d_code, code + 8 * k));
-        sum[k] = add(sum[k], V8{hn::GatherIndex(d8, table, index)});
-      }
-#pragma GCC unroll 4
-    for (int k = 0; k < kAtOnce; ++k) {
-      hn::StoreU(hn::LowerHalf(d4, sum[k].v), d4, lower(k));
-      hn::StoreU(hn::UpperHalf(d4, sum[k].v), d4, lower(k) + 16);
+      for (int k = 0; k < kGathers; ++k) gathered[k].add_from(table, code + 8 * (k + 1));
+      loaded.add_from(table, code);
     }
+    loaded.end(lower(0));
+    for (int k = 0; k < kGathers; ++k) gathered[k].end(lower(k + 1));
   }
 }
 
 // Without VBMI.
-template <VqFetch kFetch>
+template <int kGathers>
 HWY_NOINLINE void look_up(const VqLookUp& a) {
   for (int b = 0; b < a.n_blocks; ++b) {
     const std::byte* codes = a.codes + a.block_bytes * b;
     float* sums = a.sums + PackedVq::kBlockRows * b;
     const std::byte* ahead = b + 1 < a.n_blocks ? codes + a.block_bytes : a.next;
     for (int j = 0; j < a.n_tables; ++j) __builtin_prefetch(ahead + 64 * j, 0, 3);
-    if constexpr (kFetch == VqFetch::kGather)
-      sum_gather(a, codes, sums);
-    else
-      sum_scalar(a, codes, sums);
+    sum_block<kGathers>(a, codes, sums);
     if (a.scales == nullptr) continue;
     for (int k = 0; k < 4; ++k) {
       const V16 scale = load_scales(a.scales + a.block_bytes * b + 32 * k);
@@ -164,9 +175,9 @@ void look_up_by(VqFetch fetch, const VqLookUp& look) {
   if (fetch == VqFetch::kVbmi)
     vbmi_look_up(look);
   else if (fetch == VqFetch::kGather)
-    look_up<VqFetch::kGather>(look);
+    look_up<3>(look);
   else
-    look_up<VqFetch::kScalar>(look);
+    look_up<0>(look);
 }
 
 // A turn of group g: the tables of its sub-vectors, then their sums for every row.
