@@ -4,14 +4,15 @@
 // figure is the median over the rounds; so is every ratio, which is formed within a round.
 //   GHz          a chain of dependent additions, one a cycle
 //   adds/cycle   independent ones: fewer where somebody else uses the core's other thread
-//   codes/cycle_cached, codes/cycle   of one thread, codes from the caches and from memory
+//   codes/cycle_steps    of one thread: the look-ups' instructions on registers and one table
+//   codes/cycle_cached   the kernel, codes from the caches
+//   codes/cycle          and from memory
 //   cached, memory, read, dense       weights/s; read: the bytes of the codes, not computed with
 //   of_bound     memory over the smaller one of cached and read
 //   over_dense   memory over dense
-#include <array>
-#include <chrono>
 #include <cstdint>
 
+#include "kernels/bench/core_rates.h"
 #include "kernels/bench/vq_bench_data.h"
 #include "kernels/roof.h"
 
@@ -31,39 +32,6 @@ constexpr Subject kSubjects[] = {
     {kVqShapes[1], {"down", 6144, 1024, 1, false}},
 };
 constexpr VqTier kByteTiers[] = {kVqTiers[0], kVqTiers[2]};
-
-template <class Work>
-double seconds_of(const Work& work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-// Register plus itself: with a constant some cores would join additions while they rename.
-double dependent_adds_per_s() {
-  constexpr int kRepeat = 10000;
-  std::uint64_t a = 1;
-  const double s = seconds_of([&] {
-    for (int i = 0; i < kRepeat; ++i)
-      asm volatile(
-          "add %0, %0\n add %0, %0\n add %0, %0\n add %0, %0\n add %0, %0\n"
-          "add %0, %0\n add %0, %0\n add %0, %0\n add %0, %0\n add %0, %0\n"
-          : "+r"(a));
-  });
-  return 10 * kRepeat / s;
-}
-double independent_adds_per_s() {
-  constexpr int kRepeat = 10000;
-  std::uint64_t a = 1, b = 2, c = 3, d = 4, e = 5, f = 6;
-  const double s = seconds_of([&] {
-    for (int i = 0; i < kRepeat; ++i)
-      asm volatile(
-          "add %0, %0\n add %1, %1\n add %2, %2\n add %3, %3\n add %4, %4\n add %5, %5\n"
-          "add %0, %0\n add %1, %1\n add %2, %2\n add %3, %3\n add %4, %4\n add %5, %5\n"
-          : "+r"(a), "+r"(b), "+r"(c), "+r"(d), "+r"(e), "+r"(f));
-  });
-  return 12 * kRepeat / s;
-}
 
 // The mean over the pool's threads.
 template <class Rate>
@@ -114,7 +82,8 @@ double weights_of(const VqBenchShape& s) {
 }
 
 struct Round {
-  double hz, adds, cached, memory, read, dense;  // the last four in weights/s
+  double hz, adds, steps;              // steps: codes a cycle
+  double cached, memory, read, dense;  // weights/s
 };
 
 class Bench {
@@ -151,6 +120,7 @@ class Bench {
     Round r{};
     r.hz = mean_rate(dependent_adds_per_s);
     r.adds = mean_rate(independent_adds_per_s) / r.hz;
+    r.steps = mean_rate([&] { return steps_per_s(fetch_); }) / r.hz;
     r.cached = cached();
     r.memory = memory(n_launches_);
     r.read = reader_.bytes_per_s() * weights_per_byte_;
@@ -215,6 +185,7 @@ void bound_of(benchmark::State& state, CpuTarget target, VqFetch fetch, const Su
   };
   put("GHz", [](const Round& r) { return r.hz * 1e-9; });
   put("adds/cycle", [](const Round& r) { return r.adds; });
+  put("codes/cycle_steps", [](const Round& r) { return r.steps; });
   put("codes/cycle_cached", [&](const Round& r) { return r.cached / tier.dim / threads / r.hz; });
   put("codes/cycle", [&](const Round& r) { return r.memory / tier.dim / threads / r.hz; });
   put("cached", [](const Round& r) { return r.cached; });
