@@ -1,5 +1,6 @@
 #include "kernels/vq.h"
 
+#include <algorithm>
 #include <limits>
 #include <memory>
 
@@ -19,8 +20,8 @@ constexpr VqShape kShapes[] = {
     {90, 20, 4, 1000, 10, 1, 12},   {64, 40, 8, 2048, 11, 1, 40},  {50, 32, 8, 4096, 16, 1, 16},
     {100, 48, 8, 256, 8, 2, 24},    {40, 32, 16, 16, 4, 4, 32},    {70, 24, 2, 300, 9, 3, 10},
     {64, 16, 8, 256, 8, 1, 8},      {70, 128, 32, 256, 8, 8, 128}, {65, 192, 8, 16, 4, 8, 192},
-    {33, 52, 26, 4, 2, 5, 52},      {1040, 64, 32, 256, 8, 1, 64}, {20, 128, 64, 300, 9, 1, 64},
-    {9, 126, 63, 8, 3, 7, 126}};
+    {200, 300, 4, 256, 8, 1, 128},  {33, 52, 26, 4, 2, 5, 52},     {1040, 64, 32, 256, 8, 1, 64},
+    {20, 128, 64, 300, 9, 1, 64},   {9, 126, 63, 8, 3, 7, 126}};
 constexpr int kTokens[] = {1, 2, 3, 7, 8, 9, 31, 32, 33};
 
 std::vector<float> nans(std::size_t n) {
@@ -266,6 +267,36 @@ TEST_P(VqProjectCpu, SharingTablesDoesNotChangeABit) {
   call(products);
   for (std::size_t i = 0; i < packed.size(); ++i)
     EXPECT_EQ(first_difference(apart[i], together[i]), "") << kMatrices[i];
+}
+
+// What a turn of tables is for is one forward stream, and so is the matrix: last come a short
+// group, a short turn, and scales.
+TEST(PackedVq, TurnsFollowEachOther) {
+  const RandomVq vq({130, 300, 4, 256, 8, 1, 128}, 1, false);
+  WeightArena arena;
+  const PackedVq m = PackedVq::pack(arena, vq.view());
+  ASSERT_EQ(m.n_turns(0), 2);
+  ASSERT_EQ(m.n_turns(2), 1);
+  const std::byte* at = m.turn(0, 0, 0);
+  for (int g = 0; g < 3; ++g)
+    for (int turn = 0; turn < m.n_turns(g); ++turn)
+      for (int block = 0; block < m.n_blocks(); ++block) {
+        EXPECT_EQ(m.turn(g, turn, block), at) << g << ", " << turn << ", " << block;
+        at += m.turn_bytes(g, turn);
+      }
+  EXPECT_EQ(at, m.turn(0, 0, 0) + m.bytes());
+}
+
+TEST(VqFetch, LoadsAndGathersAreEverywhereAndPermutationsWithAvx512Alone) {
+  const auto has = [](CpuTarget target, VqFetch fetch) {
+    const auto usable = usable_vq_fetches(target);
+    return std::count(usable.begin(), usable.end(), fetch) == 1;
+  };
+  for (const CpuTarget target : usable_cpu_targets()) {
+    EXPECT_TRUE(has(target, VqFetch::kScalar) && has(target, VqFetch::kGather));
+    EXPECT_FALSE(has(target, VqFetch::kBest));
+  }
+  EXPECT_FALSE(has(CpuTarget::kAvx2, VqFetch::kVbmi));
 }
 
 TEST(PackedVq, LongCodewordsHaveNoTables) {
