@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/check.h"
 #include "engine/backend/forward_testing.h"
 #include "engine/backend/tiny_model.h"
 
@@ -50,7 +51,8 @@ TEST_F(CudaWideExperts, LogitsAgreeWithTheReference) {
   for (std::size_t i = 0; i < expected.size(); ++i) {
     EXPECT_EQ(worst_beyond(expected[i], got[i], m_.config.vocab, kForwardTolerance * 1024 / 78),
               "");
-    // Seventeen roundings to bfloat16 a layer, of either sign; a forgotten term is a tenth and more.
+    // Seventeen roundings to bfloat16 a layer, of either sign; a forgotten term is a tenth and
+    // more.
     EXPECT_EQ(worst_beyond(expected[i], rounded[i], m_.config.vocab, 0.05), "");
   }
 }

@@ -118,12 +118,17 @@ class TinyModel {
       w.router = random(c.n_experts, c.hidden, std::sqrt(3.0 / c.hidden));
       w.router_bias = random(1, c.n_experts, 0.1);
       const int width = c.moe_intermediate;
-      const auto wide = [&](int n_rows, int n_cols) { return vq(n_rows, n_cols, 4, 8, 1, 128); };
+      const auto wide = [&](int n_rows, int n_cols) {
+        Matrix m = vq(n_rows, n_cols, 4, 8, 1, 128);
+        if (wide_book_ == nullptr) wide_book_ = codebook(4 * 256, std::sqrt(3.0));
+        std::get<kernels::VqMatrix>(m.codes).codebook = wide_book_;  // one for all, as a tier has
+        return m;
+      };
       for (int e = 0; e < c.n_experts; ++e)
-        w.experts.push_back(form != Form::kWideExperts
-                                ? mlp(width)
-                                : MlpWeights{wide(width, c.hidden), wide(width, c.hidden),
-                                             wide(c.hidden, width)});
+        w.experts.push_back(
+            form != Form::kWideExperts
+                ? mlp(width)
+                : MlpWeights{wide(width, c.hidden), wide(width, c.hidden), wide(c.hidden, width)});
     }
     return w;
   }
@@ -179,14 +184,18 @@ class TinyModel {
                         .index_bits = index_bits,
                         .n_books = n_books,
                         .group = group};
-    std::vector<float>& book = books_.emplace_back();
-    for (int i = 0; i < n_books * w.n_codes * dim; ++i)
-      book.push_back(kernels::f16_to_f32(f16(std::sqrt(3.0 / n_books) * (2 * draw() - 1))));
-    w.codebook = book.data();
+    w.codebook = codebook(n_books * w.n_codes * dim, std::sqrt(3.0 / n_books));
     w.codes = bytes(n_rows * w.row_words() * 4,
                     [](unsigned random) { return static_cast<std::byte>(random); });
     w.scales = scales(n_rows * w.n_groups(), 1 / std::sqrt(n_cols));
     return {.n_rows = n_rows, .n_cols = n_cols, .name = next_name(), .codes = w};
+  }
+
+  const float* codebook(int n, double half_width) {
+    std::vector<float>& book = books_.emplace_back();
+    for (int i = 0; i < n; ++i)
+      book.push_back(kernels::f16_to_f32(f16(half_width * (2 * draw() - 1))));
+    return book.data();
   }
 
   Matrix gptq(int n_rows, int n_cols, int bits) {
@@ -254,6 +263,7 @@ class TinyModel {
   std::uint64_t seed_, n_matrices_ = 0, n_coded_ = 0, n_drawn_ = 0;
   DType dtype_;
   bool is_quantised_;
+  const float* wide_book_ = nullptr;
   std::deque<std::vector<float>> books_;
   std::deque<std::vector<std::byte>> storage_;
 };

@@ -11,6 +11,7 @@ namespace assay {
 namespace {
 
 using testing::AllOf;
+using testing::AnyOf;
 using testing::HasSubstr;
 
 std::string output_of(const char* command) {
@@ -81,8 +82,8 @@ TEST_F(Mpi, ProcessesOnTwoGpusAnswerWithTheBitsOfThreads) {
     EXPECT_EQ(reply(on_processes(2, arguments)), reply(threads)) << kernel;
   }
   const std::vector<std::string> more = {"--backend", "cuda", "--tp", "2"};
-  ASSERT_NE(assay(quick_run(dir_ / "threads", more)).code, 2);
-  ASSERT_NE(on_processes(2, quick_run(dir_ / "processes", more)).code, 2);
+  ASSERT_THAT(assay(quick_run(dir_ / "threads", more)).code, AnyOf(0, 1));              // a verdict
+  ASSERT_THAT(on_processes(2, quick_run(dir_ / "processes", more)).code, AnyOf(0, 1));  // a verdict
   EXPECT_EQ(samples_of(dir_ / "processes"), samples_of(dir_ / "threads"));
 }
 
@@ -179,7 +180,7 @@ bool soon(const std::function<bool()>& condition) {
 }
 
 TEST_F(Mpi, AKilledRankEndsTheJobAndTheRunResumesToTheSameRecord) {
-  ASSERT_NE(assay(quick_run(dir_ / "whole", {"--tp", "2"})).code, 2);
+  ASSERT_THAT(assay(quick_run(dir_ / "whole", {"--tp", "2"})).code, AnyOf(0, 1));  // a verdict
   Program run(quick_run(dir_ / "cut", {"--tp", "2"}), 0, {}, mpirun(2));
   const fs::path samples = dir_ / "cut" / "samples.jsonl";
   std::error_code ignored;
@@ -192,7 +193,7 @@ TEST_F(Mpi, AKilledRankEndsTheJobAndTheRunResumesToTheSameRecord) {
   EXPECT_THAT(o.err, AllOf(HasSubstr("process rank 1"), HasSubstr("signal 9")));
   const auto whole = samples_of(dir_ / "whole");
   EXPECT_LT(samples_of(dir_ / "cut").size(), whole.size());
-  EXPECT_NE(on_processes(2, {"run", "--resume", dir_ / "cut"}).code, 2);
+  EXPECT_THAT(on_processes(2, {"run", "--resume", dir_ / "cut"}).code, AnyOf(0, 1));
   EXPECT_EQ(samples_of(dir_ / "cut"), whole);
   const Json record = *read_json(dir_ / "cut" / "run.json");
   EXPECT_THAT(record["provenance"].dump(), HasSubstr("mpirun -np 2 "));
