@@ -192,7 +192,7 @@ TEST_F(KeptSample, InterruptedItSaysWhichLayersSamplesAreThere) {
   in.interrupted = [&] { return stop; };
   const auto made = quantize(in);
   ASSERT_TRUE(made) << made.error().message;
-  EXPECT_EQ(made->in_hand, "the samples of layer 2 that are encoded");
+  EXPECT_EQ(made->in_hand, "the samples of layer 2 (of 0 to 2) that are encoded");
   EXPECT_THAT(made->interrupted_at, HasSubstr("samples encoded of 1"));
 }
 
