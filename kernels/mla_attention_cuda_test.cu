@@ -195,29 +195,35 @@ TEST_F(Cuda, AKeyThatTakesAllTheWeightGivesItsLatentExactly) {
   }
 }
 
+void expect_bits_of_the_keys(const Shape& s, int n_rows, int n_keys, bool half, Random& random) {
+  const Problem p(s, n_rows, n_keys, random);
+  const auto one_by_one = p.computed({}, {.splits = false, .runs = false, .half = half});
+  for (const bool splits : {false, true})
+    for (const bool runs : {false, true})
+      EXPECT_EQ(p.computed({}, {.splits = splits, .runs = runs, .half = half}), one_by_one)
+          << s.kv_lora << ", " << n_keys << ", " << splits << runs << half;
+  // The last row by itself.
+  Problem last = p;
+  last.rows = 1;
+  const auto n = static_cast<std::ptrdiff_t>(s.n_heads);
+  last.q.assign(p.q.end() - n * s.width(), p.q.end());
+  EXPECT_EQ(last.computed({}, {.splits = true, .runs = false, .half = half}),
+            std::vector<float>(one_by_one.end() - n * s.kv_lora, one_by_one.end()));
+  // Chosen keys: all of them, which is what the last row sees.
+  std::vector<int> all;
+  for (int i = 0; i < n_keys; ++i) all.push_back(i);
+  EXPECT_EQ(last.computed(all, {.splits = true, .runs = false, .half = half}),
+            std::vector<float>(one_by_one.end() - n * s.kv_lora, one_by_one.end()));
+}
+
 TEST_F(Cuda, AttentionsBitsDependOnTheKeysAlone) {
   Random random(4);
   for (const Shape& s : kShapes)
-    // The last: rows on both sides of where splits become longer, within what would be a run.
-    for (const int n_keys : {40, 130, 600, 1500, mla_run_limit(s.n_heads) + 5}) {
-      const Problem p(s, 11, n_keys, random);
-      const auto one_by_one = p.computed({}, {.splits = false, .runs = false, .half = false});
-      for (const bool splits : {false, true})
-        for (const bool runs : {false, true})
-          EXPECT_EQ(p.computed({}, {.splits = splits, .runs = runs, .half = false}), one_by_one)
-              << s.kv_lora << ", " << n_keys << ", " << splits << runs;
-      // The last row by itself.
-      Problem last = p;
-      last.rows = 1;
-      const auto n = static_cast<std::ptrdiff_t>(s.n_heads);
-      last.q.assign(p.q.end() - n * s.width(), p.q.end());
-      EXPECT_EQ(last.computed({}, {.splits = true, .runs = false, .half = false}),
-                std::vector<float>(one_by_one.end() - n * s.kv_lora, one_by_one.end()));
-      // Chosen keys: all of them, which is what the last row sees.
-      std::vector<int> all;
-      for (int i = 0; i < n_keys; ++i) all.push_back(i);
-      EXPECT_EQ(last.computed(all, {.splits = true, .runs = false, .half = false}),
-                std::vector<float>(one_by_one.end() - n * s.kv_lora, one_by_one.end()));
+    for (const bool half : {false, true}) {
+      // The last: rows on both sides of where splits become longer, within what would be a run.
+      for (const int n_keys : {40, 130, 600, 1500, mla_run_limit(s.n_heads) + 5})
+        expect_bits_of_the_keys(s, 11, n_keys, half, random);
+      expect_bits_of_the_keys(s, 3, 7 * mla_run_limit(s.n_heads) + 5, half, random);
     }
 }
 

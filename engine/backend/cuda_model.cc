@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <new>
 #include <set>
 
 #include "base/check.h"
@@ -222,14 +223,20 @@ Result<std::shared_ptr<const BackendModel>> load_cuda_model(const ModelConfig& c
         "no CUDA device here (no driver, or no GPU): run on a machine with one, or with --backend "
         "cpu");
   ASSAY_TRY_VOID(fit_kernels(config));
-  const kernels::CudaDevice device = kernels::cuda_device();
-  ASSAY_TRY_VOID(fit_weights(bytes_of(weights, config.n_experts_per_token),
-                             {device.name, device.free_bytes, device.total_bytes,
-                              MemoryPromise::bytes_on(kernels::current_cuda_device())}));
+  const auto fit = [&] {
+    const kernels::CudaDevice now = kernels::cuda_device();
+    return fit_weights(bytes_of(weights, config.n_experts_per_token),
+                       {now.name, now.free_bytes, now.total_bytes,
+                        MemoryPromise::bytes_on(kernels::current_cuda_device())});
+  };
+  ASSAY_TRY_VOID(fit());
   try {
     return std::make_shared<const CudaModel>(config, weights, *how);
   } catch (const kernels::NoPinnedMemory& e) {
     return no_pinned_memory(e.n_bytes);
+  } catch (const std::bad_alloc&) {
+    ASSAY_TRY_VOID(fit());  // another process has taken it meanwhile
+    throw;                  // it was the host's
   }
 }
 
