@@ -89,13 +89,10 @@ void launch(const GemmArgs& a, int n_tiles, int n_column_tiles, CudaStream strea
                                  << ", " << a.n_cols << " columns";
 }
 
-template <int kTileM>
-void launch(const GemmArgs& a, bool paired, bool copied, int n_tiles, int n_column_tiles,
-            CudaStream stream) {
-  if (paired && copied) launch<kTileM, true, true>(a, n_tiles, n_column_tiles, stream);
-  if (paired && !copied) launch<kTileM, true, false>(a, n_tiles, n_column_tiles, stream);
-  if (!paired && copied) launch<kTileM, false, true>(a, n_tiles, n_column_tiles, stream);
-  if (!paired && !copied) launch<kTileM, false, false>(a, n_tiles, n_column_tiles, stream);
+template <int kTileM, bool kCopied>
+void launch(const GemmArgs& a, bool paired, int n_tiles, int n_column_tiles, CudaStream stream) {
+  if (paired) launch<kTileM, true, kCopied>(a, n_tiles, n_column_tiles, stream);
+  if (!paired) launch<kTileM, false, kCopied>(a, n_tiles, n_column_tiles, stream);
 }
 
 // n_results of y's columns.
@@ -103,12 +100,17 @@ void launch(const GemmArgs& a, bool paired, bool copied, int n_results, CudaStre
   const int n_column_tiles = blocks_of(n_results, paired ? kTileN / 2 : kTileN);
   CHECK(n_column_tiles < 65536 && a.n_rows > 0) << n_column_tiles << ", " << a.n_rows << " rows";
   const int n_experts = std::max(a.n_experts, 1), n_used = std::min(n_experts, a.n_rows);
-  const int tile_m = tile_for(blocks_of(a.n_rows, n_experts), n_column_tiles * n_used);
+  // What is decoded by tile is experts', of few rows each: no instance of 128, which is a third of
+  // what this file takes to compile.
+  const int tile_m = std::min(tile_for(blocks_of(a.n_rows, n_experts), n_column_tiles * n_used),
+                              copied ? 128 : 64);
   // Each expert's last tile may be incomplete: that many at most.
   const int n_tiles = a.n_experts == 0 ? blocks_of(a.n_rows, tile_m) : a.n_rows / tile_m + n_used;
-  if (tile_m == 128) launch<128>(a, paired, copied, n_tiles, n_column_tiles, stream);
-  if (tile_m == 64) launch<64>(a, paired, copied, n_tiles, n_column_tiles, stream);
-  if (tile_m == 32) launch<32>(a, paired, copied, n_tiles, n_column_tiles, stream);
+  if (tile_m == 128) launch<128, true>(a, paired, n_tiles, n_column_tiles, stream);
+  if (tile_m == 64 && copied) launch<64, true>(a, paired, n_tiles, n_column_tiles, stream);
+  if (tile_m == 64 && !copied) launch<64, false>(a, paired, n_tiles, n_column_tiles, stream);
+  if (tile_m == 32 && copied) launch<32, true>(a, paired, n_tiles, n_column_tiles, stream);
+  if (tile_m == 32 && !copied) launch<32, false>(a, paired, n_tiles, n_column_tiles, stream);
 }
 
 bool is_aligned(const void* p, std::size_t to) {

@@ -213,8 +213,8 @@ std::vector<float> gemm_rows(const DeviceMatrix& m, const std::vector<float>& x,
   return y.host();
 }
 
-// 384 rows of 8192 results are tiles of 128 rows on any GPU of fewer than 192 multiprocessors, one
-// row is a tile of 32, and what is between, between.
+// 384 rows of 8192 results are tiles of 128 rows (codes: 64) on any GPU of fewer than 192
+// multiprocessors, one row is a tile of 32, and what is between, between.
 TEST_F(Cuda, ARowsBitsDependOnNoOtherRowAndOnNoTile) {
   Random random(34);
   DeviceWeights memory;
