@@ -82,7 +82,7 @@ TEST(Stop, AFactorInBlocksIsExactOnIntegers) {
   std::vector<float> columns(kDim * kDim, 0.0f);  // row t: column t of B
   for (int t = 0; t < kDim; ++t)
     for (int i = 0; i <= t; ++i)
-      columns[static_cast<std::size_t>(t * kDim + i)] =
+      columns[static_cast<std::size_t>(t) * kDim + static_cast<std::size_t>(i)] =
           i == t ? 64.0f : static_cast<float>((i * 7 + t * 3) % 3 - 1);
   ThreadPool pool(1);
   Hessian h(kDim);
