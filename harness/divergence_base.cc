@@ -2,6 +2,8 @@
 
 #include <bit>
 #include <cmath>
+#include <fstream>
+#include <system_error>
 
 #include "base/file.h"
 #include "base/hash.h"
@@ -136,11 +138,24 @@ Result<void> write_base(const std::filesystem::path& path, const DivergenceBase&
   return write_file_atomic(path, out + hash_hex(out));
 }
 
+Result<void> check_no_other_file(const std::filesystem::path& path) {
+  std::error_code none;
+  if (!std::filesystem::is_regular_file(path, none) || std::filesystem::file_size(path, none) == 0)
+    return {};
+  std::ifstream file(path, std::ios::binary);
+  std::string begin(kMagic.size(), '\0');
+  file.read(begin.data(), static_cast<std::streamsize>(begin.size()));
+  if (file && begin == kMagic) return {};
+  return fail(
+      "{}: is there already and is no captured base: nothing is overwritten. Choose another file",
+      path.string());
+}
+
 Result<DivergenceBase> read_base(const std::filesystem::path& path) {
   ASSAY_TRY(const std::string bytes, read_file(path));
   const std::string where = path.string();
   if (!bytes.starts_with(kMagic))
-    return fail("{}: not a captured base. Make one with assay diverge BASE --save-base {}", where,
+    return fail("{}: not a captured base. Make one with assay diverge BASE --save-base NEW.div",
                 where);
   const std::size_t n_digested = bytes.size() - std::min(bytes.size(), kDigestBytes);
   const std::string_view file = std::string_view(bytes).substr(0, n_digested);

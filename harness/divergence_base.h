@@ -26,6 +26,8 @@ struct DivergenceBase {
 };
 
 Result<void> write_base(const std::filesystem::path& path, const DivergenceBase& base);
+// An error if there is a file of another kind, which write_base would replace.
+Result<void> check_no_other_file(const std::filesystem::path& path);
 Result<DivergenceBase> read_base(const std::filesystem::path& path);
 
 }  // namespace assay::harness

@@ -243,7 +243,9 @@ const Verb attribute_verb{
           ->required()
           ->allow_extra_args(false)
           ->type_name("ID");
-      app.add_option("--seed", o->seed, "Seed of the run (default 0)")->type_name("N");
+      app.add_option("--seed", o->seed, "Seed of the run (default 0)")
+          ->check(any_seed())
+          ->type_name("N");
       app.add_option("--suites", o->suites_folder, "Folder of the suites")->type_name("DIR");
       app.add_option("--max-tests", o->max_tests, "Replies before the search ends with what it has")
           ->check(at_least(1))

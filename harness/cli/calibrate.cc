@@ -164,7 +164,7 @@ const Verb calibrate_verb{
       app.add_option("--temperature", o->temperature, "0 is greedy")
           ->check(at_least(0))
           ->capture_default_str();
-      app.add_option("--seed", o->seed, "Of sampling")->capture_default_str();
+      app.add_option("--seed", o->seed, "Of sampling")->check(any_seed())->capture_default_str();
       app.add_option("--max-tokens", o->max_tokens, "Of a reply")
           ->check(at_least(1))
           ->capture_default_str();

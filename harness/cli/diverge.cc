@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <system_error>
 
 #include "base/file.h"
 #include "harness/cli/at_least.h"
@@ -108,6 +109,16 @@ Result<DivergenceBase> new_base(const Options& o, const Lines& lines, const engi
   return out;
 }
 
+// An error if there is a file that no earlier call can have written.
+Result<void> check_no_other_json(const fs::path& path) {
+  std::error_code none;
+  if (!fs::is_regular_file(path, none) || fs::file_size(path, none) == 0) return {};
+  ASSAY_TRY(const std::string text, read_file(path));
+  if (text.starts_with("{")) return {};
+  return fail("{}: is there already and is no JSON: nothing is overwritten. Choose another file",
+              path.string());
+}
+
 Result<int> save_base(const Options& o) {
   ASSAY_TRY(const Lines lines, read_texts(o));
   ASSAY_TRY(const engine::Engine base, load(o.engine, o.models[0], lines.size()));
@@ -189,6 +200,8 @@ Result<int> run(const Options& o) {
         "--save-base "
         "FILE, or assay diverge --base FILE CANDIDATE",
         o.models.size(), n_models);
+  if (!o.save_base.empty()) ASSAY_TRY_VOID(harness::check_no_other_file(o.save_base));
+  if (!o.out.empty()) ASSAY_TRY_VOID(check_no_other_json(o.out));
   std::vector<fs::path> half_written;
   for (const std::string& file : {o.save_base, o.out})
     if (!file.empty()) {

@@ -221,6 +221,27 @@ TEST_F(DivergeCli, ALimitTakesLanguagesInTurnAndNamesThoseLeftOut) {
                                               "ja, zh"));
 }
 
+TEST_F(DivergeCli, AFileOfAnotherKindIsNotOverwritten) {
+  const fs::path notes = dir_ / "notes.md";
+  write(notes, "# What I must not lose: a page of it, longer than a heading\n");
+  const std::string before = *read_file(notes);
+  expect_error(diverge({base_, "--save-base", notes}),
+               AllOf(HasSubstr("notes.md"), HasSubstr("no captured base"), HasSubstr("another")));
+  expect_error(diverge({base_, candidate_, "--out", notes}),
+               AllOf(HasSubstr("notes.md"), HasSubstr("no JSON"), HasSubstr("another")));
+  EXPECT_EQ(*read_file(notes), before);
+  ASSERT_EQ(diverge({base_, "--save-base", captured_}).code, 0);
+  EXPECT_EQ(diverge({base_, "--save-base", captured_}).code, 0) << "its own kind is made anew";
+}
+
+TEST_F(DivergeCli, NumbersOutOfRangeAreRefusedInWords) {
+  expect_error(assay({"diverge", base_, candidate_, "-t", "1000000"}),
+               AllOf(HasSubstr("--threads"), HasSubstr("1000000"), HasSubstr("from 0 to 1024")));
+  for (const char* seed : {"-1", "99999999999999999999999", "abc", "1.5"})
+    expect_error(assay({"quantize", base_, dir_ / "out", "--seed", seed}),
+                 AllOf(HasSubstr("--seed"), HasSubstr(seed), HasSubstr("a whole number from 0")));
+}
+
 TEST_F(DivergeCli, ADamagedBaseIsRefused) {
   ASSERT_EQ(diverge({base_, "--save-base", captured_}).code, 0);
   const std::string good = *read_file(captured_);
@@ -296,12 +317,13 @@ TEST_F(DivergeCli, AnOutputThatCannotBeWrittenIsAnError) {
   EXPECT_THAT(capture.err, Not(HasSubstr("capturing"))) << "before the work, not after it";
   expect_error(diverge({base_, candidate_, "--out", dir_ / "nowhere" / "d.json"}), early);
   expect_error(diverge({base_, candidate_, "--out", dir_}), HasSubstr("is a folder"));
-  write(captured_, "the one before");
+  ASSERT_EQ(diverge({base_, "--save-base", captured_}).code, 0);
+  const std::string one_before = *read_file(captured_);
   Program full({"diverge", base_, "--save-base", captured_, "--texts", texts_, "--noise-texts", "0",
                 "--threads", "1"},
                2000);
   expect_error(full.wait(), AllOf(HasSubstr("base.div"), HasSubstr("File too large")));
-  EXPECT_EQ(*read_file(captured_), "the one before");
+  EXPECT_EQ(*read_file(captured_), one_before);
   EXPECT_FALSE(fs::exists(dir_ / "base.div.tmp"));
 }
 

@@ -2,6 +2,8 @@
 
 #include <cstdlib>
 
+#include "harness/cli/at_least.h"
+
 namespace assay::cli {
 
 std::filesystem::path cache_dir() {
@@ -35,6 +37,7 @@ void add_compute_flags(CLI::App& app, EngineFlags& flags) {
                  "dense, sparse, or auto: what the checkpoint was made for")
       ->capture_default_str();
   app.add_option("-t,--threads", flags.n_threads, "Threads (0: every usable core)")
+      ->check(thread_count())
       ->capture_default_str();
   app.add_option("--tp", flags.tensor_parallel, kTensorParallelHelp)->capture_default_str();
   app.add_option("--context", flags.context, kContextHelp)->capture_default_str();

@@ -143,7 +143,9 @@ const Verb generate_verb{
       app.add_option("--repetition-penalty", o->sampling.repetition_penalty, "1: off")
           ->check(between(0.01, 100.0))
           ->capture_default_str();
-      app.add_option("--seed", o->seed, "Same seed, same reply")->capture_default_str();
+      app.add_option("--seed", o->seed, "Same seed, same reply")
+          ->check(any_seed())
+          ->capture_default_str();
       app.add_option("--max-tokens", o->max_tokens, "Budget of the whole reply")
           ->check(at_least(1))
           ->capture_default_str();

@@ -334,9 +334,11 @@ const Verb quantize_verb{
                      "All of the spine in 4, 8 or 16 bits (default: the recipe's mix)");
       app.add_option("--set", o->settings,
                      "NAME=VALUE: any other setting of the recipe, as listed below");
-      app.add_option("--seed", o->seed, "Of the codebooks")->capture_default_str();
+      app.add_option("--seed", o->seed, "Of the codebooks")
+          ->check(any_seed())
+          ->capture_default_str();
       app.add_option("-t,--threads", o->n_threads, "Threads (0: every usable core)")
-          ->check(at_least(0));
+          ->check(thread_count());
       app.add_flag("--json", o->json, "Print the report as JSON");
       app.footer(app.get_footer() + settings_help());
       return [o] { return run(*o); };

@@ -177,7 +177,9 @@ void RunFlags::add_to(CLI::App& app) {
          "DIR")
       ->group(kWhat);
   constexpr const char* kHow = "Sampling (recorded; each overrides the suite's)";
-  option("seed", app.add_option("--seed", v.seed, "Seed of the run (default 0)"), "N")->group(kHow);
+  option("seed", app.add_option("--seed", v.seed, "Seed of the run (default 0)"), "N")
+      ->check(any_seed())
+      ->group(kHow);
   option("temperature", app.add_option("--temperature", temperature_, "0 is greedy"), "T")
       ->check(between(0.0, 10.0))
       ->group(kHow);
