@@ -78,10 +78,10 @@ fs::path QuantizeCli::built;
 TEST_F(QuantizeCli, WritesWhatInspectAndGenerateRead) {
   const Outcome o = assay({"inspect", built / "vq"});
   ASSERT_EQ(o.code, 0) << o.err;
-  for (const char* what : {"quantised: routed experts", "numbered 0 to 2", "of padding", "layer 1",
-                           "layout: auto-round (quant_method in config.json): how the files are "
-                           "laid out, not who made them; quantisation.json is of assay quantize",
-                           "vq_codes", "gptq"})
+  for (const char* what :
+       {"quantised: routed experts", "numbered 0 to 2", "of padding", "layer 1",
+        "layout: auto-round (quant_method in config.json): how the files are",
+        "laid out, not who made them; quantisation.json is of assay quantize", "vq_codes", "gptq"})
     EXPECT_THAT(o.out, HasSubstr(what));
   const Json json = Json::parse(assay({"inspect", built / "vq", "--json"}).out);
   EXPECT_EQ(json["n_parameters"],
