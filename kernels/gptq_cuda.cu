@@ -59,13 +59,7 @@ template <int kBits, int kGroup, int kWarps>
 void launch(const GptqArgs& args, int n_shares, int n_bytes, CudaStream stream) {
   const auto kernel = multiply_gptq<kBits, kGroup, kWarps>;
   static OncePerDevice prepare;
-  prepare([&] {
-    CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    static_cast<int>(max_shared_bytes())));
-    // The same split as the experts' kernels: a multiprocessor drains before another one.
-    CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                    cudaSharedmemCarveoutMaxShared));
-  });
+  prepare([&] { prefer_shared_memory(reinterpret_cast<const void*>(kernel), max_shared_bytes()); });
   const int n_passes = (args.n_tokens + args.tokens_of_pass - 1) / args.tokens_of_pass;
   overlapped(kernel, dim3(n_shares, n_passes), dim3(32, kWarps + 1), n_bytes, stream, args);
 }

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <limits>
 #include <random>
 #include <string>
 #include <tuple>
@@ -22,7 +21,7 @@ class PartialSumsCuda : public Cuda {
  protected:
   void SetUp() override {
     Cuda::SetUp();
-    if (!IsSkipped() && max_shared_bytes() < std::size_t{212} << 10)
+    if (!IsSkipped() && max_shared_bytes() < kSumsSharedBytes)
       GTEST_SKIP() << "a block has " << max_shared_bytes()
                    << " bytes of shared memory here, fewer than a table takes: this test shows "
                       "nothing; run it on an H100 or H200";
@@ -140,15 +139,7 @@ TEST_F(PartialSumsCuda, ANaNOrAnInfinityShowsInItsTokensPartialSumsAlone) {
   const Books books = codebooks(random);
   for (const SumsTiers& tiers : {SumsTiers{0, 0}, {2, 2}}) {
     Layer l = layer_of(books, tiers, 1088, 96, 128, 3, 2, 3, random);
-    const std::vector<float> whole = run_moe(l, {.sums_tokens = 3});
-    l.x[at(0, l.hidden, 700)] = std::numeric_limits<float>::quiet_NaN();
-    l.x[at(2, l.hidden, 3)] = std::numeric_limits<float>::infinity();
-    const std::vector<float> out = run_moe(l, {.sums_tokens = 3});
-    for (int r = 0; r < l.hidden; ++r) {
-      EXPECT_TRUE(std::isnan(out[at(0, l.hidden, r)])) << r;
-      EXPECT_EQ(out[at(1, l.hidden, r)], whole[at(1, l.hidden, r)]) << r;
-      EXPECT_TRUE(std::isnan(out[at(2, l.hidden, r)])) << r;
-    }
+    expect_nan_in_its_token_alone(l, {.sums_tokens = 3});
   }
 }
 

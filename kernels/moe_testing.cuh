@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <limits>
 #include <map>
 #include <set>
 #include <string>
@@ -183,6 +184,19 @@ inline void expect_moe(const Layer& l, const std::vector<float>& out, const std:
       if (y.error > 0) worst = std::max(worst, delta / y.error);
     }
   std::printf("%-28s worst error %.2g of its bound\n", what.c_str(), worst);
+}
+
+// A NaN in the first token's x, an infinity in the third's, nothing in the second's.
+inline void expect_nan_in_its_token_alone(Layer l, const How& how) {
+  const std::vector<float> whole = run_moe(l, how);
+  l.x[at(0, l.hidden, 700)] = std::numeric_limits<float>::quiet_NaN();
+  l.x[at(2, l.hidden, 3)] = std::numeric_limits<float>::infinity();
+  const std::vector<float> out = run_moe(l, how);
+  for (int r = 0; r < l.hidden; ++r) {
+    EXPECT_TRUE(std::isnan(out[at(0, l.hidden, r)])) << r;
+    EXPECT_EQ(out[at(1, l.hidden, r)], whole[at(1, l.hidden, r)]) << r;
+    EXPECT_TRUE(std::isnan(out[at(2, l.hidden, r)])) << r;
+  }
 }
 
 inline Layer random_layer(int hidden, int width, int n_experts, int top_k, int n_tokens,

@@ -8,7 +8,6 @@
 namespace assay::kernels {
 namespace {
 
-constexpr std::size_t kLeastSharedBytes = std::size_t{212} << 10;
 constexpr int kLeastRows = 1024;
 
 bool may_be_summed(const VqMatrix& w) {
@@ -55,7 +54,7 @@ void pack_unit(const VqMatrix& w, int slice, int tile, std::byte* to) {
 UnitPlan plan_sums(std::span<const VqMatrix> experts, int top_k, std::size_t shared_bytes) {
   CHECK(experts.size() % 3 == 0 && top_k > 0) << experts.size() << ", " << top_k;
   UnitPlan plan;
-  if (experts.empty() || shared_bytes < kLeastSharedBytes) return {};
+  if (experts.empty() || shared_bytes < kSumsSharedBytes) return {};
   if (!plan_launch(experts, false, plan.gate_up) || !plan_launch(experts, true, plan.down))
     return {};
   plan.top_k = top_k;

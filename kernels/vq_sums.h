@@ -21,7 +21,8 @@
 
 namespace assay::kernels {
 
-constexpr int kSumsCodes = 128;  // of a slice's row
+constexpr int kSumsCodes = 128;                                   // of a slice's row
+constexpr std::size_t kSumsSharedBytes = std::size_t{212} << 10;  // that a block needs
 constexpr int kSumsCodeBytes = kVqUnitRows * kSumsCodes;
 
 constexpr int sums_columns(int dim) { return kSumsCodes * dim; }  // of a slice

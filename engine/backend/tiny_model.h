@@ -118,11 +118,10 @@ class TinyModel {
       w.router = random(c.n_experts, c.hidden, std::sqrt(3.0 / c.hidden));
       w.router_bias = random(1, c.n_experts, 0.1);
       const int width = c.moe_intermediate;
+      // One codebook for all of a layer, as a tier has.
+      const float* book = form == Form::kWideExperts ? codebook(4 * 256, std::sqrt(3.0)) : nullptr;
       const auto wide = [&](int n_rows, int n_cols) {
-        Matrix m = vq(n_rows, n_cols, 4, 8, 1, 128);
-        if (wide_book_ == nullptr) wide_book_ = codebook(4 * 256, std::sqrt(3.0));
-        std::get<kernels::VqMatrix>(m.codes).codebook = wide_book_;  // one for all, as a tier has
-        return m;
+        return vq(n_rows, n_cols, 4, 8, 1, 128, book);
       };
       for (int e = 0; e < c.n_experts; ++e)
         w.experts.push_back(
@@ -176,7 +175,8 @@ class TinyModel {
     return m;
   }
 
-  Matrix vq(int n_rows, int n_cols, int dim, int index_bits, int n_books = 1, int group = 16) {
+  Matrix vq(int n_rows, int n_cols, int dim, int index_bits, int n_books = 1, int group = 16,
+            const float* book = nullptr) {
     kernels::VqMatrix w{.n_rows = n_rows,
                         .n_cols = n_cols,
                         .dim = dim,
@@ -184,7 +184,8 @@ class TinyModel {
                         .index_bits = index_bits,
                         .n_books = n_books,
                         .group = group};
-    w.codebook = codebook(n_books * w.n_codes * dim, std::sqrt(3.0 / n_books));
+    w.codebook =
+        book != nullptr ? book : codebook(n_books * w.n_codes * dim, std::sqrt(3.0 / n_books));
     w.codes = bytes(n_rows * w.row_words() * 4,
                     [](unsigned random) { return static_cast<std::byte>(random); });
     w.scales = scales(n_rows * w.n_groups(), 1 / std::sqrt(n_cols));
@@ -263,7 +264,6 @@ class TinyModel {
   std::uint64_t seed_, n_matrices_ = 0, n_coded_ = 0, n_drawn_ = 0;
   DType dtype_;
   bool is_quantised_;
-  const float* wide_book_ = nullptr;
   std::deque<std::vector<float>> books_;
   std::deque<std::vector<std::byte>> storage_;
 };

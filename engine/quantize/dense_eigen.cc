@@ -23,28 +23,11 @@ void prepare_eigen() {
   static_cast<void>(ready);
 }
 
-// A block's own factor, a column at a time. False where a pivot is not above zero.
-template <class Block>
-bool factor_columns(Block& a) {
-  for (Eigen::Index k = 0; k < a.rows(); ++k) {
-    const Eigen::Index n_below = a.rows() - k - 1;
-    const auto left = a.row(k).head(k);
-    auto column = a.col(k).tail(n_below);
-    double pivot = a(k, k);
-    if (k > 0) pivot -= left.squaredNorm();
-    if (pivot <= 0) return false;
-    a(k, k) = pivot = std::sqrt(pivot);
-    if (n_below == 0) break;
-    if (k > 0) column.noalias() -= a.bottomLeftCorner(n_below, k) * left.adjoint();
-    column /= pivot;
-  }
-  return true;
-}
-
 }  // namespace
 
-// Eigen::LLT's blocks and order, and so its bits; but LLT asks nobody whether to go on, for a
-// minute and more at the width of GLM-5.2's dense layers.
+// By blocks, as wide as Eigen::LLT's, so that the bits are its; but LLT asks nobody whether to go
+// on, for a minute and more at the width of GLM-5.2's dense layers. A block's own factor is
+// Eigen's: the index of the first pivot that is not above zero, or -1.
 Result<bool> cholesky_lower(double* a, int dim, Stop* stop) {
   prepare_eigen();
   Eigen::Map<RowMajor> matrix(a, dim, dim);
@@ -53,7 +36,7 @@ Result<bool> cholesky_lower(double* a, int dim, Stop* stop) {
     ASSAY_TRY_VOID(go_on(stop));
     const int n = std::min(width, dim - col), n_below = dim - col - n;
     auto diagonal = matrix.block(col, col, n, n);
-    if (!factor_columns(diagonal)) return false;
+    if (Eigen::internal::llt_inplace<double, Eigen::Lower>::unblocked(diagonal) >= 0) return false;
     if (n_below == 0) break;
     auto below = matrix.block(col + n, col, n_below, n);
     diagonal.adjoint().triangularView<Eigen::Upper>().solveInPlace<Eigen::OnTheRight>(below);

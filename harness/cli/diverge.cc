@@ -109,14 +109,18 @@ Result<DivergenceBase> new_base(const Options& o, const Lines& lines, const engi
   return out;
 }
 
-// An error if there is a file that no earlier call can have written.
+// An error if there is a file that is no earlier call's.
 Result<void> check_no_other_json(const fs::path& path) {
   std::error_code none;
   if (!fs::is_regular_file(path, none) || fs::file_size(path, none) == 0) return {};
-  ASSAY_TRY(const std::string text, read_file(path));
-  if (text.starts_with("{")) return {};
-  return fail("{}: is there already and is no JSON: nothing is overwritten. Choose another file",
-              path.string());
+  const auto json = read_json(path);
+  if (json && json->is_object() && json->contains("groups") && json->contains("noise_floor"))
+    return {};
+  return fail(
+      "{}: is there already and is no JSON of assay diverge: nothing is overwritten. Choose "
+      "another "
+      "file",
+      path.string());
 }
 
 Result<int> save_base(const Options& o) {

@@ -228,7 +228,12 @@ TEST_F(DivergeCli, AFileOfAnotherKindIsNotOverwritten) {
   expect_error(diverge({base_, "--save-base", notes}),
                AllOf(HasSubstr("notes.md"), HasSubstr("no captured base"), HasSubstr("another")));
   expect_error(diverge({base_, candidate_, "--out", notes}),
-               AllOf(HasSubstr("notes.md"), HasSubstr("no JSON"), HasSubstr("another")));
+               AllOf(HasSubstr("notes.md"), HasSubstr("no JSON of"), HasSubstr("another")));
+  expect_error(diverge({base_, candidate_, "--out", base_ / "config.json"}),
+               HasSubstr("no JSON of assay diverge"));
+  const std::vector<std::string> made = {base_, candidate_, "--out", dir_ / "d.json"};
+  EXPECT_EQ(diverge(made).code, 0);
+  EXPECT_EQ(diverge(made).code, 0) << "its own kind is made anew";
   EXPECT_EQ(*read_file(notes), before);
   ASSERT_EQ(diverge({base_, "--save-base", captured_}).code, 0);
   EXPECT_EQ(diverge({base_, "--save-base", captured_}).code, 0) << "its own kind is made anew";
