@@ -321,6 +321,7 @@ TEST(CudaEngineTwoGpus, AnswersAgreeWithOneGpus) {
     ASSERT_TRUE(one && two);
     EXPECT_NE(two->info().kernel.find("tp 2"), std::string::npos) << two->info().kernel;
     EXPECT_EQ(two->info().tensor_parallel, 2);
+    EXPECT_TRUE(two->info().samples_on_device);
     // A prompt and the steps after it, dense and then sparse. Each is within 5e-3 of transformers'
     // logits (parity_cuda_test), so within twice that of the other.
     const auto logits = [&](Engine& engine) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "engine/backend/cuda_cache.h"
 #include "engine/backend/forward_testing.h"
 #include "engine/backend/tiny_model.h"
 #include "kernels/cuda_memory.h"
@@ -19,7 +20,7 @@ constexpr StepLimits kLimits = {.n_rows = kMostRows,
                                 .n_sequences = kMostRows,
                                 .n_positions = kTokens,
                                 .sparse = true,
-                                .cache_tokens = kPrompts * 64};
+                                .cache_tokens = kPrompts * CudaCachePool::kGrain};
 
 class CudaWideExperts : public testing::Test {
  protected:

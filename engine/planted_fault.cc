@@ -114,6 +114,10 @@ class FaultyBackend final : public Backend {
   void moe(int layer) override { inner_->moe(layer); }
   void clear_residual() override { inner_->clear_residual(); }
   void sum_residual(Comm& comm) override { inner_->sum_residual(comm); }
+  void sample_of_ranks(Comm& comm, std::span<const int> vocab_cuts, std::span<const int> rows,
+                       std::span<const SampleRequest> requests, std::span<Sampled> out) override {
+    inner_->sample_of_ranks(comm, vocab_cuts, rows, requests, out);
+  }
   std::vector<float> read(Act act) const override { return inner_->read(act); }
   Routing read_routing() const override { return inner_->read_routing(); }
   Selection read_selection() const override { return inner_->read_selection(); }

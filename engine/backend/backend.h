@@ -119,6 +119,11 @@ class Backend {
   // result: before, except on the first; and after.
   virtual void clear_residual() = 0;          // kResidual = 0
   virtual void sum_residual(Comm& comm) = 0;  // kResidual = its sum over the ranks
+  // Instead of sample: rank 0 samples from all ranks' parts of the logits, of which rank r has
+  // [vocab_cuts[r], vocab_cuts[r + 1]). `requests` and `out` are its alone, empty on others.
+  virtual void sample_of_ranks(Comm& comm, std::span<const int> vocab_cuts,
+                               std::span<const int> rows, std::span<const SampleRequest> requests,
+                               std::span<Sampled> out) = 0;
   virtual void end_step() = 0;
 
   // For traces and tests; valid between the operation and the next one that overwrites it.
@@ -130,6 +135,10 @@ class Backend {
 // Backend::sample of a backend whose logits are the host's anyway.
 void sample_on_host(Backend& backend, int vocab, std::span<const int> rows,
                     std::span<const SampleRequest> requests, std::span<Sampled> out);
+// Likewise Backend::sample_of_ranks.
+void sample_of_ranks_on_host(Backend& backend, Comm& comm, std::span<const int> vocab_cuts,
+                             std::span<const int> rows, std::span<const SampleRequest> requests,
+                             std::span<Sampled> out);
 
 // A model's weights in the layout that a backend computes with. Immutable, shared by its executors.
 class BackendModel {

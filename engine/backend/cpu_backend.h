@@ -44,6 +44,10 @@ class CpuBackend final : public Backend {
   }
   void clear_residual() override;
   void sum_residual(Comm& comm) override;
+  void sample_of_ranks(Comm& comm, std::span<const int> vocab_cuts, std::span<const int> rows,
+                       std::span<const SampleRequest> requests, std::span<Sampled> out) override {
+    sample_of_ranks_on_host(*this, comm, vocab_cuts, rows, requests, out);
+  }
   void end_step() override;
   std::vector<float> read(Act act) const override;
   Routing read_routing() const override;

@@ -281,10 +281,8 @@ class CudaBackend final : public CudaExecutor {
               std::span<Sampled> out) override {
     CHECK(!rows.empty() && rows.size() == requests.size() && rows.size() == out.size())
         << rows.size() << " rows, " << requests.size() << " requests, room for " << out.size();
-    s_.sampler.prepare(requests, project_logits(rows), stream());
-    s_.sampler.launch(s_.logits.data(), stream());
-    kernels::synchronise(stream());
-    s_.sampler.collect(out);
+    const std::vector<int> places = project_logits(rows);
+    sample_from(s_.logits, places, requests, out);
   }
   void clear_residual() override {
     kernels::clear_cuda(act(Act::kResidual), residual_size(), stream());
@@ -292,6 +290,16 @@ class CudaBackend final : public CudaExecutor {
   void sum_residual(Comm& comm) override {
     is_rank_ = true;
     comm.sum(act(Act::kResidual), residual_size(), stream());
+  }
+  void sample_of_ranks(Comm& comm, std::span<const int> vocab_cuts, std::span<const int> rows,
+                       std::span<const SampleRequest> requests, std::span<Sampled> out) override {
+    std::vector<const float*> parts;
+    for (const int place : project_logits(rows)) parts.push_back(logits_at(place));
+    comm.gather(parts, vocab_cuts, s_.gathered_logits.data(), stream());
+    if (comm.rank() == 0)
+      sample_from(s_.gathered_logits, {}, requests, out);
+    else
+      kernels::synchronise(stream());  // as logits of none
   }
 
   // Between steps nothing computes: caches may be copied, and move.
@@ -336,6 +344,14 @@ class CudaBackend final : public CudaExecutor {
       n_logit_rows_ += m.n;
     }
     return places;
+  }
+  // From logits of `places`; none: one row behind the other.
+  void sample_from(const kernels::DeviceArray<float>& logits, std::span<const int> places,
+                   std::span<const SampleRequest> requests, std::span<Sampled> out) {
+    s_.sampler->prepare(requests, places, stream());
+    s_.sampler->launch(logits.data(), stream());
+    kernels::synchronise(stream());
+    s_.sampler->collect(out);
   }
   // Places that follow each other are one copy.
   void copy_rows(std::span<const int> places, std::span<float> out) {

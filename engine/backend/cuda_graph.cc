@@ -96,6 +96,11 @@ class RecordingBackend final : public Backend {
     CHECK(mode_ == Mode::kDirect);  // logits came first
     inner_->sample(rows, requests, out);
   }
+  void sample_of_ranks(Comm& comm, std::span<const int> vocab_cuts, std::span<const int> rows,
+                       std::span<const SampleRequest> requests, std::span<Sampled> out) override {
+    CHECK(mode_ == Mode::kDirect);
+    inner_->sample_of_ranks(comm, vocab_cuts, rows, requests, out);
+  }
   void end_step() override { inner_->end_step(); }
 
   std::vector<float> read(Act act) const override { return inner_->read(act); }

@@ -101,8 +101,8 @@ Result<void> fit_kernels(const ModelConfig& config) {
       config.n_experts_per_token > kernels::kMaxTopExpertsCuda)
     return fail("{} experts, {} a token; backend cuda takes at most {} and {}", config.n_experts,
                 config.n_experts_per_token, kernels::kMaxExpertsCuda, kernels::kMaxTopExpertsCuda);
-  if (config.vocab > kernels::kMaxVocabCuda)
-    return fail("vocab_size is {}, backend cuda takes at most {}", config.vocab,
+  if (config.n_sampled() > kernels::kMaxVocabCuda)
+    return fail("vocab_size is {}, backend cuda takes at most {}", config.n_sampled(),
                 kernels::kMaxVocabCuda);
   if (std::max(config.hidden, config.q_lora) > kernels::kMaxNormCuda)
     return fail("hidden_size is {} and q_lora_rank {}, backend cuda takes at most {}",

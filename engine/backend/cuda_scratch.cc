@@ -39,8 +39,7 @@ CudaScratch::CudaScratch(const CudaModel& m, const StepLimits& limits, kernels::
                          kernels::DeviceBudget& budget)
     : max_keys(bucket(limits.n_positions)),
       score_rows(score_rows_of(m.c, limits, max_keys)),
-      products(m, limits.n_rows, stream, budget),
-      sampler(m.c.vocab, limits.n_sequences, budget) {
+      products(m, limits.n_rows, stream, budget) {
   const ModelConfig& c = m.c;
   const auto rows = [&](int width) { return area(limits.n_rows, width); };
   for (int a = 0; a < kNumActs; ++a)
@@ -63,6 +62,9 @@ CudaScratch::CudaScratch(const CudaModel& m, const StepLimits& limits, kernels::
   attention_parts = budget.array<float>(kernels::mla_most_parts(
       limits.n_rows, rows_of_run, c.n_heads, c.kv_lora, c.qk_rope, attended));
   logits = budget.array<float>(area(limits.n_sequences, c.vocab));
+  if (c.n_sampled() > 0) sampler.emplace(c.n_sampled(), limits.n_sequences, budget);
+  if (c.n_sampled() > c.vocab)
+    gathered_logits = budget.array<float>(area(limits.n_sequences, c.n_sampled()));
   // Two tables of pointers, two of angles, positions, tokens and two of runs, of which the index's
   // may have two values a row, each aligned.
   upload.reserve(2 * sizeof(float*) * rows(c.n_layers) + sizeof(float) * rows(c.qk_rope) +

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <optional>
 
 #include "engine/backend/act_width.h"
 #include "engine/backend/backend.h"
@@ -34,8 +35,9 @@ struct CudaScratch {
   kernels::DeviceArray<float> scores;           // (score_rows, max_keys)
   kernels::DeviceArray<float> attention_parts;  // mla_most_parts()
   kernels::DeviceArray<float> logits;           // (n_sequences, vocab)
+  kernels::DeviceArray<float> gathered_logits;  // (n_sequences, n_sampled), of several ranks
   CudaProducts products;
-  kernels::CudaSampler sampler;
+  std::optional<kernels::CudaSampler> sampler;  // none on ranks that do not sample
   kernels::StepUpload upload;
 };
 

@@ -25,8 +25,20 @@ Reply planned(const BackendModel& model, const MemoryNeeds& needs) {
   return reply;
 }
 
+// Then every sum is on its way on every device: what allocates now holds up none.
+void meet_before_logits(Comm& comm) { comm.meet(); }
+
+std::vector<Sampled> samples(Backend& b, Comm& comm, std::span<const int> vocab_cuts,
+                             const Command& c) {
+  meet_before_logits(comm);
+  std::vector<Sampled> out(comm.rank() == 0 ? c.sampled_rows.size() : 0);
+  const auto requests = comm.rank() == 0 ? c.requests : std::span<const SampleRequest>();
+  b.sample_of_ranks(comm, vocab_cuts, c.sampled_rows, requests, out);
+  return out;
+}
+
 std::vector<float> logits(Backend& b, Comm& comm, std::span<const int> rows, int vocab) {
-  comm.meet();  // every sum is on its way on every device: what allocates now holds up none
+  meet_before_logits(comm);
   std::vector<float> part(rows.size() * static_cast<std::size_t>(vocab));
   b.logits(rows, part);
   return part;
@@ -38,7 +50,8 @@ Result<RankModel> load_shard(const Sharding& sharding, int rank, BackendLoader l
                              std::string_view kernel) {
   const Shard shard = sharding.of_rank(rank);
   ASSAY_TRY(auto backend, load(shard.config, shard.weights, kernel));
-  return RankModel{std::move(backend), shard.config.hidden, shard.config.vocab, nullptr};
+  return RankModel{std::move(backend), shard.config.hidden, shard.config.vocab,
+                   sharding.vocab_cuts(), nullptr};
 }
 
 Reply Rank::load(int id, const std::function<Result<RankModel>()>& load) {
@@ -51,6 +64,7 @@ Reply Rank::load(int id, const std::function<Result<RankModel>()>& load) {
     }
     reply.kernel = model->backend->kernel();
     reply.n_bytes = static_cast<std::int64_t>(model->backend->weight_bytes());
+    reply.samples_on_device = model->backend->samples_on_device();
     models_[id] = *std::move(model);
   } catch (const std::bad_alloc&) {  // on a thread that nobody catches for
     reply.error = "no memory for its part of the weights";
@@ -66,7 +80,7 @@ Reply Rank::new_executor(const Command& c, Comm& comm) {
     if (c.limits.n_rows != kUnlimited) comm.reserve(values_summed(c.limits, model.hidden));
     auto executor = model.backend->new_executor(c.n, c.limits);
     if (executor)
-      executors_[c.id] = {*std::move(executor), model.vocab};
+      executors_[c.id] = {*std::move(executor), model.vocab, model.vocab_cuts};
     else
       reply.error = executor.error().message;
   } catch (const std::bad_alloc&) {
@@ -165,6 +179,9 @@ void Rank::run(const Command& c, Comm& comm, Reply* reply) {
         break;
       case Kind::kLogits:
         reply->values = logits(b, comm, o.of_rows ? c.logit_rows : none, executor.vocab);
+        break;
+      case Kind::kSample:
+        reply->sampled = samples(b, comm, executor.vocab_cuts, c);
         break;
       case Kind::kEndStep:
         b.end_step();

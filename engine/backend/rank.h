@@ -21,6 +21,7 @@ using BackendLoader = Result<std::shared_ptr<const BackendModel>> (*)(const Mode
 struct RankModel {
   std::shared_ptr<const BackendModel> backend;
   int hidden = 0, vocab = 0;            // vocab: its part's
+  std::vector<int> vocab_cuts;          // of all ranks
   std::shared_ptr<const void> weights;  // what the backend may compute from; null: held elsewhere
 };
 Result<RankModel> load_shard(const Sharding& sharding, int rank, BackendLoader load,
@@ -38,6 +39,7 @@ class Rank {
   struct Executor {
     std::unique_ptr<Backend> backend;
     int vocab;
+    std::vector<int> vocab_cuts;
   };
   Reply new_executor(const Command& command, Comm& comm);
   void run(const Command& command, Comm& comm, Reply* reply);

@@ -32,6 +32,7 @@ struct Operation {
     kRoute,
     kMoe,
     kLogits,
+    kSample,
     kEndStep,
     kRead,
     kReadRouting,
@@ -87,33 +88,37 @@ struct Command {
   std::vector<int> tokens;
   std::vector<CacheRows> segments;
   std::vector<float> residual;
-  std::vector<int> logit_rows;
+  std::vector<int> logit_rows, sampled_rows;
+  std::span<const SampleRequest> requests;  // of sampled_rows; rank 0's alone, whose process asks
   std::vector<Operation> operations;
 
   template <class Fields>
   void visit(Fields& f) {
     f(kind), f(group), f(id), f(of), f(n), f(needs), f(limits), f(may_replay), f(may_record);
     f(backend), f(source.kernel), f(source.dir), f(source.fingerprint), f(source.cache_dir);
-    f(tokens), f(segments), f(residual), f(logit_rows), f(operations);
+    f(tokens), f(segments), f(residual), f(logit_rows), f(sampled_rows), f(operations);
   }
 };
 
 struct Reply {
-  std::string error;          // kLoad, kPlan, kNewExecutor; empty: none
-  std::string kernel;         // kLoad
-  std::int64_t n_bytes = 0;   // kLoad: of its weights; kCountBytes
-  MemoryPlan plan;            // kPlan
-  CacheRoom room;             // kCount
-  StepCounts steps;           // kCount
-  bool may_record = true;     // kRun: of its executor, now
-  std::vector<float> values;  // kLogits: (rows, its part of the vocabulary); kRead: its part
+  std::string error;               // kLoad, kPlan, kNewExecutor; empty: none
+  std::string kernel;              // kLoad
+  std::int64_t n_bytes = 0;        // kLoad: of its weights; kCountBytes
+  bool samples_on_device = false;  // kLoad
+  MemoryPlan plan;                 // kPlan
+  CacheRoom room;                  // kCount
+  StepCounts steps;                // kCount
+  bool may_record = true;          // kRun: of its executor, now
+  std::vector<float> values;       // kLogits: (rows, its part of the vocabulary); kRead: its part
   // Of rank 0, whose process is the one that asks.
+  std::vector<Sampled> sampled;
   Routing routing;
   Selection selection;
 
   template <class Fields>
   void visit(Fields& f) {
-    f(error), f(kernel), f(n_bytes), f(plan), f(room), f(steps), f(may_record), f(values);
+    f(error), f(kernel), f(n_bytes), f(samples_on_device), f(plan), f(room), f(steps);
+    f(may_record), f(values);
   }
 };
 

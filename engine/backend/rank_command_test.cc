@@ -24,6 +24,7 @@ TEST(RankCommand, EveryFieldSurvivesTheWay) {
                         .segments = {{7, 8, 9, 10}},
                         .residual = {0.5f, -0.0f},
                         .logit_rows = {11},
+                        .sampled_rows = {17, 18},
                         .operations = {{.kind = Operation::Kind::kProject,
                                         .layer = 12,
                                         .norm = Norm::kFinal,
@@ -53,6 +54,7 @@ TEST(RankCommand, EveryFieldSurvivesTheWay) {
   EXPECT_EQ(got.segments[0].first_position, 10);
   EXPECT_EQ(got.residual, sent.residual);
   EXPECT_EQ(got.logit_rows, sent.logit_rows);
+  EXPECT_EQ(got.sampled_rows, sent.sampled_rows);
   ASSERT_EQ(got.operations.size(), 1u);
   const Operation& o = got.operations[0];
   EXPECT_EQ(o.kind, Operation::Kind::kProject);
@@ -69,6 +71,7 @@ TEST(RankCommand, ARepliesErrorAndValuesSurvive) {
   sent.error = "no memory";
   sent.kernel = "avx512";
   sent.n_bytes = std::int64_t{1} << 40;
+  sent.samples_on_device = true;
   sent.plan = {.limits = {.cache_tokens = 4}, .weight_bytes = 5, .scratch_bytes = 6};
   sent.room = {7, 8, 9};
   sent.steps = {.n_direct = 10, .n_replayed = 11};
@@ -77,6 +80,7 @@ TEST(RankCommand, ARepliesErrorAndValuesSurvive) {
   EXPECT_EQ(got.error, sent.error);
   EXPECT_EQ(got.kernel, sent.kernel);
   EXPECT_EQ(got.n_bytes, sent.n_bytes);
+  EXPECT_TRUE(got.samples_on_device);
   EXPECT_EQ(got.plan.limits.cache_tokens, 4);
   EXPECT_EQ(got.plan.weight_bytes, 5u);
   EXPECT_EQ(got.plan.scratch_bytes, 6u);

@@ -327,6 +327,10 @@ class ReferenceBackend final : public Backend {
     Floats& x = acts_[static_cast<int>(Act::kResidual)];
     comm.sum(x.data(), x.size(), nullptr);
   }
+  void sample_of_ranks(Comm& comm, std::span<const int> vocab_cuts, std::span<const int> rows,
+                       std::span<const SampleRequest> requests, std::span<Sampled> out) override {
+    sample_of_ranks_on_host(*this, comm, vocab_cuts, rows, requests, out);
+  }
 
   void end_step() override {
     for (const Segment& s : rows_.segments)

@@ -132,6 +132,7 @@ Shard Sharding::of_rank(int rank) const {
   Shard out{.config = *config_, .weights = {}};
   out.config.n_heads /= n_ranks_;
   out.config.vocab = vocab_[r + 1] - vocab_[r];
+  out.config.sampled_vocab = rank == 0 ? config_->vocab : 0;
   if (!experts_.empty()) out.config.moe_intermediate = experts_[r + 1] - experts_[r];
   if (!mlp_.empty() && config_->is_dense_layer(0))
     out.config.dense_intermediate = mlp_[0][r + 1] - mlp_[0][r];

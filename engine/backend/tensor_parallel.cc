@@ -66,6 +66,7 @@ class ShardedCache final : public KvCache {
 struct Loaded {
   std::string kernel;
   std::int64_t weight_bytes = 0;
+  bool samples_on_device = false;  // rank 0
 };
 
 class TensorParallelModel final : public BackendModel,
@@ -93,7 +94,7 @@ class TensorParallelModel final : public BackendModel,
   std::size_t weight_bytes() const override {
     return static_cast<std::size_t>(loaded_.weight_bytes);
   }
-  bool samples_on_device() const override { return false; }
+  bool samples_on_device() const override { return loaded_.samples_on_device; }
   Result<MemoryPlan> plan(const MemoryNeeds& needs) const override;
   Result<std::unique_ptr<Backend>> new_executor(int n_threads,
                                                 const StepLimits& limits) const override;
@@ -134,6 +135,7 @@ Result<Loaded> loaded_from(const std::vector<Reply>& replies) {
     if (kernels.empty() || r.kernel != kernels.back()) kernels.push_back(r.kernel);
     loaded.weight_bytes += r.n_bytes;
   }
+  loaded.samples_on_device = replies[0].samples_on_device;
   loaded.kernel = fmt::format("{}, tp {}", fmt::join(kernels, " | "), replies.size());
   return loaded;
 }
@@ -212,6 +214,10 @@ class TensorParallelBackend final : public Backend {
   void moe(int layer) override { add({.kind = Kind::kMoe, .layer = layer}); }
   void clear_residual() override { CHECK(false) << "ranks of ranks"; }
   void sum_residual(Comm&) override { CHECK(false) << "ranks of ranks"; }
+  void sample_of_ranks(Comm&, std::span<const int>, std::span<const int>,
+                       std::span<const SampleRequest>, std::span<Sampled>) override {
+    CHECK(false) << "ranks of ranks";
+  }
 
   // Of no rows it asks for no value, so that it waits for what does.
   void logits(std::span<const int> rows, std::span<float> out) override {
@@ -228,10 +234,14 @@ class TensorParallelBackend final : public Backend {
         std::copy_n(parts[r].values.data() + i * n, n, out.data() + i * vocab + first);
     }
   }
-  // Of logits from every rank, together on the host.
   void sample(std::span<const int> rows, std::span<const SampleRequest> requests,
               std::span<Sampled> out) override {
-    sample_on_host(*this, m_.config().vocab, rows, requests, out);
+    CHECK(requests.size() == rows.size() && out.size() == rows.size())
+        << rows.size() << " rows, " << requests.size() << " requests, room for " << out.size();
+    add({.kind = Kind::kSample});
+    queue_.sampled_rows.assign(rows.begin(), rows.end());
+    queue_.requests = requests;
+    std::ranges::move(run_queue()[0].sampled, out.begin());
   }
   void end_step() override {
     add({.kind = Kind::kEndStep});

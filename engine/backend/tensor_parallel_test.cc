@@ -7,6 +7,7 @@
 
 #include "engine/backend/forward_testing.h"
 #include "engine/backend/tiny_model.h"
+#include "engine/forward.h"
 
 namespace assay::engine {
 namespace {
@@ -94,6 +95,46 @@ TEST_P(Ranks, BitsDoNotDependOnThreadsChunksOrBatch) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Forms, Ranks, testing::Combine(testing::Bool(), testing::Values(2, 3)));
+
+// Rows by any order and one twice; requests that draw, take the largest and punish repetition.
+TEST(TensorParallel, SamplesAreThoseOfItsLogits) {
+  const TinyModel m(DType::kBf16, 6);
+  const std::vector<int> history = prompt(20, 1, m.config.vocab), watched = {0, m.config.vocab - 1};
+  for (const RankKind& kind : {kReference, kCpu})
+    for (const int n_ranks : {2, 3}) {
+      const Model model = on_ranks(m, kind, n_ranks);
+      EXPECT_FALSE(model->samples_on_device());
+      const auto backend = *model->new_executor(2, {});
+      const auto cache = backend->new_cache(32);
+      StepRows step;
+      step.tokens = history;
+      step.segments = {{cache.get(), 0, 20, 0}};
+      const std::vector<int> rows = {19, 3, 19, 7};
+      const SampleRequest asked[] = {
+          {.n_top = 5, .watched = watched},
+          {.params = {.temperature = 1.5}, .key = {1, 2, 3}},
+          {.params = {.temperature = 1, .top_p = 0.9, .top_k = 20}, .key = {4, 5, 6}},
+          {.params = {.repetition_penalty = 1.3}, .history = history, .n_top = 1}};
+      std::vector<float> logits(rows.size() * static_cast<std::size_t>(m.config.vocab));
+      std::vector<Sampled> got(rows.size());
+      forward(*backend, m.config, step, false,
+              {.logit_rows = rows,
+               .logits = logits,
+               .sample_rows = rows,
+               .requests = asked,
+               .sampled = got});
+      for (std::size_t i = 0; i < rows.size(); ++i) {
+        const auto expected =
+            kernels::sample(std::span(logits).subspan(i * static_cast<std::size_t>(m.config.vocab),
+                                                      static_cast<std::size_t>(m.config.vocab)),
+                            asked[i]);
+        EXPECT_EQ(got[i].id, expected.id) << i;
+        EXPECT_EQ(got[i].logprob, expected.logprob) << i;
+        EXPECT_EQ(got[i].top, expected.top) << i;
+        EXPECT_EQ(got[i].watched_probability, expected.watched_probability) << i;
+      }
+    }
+}
 
 TEST(TensorParallel, CachesForkAndTruncateOnEveryRank) {
   const TinyModel m(DType::kBf16, 2);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -39,6 +40,11 @@ struct ModelConfig {
   std::string model_type, dtype;
   Quantisation quantisation;
 
+  // Of a rank of several, whose `vocab` is its part (backend/shard.h): of all ranks, on the one
+  // that samples; 0 on others.
+  std::optional<int> sampled_vocab;
+
+  int n_sampled() const { return sampled_vocab.value_or(vocab); }
   int qk_head() const { return qk_nope + qk_rope; }
   int kv_row() const { return kv_lora + qk_rope; }  // cached values per token and layer
   bool is_dense_layer(int layer) const { return layer < first_dense_layers; }

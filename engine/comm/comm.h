@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "base/result.h"
@@ -22,7 +23,7 @@ class Comm {
   virtual int rank() const = 0;
   virtual int size() const = 0;
 
-  // The first call on the rank's thread: its device becomes the thread's.
+  // The first call on the rank's thread: its device becomes the thread's, and finds the others'.
   virtual void enter() = 0;
   // Returns when every rank has come here. Of what a device still computes it says
   // nothing.
@@ -35,6 +36,11 @@ class Comm {
   // float32. It is in the memory of the rank's backend: on `stream` of its device, which may be
   // recording, or on the host (null).
   virtual void sum(float* values, std::size_t n, kernels::CudaStream stream) = 0;
+  // Rank 0's `whole` (rows.size(), cuts.back()) becomes, row by row, what the ranks have of it side
+  // by side: rows[i] of rank r are its values [cuts[r], cuts[r + 1]) of row i. All in the memory of
+  // the ranks' backend, as of sum; nothing is written on other ranks, whose `whole` is null.
+  virtual void gather(std::span<const float* const> rows, std::span<const int> cuts, float* whole,
+                      kernels::CudaStream stream) = 0;
 };
 using Comms = std::vector<std::unique_ptr<Comm>>;  // by rank
 

@@ -1,6 +1,7 @@
 // Sums over ranks on the CPU: in order of rank, the same bits everywhere, and one work at a time.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 
 #include "base/check.h"
@@ -41,6 +42,32 @@ TEST(ThreadComm, EveryRankHasTheSumInOrderOfRank) {
                                              static_cast<std::size_t>(n_ranks * (n_ranks - 1) / 2))
                         : 1.0f)
               << i << " of " << n << ", " << n_ranks << " ranks";
+    }
+  }
+}
+
+// Parts of different widths, of several rows that lie anywhere.
+TEST(ThreadComm, RankZeroHasTheRowsOfAllSideBySide) {
+  for (const int n_ranks : {1, 2, 3, 5}) {
+    RankGroup group = group_of(n_ranks);
+    std::vector<int> cuts = {0};
+    for (int r = 0; r < n_ranks; ++r) cuts.push_back(cuts.back() + 3 + r % 2);
+    const auto width = static_cast<std::size_t>(cuts.back());
+    for (const std::size_t n_rows : {std::size_t{1}, std::size_t{4}}) {
+      std::vector<float> whole(n_rows * width, -1);
+      group.run([&](Comm& comm) {
+        std::vector<float> part;
+        std::vector<const float*> rows;
+        for (std::size_t i = 0; i < n_rows; ++i)
+          for (int at = cuts[static_cast<std::size_t>(comm.rank())];
+               at < cuts[static_cast<std::size_t>(comm.rank()) + 1]; ++at)
+            part.push_back(static_cast<float>(i * width) + static_cast<float>(at));
+        for (std::size_t i = 0; i < n_rows; ++i) rows.push_back(&part[i * part.size() / n_rows]);
+        comm.gather(rows, cuts, comm.rank() == 0 ? whole.data() : nullptr, nullptr);
+        std::ranges::fill(part, -2.0f);  // it has been taken
+      });
+      for (std::size_t i = 0; i < whole.size(); ++i)
+        ASSERT_EQ(whole[i], static_cast<float>(i)) << n_ranks << " ranks, " << n_rows << " rows";
     }
   }
 }

@@ -6,6 +6,8 @@
 
 #include <cstring>
 #include <functional>
+#include <numeric>
+#include <span>
 
 #include "base/check.h"
 #include "engine/comm/comm.h"
@@ -39,7 +41,10 @@ class NcclComm final : public Comm {
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
-  void enter() override { kernels::select_cuda_device(device_); }
+  void enter() override {
+    kernels::select_cuda_device(device_);
+    connect();
+  }
   void meet() override { host_.meet(); }
   bool agree(bool yes) override { return host_.agree(yes); }
 
@@ -58,7 +63,42 @@ class NcclComm final : public Comm {
     kernels::sum_parts_cuda(parts, size_, n, values, stream);
   }
 
+  void gather(std::span<const float* const> rows, std::span<const int> cuts, float* whole,
+              kernels::CudaStream stream) override {
+    NCCL_CHECK(ncclGroupStart()) << rank_;
+    for (std::size_t i = 0; i < rows.size(); ++i)
+      if (rank_ > 0)
+        NCCL_CHECK(ncclSend(rows[i], width(cuts, rank_), ncclFloat32, 0, comm_, stream)) << rank_;
+      else
+        put_together(rows[i], cuts, whole + i * static_cast<std::size_t>(cuts.back()), stream);
+    NCCL_CHECK(ncclGroupEnd()) << rows.size() << " rows";
+  }
+
  private:
+  static std::size_t width(std::span<const int> cuts, int rank) {
+    const auto r = static_cast<std::size_t>(rank);
+    return static_cast<std::size_t>(cuts[r + 1] - cuts[r]);
+  }
+  // On rank 0: one row, of which `own` is its part.
+  void put_together(const float* own, std::span<const int> cuts, float* row,
+                    kernels::CudaStream stream) {
+    kernels::copy_on_device(row, own, width(cuts, 0) * sizeof(float), stream);
+    for (int r = 1; r < size_; ++r)
+      NCCL_CHECK(ncclRecv(row + cuts[static_cast<std::size_t>(r)], width(cuts, r), ncclFloat32, r,
+                          comm_, stream))
+          << "from rank " << r;
+  }
+  // NCCL takes memory for messages between two ranks when there is a first one: now, before anyone
+  // plans with what is free.
+  void connect() {
+    DeviceArray<float> whole(static_cast<std::size_t>(size_));
+    const float* const own = whole.data() + rank_;
+    std::vector<int> cuts(static_cast<std::size_t>(size_) + 1);
+    std::iota(cuts.begin(), cuts.end(), 0);
+    gather(std::span(&own, 1), cuts, whole.data(), nullptr);
+    kernels::synchronise(nullptr);
+  }
+
   const int rank_, size_, device_;
   const ncclComm_t comm_;
   const HostSide host_;

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <span>
 
 #include "base/check.h"
 #include "engine/comm/comm.h"
@@ -36,7 +37,42 @@ class ProcessComm final : public Comm {
     }
   }
 
+  void gather(std::span<const float* const> rows, std::span<const int> cuts, float* whole,
+              kernels::CudaStream stream) override {
+    CHECK(stream == nullptr) << "these ranks have no device";
+    if (rank() > 0) {
+      processes_.send(0, bytes_of(rows, width(cuts, rank())));
+      return;
+    }
+    const auto put = [&](int r, std::size_t row, const float* values) {
+      std::copy_n(
+          values, width(cuts, r),
+          whole + row * static_cast<std::size_t>(cuts.back()) + cuts[static_cast<std::size_t>(r)]);
+    };
+    for (std::size_t i = 0; i < rows.size(); ++i) put(0, i, rows[i]);
+    for (int r = 1; r < size(); ++r) {
+      const std::vector<std::byte> part = processes_.receive(r);
+      const std::size_t n = width(cuts, r);
+      CHECK(part.size() == rows.size() * n * sizeof(float)) << part.size() << " of rank " << r;
+      const auto* values = reinterpret_cast<const float*>(part.data());
+      for (std::size_t i = 0; i < rows.size(); ++i) put(r, i, values + i * n);
+    }
+  }
+
  private:
+  static std::size_t width(std::span<const int> cuts, int rank) {
+    const auto r = static_cast<std::size_t>(rank);
+    return static_cast<std::size_t>(cuts[r + 1] - cuts[r]);
+  }
+  static std::vector<std::byte> bytes_of(std::span<const float* const> rows, std::size_t n) {
+    std::vector<std::byte> bytes;
+    for (const float* row : rows) {
+      const auto more = std::as_bytes(std::span(row, n));
+      bytes.insert(bytes.end(), more.begin(), more.end());
+    }
+    return bytes;
+  }
+
   Processes& processes_;
   std::vector<float> parts_;  // (size, n)
 };

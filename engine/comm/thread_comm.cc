@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <span>
+
 #include "base/check.h"
 #include "engine/comm/comm.h"
 #include "engine/comm/meeting.h"
@@ -6,9 +9,12 @@ namespace assay::engine {
 namespace {
 
 struct Shared {
-  explicit Shared(int n) : meeting(n), values(static_cast<std::size_t>(n)) {}
+  explicit Shared(int n)
+      : meeting(n), values(static_cast<std::size_t>(n)), rows(static_cast<std::size_t>(n)) {}
   Meeting meeting;
-  std::vector<float*> values;  // by rank: what is being added up
+  // By rank: what is being added up, or gathered.
+  std::vector<float*> values;
+  std::vector<std::span<const float* const>> rows;
 };
 
 class ThreadComm final : public Comm {
@@ -34,6 +40,18 @@ class ThreadComm final : public Comm {
       for (std::size_t r = 1; r < of_rank.size(); ++r) total += of_rank[r][i];
       for (float* v : of_rank) v[i] = total;
     }
+    meet();
+  }
+
+  void gather(std::span<const float* const> rows, std::span<const int> cuts, float* whole,
+              kernels::CudaStream stream) override {
+    CHECK(stream == nullptr) << "these ranks have no device";
+    shared_->rows[static_cast<std::size_t>(rank_)] = rows;
+    meet();
+    for (std::size_t r = 0; rank_ == 0 && r < shared_->rows.size(); ++r)
+      for (std::size_t i = 0; i < rows.size(); ++i)
+        std::copy_n(shared_->rows[r][i], cuts[r + 1] - cuts[r],
+                    whole + i * static_cast<std::size_t>(cuts.back()) + cuts[r]);
     meet();
   }
 
