@@ -36,11 +36,17 @@ if(ASSAY_COVERAGE)
   target_link_options(assay_options INTERFACE --coverage)
 endif()
 
-# assay_library(NAME SOURCES a.cc ... [DEPS target ...])
+set(ASSAY_LIGHT $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CONFIG:Release>>:-O1>)
+
+# assay_library(NAME SOURCES a.cc ... [DEPS target ...] [LIGHT])
+# LIGHT: it reads, asks and prints, and computes nothing that takes time: a third less to compile.
 function(assay_library name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "LIGHT" "" "SOURCES;DEPS" ${ARGN})
   add_library(${name} STATIC ${ARG_SOURCES})
   target_link_libraries(${name} PUBLIC assay_options ${ARG_DEPS})
+  if(ARG_LIGHT)
+    target_compile_options(${name} PRIVATE ${ASSAY_LIGHT})
+  endif()
 endfunction()
 
 # assay_test(NAME SOURCES a_test.cc ... [DEPS target ...] [LABEL unit|slow|longest|gpu] [TIMEOUT s] [FILTER gtest filter] [ALONE])
@@ -53,8 +59,7 @@ function(assay_test name)
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE assay_options ${ARG_DEPS} GTest::gmock GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE ASSAY_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
-  # What is tested is optimised, the test itself need not be: a third less to compile.
-  target_compile_options(${name} PRIVATE $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CONFIG:Release>>:-O1>)
+  target_compile_options(${name} PRIVATE ${ASSAY_LIGHT}) # what is tested is optimised, the test itself need not be
   set(alone "")
   if(ARG_ALONE)
     set(alone ALONE)

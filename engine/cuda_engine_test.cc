@@ -123,9 +123,7 @@ TEST_P(CudaEngine, ARequestsBitsDoNotDependOnItsBatchOrItsChunks) {
 
 TEST_P(CudaEngine, SamplesAreThoseOfItsLogitsWhateverTheBatchAndTheLaunches) {
   Engine engine = load(), launched = load({.kernel = "stream"});
-  // Logits of several GPUs come together on the host.
-  EXPECT_EQ(engine.info().to_json()["sampling"],
-            engine.info().tensor_parallel == 1 ? "device" : "host");
+  EXPECT_EQ(engine.info().to_json()["sampling"], "device");
   const auto together = answers(engine, kLengths, 0, kSteps);
   const auto stream = answers(launched, kLengths, 0, kSteps);
   for (std::size_t i = 0; i < kLengths.size(); ++i) {
