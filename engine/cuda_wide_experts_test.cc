@@ -1,9 +1,10 @@
-// A model whose experts a GPU multiplies by partial sums, which micro-glm's are too narrow for:
-// against the reference, in batches, in chunks, recorded, and with prompts in bfloat16. Needs an
-// H100 or H200; says so and skips without.
+// Models whose experts a GPU multiplies by partial sums, or by slices where they mix codebooks,
+// which micro-glm's are too narrow for: against the reference, in batches, in chunks, recorded, and
+// with prompts in bfloat16. Needs an H100 or H200; says so and skips without.
 #include <gtest/gtest.h>
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/check.h"
@@ -16,13 +17,16 @@ namespace assay::engine {
 namespace {
 
 constexpr int kPrompts = 3, kTokens = 40, kMostRows = kPrompts * kTokens;
+// What their kernels are called.
+constexpr std::string_view kSums = "experts: vq partial sums",
+                           kMixed = "experts: vq slices (partial sums, units)";
 constexpr StepLimits kLimits = {.n_rows = kMostRows,
                                 .n_sequences = kMostRows,
                                 .n_positions = kTokens,
                                 .sparse = true,
                                 .cache_tokens = kPrompts * CudaCachePool::kGrain};
 
-class CudaWideExperts : public testing::Test {
+class CudaWideExperts : public testing::TestWithParam<std::string_view> {
  protected:
   void SetUp() override {
     if (kernels::n_cuda_devices() == 0 || kernels::cuda_device().major != 9)
@@ -30,7 +34,7 @@ class CudaWideExperts : public testing::Test {
                       "this test shows nothing";
     const auto model = load_cuda_model(m_.config, m_.weights, "");
     ASSERT_TRUE(model) << model.error().message;
-    ASSERT_NE((*model)->kernel().find("partial sums"), std::string::npos) << (*model)->kernel();
+    ASSERT_NE((*model)->kernel().find(GetParam()), std::string::npos) << (*model)->kernel();
     for (int i = 0; i < kPrompts; ++i) prompts_.push_back(prompt(kTokens, i, m_.config.vocab));
   }
   std::vector<std::vector<float>> on_gpu(const char* kernel, int chunk,
@@ -40,12 +44,13 @@ class CudaWideExperts : public testing::Test {
     return run(m_, *model, 1, prompts, chunk, true, nullptr, kLimits);
   }
 
-  const TinyModel m_ = TinyModel::wide_experts();
+  const TinyModel m_ =
+      GetParam() == kMixed ? TinyModel::mixed_experts() : TinyModel::wide_experts();
   std::vector<std::vector<int>> prompts_;
 };
 
 // Rows of 1,024 columns, not of 78 at most, have that many times the bound of their sums.
-TEST_F(CudaWideExperts, LogitsAgreeWithTheReference) {
+TEST_P(CudaWideExperts, LogitsAgreeWithTheReference) {
   const auto reference = load_reference_model(m_.config, m_.weights, "");
   ASSERT_TRUE(reference);
   Margins margins;
@@ -61,7 +66,7 @@ TEST_F(CudaWideExperts, LogitsAgreeWithTheReference) {
   }
 }
 
-TEST_F(CudaWideExperts, BitsDoNotDependOnChunksBatchesOrRecording) {
+TEST_P(CudaWideExperts, BitsDoNotDependOnChunksBatchesOrRecording) {
   std::vector<std::vector<float>> alone;
   for (const auto& p : prompts_) alone.push_back(on_gpu("stream", kTokens, {p})[0]);
   for (const char* kernel : {"graph", "stream"})
@@ -72,6 +77,9 @@ TEST_F(CudaWideExperts, BitsDoNotDependOnChunksBatchesOrRecording) {
             << kernel << ", chunks of " << chunk << ", prompt " << i;
     }
 }
+
+INSTANTIATE_TEST_SUITE_P(, CudaWideExperts, testing::Values(kSums, kMixed),
+                         [](const auto& info) { return info.param == kMixed ? "Mixed" : "Uniform"; });
 
 }  // namespace
 }  // namespace assay::engine

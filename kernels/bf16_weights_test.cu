@@ -154,7 +154,20 @@ TEST(Bf16Weights, UnitsForSumsAreTheReferencesValuesToo) {
          {std::tuple{9, 96, 128}, {3, 520, 640}, {8, 1024, 128}, {17, 1032, 256}, {16, 6144, 128}})
       expect_decoded(vq(dim, n_codes, rows, cols, group, false, random),
                      dim == 8 ? WeightForm::kUnits8 : WeightForm::kUnits4, "units for sums",
-                     {.dim = dim, .bits = 8, .for_sums = true});
+                     {.dim = dim, .bits = 8, .sliced = true});
+}
+
+// The same, of codebooks of 4096: of eight values three copies.
+TEST(Bf16Weights, UnitsThatLieBySlicesAreTheReferencesValuesToo) {
+  const unsigned seed = std::random_device{}();
+  std::printf("seed %u\n", seed);
+  Random random(seed);
+  for (const auto& [dim, n_codes] : {std::pair{8, 4096}, {8, 3000}, {4, 4096}, {4, 3000}})
+    for (const auto& [rows, cols, group] :
+         {std::tuple{9, 96, 128}, {3, 520, 640}, {8, 1024, 128}, {17, 1032, 256}, {16, 6144, 128}})
+      expect_decoded(vq(dim, n_codes, rows, cols, group, false, random),
+                     dim == 8 ? WeightForm::kUnits8 : WeightForm::kUnits4, "units by slices",
+                     {dim, 14, 4, true});
 }
 
 TEST(Bf16Weights, WhatHasNoEightsIsDecodedOneByOne) {

@@ -7,6 +7,7 @@
 #include "kernels/moe_sums_cuda.h"
 #include "kernels/moe_units.cuh"
 #include "kernels/row_dot.cuh"
+#include "kernels/vq_slices.h"
 
 namespace assay::kernels {
 namespace {
@@ -35,22 +36,6 @@ __global__ void expert_down(MoeCudaArgs a) {
   if (threadIdx.x != 0) return;
   const size_t i = static_cast<size_t>(token) * a.hidden + row;
   a.residual[i] = a.residual[i] + sum + a.shared[i];
-}
-
-UnitTables tables_of(const UnitLaunch& l, const void* const (&codebook)[UnitLaunch::kTables]) {
-  constexpr int kPieces[] = {256, 128, 4096, 2048};
-  UnitTables t{};
-  for (int i = 0; i < UnitLaunch::kTables; ++i) {
-    const UnitLaunch::Table& table = l.table[i];
-    t.at[i] = static_cast<int>(l.table_at(i));
-    if (table.copies == 0) continue;
-    const int dim = i == UnitLaunch::k8x256 || i == UnitLaunch::k8x4096 ? 8 : 4;
-    t.codebook[i] = static_cast<const uint4*>(codebook[i]);
-    t.n_pieces[i] = kPieces[i];
-    t.last_piece[i] = (table.n_codes * dim + 7) / 8 - 1;
-    t.copies[i] = table.copies;
-  }
-  return t;
 }
 
 // Blocks along rows and along tokens, at most one a multiprocessor: those that end first, by a
@@ -147,23 +132,45 @@ UnitPlan plan_moe_units(std::span<const VqMatrix> experts, int top_k) {
   if (sums_pay(experts))
     if (const UnitPlan sums = plan_sums(experts, top_k, max_shared_bytes()); sums.is_in_units())
       return sums;
+  if (slices_pay(experts))
+    if (const UnitPlan sliced = plan_slices(experts, top_k, max_shared_bytes());
+        sliced.is_in_units())
+      return sliced;
   return plan_units(experts, top_k, max_shared_bytes());
 }
 
 MoePlan::MoePlan(const UnitPlan& plan, std::span<const DeviceMatrix> experts) : units(plan) {
   if (!units.is_in_units()) return;
+  n_experts = static_cast<int>(experts.size() / 3);
   for (std::size_t i = 0; i < experts.size(); ++i) {
     const DeviceMatrix& m = experts[i];
     CHECK(m.units.bits > 0) << "expert matrix " << i << " is not in units";
-    const int which = m.index_bits == 8 ? (m.dim == 8 ? UnitLaunch::k8x256 : UnitLaunch::k4x256)
-                                        : (m.dim == 8 ? UnitLaunch::k8x4096 : UnitLaunch::k4x4096);
+    const int which = UnitLaunch::table_of(m.dim, m.index_bits);
     codebook[i % 3 == 2 ? 1 : 0][which] = m.codebook_f16;
+    if (units.is_by_slices())
+      kinds.of_expert[i / 3] |= static_cast<unsigned char>(which << (2 * (i % 3)));
   }
 }
+
+namespace {
+
+// Of a layer by slices, what its codebooks are multiplied by.
+std::string kinds_text(const UnitPlan& plan) {
+  bool sums = false, units = false;
+  for (const UnitLaunch* l : {&plan.gate_up, &plan.down}) {
+    sums = sums || l->table[UnitLaunch::k8x256].copies + l->table[UnitLaunch::k4x256].copies > 0;
+    units =
+        units || l->table[UnitLaunch::k8x4096].copies + l->table[UnitLaunch::k4x4096].copies > 0;
+  }
+  return sums && units ? "partial sums, units" : sums ? "partial sums" : "units";
+}
+
+}  // namespace
 
 std::string MoePlan::text() const {
   if (!is_grouped()) return "rows";
   if (units.is_by_sums()) return "vq partial sums";
+  if (units.is_by_slices()) return "vq slices (" + kinds_text(units) + ")";
   const int copies = std::max(units.gate_up.most_copies(), units.down.most_copies());
   return copies > 1 ? "vq units, tables ×" + std::to_string(copies) : "vq units";
 }
@@ -179,7 +186,7 @@ void moe_cuda(const MoeCudaArgs& a, CudaStream stream) {
     return;
   }
   CHECK(a.top_k == plan.units.top_k) << a.top_k << ", planned for " << plan.units.top_k;
-  if (plan.units.is_by_sums()) return moe_sums_cuda(a, stream);
+  if (plan.units.is_by_sums() || plan.units.is_by_slices()) return moe_sums_cuda(a, stream);
   UnitArgs u{};
   u.experts = a.experts;
   u.expert = a.expert;

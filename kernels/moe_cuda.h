@@ -25,6 +25,7 @@
 
 #include "kernels/cuda_memory.h"
 #include "kernels/device_matrix.h"
+#include "kernels/vq_slices.h"
 #include "kernels/vq_units.h"
 
 namespace assay::kernels {
@@ -43,6 +44,8 @@ struct MoePlan {
 
   UnitPlan units;
   const void* codebook[2][UnitLaunch::kTables] = {};  // binary16, the device's: gate and up, down
+  SliceKinds kinds;                                   // where units are by slices
+  int n_experts = 0;                                  // likewise
 
   bool is_grouped() const { return units.is_in_units(); }
   // Floats of scratch for a token, 0 where none is needed.

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/cuda_check.cuh"
 #include "kernels/moe_testing.cuh"
 
 namespace assay::kernels {
@@ -84,11 +85,11 @@ TEST_F(Cuda, ExpertsOfTheLargestShapesStayWithinTheRoundingBound) {
                                   {0, 3, 0}, {2, 3, 0}, {0, 0, 3}, {3, 2, 2}};
   for (const auto& tier : kMixture) add_expert(l, books, tier, 128, random);
   std::string plan;
-  const std::vector<float> out = run_moe(l, {}, &plan);
+  const std::vector<float> out = run_moe(l, {.shared_bytes = max_shared_bytes()}, &plan);
   EXPECT_EQ(plan, "vq units");
   expect_moe(l, out, "GLM-5.2, mixture");
   EXPECT_EQ(run_moe(l, {.shared_bytes = 99 << 10}), out);
-  EXPECT_EQ(run_moe(l, {.short_rounds = true}), out);
+  EXPECT_EQ(run_moe(l, {.shared_bytes = max_shared_bytes(), .short_rounds = true}), out);
 }
 
 TEST_F(Cuda, ExpertsMayMixTiersAndATokensBitsDoNotDependOnItsBatch) {

@@ -9,6 +9,7 @@
 #include "kernels/device_matrix.h"
 #include "kernels/row_dot.cuh"
 #include "kernels/split_half.cuh"
+#include "kernels/vq_slices.h"
 #include "kernels/vq_sums.h"
 
 namespace assay::kernels {
@@ -133,32 +134,37 @@ __device__ inline float2 hidden_pair(const SumsArgs& a, SumsShared& s, int colum
   return {silu(v.x) * up.x, silu(v.y) * up.y};
 }
 
-// x as operands: the block's first 512 threads have a pair each. Returns what undoes its power of
-// two; all threads wait. A NaN, or an infinity (whose low half is one), stays one.
-template <int kDim>
-__device__ inline float split_slice(SumsShared& s, float2 v) {
+// The power of two for a slice's columns, of which the block's first 512 threads have a pair each.
+// `largest_of_warp` (16) is scratch; all threads wait.
+__device__ inline HalfScale slice_scale(float* largest_of_warp, float2 v) {
   constexpr unsigned kAll = 0xFFFFFFFFu;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const bool has_pair = threadIdx.x < 512;
-  if (has_pair) {
+  if (threadIdx.x < 512) {
     float largest = fmaxf(fabsf(v.x), fabsf(v.y));
 #pragma unroll
     for (int offset = 1; offset < 32; offset *= 2)
       largest = fmaxf(largest, __shfl_xor_sync(kAll, largest, offset));
-    if (lane == 0) s.largest[warp] = largest;
+    if (lane == 0) largest_of_warp[warp] = largest;
   }
   __syncthreads();
-  float largest = s.largest[lane % 16];
+  float largest = largest_of_warp[lane % 16];
 #pragma unroll
   for (int offset = 1; offset < 16; offset *= 2)
     largest = fmaxf(largest, __shfl_xor_sync(kAll, largest, offset));
-  const auto [scale, undo] = half_scale(largest);
-  if (has_pair) {
+  return half_scale(largest);
+}
+
+// x as operands. Returns what undoes its power of two; all threads wait. A NaN, or an infinity
+// (whose low half is one), stays one.
+template <int kDim>
+__device__ inline float split_slice(uint2* right, float* largest_of_warp, float2 v) {
+  const auto [scale, undo] = slice_scale(largest_of_warp, v);
+  if (threadIdx.x < 512) {
     const SplitHalf2 x = split_half2(v.x * scale, v.y * scale);
     if constexpr (kDim == 8)
-      s.right[threadIdx.x] = {x.high, x.low};
+      right[threadIdx.x] = {x.high, x.low};
     else
-      reinterpret_cast<unsigned*>(s.right)[threadIdx.x] = lane % 4 < 2 ? x.high : x.low;
+      reinterpret_cast<unsigned*>(right)[threadIdx.x] = threadIdx.x % 4 < 2 ? x.high : x.low;
   }
   __syncthreads();
   return undo;
@@ -187,25 +193,25 @@ __device__ inline void multiply_codewords(float (&sum)[4], const unsigned (&word
 
 // table: (2, 256, 2, 32) floats. Lane l's code 2 h + p of a row is looked up in column l of parts
 // (h, ., p, .): it reads bank l whatever its codes are, and a code is byte 1 of an address. A warp
-// has 16 codewords and two of the four codes of all lanes.
-template <int kDim>
-__device__ inline void make_table(unsigned char* table, const SumsShared& s,
+// has 16 codewords and kCodes of the four codes of all lanes: 64 / the block's warps.
+template <int kDim, int kCodes>
+__device__ inline void make_table(unsigned char* table, const uint2* right,
                                   const unsigned (&word)[2]) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
   // Neighbours of eight lanes store to both halves of a row: else four banks have eight of them.
   const bool odd = g % 2 != 0;
-  unsigned char* row = table + warp / 16 * 65536 + (warp % 16 * 16 + g) * 256 + 16 * t;
+  unsigned char* row = table + (warp % 16 * 16 + g) * 256 + 16 * t;
 #pragma unroll
-  for (int p = 0; p < 2; ++p) {
-    const int i = warp / 16 * 2 + p;
+  for (int p = 0; p < kCodes; ++p) {
+    const int i = warp / 16 * kCodes + p;
     float sum[4][4];
 #pragma unroll
-    for (int n = 0; n < 4; ++n) multiply_codewords<kDim>(sum[n], word, s.right, 4 * i + n, lane);
+    for (int n = 0; n < 4; ++n) multiply_codewords<kDim>(sum[n], word, right, 4 * i + n, lane);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const float4 low = {sum[0][2 * r], sum[0][2 * r + 1], sum[1][2 * r], sum[1][2 * r + 1]},
                    high = {sum[2][2 * r], sum[2][2 * r + 1], sum[3][2 * r], sum[3][2 * r + 1]};
-      unsigned char* to = row + p * 128 + r * 8 * 256;
+      unsigned char* to = row + i / 2 * 65536 + i % 2 * 128 + r * 8 * 256;
       *reinterpret_cast<float4*>(to + (odd ? 64 : 0)) = odd ? high : low;
       *reinterpret_cast<float4*>(to + (odd ? 0 : 64)) = odd ? low : high;
     }
@@ -214,13 +220,13 @@ __device__ inline void make_table(unsigned char* table, const SumsShared& s,
 
 // The codewords of a lane's part of its warp's left operand, before anything is awaited.
 template <int kDim>
-__device__ inline void fetch_codewords(const SumsArgs& a, unsigned (&word)[2]) {
+__device__ inline void fetch_codewords(const __half* codebook, int n_codes, unsigned (&word)[2]) {
   const int lane = threadIdx.x % 32, pair = kDim == 8 ? lane % 4 : lane % 2;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int code = threadIdx.x / 32 % 16 * 16 + lane / 4 + 8 * r;
     word[r] = __ldg(
-        reinterpret_cast<const unsigned*>(a.codebook + min(code, a.n_codes - 1) * kDim + 2 * pair));
+        reinterpret_cast<const unsigned*>(codebook + min(code, n_codes - 1) * kDim + 2 * pair));
   }
 }
 
@@ -314,7 +320,7 @@ __global__ void __launch_bounds__(kSumsThreads, 1)
     publish_barriers();
   }
   unsigned word[2];
-  fetch_codewords<kDim>(a, word);
+  fetch_codewords<kDim>(a.codebook, a.n_codes, word);
   SumsTiles fetched(a.n_rows, kDown ? 1 : 2 * a.top_k, warp);
   const auto begin_fetching = [&] {
     find_sources<kDown>(a, s, slice_at);
@@ -340,17 +346,19 @@ __global__ void __launch_bounds__(kSumsThreads, 1)
                                            column);
     begin_fetching();
   }
-  const float undo = split_slice<kDim>(s, v);
-  make_table<kDim>(table, s, word);
+  const float undo = split_slice<kDim>(s.right, s.largest, v);
+  make_table<kDim, 2>(table, s.right, word);
   __syncthreads();
   sum_rows_of_block<kDim, kDown>(a, table, s, ring, fetched, undo);
 }
 
 // What adds up the experts: their slices, in order, and weights.
 struct CombineSumsArgs {
+  const DeviceMatrix* experts;          // (n_experts, 3)
+  const int* expert;                    // (n_tokens, top_k)
   const float *sums, *weight, *shared;  // of down; (n_tokens, top_k), (n_tokens, n_rows)
   float* residual;
-  int n_slices, top_k, n_rows;
+  int most_slices, top_k, n_rows, n_cols;
 };
 constexpr int kCombineRows = 32;  // of a block; a warp has one expert at a time
 constexpr int kCombineWarps = 8;
@@ -380,13 +388,18 @@ __global__ void __launch_bounds__(kCombineRows* kCombineWarps)
   const bool writes = threadIdx.y == 0 && row < a.n_rows;
   // Older than down, which waited for all before it.
   const float residual = writes ? a.residual[at] : 0, shared = writes ? a.shared[at] : 0;
+  const auto slices_of = [&](int k) {
+    const UnitForm f = a.experts[3 * __ldcg(a.expert + token * a.top_k + k) + 2].units;
+    return n_slices(UnitLaunch::table_of(f.dim, f.bits), a.n_cols);
+  };
+  int slices = threadIdx.y < a.top_k ? slices_of(threadIdx.y) : 0;
   await_previous();
   let_next_begin();
   for (int k = threadIdx.y; k < a.top_k; k += kCombineWarps) {
     const std::size_t slot = static_cast<std::size_t>(token) * a.top_k + k;
+    if (k >= kCombineWarps) slices = slices_of(k);
     if (row < a.n_rows)
-      of_expert[k][lane] =
-          sum_slices(a.sums + slot * a.n_slices * padded + row, a.n_slices, padded);
+      of_expert[k][lane] = sum_slices(a.sums + slot * a.most_slices * padded + row, slices, padded);
   }
   __syncthreads();
   if (!writes) return;

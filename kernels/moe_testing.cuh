@@ -18,6 +18,7 @@
 #include "kernels/cuda_testing.cuh"
 #include "kernels/device_matrix_testing.cuh"
 #include "kernels/moe_cuda.h"
+#include "kernels/vq_slices.h"
 #include "kernels/vq_sums.h"
 
 namespace assay::kernels {
@@ -119,11 +120,13 @@ struct How {
   std::size_t shared_bytes = 0;  // as on a device that has this much; 0: the one here
   bool short_rounds = false;     // flushes its sums as often as it can, with two stages
   int sums_tokens = 0;           // in partial sums, so many tokens at a time; 0: as planned
+  bool slices = false;           // by slices, sums_tokens at a time
 };
 
 inline UnitPlan plan_of(const Layer& l, const How& how) {
   if (how.rows) return {};
   const std::vector<VqMatrix> experts = l.matrices();
+  if (how.slices) return plan_slices(experts, l.top_k, kSlicesSharedBytes);
   if (how.sums_tokens > 0) return plan_sums(experts, l.top_k, std::size_t{227} << 10);
   UnitPlan plan = how.shared_bytes == 0 ? plan_moe_units(experts, l.top_k)
                                         : plan_units(experts, l.top_k, how.shared_bytes);

@@ -147,7 +147,9 @@ __device__ inline float unit_dot_of(int form, const UnitArgs& a, const unsigned 
     constexpr UnitLaunch::TableOf kTable =
         kDim == 8 ? (kBits == 8 ? UnitLaunch::k8x256 : UnitLaunch::k8x4096)
                   : (kBits == 8 ? UnitLaunch::k4x256 : UnitLaunch::k4x4096);
-    return unit_dot<kDim, kBits, kScales, kStride>(shared + a.tables.at[kTable], unit, x, lane);
+    UnitCodes<kDim, kBits, kScales> codes;
+    codes.read(unit, lane);
+    return unit_dot<kDim, kBits, kScales, kStride>(shared + a.tables.at[kTable], codes, x, lane);
   };
   if constexpr (kOnly != 0) return dot(std::integral_constant<int, kOnly>());
   switch (form) {

@@ -36,6 +36,23 @@ struct UnitTables {
   int at[UnitLaunch::kTables];  // bytes
 };
 
+inline UnitTables tables_of(const UnitLaunch& l,
+                            const void* const (&codebook)[UnitLaunch::kTables]) {
+  constexpr int kPieces[] = {256, 128, 4096, 2048};
+  UnitTables t{};
+  for (int i = 0; i < UnitLaunch::kTables; ++i) {
+    const UnitLaunch::Table& table = l.table[i];
+    t.at[i] = static_cast<int>(l.table_at(i));
+    if (table.copies == 0) continue;
+    const int dim = i == UnitLaunch::k8x256 || i == UnitLaunch::k8x4096 ? 8 : 4;
+    t.codebook[i] = static_cast<const uint4*>(codebook[i]);
+    t.n_pieces[i] = kPieces[i];
+    t.last_piece[i] = (table.n_codes * dim + 7) / 8 - 1;
+    t.copies[i] = table.copies;
+  }
+  return t;
+}
+
 // What a unit's fields are: their dim and bits in one number; 0 is none.
 __host__ __device__ constexpr int form_code(int dim, int bits) {
   return bits == 0 ? 0 : (dim == 8 ? 16 : 0) + bits;
@@ -215,20 +232,29 @@ __device__ inline unsigned entry_of(const unsigned* words, int i, unsigned copy)
   }
 }
 
-// Lanes 4 g return row g of `unit` times x: sums of a scale's columns, scaled, in their order.
-template <int kDim, int kBits, int kScales, int kStride>
-__device__ inline float unit_dot(const unsigned char* table, const unsigned char* unit,
-                                 const XPart& x, int lane) {
-  constexpr UnitForm kForm = {kDim, kBits, kScales};
-  constexpr int kWords = kForm.words(), kSteps = 16 / kScales;
-  unsigned words[kWords];
-#pragma unroll
-  for (int w = 0; w < kWords; ++w)
-    words[w] = reinterpret_cast<const unsigned*>(unit)[w * 32 + lane];
+// What a lane needs of a unit.
+template <int kDim, int kBits, int kScales>
+struct UnitCodes {
+  static constexpr UnitForm kForm = {kDim, kBits, kScales};
+  unsigned words[kForm.words()];
   alignas(16) __half2 scales[kScales / 2];
-  using Scales = std::conditional_t<kScales == 8, uint4, uint2>;
-  *reinterpret_cast<Scales*>(scales) =
-      *reinterpret_cast<const Scales*>(unit + kForm.scales_at() + lane / 4 * (2 * kScales));
+
+  __device__ void read(const unsigned char* unit, int lane) {
+#pragma unroll
+    for (int w = 0; w < kForm.words(); ++w)
+      words[w] = reinterpret_cast<const unsigned*>(unit)[w * 32 + lane];
+    using Scales = std::conditional_t<kScales == 8, uint4, uint2>;
+    *reinterpret_cast<Scales*>(scales) =
+        *reinterpret_cast<const Scales*>(unit + kForm.scales_at() + lane / 4 * (2 * kScales));
+  }
+};
+
+// Lanes 4 g return row g of a unit times x: sums of a scale's columns, scaled, in their order.
+template <int kDim, int kBits, int kScales, int kStride>
+__device__ inline float unit_dot(const unsigned char* table,
+                                 const UnitCodes<kDim, kBits, kScales>& unit, const XPart& x,
+                                 int lane) {
+  constexpr int kSteps = 16 / kScales;
   constexpr int kCopies = kStride == 256 ? 128 / (2 * kDim) : kStride / (2 * kDim);
   const unsigned copy = static_cast<unsigned>(lane % kCopies) * (2 * kDim);
   float sum = 0;
@@ -240,17 +266,18 @@ __device__ inline float unit_dot(const unsigned char* table, const unsigned char
       const int i = s * kSteps + k;
       alignas(16) unsigned left[4];
       if constexpr (kDim == 8) {
-        *reinterpret_cast<uint4*>(left) =
-            *reinterpret_cast<const uint4*>(table + entry_of<8, kBits, kStride>(words, i, copy));
+        *reinterpret_cast<uint4*>(left) = *reinterpret_cast<const uint4*>(
+            table + entry_of<8, kBits, kStride>(unit.words, i, copy));
       } else {
 #pragma unroll
         for (int p = 0; p < 2; ++p)
           *reinterpret_cast<uint2*>(left + 2 * p) = *reinterpret_cast<const uint2*>(
-              table + entry_of<4, kBits, kStride>(words, 2 * i + p, copy));
+              table + entry_of<4, kBits, kStride>(unit.words, 2 * i + p, copy));
       }
       multiply_add_f16(c, left, x.right[i]);
     }
-    const float scale = s % 2 == 0 ? __low2float(scales[s / 2]) : __high2float(scales[s / 2]);
+    const float scale =
+        s % 2 == 0 ? __low2float(unit.scales[s / 2]) : __high2float(unit.scales[s / 2]);
     sum = fmaf(scale, lane % 2 == 0 ? c[0] + c[1] : c[2] + c[3], sum);
   }
   sum *= x.unit;

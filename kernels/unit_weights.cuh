@@ -39,9 +39,9 @@ __host__ __device__ inline UnitAt sums_unit_at(const DeviceMatrix& m, int row, i
           unit_half(*reinterpret_cast<const unsigned short*>(unit + scale))};
 }
 __host__ __device__ inline UnitAt unit_at(const DeviceMatrix& m, int row, int col) {
-  if (m.units.for_sums) return sums_unit_at(m, row, col);
+  if (m.units.for_sums()) return sums_unit_at(m, row, col);
   const unsigned char* unit = static_cast<const unsigned char*>(m.values) +
-                              unit_index(row, col, m.n_cols) * m.units.bytes();
+                              unit_index(m.units, row, col, m.n_rows, m.n_cols) * m.units.bytes();
   const int bit = unit_field(m.dim, col) * m.units.bits;
   const auto* scales = reinterpret_cast<const unsigned short*>(unit + m.units.scales_at());
   return {reinterpret_cast<const unsigned*>(unit) + bit / 32 * 32 + unit_lane(row, col), bit,

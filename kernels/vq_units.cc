@@ -19,10 +19,7 @@ constexpr int kMostWarps = 16, kMostStages = 6, kLeastStages = 2;
 constexpr int kDimOf[] = {8, 4, 8, 4};
 constexpr int kCodesOf[] = {256, 256, 4096, 4096};
 
-int table_of(const VqMatrix& w) {
-  return w.index_bits == 8 ? (w.dim == 8 ? UnitLaunch::k8x256 : UnitLaunch::k4x256)
-                           : (w.dim == 8 ? UnitLaunch::k8x4096 : UnitLaunch::k4x4096);
-}
+int table_of(const VqMatrix& w) { return UnitLaunch::table_of(w.dim, w.index_bits); }
 
 bool may_be_in_units(const VqMatrix& w) {
   const bool known =
@@ -140,7 +137,11 @@ void read_codes(const VqMatrix& w, int row, std::uint16_t* out) {
 
 // Of the copies of entry e, a bit each.
 std::uint32_t banks(int dim, int n_copies, int e) {
-  if (dim == 8) return 1u << e % 8 | (n_copies > 1 ? 1u << table_place(8, 1, e) % 8 : 0);
+  if (dim == 8) {
+    std::uint32_t out = 0;
+    for (int c = 0; c < n_copies; ++c) out |= 1u << table_place(8, c, e) % 8;
+    return out;
+  }
   const int low = e % 16, a = e >> 4 & 15, b = e >> 8 & 15;
   std::uint32_t out = 1u << low;
   if (n_copies > 1) out |= 1u << (low ^ a);
@@ -191,12 +192,15 @@ class TilePacker {
         row_codes_(static_cast<std::size_t>(parts_ * kVqUnitColumns / w.dim)),
         codes_(kVqUnitRows * row_codes_) {}
 
-  void pack(int tile, std::byte* to) {
+  // `units`: all of the matrix.
+  void pack(int tile, std::byte* units) {
     std::fill(codes_.begin(), codes_.end(), std::uint16_t{0});
     const int first = tile * kVqUnitRows;
     for (int r = 0; r < std::min(kVqUnitRows, w_.n_rows - first); ++r)
       read_codes(w_, first + r, codes_.data() + static_cast<std::size_t>(r) * row_codes_);
-    for (int p = 0; p < parts_; ++p, to += f_.bytes()) {
+    for (int p = 0; p < parts_; ++p) {
+      std::byte* to =
+          units + unit_index(f_, first, p * kVqUnitColumns, w_.n_rows, w_.n_cols) * f_.bytes();
       put_fields(p, to);
       put_scales(first, p, to + f_.scales_at());
     }
@@ -266,10 +270,12 @@ class TilePacker {
 }  // namespace
 
 UnitForm UnitLaunch::form(const VqMatrix& w) const {
-  if (by_sums) return {.dim = w.dim, .bits = w.index_bits, .for_sums = true};
+  if (by_sums || (by_slices && w.index_bits == 8))
+    return {.dim = w.dim, .bits = w.index_bits, .sliced = true};
   int bits = w.index_bits;
-  for (int c = table[table_of(w)].copies; w.index_bits == 12 && c > 1; c /= 2) ++bits;
-  return {w.dim, bits, scales};
+  for (int c = table[kernels::table_of(w)].copies; w.index_bits == 12 && c > 1; c = (c + 1) / 2)
+    ++bits;
+  return {w.dim, bits, scales, by_slices};
 }
 
 std::size_t UnitLaunch::table_at(int which) const {
@@ -292,23 +298,22 @@ UnitPlan plan_units(std::span<const VqMatrix> experts, int top_k, std::size_t sh
 }
 
 std::size_t unit_bytes(const VqMatrix& w, const UnitForm& f) {
-  if (f.for_sums) return sums_bytes(w);
+  if (f.for_sums()) return sums_bytes(w);
   return static_cast<std::size_t>(unit_tiles(w.n_rows)) *
          static_cast<std::size_t>(unit_parts(w.n_cols)) * static_cast<std::size_t>(f.bytes());
 }
 
 std::vector<std::byte> pack_units(const VqMatrix& w, const UnitForm& f, ThreadPool& pool) {
-  if (f.for_sums) return pack_sums(w, pool);
+  if (f.for_sums()) return pack_sums(w, pool);
   CHECK(may_be_in_units(w) && (f.bits == w.index_bits || (w.index_bits == 12 && f.bits < 15)))
       << w.dim << ", " << w.index_bits << ", " << f.bits;
   std::vector<std::byte> out(unit_bytes(w, f));
   const int n_tiles = unit_tiles(w.n_rows);
-  const std::size_t tile_bytes = out.size() / static_cast<std::size_t>(n_tiles);
   constexpr int kTilesAtOnce = 16;
   pool.parallel_for((n_tiles + kTilesAtOnce - 1) / kTilesAtOnce, [&](int i) {
     TilePacker packer(w, f);
     for (int t = i * kTilesAtOnce; t < std::min(n_tiles, (i + 1) * kTilesAtOnce); ++t)
-      packer.pack(t, out.data() + static_cast<std::size_t>(t) * tile_bytes);
+      packer.pack(t, out.data());
   });
   return out;
 }

@@ -26,20 +26,25 @@ constexpr int kVqUnitRows = 8, kVqUnitColumns = 512;
 
 struct UnitForm {
   int dim = 0;
-  int bits = 0;    // of a field: 8, or 12 to 14 with those that choose a copy. 0: not in units
-  int scales = 0;  // of a row: 4, of 128 columns each, or 8, of 64
-  bool for_sums = false;  // vq_sums.h has how these units are made; of this, dim and bits are set
+  int bits = 0;         // of a field: 8, or 12 to 14 with those that choose a copy. 0: not in units
+  int scales = 0;       // of a row: 4, of 128 columns each, or 8, of 64
+  bool sliced = false;  // those of a slice of columns lie together: vq_sums.h has how units of 8
+                        // bits are made then (dim and bits are set), others lie column-major
+  constexpr bool for_sums() const { return sliced && bits == 8; }
 
   constexpr int fields() const { return 128 / dim; }  // of a lane
   constexpr int words() const { return (fields() * bits + 31) / 32; }
   constexpr int scales_at() const { return 128 * words(); }  // bytes
   constexpr int bytes() const { return scales_at() + 2 * kVqUnitRows * scales; }
-  constexpr int copies() const { return bits > 12 ? 1 << (bits - 12) : 1; }
+  constexpr int copies() const {
+    return bits <= 12 ? 1 : dim == 8 && bits == 14 ? 3 : 1 << (bits - 12);
+  }
 };
 constexpr int unit_tiles(int n_rows) { return (n_rows + kVqUnitRows - 1) / kVqUnitRows; }
 constexpr int unit_parts(int n_cols) { return (n_cols + kVqUnitColumns - 1) / kVqUnitColumns; }
-constexpr std::int64_t unit_index(int row, int col, int n_cols) {
-  return static_cast<std::int64_t>(row / kVqUnitRows) * unit_parts(n_cols) + col / kVqUnitColumns;
+constexpr std::int64_t unit_index(const UnitForm& f, int row, int col, int n_rows, int n_cols) {
+  const std::int64_t tile = row / kVqUnitRows, part = col / kVqUnitColumns;
+  return f.sliced ? part * unit_tiles(n_rows) + tile : tile * unit_parts(n_cols) + part;
 }
 constexpr int unit_lane(int row, int col) { return row % kVqUnitRows * 4 + col % 32 / 8; }
 constexpr int unit_field(int dim, int col) {
@@ -51,7 +56,7 @@ constexpr int unit_scale(const UnitForm& f, int row, int col) {
 
 // Where copy `copy` of a codebook of 4096 has entry e; for each copy its own inverse.
 constexpr int table_place(int dim, int copy, int e) {
-  if (dim == 8) return e ^ ((copy != 0 ? e >> 3 : 0) & 7);
+  if (dim == 8) return e ^ ((copy == 0 ? 0 : copy == 1 ? e >> 3 : e >> 6) & 7);
   return e ^ (((copy & 1) != 0 ? e >> 4 : 0) ^ ((copy & 2) != 0 ? e >> 8 : 0)) % 16;
 }
 constexpr int code_of_field(const UnitForm& f, unsigned field) {
@@ -77,12 +82,17 @@ struct UnitLaunch {
   int parts = 0, lines = 0, stages = 0;
   int job_bytes = 0;            // of a tile's row of units, at most
   bool by_sums = false;         // vq_sums.h: of all this only the codebooks are set
+  bool by_slices = false;       // vq_slices.h: likewise, and copies
   std::size_t table_bytes = 0;  // of all
   std::size_t sum_bytes = 0;    // what is left for sums
 
   UnitForm form(const VqMatrix& w) const;
   std::size_t table_at(int which) const;  // bytes
-  int most_copies() const;                // of a codebook of 4096
+  static constexpr TableOf table_of(int dim, int index_bits) {
+    if (index_bits == 8) return dim == 8 ? k8x256 : k4x256;
+    return dim == 8 ? k8x4096 : k4x4096;
+  }
+  int most_copies() const;  // of a codebook of 4096
 };
 
 // How a layer's experts are laid out and multiplied, a function of their shapes and codebooks and
@@ -93,6 +103,7 @@ struct UnitPlan {
 
   bool is_in_units() const { return top_k > 0; }
   bool is_by_sums() const { return gate_up.by_sums; }
+  bool is_by_slices() const { return gate_up.by_slices; }
   const UnitLaunch& of(int part) const { return part < 2 ? gate_up : down; }
 };
 // `experts` (n_experts, 3): gate, up, down. In units where every matrix has at most 8192 columns

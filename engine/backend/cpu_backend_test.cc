@@ -13,6 +13,7 @@
 #include "engine/backend/tiny_model.h"
 #include "engine/checkpoint/tiny_quantised.h"
 #include "kernels/cpu_target.h"
+#include "kernels/vq_slices.h"
 #include "kernels/vq_sums.h"
 
 namespace assay::engine {
@@ -116,26 +117,32 @@ TEST(QuantisedModel, LogitsAgreeWithTheReferenceAtEveryPosition) {
   }
 }
 
-// What cuda_wide_experts_test runs on a GPU: its experts go by partial sums there, by their shapes.
-TEST(WideExperts, AreForPartialSumsAndAgreeWithTheReference) {
-  const TinyModel m = TinyModel::wide_experts();
-  std::vector<kernels::VqMatrix> experts;
-  for (const MlpWeights& e : m.weights.layers.back().experts)
-    for (const Matrix* part : {&e.gate, &e.up, &e.down})
-      experts.push_back(std::get<kernels::VqMatrix>(part->codes));
-  EXPECT_TRUE(kernels::sums_pay(experts));
-  constexpr std::size_t kH200 = 227 << 10;
-  EXPECT_TRUE(kernels::plan_sums(experts, m.config.n_experts_per_token, kH200).is_by_sums());
+// What cuda_wide_experts_test runs on a GPU: by their shapes, its experts go by partial sums there,
+// and mixed ones by slices.
+TEST(WideExperts, AreForPartialSumsOrSlicesAndAgreeWithTheReference) {
+  for (const bool mixed : {false, true}) {
+    const TinyModel m = mixed ? TinyModel::mixed_experts() : TinyModel::wide_experts();
+    std::vector<kernels::VqMatrix> experts;
+    for (const MlpWeights& e : m.weights.layers.back().experts)
+      for (const Matrix* part : {&e.gate, &e.up, &e.down})
+        experts.push_back(std::get<kernels::VqMatrix>(part->codes));
+    constexpr std::size_t kH200 = 227 << 10;
+    const int top_k = m.config.n_experts_per_token;
+    EXPECT_TRUE(kernels::slices_pay(experts));
+    EXPECT_TRUE(kernels::plan_slices(experts, top_k, kH200).is_by_slices());
+    EXPECT_EQ(kernels::plan_sums(experts, top_k, kH200).is_by_sums(), !mixed);
+    if (!mixed) EXPECT_TRUE(kernels::sums_pay(experts));
 
-  const auto reference = load_reference_model(m.config, m.weights, "");
-  ASSERT_TRUE(reference);
-  const std::vector<std::vector<int>> prompts = {prompt(20, 0, m.config.vocab)};
-  Margins margins;
-  const auto expected = run(m, *reference, 2, prompts, 16, true, &margins);
-  ASSERT_GT(margins.smallest, 1e-6f) << "choose a seed without near-ties";
-  EXPECT_EQ(worst_beyond(expected[0], run(m, cpu_model(m), 2, prompts, 16, true)[0], m.config.vocab,
-                         kForwardTolerance * 1024 / 78),
-            "");
+    const auto reference = load_reference_model(m.config, m.weights, "");
+    ASSERT_TRUE(reference);
+    const std::vector<std::vector<int>> prompts = {prompt(20, 0, m.config.vocab)};
+    Margins margins;
+    const auto expected = run(m, *reference, 2, prompts, 16, true, &margins);
+    ASSERT_GT(margins.smallest, 1e-6f) << "choose a seed without near-ties";
+    EXPECT_EQ(worst_beyond(expected[0], run(m, cpu_model(m), 2, prompts, 16, true)[0],
+                           m.config.vocab, kForwardTolerance * 1024 / 78),
+              "");
+  }
 }
 
 // One token takes another path through the experts than several do.

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <deque>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,10 @@ class TinyModel {
   static TinyModel wide_experts(std::uint64_t seed = 1) {
     return TinyModel(DType::kBf16, 4, 1024, seed, Form::kWideExperts);
   }
+  // The same, but of codewords of 4 and of 8, of 256 and of 4096, in turn.
+  static TinyModel mixed_experts(std::uint64_t seed = 1) {
+    return TinyModel(DType::kBf16, 4, 1024, seed, Form::kMixedExperts);
+  }
 
   TinyModel(const TinyModel&) = delete;
 
@@ -36,7 +41,7 @@ class TinyModel {
   ModelWeights weights;
 
  private:
-  enum class Form { kDense, kQuantised, kWideExperts };
+  enum class Form { kDense, kQuantised, kWideExperts, kMixedExperts };
 
   TinyModel(DType dtype, int n_heads, int hidden, std::uint64_t seed, Form form)
       : seed_(seed), dtype_(dtype), is_quantised_(form == Form::kQuantised) {
@@ -69,7 +74,7 @@ class TinyModel {
     c.indexer_full = {true, true, false, false, true};
     c.n_mtp_layers = 0;
     c.tied_embeddings = false;
-    if (form == Form::kWideExperts) {
+    if (is_wide(form)) {
       c.q_lora = c.kv_lora = 64;
       c.qk_nope = c.v_head = c.index_head_dim = 32;
       c.qk_rope = 16;
@@ -118,18 +123,36 @@ class TinyModel {
       w.router = random(c.n_experts, c.hidden, std::sqrt(3.0 / c.hidden));
       w.router_bias = random(1, c.n_experts, 0.1);
       const int width = c.moe_intermediate;
-      // One codebook for all of a layer, as a tier has.
-      const float* book = form == Form::kWideExperts ? codebook(4 * 256, std::sqrt(3.0)) : nullptr;
-      const auto wide = [&](int n_rows, int n_cols) {
-        return vq(n_rows, n_cols, 4, 8, 1, 128, book);
-      };
+      const auto wide = wide_matrices(form);
       for (int e = 0; e < c.n_experts; ++e)
         w.experts.push_back(
-            form != Form::kWideExperts
-                ? mlp(width)
-                : MlpWeights{wide(width, c.hidden), wide(width, c.hidden), wide(c.hidden, width)});
+            is_wide(form)
+                ? MlpWeights{wide(width, c.hidden), wide(width, c.hidden), wide(c.hidden, width)}
+                : mlp(width));
     }
     return w;
+  }
+
+  static bool is_wide(Form form) {
+    return form == Form::kWideExperts || form == Form::kMixedExperts;
+  }
+  // Of a layer's experts, one after the other; a tier has one codebook.
+  std::function<Matrix(int, int)> wide_matrices(Form form) {
+    struct Tier {
+      int dim, index_bits;
+      const float* book;
+    };
+    std::vector<Tier> tiers;
+    if (is_wide(form)) tiers.push_back({4, 8, nullptr});
+    if (form == Form::kMixedExperts)
+      for (const Tier& t : {Tier{8, 12, nullptr}, {8, 8, nullptr}, {4, 12, nullptr}})
+        tiers.push_back(t);
+    for (Tier& t : tiers) t.book = codebook(t.dim << t.index_bits, std::sqrt(3.0));
+    return [this, tiers, n = std::size_t{0}](int n_rows, int n_cols) mutable {
+      // Every tier is some expert's gate, up and down.
+      const Tier& t = tiers[n++ % tiers.size()];
+      return vq(n_rows, n_cols, t.dim, t.index_bits, 1, 128, t.book);
+    };
   }
 
   Matrix norm(int n) { return random(1, n, 0.2, 1.0); }

@@ -46,6 +46,7 @@ void register_moe_cuda_benchmarks() {
     for (const MoeBits& bits : {all_of(0), all_of(1), all_of(2), all_of(3), kMixture})
       for (const auto& [name, design] : {std::pair{"/rows", MoeDesign::kRows},
                                          {"/units", MoeDesign::kUnits},
+                                         {"/slices", MoeDesign::kSlices},
                                          {"/planned", MoeDesign::kPlanned}})
         add_cuda_benchmark("moe_cuda/" + std::string(s.name) + "/bits:" + bits.name + name,
                            [=](benchmark::State& state) { moe_on(state, s, bits, design); });

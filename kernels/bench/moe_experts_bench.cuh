@@ -18,6 +18,7 @@
 #include "kernels/device_matrix.h"
 #include "kernels/moe_cuda.h"
 #include "kernels/swiglu.h"
+#include "kernels/vq_slices.h"
 
 namespace assay::kernels {
 
@@ -33,7 +34,7 @@ inline std::vector<int> checked_rows(int n_rows) {
 inline double moe_bound(const MoeShape& s) { return (s.hidden + s.width) * 0x1p-24; }
 
 // By the row, in units whatever their bits, or as an engine plans them.
-enum class MoeDesign { kRows, kUnits, kPlanned };
+enum class MoeDesign { kRows, kUnits, kSlices, kPlanned };
 
 class BenchExperts {
  public:
@@ -112,9 +113,10 @@ class BenchExperts {
   static constexpr int kVariants = 3;  // so that no expert is another's, nor its gate its up
 
   UnitPlan plan_of(const std::vector<VqMatrix>& experts, MoeDesign design) const {
-    return design == MoeDesign::kRows    ? UnitPlan{}
-           : design == MoeDesign::kUnits ? plan_units(experts, shape.top_k, max_shared_bytes())
-                                         : plan_moe_units(experts, shape.top_k);
+    return design == MoeDesign::kRows     ? UnitPlan{}
+           : design == MoeDesign::kUnits  ? plan_units(experts, shape.top_k, max_shared_bytes())
+           : design == MoeDesign::kSlices ? plan_slices(experts, shape.top_k, max_shared_bytes())
+                                          : plan_moe_units(experts, shape.top_k);
   }
   const BenchVq& matrix(int tier, bool down, int variant) {
     auto& m = pool_[{tier, down, variant}];
