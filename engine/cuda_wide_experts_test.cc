@@ -78,8 +78,9 @@ TEST_P(CudaWideExperts, BitsDoNotDependOnChunksBatchesOrRecording) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(, CudaWideExperts, testing::Values(kSums, kMixed),
-                         [](const auto& info) { return info.param == kMixed ? "Mixed" : "Uniform"; });
+INSTANTIATE_TEST_SUITE_P(, CudaWideExperts, testing::Values(kSums, kMixed), [](const auto& info) {
+  return info.param == kMixed ? "Mixed" : "Uniform";
+});
 
 }  // namespace
 }  // namespace assay::engine

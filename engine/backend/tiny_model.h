@@ -125,10 +125,9 @@ class TinyModel {
       const int width = c.moe_intermediate;
       const auto wide = wide_matrices(form);
       for (int e = 0; e < c.n_experts; ++e)
-        w.experts.push_back(
-            is_wide(form)
-                ? MlpWeights{wide(width, c.hidden), wide(width, c.hidden), wide(c.hidden, width)}
-                : mlp(width));
+        w.experts.push_back(is_wide(form) ? MlpWeights{wide(width, c.hidden), wide(width, c.hidden),
+                                                       wide(c.hidden, width)}
+                                          : mlp(width));
     }
     return w;
   }
