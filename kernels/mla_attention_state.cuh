@@ -39,20 +39,25 @@ __device__ inline float2* split_states(const MlaAttentionCuda& a, int n_splits) 
                                                  a.kv_lora);
 }
 
-// The keys of a row: entries of its list, or all up to its position.
+// The keys of a row: entries of its list, or all up to its position. Read before the launch ahead
+// has ended, so past this multiprocessor's own cache, which may hold what these were a layer ago.
 struct KeysOfRow {
   __device__ KeysOfRow(const MlaAttentionCuda& a, int row)
       : list(a.keys == nullptr ? nullptr : a.keys + static_cast<size_t>(row) * a.keys_stride),
-        n(a.keys == nullptr ? a.position[row] + 1 : a.n_keys[row]),
-        cache(reinterpret_cast<const __half*>(a.cache[row])),
+        n(a.keys == nullptr ? __ldcg(a.position + row) + 1 : __ldcg(a.n_keys + row)),
+        cache(reinterpret_cast<const __half*>(__ldcg(cache_address(a, row)))),
         stride(2 * (a.kv_lora + a.rope)) {}
   // Past the end the last one again, which no pair sees.
   __device__ int position(int i) const {
     const int at = min(i, n - 1);
-    return list == nullptr ? at : list[at];
+    return list == nullptr ? at : __ldcg(list + at);
   }
   __device__ const __half* at(int position) const {
     return cache + static_cast<size_t>(position) * stride;
+  }
+  // As a number: __ldcg has no pointers to pointers.
+  __device__ static const unsigned long long* cache_address(const MlaAttentionCuda& a, int row) {
+    return reinterpret_cast<const unsigned long long*>(a.cache) + row;
   }
   const int* list;
   int n;

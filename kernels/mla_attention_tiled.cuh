@@ -113,8 +113,8 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1)
   // launch ahead has ended, only the queries may be its.
   const int run = blockIdx.x / n_head_tiles, n_heads_here = min(a.n_heads, kPairs);
   const int first_head = static_cast<int>(blockIdx.x) % n_head_tiles * n_heads_here;
-  const int first_row = a.run == nullptr ? run : a.run[run];
-  const int end_row = a.run == nullptr ? first_row + 1 : a.run[run + 1];
+  const int first_row = a.run == nullptr ? run : __ldcg(a.run + run);
+  const int end_row = a.run == nullptr ? first_row + 1 : __ldcg(a.run + run + 1);
   const KeysOfRow of_row(a, a.keys == nullptr ? end_row - 1 : first_row);
   const int n_keys = of_row.n, split_keys = mla_split_keys(a.n_heads, n_keys);
   const int first_key = a.parts == nullptr ? 0 : static_cast<int>(blockIdx.y) * split_keys,
@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1)
   for (int i = threadIdx.x; i < kPairs; i += blockDim.x) {
     const int row = first_row + i / n_heads_here, head = first_head + i % n_heads_here;
     const bool is_pair = row < end_row && head < a.n_heads;
-    s.n_keys[i] = !is_pair ? 0 : a.keys != nullptr ? n_keys : a.position[row] + 1;
+    s.n_keys[i] = !is_pair ? 0 : a.keys != nullptr ? n_keys : __ldcg(a.position + row) + 1;
     s.index[i] = row * a.n_heads + head;
     s.past_largest[i] = s.largest[i] = -INFINITY;
     s.past_sum[i] = s.sum[i] = 0;
