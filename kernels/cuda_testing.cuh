@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <vector>
 
 #include "kernels/cuda_memory.h"
@@ -14,6 +15,10 @@ namespace assay::kernels {
 inline DeviceArray<float> poisoned(std::size_t n) {
   return DeviceArray<float>(std::vector<float>(n, std::nanf("")));
 }
+
+// Compute Sanitizer's racecheck takes some hundred times as long: sizes that still have every kind
+// of tile, stage and split, and no more.
+inline bool under_racecheck() { return std::getenv("ASSAY_RACECHECK") != nullptr; }
 
 class Cuda : public testing::Test {
  protected:

@@ -75,8 +75,11 @@ struct Problem {
     bool splits, runs, half;
   };
   std::vector<float> computed(const std::vector<int>& chosen, const How& how) const {
+    return computed(chosen, how, DeviceArray<std::uint16_t>(cache()));
+  }
+  std::vector<float> computed(const std::vector<int>& chosen, const How& how,
+                              const DeviceArray<std::uint16_t>& d_cache) const {
     const DeviceArray<float> dq(q);
-    const DeviceArray<std::uint16_t> d_cache(cache());
     std::vector<int> positions, run, keys, n_keys;
     for (int r = 0; r < rows; ++r) {
       positions.push_back(last - rows + 1 + r);
@@ -195,35 +198,92 @@ TEST_F(Cuda, AKeyThatTakesAllTheWeightGivesItsLatentExactly) {
   }
 }
 
+// As an engine asks: rows that are alone, and parts for as many as go at once.
+std::vector<float> computed_alone(const Problem& p, bool half,
+                                  const DeviceArray<std::uint16_t>& cache, bool* splits) {
+  const Shape& s = p.s;
+  std::vector<int> positions;
+  for (int r = 0; r < p.rows; ++r) positions.push_back(p.last - p.rows + 1 + r);
+  const DeviceArray<float> q(p.q);
+  const DeviceArray<int> position(positions);
+  const DeviceArray<std::uint16_t*> caches(
+      std::vector<std::uint16_t*>(static_cast<std::size_t>(p.rows), cache.data()));
+  const std::size_t n_parts = mla_parts(p.rows, p.rows, s.n_heads, s.kv_lora, s.rope, p.last + 1);
+  EXPECT_LE(n_parts, mla_most_parts(p.rows, 1, s.n_heads, s.kv_lora, s.rope, p.last + 1));
+  *splits = n_parts > 0;
+  const auto parts = poisoned(std::max<std::size_t>(1, n_parts));
+  const auto out = poisoned(static_cast<std::size_t>(p.rows * s.n_heads * s.kv_lora));
+  mla_attention_cuda({.q = q.data(),
+                      .cache = caches.data(),
+                      .position = position.data(),
+                      .n_runs = p.rows,
+                      .n_rows = p.rows,
+                      .n_heads = s.n_heads,
+                      .kv_lora = s.kv_lora,
+                      .rope = s.rope,
+                      .scale = s.scale(),
+                      .max_keys = p.last + 1,
+                      .half = half,
+                      .parts = *splits ? parts.data() : nullptr,
+                      .out = out.data()},
+                     nullptr);
+  return out.host();
+}
+
 void expect_bits_of_the_keys(const Shape& s, int n_rows, int n_keys, bool half, Random& random) {
   const Problem p(s, n_rows, n_keys, random);
-  const auto one_by_one = p.computed({}, {.splits = false, .runs = false, .half = half});
+  const DeviceArray<std::uint16_t> cache(p.cache());
+  const auto one_by_one = p.computed({}, {.splits = false, .runs = false, .half = half}, cache);
   for (const bool splits : {false, true})
     for (const bool runs : {false, true})
-      EXPECT_EQ(p.computed({}, {.splits = splits, .runs = runs, .half = half}), one_by_one)
+      EXPECT_EQ(p.computed({}, {.splits = splits, .runs = runs, .half = half}, cache), one_by_one)
           << s.kv_lora << ", " << n_keys << ", " << splits << runs << half;
   // The last row by itself.
   Problem last = p;
   last.rows = 1;
   const auto n = static_cast<std::ptrdiff_t>(s.n_heads);
   last.q.assign(p.q.end() - n * s.width(), p.q.end());
-  EXPECT_EQ(last.computed({}, {.splits = true, .runs = false, .half = half}),
+  EXPECT_EQ(last.computed({}, {.splits = true, .runs = false, .half = half}, cache),
             std::vector<float>(one_by_one.end() - n * s.kv_lora, one_by_one.end()));
   // Chosen keys: all of them, which is what the last row sees.
   std::vector<int> all;
   for (int i = 0; i < n_keys; ++i) all.push_back(i);
-  EXPECT_EQ(last.computed(all, {.splits = true, .runs = false, .half = half}),
+  EXPECT_EQ(last.computed(all, {.splits = true, .runs = false, .half = half}, cache),
             std::vector<float>(one_by_one.end() - n * s.kv_lora, one_by_one.end()));
 }
 
 TEST_F(Cuda, AttentionsBitsDependOnTheKeysAlone) {
   Random random(4);
+  if (under_racecheck()) {
+    // A last tile that is short, all stages in turn, splits of two tiles; tiled and clustered.
+    for (const Shape& s : {Shape{128, 32, 6}, Shape{512, 64, 40}})
+      for (const bool half : {false, true}) expect_bits_of_the_keys(s, 2, 330, half, random);
+    return;
+  }
   for (const Shape& s : kShapes)
     for (const bool half : {false, true}) {
       // The last: rows on both sides of where splits become longer, within what would be a run.
       for (const int n_keys : {40, 130, 600, 1500, mla_run_limit(s.n_heads) + 5})
         expect_bits_of_the_keys(s, 11, n_keys, half, random);
       expect_bits_of_the_keys(s, 3, 7 * mla_run_limit(s.n_heads) + 5, half, random);
+    }
+}
+
+// Too many rows for parts at once, too few to fill a large GPU: they go in passes.
+TEST_F(Cuda, ManyRowsThatAreAloneHaveTheBitsThatTheyHaveWithoutSplits) {
+  Random random(8);
+  for (const Shape& s : {Shape{512, 64, 64}, Shape{512, 64, 72}, Shape{128, 32, 6}})
+    for (const int n_rows : {3, 17, 35, 70}) {
+      if (under_racecheck() && n_rows != 17) continue;
+      const Problem p(s, n_rows, 300, random);
+      const DeviceArray<std::uint16_t> cache(p.cache());
+      bool splits = false;
+      const auto got = computed_alone(p, false, cache, &splits);
+      std::printf("%d heads, %d rows: %s\n", s.n_heads, n_rows,
+                  splits ? "splits" : "a block to all splits of a row");
+      EXPECT_EQ(got, p.computed({}, {.splits = false, .runs = false, .half = false}, cache))
+          << s.n_heads << ", " << n_rows;
+      if (n_rows == 3) EXPECT_TRUE(splits);
     }
 }
 

@@ -53,6 +53,9 @@ TEST_F(PartialSumsCuda, ExpertsInPartialSumsStayWithinTheRoundingBound) {
   for (const SumsTiers& tiers : kSumsTiers)
     for (const auto& [hidden, width, group] :
          {std::tuple{320, 96, 128}, {1032, 520, 128}, {2184, 1064, 256}, {1160, 136, 4096}}) {
+      const bool is_telling =
+          tiers.gate_up == tiers.down ? group == 4096 : std::max(hidden, group) == 320;
+      if (under_racecheck() && !is_telling) continue;
       // Down's codes of 4 columns allow rows of gate and up that are no multiple of 8.
       const int rows = tiers.down == 2 ? width + 4 : width;
       const Layer l = layer_of(books, tiers, hidden, rows, group, 5, 3, 5, random);
@@ -70,6 +73,7 @@ TEST_F(PartialSumsCuda, LargeExpertsOfShortCodesGoByPartialSums) {
   Random random(9);
   const Books books = codebooks(random);
   for (const SumsTiers& tiers : {SumsTiers{0, 0}, {2, 2}}) {
+    if (under_racecheck() && tiers.down == 2) continue;
     const Layer l = layer_of(books, tiers, 6144, 2048, 128, 2, 2, 1, random);
     std::string plan;
     const std::vector<float> out = run_moe(l, {}, &plan);
@@ -83,7 +87,9 @@ TEST_F(PartialSumsCuda, BitsOfPartialSumsDoNotDependOnTheBatch) {
   Random random(14);
   const Books books = codebooks(random);
   for (const SumsTiers& tiers : kSumsTiers) {
-    const Layer l = layer_of(books, tiers, 1032, 520, 128, 8, 5, 9, random);
+    if (under_racecheck() && tiers.gate_up == tiers.down) continue;
+    const int hidden = under_racecheck() ? 328 : 1032, width = under_racecheck() ? 136 : 520;
+    const Layer l = layer_of(books, tiers, hidden, width, 128, 8, 5, 9, random);
     const std::vector<float> all = run_moe(l, {.sums_tokens = 9});
     expect_moe(l, all, "batch");
     for (const auto& [first, n] : {std::pair{0, 1}, {3, 1}, {8, 1}, {0, 2}, {2, 5}, {1, 8}})
