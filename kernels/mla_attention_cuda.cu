@@ -10,7 +10,7 @@ namespace assay::kernels {
 namespace {
 
 constexpr int kMostSplits = 128, kFoldAhead = 32;  // splits on their way
-constexpr int kFoldThreads = 64;                   // to a column each
+constexpr int kMostFoldThreads = 256;              // to a column each
 
 // Of each split, what is there is multiplied by x and what comes by y before they are added.
 struct Factors {
@@ -44,15 +44,15 @@ __device__ void find_factors(const float2* states, int n, Factors& f) {
   }
 }
 
-// What a block folds by itself when it has all splits, from its parts. Grid: pairs, kFoldThreads of
-// their columns.
-__global__ void __launch_bounds__(kFoldThreads) fold_splits(MlaAttentionCuda a, int n_splits) {
+// What a block folds by itself when it has all splits, from its parts. Grid: pairs, a block's
+// threads of their columns.
+__global__ void __launch_bounds__(kMostFoldThreads) fold_splits(MlaAttentionCuda a, int n_splits) {
   __shared__ Factors factors;
   const size_t pair = blockIdx.x;
   const KeysOfRow keys(a, static_cast<int>(blockIdx.x) / a.n_heads);
   const int split_keys = mla_split_keys(a.n_heads, keys.n),
             n = (keys.n + split_keys - 1) / split_keys;
-  const int column = blockIdx.y * kFoldThreads + threadIdx.x;
+  const int column = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x);
   const float* part = a.parts + pair * n_splits * a.kv_lora + column;
   const auto fetch = [&](int first, float(&v)[kFoldAhead]) {
 #pragma unroll
@@ -168,6 +168,15 @@ int n_head_tiles(int n_heads) { return tiles_of(n_heads, 32); }
 
 constexpr int kEnoughBlocks = 32;  // a quarter of a large GPU
 
+// Rows that are alone go in passes of so many, which bounds their parts' memory.
+int rows_of_pass(int n_heads) { return std::max(1, kEnoughBlocks / n_head_tiles(n_heads)); }
+
+// Whether so many blocks, each with all splits of its rows, leave a good part of the GPU idle.
+bool leave_idle(int n_blocks) {
+  const int at_once = n_multiprocessors(), n_waves = (n_blocks + at_once - 1) / at_once;
+  return 5 * n_blocks < 4 * n_waves * at_once;
+}
+
 // No row of at most max_keys has more.
 int n_splits(int n_heads, int max_keys) {
   return std::min(mla_most_splits(n_heads), (max_keys + kMlaSplitStep - 1) / kMlaSplitStep);
@@ -201,9 +210,9 @@ void attend_in_tiles(const MlaAttentionCuda& a, CudaStream stream) {
              tiles);
 }
 
-template <bool kHalf>
+template <bool kHalf, bool kParts>
 void attend_in_clusters(const MlaAttentionCuda& a, CudaStream stream) {
-  const auto kernel = attend_clustered<kHalf>;
+  const auto kernel = attend_clustered<kHalf, kParts>;
   static OncePerDevice prepare;
   prepare([&] {
     allow_shared_bytes(reinterpret_cast<const void*>(kernel), Cluster::shared_bytes(kHalf));
@@ -213,17 +222,40 @@ void attend_in_clusters(const MlaAttentionCuda& a, CudaStream stream) {
              Cluster::shared_bytes(kHalf), stream, a, tiles, arrivals_of_warp());
 }
 
+template <bool kHalf>
+void attend_in_clusters(const MlaAttentionCuda& a, CudaStream stream) {
+  a.parts != nullptr ? attend_in_clusters<kHalf, true>(a, stream)
+                     : attend_in_clusters<kHalf, false>(a, stream);
+}
+
 template <int kSteps, int kPairTiles>
 void attend_in_tiles(const MlaAttentionCuda& a, CudaStream stream) {
   if (a.half) return attend_in_tiles<kSteps, kPairTiles, true>(a, stream);
   attend_in_tiles<kSteps, kPairTiles, false>(a, stream);
 }
 
-}  // namespace
+// Its blocks begin while the launch ahead still holds its multiprocessors. Where that is most of
+// them, the few others would take all blocks: so each takes its share, by the memory that a block
+// asks for.
+void fold(const MlaAttentionCuda& a, CudaStream stream) {
+  const int n_pairs = a.n_rows * a.n_heads, at_once = n_multiprocessors();
+  const bool many_are_free = 2 * a.n_rows * n_head_tiles(a.n_heads) * n_splits(a) <= at_once;
+  int n_threads = 64;
+  while (!many_are_free && n_threads < kMostFoldThreads &&
+         n_pairs * tiles_of(a.kv_lora, n_threads) > at_once)
+    n_threads *= 2;
+  const dim3 blocks(n_pairs, tiles_of(a.kv_lora, n_threads));
+  const unsigned share = (blocks.x * blocks.y + at_once - 1) / at_once;
+  static OncePerDevice prepare;
+  prepare([&] {
+    prefer_shared_memory(reinterpret_cast<const void*>(fold_splits), max_shared_bytes() / 2);
+  });
+  overlapped(fold_splits, blocks, n_threads,
+             many_are_free || share > 3 ? 0 : max_shared_bytes() / (share + 1), stream, a,
+             n_splits(a));
+}
 
-void mla_attention_cuda(const MlaAttentionCuda& a, CudaStream stream) {
-  CHECK(a.kv_lora <= kMaxKvLoraCuda && a.rope <= kMaxRopeCuda) << a.kv_lora << ", " << a.rope;
-  CHECK(a.run == nullptr || a.keys == nullptr);
+void attend(const MlaAttentionCuda& a, CudaStream stream) {
   const int slab = slab_of(a.kv_lora, a.rope);
   if (by_cluster(a.n_heads, a.kv_lora, a.rope)) {
     a.half ? attend_in_clusters<true>(a, stream) : attend_in_clusters<false>(a, stream);
@@ -235,10 +267,33 @@ void mla_attention_cuda(const MlaAttentionCuda& a, CudaStream stream) {
     const std::size_t bytes = sizeof(float) * static_cast<std::size_t>(a.kv_lora + a.rope + 64);
     return overlapped(attend_row, dim3(a.n_rows, a.n_heads), kRowThreads, bytes, stream, a);
   }
-  if (a.parts == nullptr) return;
-  const int columns = (a.kv_lora + kFoldThreads - 1) / kFoldThreads;
-  overlapped(fold_splits, dim3(a.n_rows * a.n_heads, columns), kFoldThreads, 0, stream, a,
-             n_splits(a));
+  if (a.parts != nullptr) fold(a, stream);
+}
+
+// n rows of them, each alone.
+MlaAttentionCuda part_of(MlaAttentionCuda a, int first, int n) {
+  const auto rows = static_cast<std::ptrdiff_t>(first);
+  a.q += rows * a.n_heads * (a.kv_lora + a.rope);
+  a.out += rows * a.n_heads * a.kv_lora;
+  a.cache += rows;
+  a.position += rows;
+  if (a.keys != nullptr) {
+    a.keys += rows * a.keys_stride;
+    a.n_keys += rows;
+  }
+  a.n_rows = a.n_runs = n;
+  return a;
+}
+
+}  // namespace
+
+void mla_attention_cuda(const MlaAttentionCuda& a, CudaStream stream) {
+  CHECK(a.kv_lora <= kMaxKvLoraCuda && a.rope <= kMaxRopeCuda) << a.kv_lora << ", " << a.rope;
+  CHECK(a.run == nullptr || a.keys == nullptr);
+  if (a.parts == nullptr || a.run != nullptr) return attend(a, stream);
+  const int n_rows = rows_of_pass(a.n_heads);
+  for (int first = 0; first < a.n_rows; first += n_rows)
+    attend(part_of(a, first, std::min(n_rows, a.n_rows - first)), stream);
 }
 
 const char* mla_design(int n_heads, int kv_lora, int rope) {
@@ -247,8 +302,13 @@ const char* mla_design(int n_heads, int kv_lora, int rope) {
 }
 
 std::size_t mla_parts(int n_rows, int n_runs, int n_heads, int kv_lora, int rope, int max_keys) {
-  if (slab_of(kv_lora, rope) == 0 || n_runs * n_head_tiles(n_heads) > kEnoughBlocks) return 0;
-  return static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(n_heads) *
+  const bool are_alone = n_runs == n_rows;
+  const int n_blocks = n_runs * n_head_tiles(n_heads);
+  if (slab_of(kv_lora, rope) == 0 ||
+      (n_blocks > kEnoughBlocks && !(are_alone && leave_idle(n_blocks))))
+    return 0;
+  const int n_kept = are_alone ? std::min(n_rows, rows_of_pass(n_heads)) : n_rows;
+  return static_cast<std::size_t>(n_kept) * static_cast<std::size_t>(n_heads) *
          static_cast<std::size_t>(n_splits(n_heads, max_keys)) *
          static_cast<std::size_t>(kv_lora + 2);
 }

@@ -45,7 +45,8 @@ void mla_attention_cuda(const MlaAttentionCuda& args, CudaStream stream);
 // multiples of 32, and for devices that lack the shared memory. Of the current device.
 const char* mla_design(int n_heads, int kv_lora, int rope);
 
-// Floats of scratch that spread these rows' keys over the GPU; 0 where the rows fill it.
+// Floats of scratch that spread these rows' keys over the GPU; 0 where the rows fill it. Rows that
+// are alone (n_runs == n_rows) go in passes, of 16 with 64 heads, so more of them need no more.
 std::size_t mla_parts(int n_rows, int n_runs, int n_heads, int kv_lora, int rope, int max_keys);
 
 // The most that a step of at most max_rows can need; with runs of up to rows_of_run, or 1.

@@ -55,6 +55,18 @@ __device__ inline void multiply_rows(float (&sum)[16], const unsigned (&left)[4]
       : ASSAY_F16(sum, 0)
       : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "l"(right));
 }
+// sum (64, 64) += left (64, 16) · right (64, 16)ᵀ, of binary16
+__device__ inline void multiply_rows(float (&sum)[32], const unsigned (&left)[4],
+                                     std::uint64_t right) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.eq.b32 p, 0, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, "
+      "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "{%32, %33, %34, %35}, %36, p, 1, 1, 0;\n}"
+      : ASSAY_F16(sum, 0), ASSAY_F16(sum, 16)
+      : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "l"(right));
+}
 // sum (64, 128) += left (64, 16) · right (16, 128), of binary16
 __device__ inline void multiply_columns(float (&sum)[64], const unsigned (&left)[4],
                                         std::uint64_t right) {
