@@ -51,6 +51,7 @@ class Band {
         first_row_(first_row),
         n_rows_(n_rows),
         book_(book),
+        factor_(factor),
         tables_(tables),
         sweep_(repeated(args, first_row, n_rows).data(), n_rows * args.width, args.n_cols, factor,
                pool, args.stop),
@@ -89,7 +90,7 @@ class Band {
     for (int lane = 0; lane < n; lane += args_.width) choose(b, lane, proposals, next);
     sweep_.inherit(b, next.from.data());
     for (int lane = 0; lane < kLanes; ++lane) {
-      const float s = lane < n ? scale(row_of(b.chunk, lane), b.col) : 0.0f;
+      const float s = lane < n ? scale(row_of(b.chunk, lane), b.column) : 0.0f;
       const float* c = &book_.values[size(next.code[size(lane)]) * size(dim)];
       for (int i = 0; i < dim; ++i) b.q[i * kLanes + lane] = s * c[i];
     }
@@ -99,7 +100,8 @@ class Band {
     float u[ColumnSweep::kMaxDim * kLanes];
     tables_.targets(b, out.y);
     for (int lane = 0; lane < kLanes; ++lane) {
-      const float s = lane < sweep_.n_rows_of(b.chunk) ? scale(row_of(b.chunk, lane), b.col) : 0.0f;
+      const float s =
+          lane < sweep_.n_rows_of(b.chunk) ? scale(row_of(b.chunk, lane), b.column) : 0.0f;
       const float inverse = s > 0 ? 1 / s : 0.0f;
       for (int j = 0; j < book_.dim; ++j) u[j * kLanes + lane] = out.y[j * kLanes + lane] * inverse;
     }
@@ -118,7 +120,7 @@ class Band {
   // are in order, so they are merged. Lanes that are left over repeat the first, and are not asked.
   void choose(const ColumnSweep::Block& b, int first, const Proposals& p, Successors& next) {
     int& n_live = n_live_[size(row_of(b.chunk, first))];
-    const auto s = static_cast<double>(scale(row_of(b.chunk, first), b.col));
+    const auto s = static_cast<double>(scale(row_of(b.chunk, first), b.column));
     const int n_proposals = s > 0 ? p.n : 1;
     double before[kLanes], cost[kLanes];
     int n_taken[kLanes] = {};
@@ -161,7 +163,7 @@ class Band {
       if (error(chunk, i) < error(chunk, lane)) lane = i;
     for (int block = n_blocks() - 1; block >= 0; --block) {
       const Successors& step = steps_[size(chunk) * size(n_blocks()) + size(block)];
-      codes[block] = step.code[size(lane)];
+      codes[factor_.column(block * book_.dim) / book_.dim] = step.code[size(lane)];
       lane = step.from[size(lane)];
     }
   }
@@ -169,6 +171,7 @@ class Band {
   const BeamArgs& args_;
   int first_row_, n_rows_;
   const Codebook& book_;
+  const HessianFactor& factor_;
   BlockTables& tables_;
   ColumnSweep sweep_;
   std::vector<int> n_live_;        // codings of each row

@@ -57,7 +57,7 @@ ColumnSweep::ColumnSweep(const float* w, int n_rows, int n_cols, const HessianFa
     if (is_stopped(stop)) return;  // run() says so
     for (int lane = 0; lane < n_rows_of(chunk); ++lane) {
       const float* row = w + static_cast<std::ptrdiff_t>(chunk * kLanes + lane) * n_cols;
-      for (int c = 0; c < n_cols; ++c) at(w_, chunk, c)[lane] = row[c];
+      for (int c = 0; c < n_cols; ++c) at(w_, chunk, c)[lane] = row[factor.column(c)];
     }
   });
 }
@@ -124,7 +124,7 @@ std::vector<float> ColumnSweep::quantised() const {
               kLanes +
           static_cast<std::size_t>(r % kLanes);
       out[static_cast<std::size_t>(r) * static_cast<std::size_t>(n_cols_) +
-          static_cast<std::size_t>(c)] = w_[from] - e_[from];
+          static_cast<std::size_t>(factor_.column(c))] = w_[from] - e_[from];
     }
   return out;
 }

@@ -1,5 +1,5 @@
 // GPTQ's walk over the columns of a matrix, with error feedback (Frantar 2022, arXiv:2210.17323),
-// for quantisers that take one or several columns at a time.
+// for quantisers that take one or several columns at a time, in the order of the factor's columns.
 //
 // With H + damping I = R Rᵀ (hessian.h) and e = w − q of a row, the squared output error is
 // |e R|². Its columns are final from left to right: those of block b are e_b R_bb + s_b, where
@@ -40,6 +40,7 @@ class ColumnSweep {
   // lane.
   struct Block {
     int chunk, col;
+    int column;      // where col lies in w: the first of `dim` neighbours
     const float* w;  // weights
     float* s;        // what errors to the left do to these columns, then to the panel's others
     float* q;        // to write: the quantised weights
@@ -93,7 +94,7 @@ Result<void> ColumnSweep::run(int dim, const Prepare& prepare, const Choose& cho
       std::iota(origin, origin + kLanes, std::uint8_t{0});
       begin_panel(chunk, first, n, sums.data());
       for (int col = first; col < first + n; col += dim) {
-        choose(Block{chunk, col, at(w_, chunk, col),
+        choose(Block{chunk, col, factor_.column(col), at(w_, chunk, col),
                      &sums[static_cast<std::size_t>(col - first) * kLanes], q, first, first + n,
                      origin});
         end_block(chunk, col, dim, first, n, sums.data(), q);

@@ -104,7 +104,10 @@ Result<void> LayerEncoder::encode_spine(Matrix& m, int bits, const Hessian& h, E
   ASSAY_TRY_VOID(stop_.check());
   const std::string module = module_of(m);
   const std::vector<float> w = to_floats(m);
-  ASSAY_TRY(const HessianFactor factored, factor(h, recipe_.damping, module, &stop_));
+  ASSAY_TRY(
+      const HessianFactor factored,
+      factor(h, recipe_.damping, module, &stop_,
+             recipe_.spine_activation_order != 0 ? activation_order(h, 1) : std::vector<int>()));
   GptqScalarOptions options;
   options.bits = bits;
   options.group = recipe_.spine_group;
@@ -131,14 +134,15 @@ Result<void> LayerEncoder::encode_spine(Matrix& m, int bits, const Hessian& h, E
 }
 
 Result<void> LayerEncoder::encode_vq(Matrix& m, int tier_index, const Hessian& h,
-                                     const HessianFactor& factored, bool compensate, int n_samples,
+                                     TierFactors& factors, bool compensate, int n_samples,
                                      EncodedLayer& out) {
   ASSAY_TRY_VOID(stop_.check());
   const Tier& tier = recipe_.tiers[static_cast<std::size_t>(tier_index)];
   const Codebook& book = codebooks_[static_cast<std::size_t>(tier_index)];
   const std::string module = m.name;
   const std::vector<float> w = to_floats(m);
-  ASSAY_TRY(const VqEncoding e, gptq_vq(w.data(), m.n_rows, m.n_cols, book, factored,
+  ASSAY_TRY(const HessianFactor* const factored, factors.of(tier.dim));
+  ASSAY_TRY(const VqEncoding e, gptq_vq(w.data(), m.n_rows, m.n_cols, book, *factored,
                                         vq_options(recipe_, compensate, h, &stop_), pool_, module));
   const int n_sub = m.n_cols / tier.dim, n_groups = (m.n_cols + recipe_.group - 1) / recipe_.group;
   const std::vector<std::uint32_t> words =
@@ -154,7 +158,7 @@ Result<void> LayerEncoder::encode_vq(Matrix& m, int tier_index, const Hessian& h
                         {"tier", tier.name},
                         {"bits", tier.bits()},
                         {"n_samples", n_samples},
-                        {"damping_share", factored.damping_share()},
+                        {"damping_share", factored->damping_share()},
                         {"relative_error", e.relative_error}};
   m = coded_vq(m, module, tier, recipe_.group, book, codes, scales);
   return {};
@@ -212,16 +216,14 @@ Result<void> LayerEncoder::encode_experts(int layer, const MoeInputs& inputs, La
     const int n_tokens = hessians.n_tokens(e);
 
     ASSAY_TRY(const Hessian of_inputs, hessians.of_inputs(e));
-    ASSAY_TRY(const HessianFactor of_both,
-              factor(of_inputs, recipe_.damping, expert.gate.name, &stop_));
+    TierFactors of_both(of_inputs, recipe_, recipe_.compensate_gate_up, expert.gate.name, &stop_);
     for (const auto& [matrix, which] : {std::pair{&expert.gate, 0}, {&expert.up, 1}})
       ASSAY_TRY_VOID(encode_vq(*matrix, tier[static_cast<std::size_t>(which)], of_inputs, of_both,
                                recipe_.compensate_gate_up, n_tokens, out));
 
     // Down reads what the encoded gate and up make of the tokens.
     ASSAY_TRY(const Hessian of_hidden, hessians.of_hidden(e, expert));
-    ASSAY_TRY(const HessianFactor of_down,
-              factor(of_hidden, recipe_.damping, expert.down.name, &stop_));
+    TierFactors of_down(of_hidden, recipe_, recipe_.compensate_down, expert.down.name, &stop_);
     ASSAY_TRY_VOID(encode_vq(expert.down, tier[2], of_hidden, of_down, recipe_.compensate_down,
                              n_tokens, out));
   }

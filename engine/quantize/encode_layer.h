@@ -10,6 +10,7 @@
 #include "engine/quantize/layer_pass.h"
 #include "engine/quantize/plan.h"
 #include "engine/quantize/state.h"
+#include "engine/quantize/tier_factors.h"
 
 namespace assay::engine {
 
@@ -52,8 +53,8 @@ class LayerEncoder {
                               EncodedLayer& out);
   // Replaces `m` by its codes, which `out` holds; with 16 bits it stays.
   Result<void> encode_spine(Matrix& m, int bits, const Hessian& h, EncodedLayer& out);
-  // `factored` is h's.
-  Result<void> encode_vq(Matrix& m, int tier, const Hessian& h, const HessianFactor& factored,
+  // `factors` are h's.
+  Result<void> encode_vq(Matrix& m, int tier, const Hessian& h, TierFactors& factors,
                          bool compensate, int n_samples, EncodedLayer& out);
 
   const ModelConfig& config_;

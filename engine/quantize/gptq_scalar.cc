@@ -93,11 +93,11 @@ Result<ScalarEncoding> gptq_scalar(const float* w, int n_rows, int n_cols,
         for (int lane = 0; lane < kLanes; ++lane) b.q[lane] = 0;
         for (int lane = 0; lane < sweep.n_rows_of(b.chunk); ++lane) {
           const int row = b.chunk * kLanes + lane;
-          const Grid& g = grid(row, b.col / options.group);
+          const Grid& g = grid(row, b.column / options.group);
           const int level = g.nearest(b.w[lane] + b.s[lane] * inverse);
           b.q[lane] = g.value(level);
           q[static_cast<std::size_t>(row) * static_cast<std::size_t>(n_cols) +
-            static_cast<std::size_t>(b.col)] = static_cast<std::uint8_t>(level);
+            static_cast<std::size_t>(b.column)] = static_cast<std::uint8_t>(level);
         }
       }));
 

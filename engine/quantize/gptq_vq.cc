@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/check.h"
 #include "engine/quantize/beam_sweep.h"
 #include "engine/quantize/binary16.h"
 #include "engine/quantize/block_table.h"
@@ -101,7 +102,7 @@ class VqSweep {
   }
 
   void nearest(const ColumnSweep::Block& b, const float* y) {
-    const int dim = book_.dim, group = b.col / options_.group, n = sweep_.n_rows_of(b.chunk);
+    const int dim = book_.dim, group = b.column / options_.group, n = sweep_.n_rows_of(b.chunk);
     float u[ColumnSweep::kMaxDim * kLanes], score[kLanes], best[kLanes];
     for (int lane = 0; lane < kLanes; ++lane) {
       const float s = lane < n ? scale(b.chunk * kLanes + lane, group) : 0.0f;
@@ -116,20 +117,20 @@ class VqSweep {
                                                               .n_codes = book_.n_codes,
                                                               .n_lanes = kLanes});
     for (int lane = 0; lane < n; ++lane)
-      index(b.chunk * kLanes + lane, b.col) = static_cast<std::uint16_t>(best[lane]);
+      index(b.chunk * kLanes + lane, b.column) = static_cast<std::uint16_t>(best[lane]);
   }
 
   // Writes the block's codewords, those of the beam or the nearest, and what a refit of the scales
   // needs to know of them.
   void choose(const ColumnSweep::Block& b) {
-    const int dim = book_.dim, group = b.col / options_.group, n = sweep_.n_rows_of(b.chunk);
+    const int dim = book_.dim, group = b.column / options_.group, n = sweep_.n_rows_of(b.chunk);
     float y[ColumnSweep::kMaxDim * kLanes];
     tables_.targets(b, y);
     if (!is_beam()) nearest(b, y);
     std::fill(b.q, b.q + dim * kLanes, 0.0f);
     for (int lane = 0; lane < n; ++lane) {
       const int row = b.chunk * kLanes + lane;
-      const auto k = static_cast<std::size_t>(index(row, b.col));
+      const auto k = static_cast<std::size_t>(index(row, b.column));
       for (int i = 0; i < dim; ++i)
         b.q[i * kLanes + lane] =
             scale(row, group) *
@@ -198,6 +199,11 @@ Result<VqEncoding> gptq_vq(const float* w, int n_rows, int n_cols, const Codeboo
   if (!is_beam_width(options.beam))
     return fail("{}: a beam of {}, expected 1, 2, 4, 8, 16, 32 or 64", name, options.beam);
   ASSAY_TRY_VOID(check_sweep(w, n_rows, n_cols, factor, name, options.stop));
+  for (int c = 0; c < n_cols; ++c) {
+    const int first = factor.column(c - c % codebook.dim);
+    CHECK(first % codebook.dim == 0 && factor.column(c) == first + c % codebook.dim)
+        << name << ": sub-vectors of " << codebook.dim << " are torn apart at " << c;
+  }
   return VqSweep(w, n_rows, n_cols, codebook, factor, options, pool).run();
 }
 

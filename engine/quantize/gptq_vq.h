@@ -33,7 +33,8 @@ struct VqEncoding {
 
 // w (n_rows, n_cols). A scale begins as the standard deviation of its weights. Each sub-vector
 // takes the codeword that is nearest in the metric R_bb R_bbᵀ of its own columns, given the errors
-// to its left. Same bits for any pool. Errors: weights that are not finite, by row and column.
+// of those before it in the factor's order, which holds whole sub-vectors. Same bits for any pool.
+// Errors: weights that are not finite, by row and column.
 Result<VqEncoding> gptq_vq(const float* w, int n_rows, int n_cols, const Codebook& codebook,
                            const HessianFactor& factor, const GptqVqOptions& options,
                            ThreadPool& pool, std::string_view name);

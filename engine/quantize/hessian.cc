@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "base/check.h"
 #include "engine/quantize/dense_eigen.h"
@@ -17,9 +18,10 @@ struct Damped {
   double damping, share;
 };
 
-// J (H + damping I) J = L Lᵀ, where J reverses: then R = J L J is upper and H + damping I = R Rᵀ.
+// J (H + damping I) J = L Lᵀ, where J reverses: then R = J L J is upper and H + damping I = R Rᵀ,
+// with H's columns and rows in the order of `columns`.
 Result<Damped> factor_reversed(const Hessian& h, double damping_share, std::string_view name,
-                               Stop* stop) {
+                               Stop* stop, const std::vector<int>& columns) {
   const int dim = h.dim();
   double sum = 0;
   int n_live = 0;
@@ -39,13 +41,16 @@ Result<Damped> factor_reversed(const Hessian& h, double damping_share, std::stri
   constexpr int kTries = 4;
   const std::size_t n = static_cast<std::size_t>(dim);
   Damped result{std::vector<double>(n * n), 0, damping_share};
+  const auto column = [&](int reversed) {
+    return columns[static_cast<std::size_t>(dim - 1 - reversed)];
+  };
   for (int attempt = 0; attempt < kTries; ++attempt, result.share *= 10) {
     result.damping = mean > 0 ? result.share * mean : 1.0;
     for (int row = 0; row < dim; ++row) {
       ASSAY_TRY_VOID(go_on(stop));
       for (int col = 0; col <= row; ++col)
         result.reversed[static_cast<std::size_t>(row) * n + static_cast<std::size_t>(col)] =
-            h.at(dim - 1 - row, dim - 1 - col) + (row == col ? result.damping : 0.0);
+            h.at(column(row), column(col)) + (row == col ? result.damping : 0.0);
     }
     ASSAY_TRY(const bool is_definite, cholesky_lower(result.reversed.data(), dim, stop));
     if (is_definite) return result;
@@ -107,11 +112,35 @@ Result<Hessian> shrink(const Hessian& expert, const Hessian& layer, double stren
   return result;
 }
 
+std::vector<int> activation_order(const Hessian& h, int dim) {
+  struct SubVector {
+    double energy;
+    int first;
+  };
+  std::vector<SubVector> order;
+  for (int first = 0; first < h.dim(); first += dim) {
+    order.push_back({0, first});
+    for (int c = first; c < std::min(h.dim(), first + dim); ++c) order.back().energy += h.at(c, c);
+  }
+  std::stable_sort(order.begin(), order.end(),
+                   [](const SubVector& a, const SubVector& b) { return a.energy > b.energy; });
+  std::vector<int> columns;
+  for (const SubVector& s : order)
+    for (int c = s.first; c < std::min(h.dim(), s.first + dim); ++c) columns.push_back(c);
+  return columns;
+}
+
 Result<HessianFactor> factor(const Hessian& h, double damping_share, std::string_view name,
-                             Stop* stop) {
-  ASSAY_TRY(const Damped damped, factor_reversed(h, damping_share, name, stop));
+                             Stop* stop, std::vector<int> columns) {
   HessianFactor result;
   const int dim = result.dim_ = h.dim();
+  if (columns.empty()) {
+    columns.resize(static_cast<std::size_t>(dim));
+    std::iota(columns.begin(), columns.end(), 0);
+  }
+  CHECK(static_cast<int>(columns.size()) == dim) << columns.size() << " " << dim;
+  ASSAY_TRY(const Damped damped, factor_reversed(h, damping_share, name, stop, columns));
+  result.columns_ = std::move(columns);
   result.damping_ = damped.damping;
   result.damping_share_ = damped.share;
   result.panels_.assign(HessianFactor::panel_offset(result.n_panels()), 0.0f);

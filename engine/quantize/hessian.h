@@ -64,11 +64,14 @@ class HessianFactor {
   float at(int row, int col) const {
     return panel(col / kPanelCols)[row * kPanelCols + col % kPanelCols];
   }
+  // Which column of the matrix is the factor's `col`.
+  int column(int col) const { return columns_[static_cast<std::size_t>(col)]; }
   double damping() const { return damping_; }              // what was added to the diagonal
   double damping_share() const { return damping_share_; }  // of the mean diagonal
 
  private:
-  friend Result<HessianFactor> factor(const Hessian&, double, std::string_view, Stop*);
+  friend Result<HessianFactor> factor(const Hessian&, double, std::string_view, Stop*,
+                                      std::vector<int>);
   static std::size_t panel_offset(int p) {
     return static_cast<std::size_t>(kPanelCols) * kPanelCols * static_cast<std::size_t>(p) *
            static_cast<std::size_t>(p + 1) / 2;
@@ -76,14 +79,20 @@ class HessianFactor {
   int dim_ = 0;
   double damping_ = 0, damping_share_ = 0;
   std::vector<float> panels_;
+  std::vector<int> columns_;
 };
+
+// The columns by what goes through them, most first (GPTQ's activation order): whole sub-vectors of
+// `dim` columns by Σ of their diagonal, the left one first among equals.
+std::vector<int> activation_order(const Hessian& h, int dim);
 
 // Damps by `damping_share` (GPTQ: 0.01) of the mean of the diagonal's non-zero elements; where
 // rounding or few samples leave the matrix indefinite, the share is raised tenfold, three times at
 // most. A dead column (an input that was always zero) has the damping for its diagonal: it couples
 // to nothing and is rounded to its nearest. A Hessian of zeros is damped by 1: plain nearest.
 // Errors name the matrix `name`. `stop` is asked before every row and every block of columns.
+// `columns` are all of them in the order in which they are swept; empty: as they lie.
 Result<HessianFactor> factor(const Hessian& h, double damping_share, std::string_view name,
-                             Stop* stop = nullptr);
+                             Stop* stop = nullptr, std::vector<int> columns = {});
 
 }  // namespace assay::engine

@@ -26,9 +26,9 @@ Result<Kept::OfLayer> encode_expert(const KeptSampleInput& in, int layer, std::s
   const MlpWeights& w = in.weights.layers[size(layer)].experts[expert];
   const auto module = [&](std::size_t p) { return expert_module(layer, expert, p); };
   ASSAY_TRY(const Hessian of_inputs, hessians.of_inputs(expert));
-  ASSAY_TRY(const HessianFactor of_both, factor(of_inputs, in.recipe.damping, module(0), &in.stop));
+  TierFactors of_both(of_inputs, in.recipe, in.recipe.compensate_gate_up, module(0), &in.stop);
   ASSAY_TRY(const Hessian of_hidden, hessians.of_hidden(expert, w));
-  ASSAY_TRY(const HessianFactor of_down, factor(of_hidden, in.recipe.damping, module(2), &in.stop));
+  TierFactors of_down(of_hidden, in.recipe, in.recipe.compensate_down, module(2), &in.stop);
   const std::array<const Matrix*, 3> matrices = {&w.gate, &w.up, &w.down};
   Kept::OfLayer error;
   for (std::size_t p = 0; p < matrices.size(); ++p) {
@@ -39,9 +39,9 @@ Result<Kept::OfLayer> encode_expert(const KeptSampleInput& in, int layer, std::s
                : vq_options(in.recipe, in.recipe.compensate_gate_up, of_inputs, &in.stop);
     for (const Codebook& book : codebooks) {
       ASSAY_TRY_VOID(in.stop.check());
-      ASSAY_TRY(const VqEncoding e,
-                gptq_vq(values.data(), m.n_rows, m.n_cols, book, p == 2 ? of_down : of_both,
-                        options, in.pool, module(p)));
+      ASSAY_TRY(const HessianFactor* const factored, (p == 2 ? of_down : of_both).of(book.dim));
+      ASSAY_TRY(const VqEncoding e, gptq_vq(values.data(), m.n_rows, m.n_cols, book, *factored,
+                                            options, in.pool, module(p)));
       error[p].push_back(e.relative_error);
     }
   }

@@ -60,7 +60,7 @@ struct Setting {
 };
 
 constexpr double kAny = 1 << 30;
-constexpr int kBits[] = {4, 8, 16}, kBeams[] = {1, 2, 4, 8, 16, 32, 64};
+constexpr int kBits[] = {4, 8, 16}, kBeams[] = {1, 2, 4, 8, 16, 32, 64}, kSwitch[] = {0, 1};
 // What --set takes, what its errors say and what --help lists.
 constexpr Setting kSettings[] = {
     {"group", &Recipe::group, 1, kAny, "columns of an expert's matrix that share a scale"},
@@ -77,6 +77,10 @@ constexpr Setting kSettings[] = {
     {"damping", &Recipe::damping, 1e-6, 10, "of a Hessian, in means of its diagonal"},
     {"shrinkage", &Recipe::shrinkage, 0, kAny,
      "tokens with which an expert's Hessian counts half, its layer's half"},
+    {"activation_order", &Recipe::activation_order, 0, 1,
+     "1: an expert's sub-vectors are swept by what goes through them, most first", kSwitch},
+    {"spine_activation_order", &Recipe::spine_activation_order, 0, 1,
+     "1: likewise the columns of all other matrices", kSwitch},
     {"beam", &Recipe::beam, 1, 64, "codings of a row that a sweep goes on with", kBeams},
     {"n_refits", &Recipe::n_refits, 0, 100, "sweeps more, with scales fitted again"},
     {"n_descents", &Recipe::n_descents, 0, 100, "passes of coordinate descent after them"},
@@ -187,6 +191,11 @@ Result<void> Recipe::check() const {
         "setting beam: got {}, expected 1 without error feedback: there a sub-vector has no say in "
         "the others, and the nearest codeword is the best",
         beam);
+  if (activation_order != 0 && !compensate_gate_up && !compensate_down)
+    return fail(
+        "setting activation_order: got {}, expected 0 without error feedback: there a sub-vector "
+        "has no say in the others, in whichever order they are",
+        activation_order);
   const auto [least, most] = std::minmax_element(
       tiers.begin(), tiers.end(), [](const Tier& a, const Tier& b) { return a.bits() < b.bits(); });
   if (bits < least->bits() || bits > most->bits())
@@ -225,6 +234,8 @@ Json Recipe::to_json() const {
                {"n_down_tokens", n_down_tokens},
                {"seed", seed}};
   // Younger than builds that are still to be told apart, or gone on with: only where they are set.
+  if (activation_order != 0) json["activation_order"] = activation_order;
+  if (spine_activation_order != 0) json["spine_activation_order"] = spine_activation_order;
   if (beam != 1) json["beam"] = beam;
   if (codebook_power != 1) json["codebook_power"] = codebook_power;
   if (kept_gate != 1 || kept_up != 1 || kept_down != 1)

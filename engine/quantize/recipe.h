@@ -36,8 +36,11 @@ struct Recipe {
   // How much of a calibration token's weight goes by how unsure the model is of what follows it:
   // 0, all tokens weigh the same; 1, only where something is in doubt (token_focus.h).
   double focus = 0.5;
-  double damping = 0.01;      // of the mean diagonal of a Hessian
-  double shrinkage = 512;     // tokens with which an expert's Hessian is believed by half
+  double damping = 0.01;   // of the mean diagonal of a Hessian
+  double shrinkage = 512;  // tokens with which an expert's Hessian is believed by half
+  // Columns are swept by what goes through them, most first, instead of as they lie: an expert's by
+  // sub-vectors; all other matrices' one by one. Scales stay those of neighbours. 0 or 1.
+  int activation_order = 0, spine_activation_order = 0;
   int beam = 1;               // codings of a row that a sweep goes on with: 1, 2, 4 … 64
   int n_refits = 1;           // rounds of scale refits in a sweep
   int n_descents = 2;         // passes of coordinate descent after the sweeps
