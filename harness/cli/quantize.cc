@@ -228,7 +228,7 @@ Result<Asked> asked_of(const Options& o) {
 std::string settings_help() {
   std::string out = "\nSettings, --set NAME=VALUE (default): what\n";
   for (const engine::SettingText& s : engine::recipe_settings())
-    out += fmt::format("  {:<20} {} ({}): {}\n", s.name, s.range, s.standard, s.meaning);
+    out += fmt::format("  {:<22} {} ({}): {}\n", s.name, s.range, s.standard, s.meaning);
   return out;
 }
 

@@ -208,9 +208,9 @@ TEST_F(QuantizeCli, HelpListsEverySettingWithRangeDefaultAndMeaning) {
     EXPECT_THAT(o.out, HasSubstr("\n  " + name + " ")) << name;
     ++n_settings;
   }
-  EXPECT_EQ(n_settings, 22);
+  EXPECT_EQ(n_settings, 24);
   EXPECT_THAT(o.out,
-              HasSubstr("beam                 1, 2, 4, 8, 16, 32 or 64 (1): codings of a row"));
+              HasSubstr("beam                   1, 2, 4, 8, 16, 32 or 64 (1): codings of a row"));
 }
 
 TEST_F(QuantizeCli, AnOutputFolderIsNeverOverwritten) {
