@@ -2,16 +2,18 @@
 """Quantises the bundled model in every way that docs/quantisation.md compares, judges each build, and prints the table.
 
     ci/quantisation_table.py --out out/quantisation [--arms ja-1.71,scalar] [--seeds 0,1,2] [--jobs 1] [--threads 0]
+    ci/quantisation_table.py --out out/quantisation --jobs 16      every arm, 16 at a time, the cores shared among them
     ci/quantisation_table.py --out out/quantisation --whats-new    the card's "What's new", before and now
 
 What is finished in --out is kept, so an interrupted call goes on. Needs a release build (ci/build release).
 """
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,10 +87,17 @@ def judge(args, model, out, threads):
               "--baseline", args.out / "bf16", *(["--threads", threads[1]] if threads else [])], out / "run.log")
 
 
+def threads_of_each(args):
+    """Builds at a time share the cores; 0: one build, and assay takes them all."""
+    if args.threads or args.jobs == 1:
+        return args.threads
+    return max(1, len(os.sched_getaffinity(0)) // args.jobs)
+
+
 def build(args, arm, seed):
     out = args.out / f"{arm}-seed{seed}"
     out.mkdir(exist_ok=True)
-    threads = ["--threads", str(args.threads)] if args.threads else []
+    threads = ["--threads", str(threads_of_each(args))] if threads_of_each(args) else []
     if not (out / "model" / "config.json").exists():  # written last
         call([args.assay, "quantize", MODEL, out / "model", *ARMS[arm][1], "--seed", seed, *threads], out / "quantize.log")
     judge(args, out / "model", out, threads)
@@ -149,6 +158,17 @@ def row_of(run, metric):
     return next(r for r in run["comparison"]["rows"] if r["arm"] == "thinking" and r["language"] == "" and r["metric"] == metric)
 
 
+def total_of(run):
+    return next(g for g in run["metrics"] if g["arm"] == "thinking" and not g["language"] and not g["kind"] and g["gated"])
+
+
+def accuracy_text(runs):
+    """Mean over seeds, with the widest of their clustered 95 % intervals (Wilson's), as assay run states them."""
+    each = [total_of(r)["accuracy"] for r in runs]
+    mean, lowest, highest = statistics.mean(a["estimate"] for a in each), min(a["lo"] for a in each), max(a["hi"] for a in each)
+    return f"{100 * mean:.1f} % [{100 * lowest:.1f}, {100 * highest:.1f}]"
+
+
 def noise_row(args):
     """bf16 against itself in another arithmetic: what is below this is no news."""
     if not (args.out / "noise.json").exists():  # of a call before there was one
@@ -182,10 +202,9 @@ def table(args):
           "arithmetic, thinking | difference to bf16, points | thinking closes |")
     print("|" + "---|" * 14)
     base = json.loads((args.out / "bf16" / "run.json").read_text())
-    total = next(g for g in base["metrics"] if g["arm"] == "thinking" and not g["language"] and not g["kind"] and g["gated"])
-    a, c = total["accuracy"], total["closed"]
+    c = total_of(base)["closed"]
     print(f"| bf16 | | 16 | 16 | {(MODEL / 'model.safetensors').stat().st_size / 2**20:.1f} | 0 | 0 | 0 | 0 | 0 | 100 % | "
-          f"{100 * a['estimate']:.1f} % [{100 * a['lo']:.1f}, {100 * a['hi']:.1f}] | | {c['n_true']} of {c['n']} |")
+          f"{accuracy_text([base])} | | {c['n_true']} of {c['n']} |")
     noise_row(args)
     for arm in ARMS:
         # Of an interrupted call, builds that were only diverged count there.
@@ -199,13 +218,12 @@ def table(args):
         klds = [mean_sd([group(d, lang)["kld"]["mean"]["value"] for d in diverges]) for lang in ("all", "ja", "en", "zh")]
         p99 = mean_sd([group(d, "all")["kld"]["p99"]["value"] for d in diverges], 1)
         top1 = statistics.mean(group(d, "all")["top1_agreement"]["value"] for d in diverges)
-        accuracy = statistics.mean(r["n_candidate"] / r["n"] for r in rows)
         difference = statistics.mean(r["difference"] for r in rows)
         lowest, highest = min(r["lo"] for r in rows), max(r["hi"] for r in rows)
         size = statistics.mean(json.loads((f / "size.json").read_text()) for f in folders)
         seeds = f"{len(diverges)}" if len(diverges) == len(folders) else f"{len(diverges)} / {len(folders)}"
         print(f"| {arm} | {seeds} | {bits['code']:.2f} | {bits['total']:.2f} | {size / 2**20:.2f} | " + " | ".join(klds) +
-              f" | {p99} | {100 * top1:.2f} % | {100 * accuracy:.1f} % | {100 * difference:+.1f} [{100 * lowest:+.1f}, {100 * highest:+.1f}] | "
+              f" | {p99} | {100 * top1:.2f} % | {accuracy_text(runs)} | {100 * difference:+.1f} [{100 * lowest:+.1f}, {100 * highest:+.1f}] | "
               f"{sum(r['n_candidate'] for r in closed)} of {sum(r['n'] for r in closed)} |")
     print("\n| mean KLD, ratio | of all seeds | of one seed | aim |\n|---|---|---|---|")
     aim(args, "GPTQ-VQ over scalar at equal size", "ja-1.71", "scalar", "all", 0.53)
@@ -229,7 +247,7 @@ def main():
     parser.add_argument("--arms", default=",".join(ARMS), help="those to build (default: all)")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--jobs", type=int, default=1, help="builds at a time")
-    parser.add_argument("--threads", type=int, default=0, help="of each (0: every core)")
+    parser.add_argument("--threads", type=int, default=0, help="of each (0: an equal share of the cores)")
     parser.add_argument("--texts", type=int, default=1000, help="chats to diverge over")
     parser.add_argument("--table", action="store_true", help="only print what is there")
     parser.add_argument("--whats-new", action="store_true", help="build what the card's news compare, and print that table alone")
@@ -237,11 +255,18 @@ def main():
     if args.whats_new:
         args.arms = ",".join(dict.fromkeys(arm for _, *arms in WHATS_NEW for arm in arms))
     args.assay, args.out = args.assay.resolve(), args.out.resolve()
+    if unknown := [arm for arm in args.arms.split(",") if arm not in ARMS]:
+        parser.error(f"unknown arm {unknown[0]}, expected some of: {', '.join(ARMS)}")
     if not args.table:
         prepare(args)
         with ThreadPoolExecutor(args.jobs) as pool:
-            for done in [pool.submit(build, args, arm, seed) for seed in args.seeds.split(",") for arm in args.arms.split(",")]:
-                done.result()
+            builds = [pool.submit(build, args, arm, seed) for seed in args.seeds.split(",") for arm in args.arms.split(",")]
+            try:
+                for done in as_completed(builds):
+                    done.result()
+            except SystemExit:  # those that run come to their end; what they finish is kept
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     if not args.whats_new:
         table(args)
     whats_new(args)
