@@ -14,6 +14,10 @@ namespace {
 using RowMajor = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 using FloatRows = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
+// Of the rows below a block, so that a step is short at GLM-5.2's widths too. A multiple of the 12
+// that Eigen's product works on at once: the bits are then those of a step of all rows.
+constexpr int kRowsAtOnce = 768;
+
 void prepare_eigen() {
   static const bool ready = [] {
     CHECK(!kernels::usable_cpu_targets().empty()) << "the quantiser needs AVX2 and FMA";
@@ -40,9 +44,19 @@ Result<bool> cholesky_lower(double* a, int dim, Stop* stop) {
     if (n_below == 0) break;
     auto below = matrix.block(col + n, col, n_below, n);
     diagonal.adjoint().triangularView<Eigen::Upper>().solveInPlace<Eigen::OnTheRight>(below);
-    matrix.block(col + n, col + n, n_below, n_below)
-        .selfadjointView<Eigen::Lower>()
-        .rankUpdate(below, -1.0);
+    // The rest, of which the lower triangle, less below · belowᵀ; by rows, so that it is soon
+    // asked.
+    for (int row = 0; row < n_below; row += kRowsAtOnce) {
+      ASSAY_TRY_VOID(go_on(stop));
+      const int n_rows = std::min(kRowsAtOnce, n_below - row);
+      const auto part = below.middleRows(row, n_rows);
+      const int first = col + n + row;
+      if (row > 0)
+        matrix.block(first, col + n, n_rows, row).noalias() -= part * below.topRows(row).adjoint();
+      matrix.block(first, first, n_rows, n_rows)
+          .selfadjointView<Eigen::Lower>()
+          .rankUpdate(part, -1.0);
+    }
   }
   return std::isfinite(matrix.diagonal().sum());  // a NaN passes every comparison with a pivot
 }

@@ -10,7 +10,7 @@ namespace assay::engine {
 
 // A = L Lᵀ in place: a (dim, dim) row-major, its lower triangle read and replaced by L. False if A
 // is not positive definite, a is then undefined. `stop` is asked before every block of columns (128
-// of them from dim 1,024 on), an error then.
+// of them from dim 1,024 on) and every 768 rows that it changes, an error then.
 Result<bool> cholesky_lower(double* a, int dim, Stop* stop = nullptr);
 
 // h[i, j] += Σ_t x[t, i] x[t, j] for the tile of rows i and columns j; x (n_tokens, dim),

@@ -65,7 +65,7 @@ Result<Hessian> ExpertHessians::of_inputs(std::size_t expert) const {
   Hessian own(config_.hidden);
   const Rows x = gather(inputs_.x, config_.hidden, rows_[expert], true);
   ASSAY_TRY_VOID(own.add(x.data(), rows_[expert].n(), pool_, stop_));
-  return shrink(own, of_layer_, recipe_.shrinkage);
+  return shrink(own, of_layer_, recipe_.shrinkage, stop_);
 }
 
 Result<Hessian> ExpertHessians::of_hidden(std::size_t expert, const MlpWeights& weights) const {
@@ -80,7 +80,7 @@ Result<Hessian> ExpertHessians::of_hidden(std::size_t expert, const MlpWeights& 
   Hessian of_own(width), of_borrowed(width);
   ASSAY_TRY_VOID(of_own.add(own.data(), n_rows_of(own, width), pool_, stop_));
   ASSAY_TRY_VOID(of_borrowed.add(borrowed.data(), n_rows_of(borrowed, width), pool_, stop_));
-  return shrink(of_own, of_borrowed, recipe_.shrinkage);
+  return shrink(of_own, of_borrowed, recipe_.shrinkage, stop_);
 }
 
 }  // namespace assay::engine

@@ -92,7 +92,7 @@ std::vector<double> Hessian::diagonal() const {
   return result;
 }
 
-Result<Hessian> shrink(const Hessian& expert, const Hessian& layer, double strength) {
+Result<Hessian> shrink(const Hessian& expert, const Hessian& layer, double strength, Stop* stop) {
   if (expert.dim_ != layer.dim_)
     return fail("shrink: the expert's Hessian has dimension {}, its layer's {}", expert.dim_,
                 layer.dim_);
@@ -107,8 +107,11 @@ Result<Hessian> shrink(const Hessian& expert, const Hessian& layer, double stren
   const double of_layer = layer.n_samples_ > 0 ? (1 - weight) / layer.n_samples_ : 0;
   Hessian result(expert.dim_);
   result.n_samples_ = 1;
-  for (std::size_t i = 0; i < result.upper_.size(); ++i)
-    result.upper_[i] = of_expert * expert.upper_[i] + of_layer * layer.upper_[i];
+  for (int row = 0; row < result.dim_; ++row) {
+    ASSAY_TRY_VOID(go_on(stop));
+    for (std::size_t i = result.index(row, 0); i < result.index(row + 1, 0); ++i)
+      result.upper_[i] = of_expert * expert.upper_[i] + of_layer * layer.upper_[i];
+  }
   return result;
 }
 

@@ -32,7 +32,7 @@ class Hessian {
   std::vector<double> diagonal() const;
 
  private:
-  friend Result<Hessian> shrink(const Hessian&, const Hessian&, double);
+  friend Result<Hessian> shrink(const Hessian&, const Hessian&, double, Stop*);
   std::size_t index(int row, int col) const {
     return static_cast<std::size_t>(row) * static_cast<std::size_t>(dim_) +
            static_cast<std::size_t>(col);
@@ -45,8 +45,9 @@ class Hessian {
 // The Hessian of an average token (n_samples 1) of an expert that saw few: its own mean weighted by
 // n / (n + strength), the rest its layer's mean. `strength` is in samples: an expert with that many
 // tokens is believed by half, one with none is its layer. An error if neither saw a token or the
-// dimensions differ.
-Result<Hessian> shrink(const Hessian& expert, const Hessian& layer, double strength);
+// dimensions differ. `stop` is asked before every row.
+Result<Hessian> shrink(const Hessian& expert, const Hessian& layer, double strength,
+                       Stop* stop = nullptr);
 
 // H + damping I = R Rᵀ with R upper triangular, in float32. With the error e of the columns to the
 // left, column j of e R is what they do to the output along j, and the squared norm of (W − Q) R is

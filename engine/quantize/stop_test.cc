@@ -45,6 +45,13 @@ TEST(Stop, SumsOfHessiansAskForEveryBlockOfTokensInEveryTile) {
 TEST(Stop, FactorsAskForEveryBlockOfColumns) {
   const Problem p(2, 520, 2);  // blocks of 64 columns, panels of 128
   expect_asked(520 + 9 + 5, [&](Stop* stop) { return factor(p.h, 0.01, "m", stop); });
+  const Problem wide(2, 900, 2);  // 112 columns, and below the first of them 768 and 20 rows
+  expect_asked(900 + 9 + 9 + 8, [&](Stop* stop) { return factor(wide.h, 0.01, "m", stop); });
+}
+
+TEST(Stop, ShrinkingAsksForEveryRow) {
+  const Problem p(2, 300, 2);
+  expect_asked(300, [&](Stop* stop) { return shrink(p.h, p.h, 512, stop); });
 }
 
 TEST(Stop, EveryWayToEncodeAMatrixAsksForItsRowsInEveryPanel) {
@@ -78,20 +85,22 @@ TEST(Stop, AsksChangeNoBits) {
 
 // H = B Bᵀ with B upper triangular, of small integers: R is B to the bit, whatever the blocks.
 TEST(Stop, AFactorInBlocksIsExactOnIntegers) {
-  constexpr int kDim = 300;
-  std::vector<float> columns(kDim * kDim, 0.0f);  // row t: column t of B
-  for (int t = 0; t < kDim; ++t)
-    for (int i = 0; i <= t; ++i)
-      columns[static_cast<std::size_t>(t) * kDim + static_cast<std::size_t>(i)] =
-          i == t ? 64.0f : static_cast<float>((i * 7 + t * 3) % 3 - 1);
-  ThreadPool pool(1);
-  Hessian h(kDim);
-  ASSERT_TRUE(h.add(columns.data(), kDim, pool));
-  const auto f = factor(h, 1e-17, "m");
-  ASSERT_TRUE(f) << f.error().message;
-  for (int t = 0; t < kDim; ++t)
-    for (int i = 0; i <= t; ++i)
-      ASSERT_EQ(f->at(i, t), columns[static_cast<std::size_t>(t * kDim + i)]) << i << ", " << t;
+  for (const int dim : {300, 900}) {
+    const auto n = static_cast<std::size_t>(dim);
+    std::vector<float> columns(n * n, 0.0f);  // row t: column t of B
+    for (int t = 0; t < dim; ++t)
+      for (int i = 0; i <= t; ++i)
+        columns[static_cast<std::size_t>(t) * n + static_cast<std::size_t>(i)] =
+            i == t ? 64.0f : static_cast<float>((i * 7 + t * 3) % 3 - 1);
+    ThreadPool pool(1);
+    Hessian h(dim);
+    ASSERT_TRUE(h.add(columns.data(), dim, pool));
+    const auto f = factor(h, 1e-17, "m");
+    ASSERT_TRUE(f) << f.error().message;
+    for (int t = 0; t < dim; ++t)
+      for (int i = 0; i <= t; ++i)
+        ASSERT_EQ(f->at(i, t), columns[static_cast<std::size_t>(t * dim + i)]) << i << ", " << t;
+  }
 }
 
 }  // namespace
