@@ -431,10 +431,12 @@ void Binder::ignore_prefix(const std::string& prefix) {
 
 Result<void> Binder::finish() const {
   if (wrong_.empty() && missing_.empty() && unused_.empty()) return {};
-  return fail("{}: the tensors do not fit config.json ({} wrong, {} missing, {} surplus):{}{}{}",
-              checkpoint_.dir().string(), wrong_.size(), missing_.size(), unused_.size(),
-              first_few("", wrong_), first_few("missing: ", missing_),
-              first_few("surplus: ", unused_));
+  const std::string dir = checkpoint_.dir().string();
+  return fail(
+      "{}: the tensors do not fit config.json ({} wrong, {} missing, {} surplus; assay inspect {} "
+      "--tensors lists all that are there):{}{}{}",
+      dir, wrong_.size(), missing_.size(), unused_.size(), dir, first_few("", wrong_),
+      first_few("missing: ", missing_), first_few("surplus: ", unused_));
 }
 
 }  // namespace assay::engine

@@ -100,11 +100,9 @@ TierSummary tier_of(const Matrix& m, const Checkpoint& checkpoint) {
 }
 
 // Sizes of the modules, which their tensors alone do not tell: codes are padded.
-Result<void> add_quantisation(const Checkpoint& checkpoint,
-                              std::map<std::string_view, RoleSummary>& roles,
-                              CheckpointSummary& s) {
+void add_quantisation(const Checkpoint& checkpoint, const ModelWeights& weights,
+                      std::map<std::string_view, RoleSummary>& roles, CheckpointSummary& s) {
   const ModelConfig& c = checkpoint.config();
-  ASSAY_TRY(const ModelWeights weights, bind_weights(checkpoint, false));
   for (auto& [role, summary] : roles)
     if (role != kRoles[9] && role != kRoles[10]) summary.n_parameters = 0;
   std::map<std::tuple<int, std::string, bool, std::string>, TierSummary> tiers;
@@ -151,7 +149,6 @@ Result<void> add_quantisation(const Checkpoint& checkpoint,
       suffixes.insert(name.substr(module.size()));
   }
   s.vq_suffixes.assign(suffixes.begin(), suffixes.end());
-  return {};
 }
 
 }  // namespace
@@ -163,6 +160,7 @@ Result<CheckpointSummary> inspect(const Checkpoint& checkpoint,
   s.dir = checkpoint.dir().string();
   s.model_type = c.model_type;
   s.n_shards = static_cast<int>(checkpoint.shards().size());
+  ASSAY_TRY(const ModelWeights weights, bind_weights(checkpoint, false));
   ASSAY_TRY(s.fingerprint, checkpoint.fingerprint(cache_dir));
   std::map<std::string_view, RoleSummary> roles;
   std::map<std::string_view, std::set<std::string_view>> dtypes;
@@ -186,7 +184,7 @@ Result<CheckpointSummary> inspect(const Checkpoint& checkpoint,
     dtypes[role].insert(name_of(tensor->dtype));
     s.n_bytes += n_bytes;
   }
-  if (!c.quantisation.method().empty()) ASSAY_TRY_VOID(add_quantisation(checkpoint, roles, s));
+  if (!c.quantisation.method().empty()) add_quantisation(checkpoint, weights, roles, s);
   for (const std::string_view role : kRoles) {
     const auto it = roles.find(role);
     if (it == roles.end()) continue;

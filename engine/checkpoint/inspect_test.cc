@@ -1,5 +1,6 @@
 #include "engine/checkpoint/inspect.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -8,6 +9,9 @@
 
 namespace assay::engine {
 namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
 
 CheckpointSummary summary_of(const fs::path& dir) {
   const auto checkpoint = Checkpoint::open(dir);
@@ -76,13 +80,31 @@ TEST(Inspect, WhatIsStoredButNotUsedIsNotActive) {
   TinyTensors tensors = tiny_tensors();
   const auto before = summary_of(config, tensors);
   tensors["model.layers.3.mlp.experts.0.up_proj.weight"] = {"BF16", {5}, std::string(10, 'x')};
-  tensors["mystery"] = {"I8", {3}, "abc"};
   const auto after = summary_of(config, tensors);
   EXPECT_EQ(role(after, "not used (MTP)").n_parameters, 5);
-  EXPECT_EQ(role(after, "other").n_parameters, 3);
-  EXPECT_EQ(after.n_parameters, before.n_parameters + 8);
+  EXPECT_EQ(after.n_parameters, before.n_parameters + 5);
   EXPECT_EQ(after.n_active_parameters, before.n_active_parameters);
   EXPECT_EQ(after.n_active_bytes, before.n_active_bytes);
+}
+
+TEST(Inspect, TensorsThatDoNotFitTheConfigAreAnError) {
+  const auto error_of = [](const TinyTensors& tensors) {
+    const TinyCheckpoint tiny;
+    tiny.write_single(tensors);
+    const auto summary = inspect(*Checkpoint::open(tiny.dir));
+    return summary ? "" : summary.error().message;
+  };
+  TinyTensors tensors = tiny_tensors();
+  EXPECT_EQ(error_of(tensors), "");
+  tensors.erase("model.layers.1.mlp.experts.0.up_proj.weight");
+  tensors["mystery"] = {"I8", {3}, "abc"};
+  tensors["model.norm.weight"] = {"BF16", {5}, std::string(10, 'x')};
+  EXPECT_THAT(
+      error_of(tensors),
+      AllOf(HasSubstr("do not fit config.json (1 wrong, 1 missing, 1 surplus; assay inspect"),
+            HasSubstr("model.norm.weight: shape [5], expected [16]"),
+            HasSubstr("missing: model.layers.1.mlp.experts.0.up_proj.weight"),
+            HasSubstr("surplus: mystery")));
 }
 
 constexpr double kRoutedWeights = 2 * 3 * 3 * 160;  // layers, experts, projections of 160
