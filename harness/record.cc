@@ -52,6 +52,19 @@ bool is_unused(const fs::path& folder) {
   return !error;
 }
 
+// And what to do: a new run is made in a folder that is not there, or has nothing in it.
+std::string why_no_run(const fs::path& folder) {
+  std::error_code ignored;
+  if (is_unused(folder))
+    return fmt::format("{}. Begin one with assay run SUITE --model DIR --out {}",
+                       fs::exists(folder, ignored) ? "it is empty" : "there is no such folder",
+                       folder.string());
+  return fmt::format(
+      "there is no {} in it. Name the folder that an assay run wrote (its first line says \"into "
+      "FOLDER\"), or begin one in another folder with assay run SUITE --model DIR --out FOLDER",
+      kRunFile);
+}
+
 Result<void> make_folder(const fs::path& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
@@ -59,6 +72,14 @@ Result<void> make_folder(const fs::path& folder) {
     return fail("cannot create the output folder {}: {}. Choose another with --out.",
                 folder.string(), error.message());
   return {};
+}
+
+template <class T>
+Result<T> mended_by(Result<T> read, std::string_view next_step) {
+  if (read) return read;
+  std::string_view said = read.error().message;
+  if (said.ends_with('.')) said.remove_suffix(1);
+  return fail("{}. {}.", said, next_step);
 }
 
 }  // namespace
@@ -87,8 +108,7 @@ Result<SampleLines> parse_sample_lines(std::string_view text, std::string_view s
 Result<Json> read_run_json(const fs::path& folder) {
   std::error_code ignored;
   if (!fs::exists(folder / kRunFile, ignored))
-    return fail("{} holds no run: there is no {}. assay run --out {} makes one.", folder.string(),
-                kRunFile, folder.string());
+    return fail("{} holds no run: {}", folder.string(), why_no_run(folder));
   ASSAY_TRY(Json json, read_json(folder / kRunFile));
   const bool known = json.is_object() && json.contains("format") &&
                      json["format"].is_number_integer() && json["format"] >= kOldestFormat &&
@@ -101,10 +121,12 @@ Result<Json> read_run_json(const fs::path& folder) {
 }
 
 Result<RunRecord> RunRecord::create(const fs::path& folder, Json head) {
+  std::error_code ignored;
   if (!is_unused(folder))
-    return fail(
-        "{} is there already and not empty. Continue it with --resume {}, or choose another --out.",
-        folder.string(), folder.string());
+    return fail("{} is there already and not empty. {}hoose another --out.", folder.string(),
+                fs::exists(folder / kRunFile, ignored)
+                    ? fmt::format("Continue it with --resume {}, or c", folder.string())
+                    : fmt::format("There is no {} in it, so no run to continue: c", kRunFile));
   ASSAY_TRY_VOID(make_folder(folder));
   RunRecord record(folder, std::move(head));
   // In this order: whatever moment the process dies at, what is there can be resumed.
@@ -136,14 +158,19 @@ Result<RunRecord> RunRecord::resume(const fs::path& folder, Json head) {
   std::error_code error;
   if (fs::exists(steps_path, error)) {
     ASSAY_TRY(const std::string bytes, read_file(steps_path));
-    ASSAY_TRY(frames, decode_steps(bytes, steps_path.string()));
+    ASSAY_TRY(frames, mended_by(decode_steps(bytes, steps_path.string()),
+                                "Delete that file, and go on without the steps of its samples"));
     if (frames.n_bytes < bytes.size()) fs::resize_file(steps_path, frames.n_bytes, error);
     if (error)
       return fail("cannot drop the torn end of {}: {}", steps_path.string(), error.message());
   }
   if (fs::exists(samples_path, error)) {
     ASSAY_TRY(const std::string text, read_file(samples_path));
-    ASSAY_TRY(SampleLines lines, parse_sample_lines(text, samples_path.string()));
+    ASSAY_TRY(
+        SampleLines lines,
+        mended_by(
+            parse_sample_lines(text, samples_path.string()),
+            "Delete that line, and its sample is asked again; or start a new run with --out"));
     record.earlier_ = std::move(lines.samples);
     for (Sample& sample : record.earlier_)
       if (const auto steps = frames.by_key.find(sample.key()); steps != frames.by_key.end())

@@ -14,6 +14,7 @@ namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 Json head(int seed = 0) {
   return {{"options", Json::object()},
@@ -56,14 +57,25 @@ TEST(Record, AFolderWithAnythingInItIsRefused) {
   const TemporaryFolder folder;
   std::ofstream(folder.path() / "notes.txt") << "mine";
   EXPECT_THAT(error_of(RunRecord::create(folder.path(), head())),
-              AllOf(HasSubstr("not empty"), HasSubstr("--resume"), HasSubstr("--out")));
+              AllOf(HasSubstr("not empty"), HasSubstr("no run.json in it"), HasSubstr("--out"),
+                    Not(HasSubstr("--resume"))))
+      << "what cannot be continued is not said to be";
+  EXPECT_THAT(error_of(RunRecord::resume(folder.path(), head())),
+              AllOf(HasSubstr("holds no run: there is no run.json in it. Name the folder"),
+                    HasSubstr("in another folder")));
   EXPECT_EQ(*read_file(folder.path() / "notes.txt"), "mine");
+  ASSERT_TRUE(RunRecord::create(folder.path() / "run", head()));
+  EXPECT_THAT(
+      error_of(RunRecord::create(folder.path() / "run", head())),
+      HasSubstr("Continue it with --resume " + (folder.path() / "run").string() + ", or c"));
 }
 
 TEST(Record, WhatAKilledProcessLeftBeforeItsFirstFileIsNoRun) {
   const TemporaryFolder folder;
   std::ofstream(folder.path() / "run.json.tmp") << "{\"form";
-  EXPECT_THAT(error_of(RunRecord::resume(folder.path(), head())), HasSubstr("assay run --out"));
+  EXPECT_THAT(error_of(RunRecord::resume(folder.path(), head())),
+              HasSubstr("it is empty. Begin one with assay run SUITE --model DIR --out " +
+                        folder.path().string()));
   EXPECT_EQ(error_of(RunRecord::create(folder.path(), head())), "no error");
   EXPECT_FALSE(fs::exists(folder.path() / "run.json.tmp"));
 }
@@ -108,6 +120,22 @@ TEST(Record, DamageInTheMiddleIsAnErrorNotALoss) {
               HasSubstr("s.jsonl:1"));
   EXPECT_THAT(parse_sample_lines(line + line, "s.jsonl").error().message,
               AllOf(HasSubstr("s.jsonl:2"), HasSubstr("twice")));
+}
+
+TEST(Record, DamageSaysHowToGoOn) {
+  const TemporaryFolder folder;
+  const fs::path out = folder.path() / "run";
+  ASSERT_TRUE(RunRecord::create(out, head()));
+  const std::string line = to_json(sample("a")).dump() + "\n";
+  std::ofstream(out / "samples.jsonl") << "{\"broken\n" << line;
+  EXPECT_THAT(error_of(RunRecord::resume(out, head())),
+              AllOf(HasSubstr("samples.jsonl:1"), HasSubstr(". Delete that line, and its sample is "
+                                                            "asked again; or start a new run")));
+  std::ofstream(out / "samples.jsonl") << line;
+  std::ofstream(out / "steps.bin") << std::string(100, 'x');
+  EXPECT_THAT(error_of(RunRecord::resume(out, head())), HasSubstr(". Delete that file, and go on"));
+  fs::remove(out / "steps.bin");
+  EXPECT_EQ(error_of(RunRecord::resume(out, head())), "no error");
 }
 
 TEST(Record, ResumeRefusesAnotherRunAndNamesTheDifference) {
