@@ -1,12 +1,11 @@
 #include "harness/compare_speed.h"
 
-#include <fmt/ranges.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
 
 #include "base/hypothesis.h"
+#include "base/shortened.h"
 
 namespace assay::harness {
 namespace {
@@ -166,7 +165,7 @@ Result<BenchmarkTimes> parse_google_benchmark(const Json& json, std::string_view
   }
   if (!failed.empty())
     return fail("{}: no speed is worth a comparison, these benchmarks failed: {}", source,
-                fmt::join(failed, ", "));
+                shortened(failed));
   if (out.ns.empty())
     return fail(
         "{}: there is no repetition, only aggregates. Run it with --benchmark_repetitions={} and "
@@ -213,7 +212,7 @@ Speed compare_benchmarks(const BenchmarkTimes& base, const BenchmarkTimes& candi
     out.warnings.push_back(
         fmt::format("nothing says how fast these are now, they stand in the "
                     "base's file only: {}",
-                    fmt::join(gone, ", ")));
+                    shortened(gone)));
   warn_of_another_roof(base, candidate, out);
   return out;
 }

@@ -1,12 +1,15 @@
 #include "harness/suggest.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <vector>
 
+#include "base/shortened.h"
+
 namespace assay::harness {
+
+constexpr std::size_t kMostKnown = 12;
 
 int edit_distance(std::string_view a, std::string_view b) {
   std::vector<int> row(b.size() + 1);
@@ -45,7 +48,7 @@ std::string suggestion(std::string_view written, std::span<const std::string> ca
   const std::string best = nearest(written, candidates);
   if (!best.empty()) return fmt::format(" Did you mean '{}'?", best);
   if (candidates.empty()) return "";
-  return fmt::format(" Known: {}.", fmt::join(candidates, ", "));
+  return fmt::format(" Known: {}.", shortened(candidates, ", ", kMostKnown));
 }
 
 }  // namespace assay::harness

@@ -14,7 +14,8 @@ int edit_distance(std::string_view a, std::string_view b);
 // than a third of the longer name differs, with at least two edits allowed).
 std::string nearest(std::string_view written, std::span<const std::string> candidates);
 
-// " Did you mean 'x'?" or, where nothing is near, " Known: a, b, c." ready to append to a message.
+// " Did you mean 'x'?" or, where nothing is near, " Known: a, b, c." (the first of many) ready to
+// append to a message.
 std::string suggestion(std::string_view written, std::span<const std::string> candidates);
 
 }  // namespace assay::harness

@@ -1,5 +1,6 @@
 #include "harness/suggest.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <vector>
@@ -23,6 +24,8 @@ TEST(Suggest, AnUnrelatedNameListsWhatIsKnown) {
   const std::vector<std::string> names = {"ja", "en"};
   EXPECT_EQ(nearest("fr", names), "");
   EXPECT_EQ(suggestion("fr", names), " Known: ja, en.");
+  const std::vector<std::string> many(1105, "case");
+  EXPECT_THAT(suggestion("no such thing", many), ::testing::EndsWith("case and 1093 more."));
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/shortened.h"
 
 namespace assay::engine {
 namespace {
@@ -19,13 +20,14 @@ std::string value_text(const Json& value) {
   return out;
 }
 
-void add(std::string& out, const std::string& name, const std::string& there,
+void add(std::vector<std::string>& out, const std::string& name, const std::string& there,
          const std::string& asked) {
-  out += fmt::format("{}{} {} there, {} asked for", out.empty() ? "" : "; ", name, there, asked);
+  out.push_back(fmt::format("{} {} there, {} asked for", name, there, asked));
 }
 
 // Settings that only one of them has are younger than the other, or left at what they begin with.
-void compare(const std::string& name, const Json& there, const Json& asked, std::string& out) {
+void compare(const std::string& name, const Json& there, const Json& asked,
+             std::vector<std::string>& out) {
   if (there == asked) return;
   if (!there.is_object() && !asked.is_object())
     return add(out, name, value_text(there), value_text(asked));
@@ -69,13 +71,13 @@ Result<Json> read_identity(const fs::path& file) {
 }
 
 std::string differences(const Json& there, const Json& asked) {
-  std::string out;
+  std::vector<std::string> out;
   if (there.value("model", "") != asked.value("model", ""))
     add(out, "model (its fingerprint)", there.value("model", "?"), asked.value("model", "?"));
   if (there.value("calibration", "") != asked.value("calibration", ""))
     add(out, "calibration", calibration_text(there), calibration_text(asked));
   compare("", there.value("recipe", Json::object()), asked.value("recipe", Json::object()), out);
-  return out;
+  return shortened(out, "; ");
 }
 
 Result<bool> is_finished(const fs::path& out, const Json& identity) {

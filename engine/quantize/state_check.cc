@@ -5,12 +5,15 @@
 #include <vector>
 
 #include "base/file.h"
+#include "base/shortened.h"
 #include "engine/quantize/identity.h"
 #include "engine/quantize/sealed_file.h"
 #include "engine/quantize/state_lock.h"
 
 namespace assay::engine {
 namespace {
+
+constexpr std::size_t kMostNamed = 4;
 
 bool is_there(const fs::path& path) {
   std::error_code ignored;
@@ -75,11 +78,10 @@ Result<void> check_state(const fs::path& folder) {
   }
   if (bad.empty()) return {};
   if (bad.size() == 1) return fail("{}", bad.front());
-  std::string list;
-  for (const std::string& message : bad)
-    list += fmt::format("{}{}", list.empty() ? "" : "; ", without(kDeleteDamaged, message));
-  return fail("{} files are damaged: {}. Delete these files: the same command makes them anew",
-              bad.size(), list);
+  for (std::string& message : bad) message = without(kDeleteDamaged, message);
+  return fail("{} files are damaged: {}. Delete these files: the same command {}makes them anew",
+              bad.size(), shortened(bad, "; ", kMostNamed),
+              bad.size() > kMostNamed ? "names the rest, and then " : "");
 }
 
 }  // namespace assay::engine

@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "engine/quantize/identity.h"
 #include "engine/quantize/state_lock.h"
 #include "engine/quantize/tiny_quantisation.h"
 
@@ -109,7 +110,13 @@ TEST_F(QuantizeState, EveryDamagedPieceIsNamedBeforeAnythingIsMade) {
               AllOf(HasSubstr("3 files are damaged: "), HasSubstr(stats.string()),
                     HasSubstr(layer.string()), HasSubstr(unread.string()),
                     HasSubstr("Delete these files"), Not(HasSubstr("Delete this file"))));
-  for (const fs::path& file : {stats, layer, unread}) fs::remove(file);
+  const fs::path book = state() / "codebook-00000.json", plan = state() / "plan.json";
+  spoil(book);
+  spoil(plan);
+  EXPECT_THAT(error_at_once(), AllOf(HasSubstr("5 files are damaged: "), HasSubstr(plan.string()),
+                                     HasSubstr(" and 1 more. Delete these files: the same command "
+                                               "names the rest")));
+  for (const fs::path& file : {stats, layer, unread, book, plan}) fs::remove(file);
   ASSERT_EQ(error_of(input()), "");
   ASSERT_EQ(error_of(input("whole")), "");
   EXPECT_EQ(files_of(out()), files_of(builds_ / "whole"));
@@ -139,6 +146,13 @@ TEST_F(QuantizeState, WithoutItsIdentityItSaysWhatToDelete) {
   ASSERT_TRUE(write_file_atomic(out() / "quantisation-identity.json", "[]"));
   EXPECT_THAT(error_of(input()), AllOf(HasSubstr("quantisation-identity.json is damaged"),
                                        HasSubstr("assay inspect " + out().string())));
+}
+
+TEST(QuantizeIdentity, OfManyDifferencesTheRestIsCounted) {
+  Json there = {{"recipe", Json::object()}}, asked = there;
+  for (int i = 0; i < 9; ++i) there["recipe"][fmt::format("s{}", i)] = i;
+  EXPECT_THAT(differences(there, asked),
+              AllOf(HasSubstr("s5 5 there, not set asked for and 3 more"), Not(HasSubstr("s6"))));
 }
 
 TEST_F(QuantizeState, NoBuildIsMadeInsideACheckpoint) {

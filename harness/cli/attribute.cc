@@ -1,6 +1,5 @@
 // assay attribute: which weights of the base make a broken case of the candidate right again.
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -10,6 +9,7 @@
 #include <memory>
 
 #include "base/file.h"
+#include "base/shortened.h"
 #include "engine/mixture.h"
 #include "harness/attribution_result.h"
 #include "harness/cli/at_least.h"
@@ -81,7 +81,7 @@ Result<PlanItem> find_item(const Plan& plan, const std::string& written) {
                 written, near.empty() ? "" : fmt::format(" Did you mean '{}'?", near));
   }
   return fail("--case: '{}' is asked in {} ways: {}. Name one.", written, keys.size(),
-              fmt::join(std::span(keys).first(std::min<std::size_t>(keys.size(), 8)), ", "));
+              shortened(keys));
 }
 
 // Why there is nothing to attribute; empty: there is.
