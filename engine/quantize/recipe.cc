@@ -8,6 +8,7 @@
 #include <span>
 #include <variant>
 
+#include "base/shortened.h"
 #include "engine/quantize/beam_sweep.h"
 
 namespace assay::engine {
@@ -57,6 +58,7 @@ struct Setting {
   double least, most;
   std::string_view meaning;
   std::span<const int> choices = {};  // if not everything in between
+  int multiple_of = 1;
 };
 
 constexpr double kAny = 1 << 30;
@@ -64,7 +66,8 @@ constexpr int kBits[] = {4, 8, 16}, kBeams[] = {1, 2, 4, 8, 16, 32, 64}, kSwitch
 // What --set takes, what its errors say and what --help lists.
 constexpr Setting kSettings[] = {
     {"group", &Recipe::group, 1, kAny, "columns of an expert's matrix that share a scale"},
-    {"spine_group", &Recipe::spine_group, 1, kAny, "the same of all other matrices"},
+    // Codes of 4 bits lie 8 to a word, whose readers look up one scale for it.
+    {"spine_group", &Recipe::spine_group, 8, kAny, "the same of all other matrices", {}, 8},
     {"attention_bits", &Recipe::attention_bits, 4, 16, "of attention's matrices", kBits},
     {"kv_a_bits", &Recipe::kv_a_bits, 4, 16, "of the one that makes what the cache keeps", kBits},
     {"dense_mlp_bits", &Recipe::dense_mlp_bits, 4, 16, "of layers without experts", kBits},
@@ -120,21 +123,25 @@ std::string range_text(const Setting& s) {
     list += fmt::format("{}{}", list.empty() ? "" : is_last ? " or " : ", ", choice);
   }
   if (!list.empty()) return list;
-  return fmt::format("{} from {} to {}", is_whole(s) ? "an integer" : "a number",
+  return fmt::format("{} from {} to {}",
+                     s.multiple_of > 1 ? fmt::format("a multiple of {}", s.multiple_of)
+                     : is_whole(s)     ? "an integer"
+                                       : "a number",
                      number_text(s.least), number_text(s.most));
 }
 
 bool is_within(const Setting& s, double value) {
   if (!s.choices.empty())
     return std::find(s.choices.begin(), s.choices.end(), value) != s.choices.end();
-  return value >= s.least && value <= s.most && (!is_whole(s) || value == std::floor(value));
+  if (is_whole(s) && (value != std::floor(value) || std::fmod(value, s.multiple_of) != 0))
+    return false;
+  return value >= s.least && value <= s.most;
 }
 
 tl::unexpected<Error> unknown_setting(std::string_view name) {
-  std::string known;
-  for (const Setting& s : kSettings)
-    known += fmt::format("{}{} ({})", known.empty() ? "" : ", ", s.name, range_text(s));
-  return fail("unknown setting '{}', expected NAME=VALUE with one of: {}", name, known);
+  std::vector<std::string> known;
+  for (const Setting& s : kSettings) known.emplace_back(s.name);
+  return fail("unknown setting '{}', expected NAME=VALUE with one of: {}", name, shortened(known));
 }
 
 }  // namespace

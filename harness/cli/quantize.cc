@@ -4,9 +4,11 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
+#include <limits>
+#include <map>
 #include <memory>
-#include <set>
 
 #include "base/memory.h"
 #include "engine/checkpoint/checkpoint.h"
@@ -17,6 +19,7 @@
 #include "harness/cli/say.h"
 #include "harness/cli/stage_progress.h"
 #include "harness/cli/verb.h"
+#include "harness/suggest.h"
 
 namespace assay::cli {
 namespace {
@@ -30,6 +33,24 @@ struct Options {
   int spine_bits = 0, n_threads = 0, limit = 0;
   std::uint64_t seed = 0;
 };
+
+// Each setting once, and by a name that there is.
+Result<void> set_all(const std::vector<std::string>& assignments, engine::Recipe& recipe) {
+  std::vector<std::string> known;
+  for (const engine::SettingText& s : engine::recipe_settings()) known.push_back(s.name);
+  std::map<std::string, std::string> given;
+  for (const std::string& assignment : assignments) {
+    const std::string name = assignment.substr(0, assignment.find('='));
+    if (std::find(known.begin(), known.end(), name) == known.end())
+      return fail("--set {}: unknown setting '{}'.{} assay quantize --help lists them all",
+                  assignment, name, harness::suggestion(name, known));
+    if (const auto [before, is_new] = given.try_emplace(name, assignment); !is_new)
+      return fail("--set {} and --set {}: one setting, given twice. Leave one out", before->second,
+                  assignment);
+    ASSAY_TRY_VOID(recipe.set(assignment));
+  }
+  return {};
+}
 
 Result<engine::Recipe> recipe_of(const Options& o) {
   ASSAY_TRY(engine::Recipe r, engine::named_recipe(o.recipe));
@@ -53,13 +74,15 @@ Result<engine::Recipe> recipe_of(const Options& o) {
     r.attention_bits = r.kv_a_bits = r.dense_mlp_bits = r.shared_expert_bits = r.lm_head_bits =
         o.spine_bits;
   }
-  for (const std::string& assignment : o.settings) ASSAY_TRY_VOID(r.set(assignment));
+  ASSAY_TRY_VOID(set_all(o.settings, r));
   r.seed = o.seed;
   return r;
 }
 
 class StagePrinter {
  public:
+  explicit StagePrinter(const engine::ModelConfig& config)
+      : progress_(config.n_layers, config.first_dense_layers) {}
   void show(std::string_view stage, int done, int total) {
     say("{}", progress_.line(stage, done, total, seconds()));
     std::fflush(stderr);
@@ -205,7 +228,7 @@ void print_report(const Options& o, const engine::QuantizeReport& report, const 
 
 struct Asked {
   engine::QuantizeInput input;
-  int n_layers;
+  engine::ModelConfig config;
 };
 Result<Asked> asked_of(const Options& o) {
   if (o.out.empty())
@@ -222,7 +245,22 @@ Result<Asked> asked_of(const Options& o) {
   ASSAY_TRY(in.texts, read_calibration(in.calibration, o.model, o.limit));
   in.calibration = fs::path(in.calibration).filename().string();
   in.n_threads = o.n_threads;
-  return Asked{std::move(in), checkpoint.config().n_layers};
+  return Asked{std::move(in), checkpoint.config()};
+}
+
+// An expert with `shrinkage` tokens is believed by half, the rest is its layer's Hessian.
+void warn_of_few_tokens(const engine::QuantizeInput& in, const engine::ModelConfig& c) {
+  std::int64_t n = 0;
+  for (const engine::CalibrationText& t : in.texts) n += static_cast<std::int64_t>(t.ids.size());
+  const double share = static_cast<double>(c.n_experts_per_token) / c.n_experts;
+  const double of_expert = static_cast<double>(n) * share;
+  if (of_expert >= in.recipe.shrinkage) return;
+  say("warning: {} has {} tokens in {} texts, of which an expert sees {:.0f} on average ({} of {} "
+      "experts a token). With fewer than {:g} (setting shrinkage) it is quantised more by its "
+      "layer's Hessian than by its own: {:.0f} tokens at least are recommended. assay calibrate "
+      "makes a set\n",
+      in.calibration, n, in.texts.size(), of_expert, c.n_experts_per_token, c.n_experts,
+      in.recipe.shrinkage, std::ceil(in.recipe.shrinkage / share));
 }
 
 std::string settings_help() {
@@ -240,8 +278,9 @@ std::string_view without_full_stop(std::string_view text) {
 Result<int> run(const Options& o) {
   ASSAY_TRY(Asked asked, asked_of(o));
   engine::QuantizeInput& in = asked.input;
-  StagePrinter printer;
-  MemoryLog memory(asked.n_layers);
+  warn_of_few_tokens(in, asked.config);
+  StagePrinter printer(asked.config);
+  MemoryLog memory(asked.config.n_layers);
   bool has_begun = false;
   in.on_progress = [&](std::string_view stage, int done, int total) {
     if (!has_begun) watch_interrupts();  // before, nothing is made that a signal could leave behind
@@ -317,9 +356,9 @@ const Verb quantize_verb{
           ->capture_default_str();
       app.add_option("--bits", o->bits,
                      "Code bits per expert weight, on average over all experts, from the smallest "
-                     "to the largest tier's (1 to 3 with the usual ones); scales, codebooks and "
+                     "to the largest tier's, so 1 to 3; scales, codebooks and "
                      "padding come on top, the spine has bits of its own (default: the recipe's)")
-          ->check(between(0.5, 16.0));
+          ->check(between(1.0, 3.0));
       app.add_option("--calibration", o->calibration,
                      "Texts for the Hessians (default: the recipe's bundled set)");
       app.add_option("--limit", o->limit, "Only the first so many texts (0: all)")

@@ -8,8 +8,7 @@
 #include <cstring>
 #include <thread>
 
-#include "harness/cli/cli_testing.h"
-#include "harness/cli/tiny_model.h"
+#include "harness/cli/quantize_cli_testing.h"
 
 namespace assay {
 namespace {
@@ -18,62 +17,6 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
-
-constexpr std::string_view kTexts =
-    R"({"lang":"ja","messages":[{"role":"user","content":"127×8は？"}],"reply":"127×8=1016。</think>1016です。"}
-{"lang":"en","messages":[{"role":"user","content":"Name two points about tea."}],"reply":"It is warm.</think>1. It is warm."}
-{"lang":"zh","text":"箱子里有783个饼干，张敏拿走了91个。还剩多少个？"}
-)";
-
-class QuantizeCli : public Cli {
- protected:
-  static void SetUpTestSuite() {
-    std::string pattern = (fs::temp_directory_path() / "assay-quantize-XXXXXX").string();
-    CHECK(mkdtemp(pattern.data()) != nullptr);
-    built = pattern;
-    make_tiny_model(built / "tiny");
-    CHECK(write_file_atomic(built / "texts.jsonl", kTexts));
-    const Outcome o = assay(arguments(built / "vq"));
-    ASSERT_EQ(o.code, 0) << o.err;
-  }
-  static void TearDownTestSuite() { fs::remove_all(built); }
-
-  static std::vector<std::string> arguments(const fs::path& out,
-                                            std::vector<std::string> more = {}) {
-    std::vector<std::string> all = {"quantize", built / "tiny", out};
-    const std::pair<std::string, std::string> usual[] = {{"--tiers", "1,2"},
-                                                         {"--bits", "1.5"},
-                                                         {"--calibration", built / "texts.jsonl"},
-                                                         {"--threads", "1"}};
-    for (const auto& [flag, value] : usual)
-      if (std::find(more.begin(), more.end(), flag) == more.end())
-        all.insert(all.end(), {flag, value});
-    all.insert(all.end(), {"--set", "n_rounds=2"});
-    all.insert(all.end(), more.begin(), more.end());
-    return all;
-  }
-  fs::path out() const { return dir_ / "out"; }
-  void expect_refused(const Outcome& o, const ::testing::Matcher<const std::string&>& message) {
-    expect_error(o, message);
-    EXPECT_FALSE(fs::exists(out())) << "nothing is left where nothing was made";
-  }
-  fs::path copy_quantised() {
-    fs::remove_all(dir_ / "copy");
-    fs::copy(built / "vq", dir_ / "copy", fs::copy_options::recursive);
-    return dir_ / "copy";
-  }
-  // Every file of a folder, by name.
-  static std::map<std::string, std::string> files_of(const fs::path& folder) {
-    std::map<std::string, std::string> files;
-    for (const auto& entry : fs::recursive_directory_iterator(folder))
-      if (entry.is_regular_file())
-        files[fs::relative(entry.path(), folder).string()] = *read_file(entry.path());
-    return files;
-  }
-
-  static fs::path built;
-};
-fs::path QuantizeCli::built;
 
 TEST_F(QuantizeCli, WritesWhatInspectAndGenerateRead) {
   const Outcome o = assay({"inspect", built / "vq"});
@@ -100,7 +43,8 @@ TEST_F(QuantizeCli, TheLogSaysWhatMemoryEachFinishedLayerTook) {
   ASSERT_EQ(shown.code, 0) << shown.err;
   for (const char* line :
        {"focus        layer 2 (of 0 to 2) done: ", "statistics   layer 1 (of 0 to 2) done: ",
-        "encoding     what is in no layer done: ", "8/8 done", "MiB resident",
+        "encoding     what is in no layer done: ", "0 of 3 layers done in round 1 of 2",
+        "3 of 3 layers done in round 2 of 2, and what is in no layer", "MiB resident",
         "mapped files; peak "})
     EXPECT_THAT(shown.err, HasSubstr(line));
   for (const char* stage : {"codebook of tier 1, first centres 0/256",
@@ -163,8 +107,8 @@ TEST_F(QuantizeCli, SettingsThatDoNotExistAreNamedWithThoseThatDo) {
   expect_refused(with({"--uniform", "9"}), HasSubstr("1, 1.5, 2, 3"));
   expect_refused(with({"--uniform", "2"}), HasSubstr("--uniform 2 beside --bits 1.5"));
   expect_refused(with({"--spine-bits", "5"}), HasSubstr("expected 4, 8 or 16"));
-  expect_refused(with({"--bits", "0.9"}),
-                 AllOf(HasSubstr("0.9 code bits"), HasSubstr("1 (tier 1)")));
+  expect_refused(with({"--bits", "1.2", "--tiers", "1.5,2"}),
+                 AllOf(HasSubstr("1.2 code bits"), HasSubstr("1.5 (tier 1.5)")));
   expect_refused(with({"--bits", "2.5"}),
                  AllOf(HasSubstr("2.5 code bits"), HasSubstr("2 (tier 2)")));
   expect_refused(with({"--bits", "many"}), HasSubstr("--bits"));
@@ -177,14 +121,20 @@ TEST_F(QuantizeCli, SettingsThatDoNotExistAreNamedWithThoseThatDo) {
                  AllOf(HasSubstr("setting 'focus' has no value, expected focus=0.5"),
                        HasSubstr("a number from 0 to 1")));
   expect_refused(with({"--set", "groups=12"}),
-                 AllOf(HasSubstr("unknown setting 'groups'"), HasSubstr("kv_a_bits (4, 8 or 16)"),
-                       HasSubstr("damping (a number from 1e-06 to 10)")));
+                 AllOf(HasSubstr("unknown setting 'groups'"), HasSubstr("Did you mean 'group'?"),
+                       HasSubstr("--help lists them all")));
+  expect_refused(with({"--set", "qqqqqqqqqq=12"}),
+                 AllOf(HasSubstr("Known: group, spine_group, "), HasSubstr(" and 10 more.")));
+  expect_refused(with({"--set", "damping=0.1", "--set", "temper=1", "--set", "damping=0.2"}),
+                 HasSubstr("--set damping=0.1 and --set damping=0.2: one setting, given twice"));
+  expect_refused(with({"--set", "spine_group=7"}),
+                 HasSubstr("setting spine_group: got '7', expected a multiple of 8 from 8 to 1,0"));
   expect_refused(with({"--set", "shrinkage=1e12"}),
                  HasSubstr("got '1e12', expected a number from 0 to 1,073,741,824"));
   expect_refused(with({"--set", "beam=3"}), HasSubstr("expected 1, 2, 4, 8, 16, 32 or 64"));
-  for (const char* bits : {"1.71x", "nan", "0.2", "17"})
+  for (const char* bits : {"1.71x", "nan", "0.9", "3.1"})
     expect_refused(with({"--bits", bits}), HasSubstr(std::string("--bits: got ") + bits +
-                                                     ", expected a number from 0.5 to 16."));
+                                                     ", expected a number from 1 to 3."));
   expect_refused(with({"--threads", "-1"}), HasSubstr("--threads: got -1, expected a whole"));
   expect_refused(with({"--tiers", "1,1"}), HasSubstr("tier '1' is named twice"));
   expect_refused(with({"--set", "damping=-1"}), HasSubstr("a number from 1e-06 to 10"));
@@ -194,21 +144,14 @@ TEST_F(QuantizeCli, SettingsThatDoNotExistAreNamedWithThoseThatDo) {
 TEST_F(QuantizeCli, HelpListsEverySettingWithRangeDefaultAndMeaning) {
   const Outcome o = assay({"quantize", "--help"});
   ASSERT_EQ(o.code, 0);
-  const std::string unknown = assay(arguments(out(), {"--set", "x=1"})).err;
   const Json recipe = (*read_json(built / "vq" / "quantisation.json"))["recipe"];
   for (const char* name : {"group", "damping", "shrinkage", "focus", "temper", "n_descents"})
     EXPECT_THAT(o.out, ::testing::ContainsRegex(std::string("\n +") + name + " +an? [^\n]*\\(" +
                                                 recipe[name].dump().substr(0, 3) + "[^\n]*\\): "))
         << name;
-  int n_settings = 0;
-  for (std::size_t at = unknown.find(" one of: ") + 9, end; at < unknown.size(); at = end + 3) {
-    end = unknown.find("), ", at);
-    if (end == std::string::npos) end = unknown.size() - 2;
-    const std::string name = unknown.substr(at, unknown.find(' ', at) - at);
-    EXPECT_THAT(o.out, HasSubstr("\n  " + name + " ")) << name;
-    ++n_settings;
-  }
-  EXPECT_EQ(n_settings, 24);
+  const std::string settings = o.out.substr(o.out.find("\nSettings, --set NAME=VALUE"));
+  EXPECT_EQ(std::count(settings.begin(), settings.end(), '\n'), 3 + 24);
+  EXPECT_THAT(o.out, HasSubstr("so 1 to 3; scales")) << "the range that --bits has";
   EXPECT_THAT(o.out,
               HasSubstr("beam                   1, 2, 4, 8, 16, 32 or 64 (1): codings of a row"));
 }
@@ -353,7 +296,7 @@ TEST_F(QuantizeCli, InterruptedItSaysHowFarItCameAndGoesOnToTheSameBytes) {
 TEST_F(QuantizeCli, AFileBeyondItsLimitLosesNothingThatWasFinished) {
   const auto whole = files_of(built / "vq");
   for (const rlim_t n_bytes : {1000, 5000, 20000, 100000}) {  // … a file
-    Program run(arguments(out()), n_bytes);
+    Program run(arguments(out(), {"--json"}), n_bytes);       // what it says goes to a file too
     expect_error(run.wait(), AllOf(HasSubstr("cannot write"), HasSubstr("File too large"),
                                    HasSubstr("the same command goes on from there")));
     EXPECT_FALSE(fs::exists(out() / "config.json"));
@@ -365,28 +308,36 @@ TEST_F(QuantizeCli, AFileBeyondItsLimitLosesNothingThatWasFinished) {
   EXPECT_EQ(files_of(out()), whole);
 }
 
+// Something else fills the disk at some moment of the work.
 TEST_F(QuantizeCli, AFullDiskLosesNothingThatWasFinished) {
   const auto whole = files_of(built / "vq");
   std::size_t n_before = 0;
-  for (const char* size : {"size=40k", "size=200k", "size=900k"}) {
+  for (const char* seen : {"identity.json", "codebook-00000.json", "round-0"}) {
     const fs::path small = dir_ / "small";
     fs::create_directories(small);
-    if (mount("tmpfs", small.c_str(), "tmpfs", 0, size) != 0)
+    if (mount("tmpfs", small.c_str(), "tmpfs", 0, "size=4m") != 0)
       GTEST_SKIP() << "cannot mount a small tmpfs (" << std::strerror(errno)
                    << "): run as root to show this";
-    const Outcome full = assay(arguments(small / "out"));
+    Program run(arguments(small / "out"));
+    std::error_code ignored;
+    for (int i = 0; i < 100000 && !fs::exists(small / "out/quantize-state" / seen, ignored); ++i)
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+    kill(run.pid(), SIGSTOP);
+    write(small / "ballast", std::string(4 << 20, 'x'));  // as much of it as there is room for
+    kill(run.pid(), SIGCONT);
+    const Outcome full = run.wait();
     fs::remove_all(out());
     fs::copy(small / "out", out(), fs::copy_options::recursive);
     umount(small.c_str());
     expect_error(full, AllOf(HasSubstr("cannot write"), HasSubstr("No space left"),
                              HasSubstr("the same command goes on from there")));
-    EXPECT_FALSE(fs::exists(out() / "config.json")) << size;
+    EXPECT_FALSE(fs::exists(out() / "config.json")) << seen;
     const auto kept = files_of(out() / "quantize-state");
-    EXPECT_GT(kept.size(), n_before) << size << ": more room keeps more";
+    EXPECT_GT(kept.size(), n_before) << seen << ": more is kept of longer work";
     n_before = kept.size();
     const Outcome resumed = assay(arguments(out()));
-    ASSERT_EQ(resumed.code, 0) << size << resumed.err;
-    EXPECT_EQ(files_of(out()), whole) << size;
+    ASSERT_EQ(resumed.code, 0) << seen << resumed.err;
+    EXPECT_EQ(files_of(out()), whole) << seen;
   }
 }
 
