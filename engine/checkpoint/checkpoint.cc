@@ -3,6 +3,7 @@
 #include <set>
 
 #include "base/json.h"
+#include "engine/checkpoint/mending.h"
 #include "engine/checkpoint/unfinished.h"
 
 namespace assay::engine {
@@ -41,6 +42,38 @@ bool is_there(const std::filesystem::path& path) {
   return std::filesystem::exists(path, ignored);
 }
 
+// What can be read but is damaged is said with what mends it; a Git LFS pointer says that itself.
+Result<SafetensorsFile> open_shard(const std::filesystem::path& path, const std::string& mend) {
+  auto shard = SafetensorsFile::open(path);
+  if (shard) return shard;
+  const std::string& said = shard.error().message;
+  if (said.starts_with(path.string() + ": ") && !said.ends_with('.'))
+    return fail("{}. {}", said, mend);
+  return shard;
+}
+
+// Of a folder without the config.json that assay quantize writes last: whether it is a build, and
+// what makes it whole.
+Result<void> check_finished(const std::filesystem::path& folder) {
+  const std::string name = folder.string();
+  if (is_there(quantise_state(folder))) {
+    const auto state = unfinished_quantisation(folder);
+    const std::string far = state ? state->text() : "a state that cannot be understood";
+    if (const std::string worker = working_in(folder); !worker.empty())
+      return fail("{} is an unfinished quantisation with {}, and {} is working on it: wait for it",
+                  name, far, worker);
+    return fail("{} is an unfinished quantisation with {}: run the same assay quantize again {}",
+                name, far, state ? "to finish it" : "to be told why");
+  }
+  if (is_own_build(folder))
+    return fail(
+        "{} is a build of assay quantize that has lost its config.json: run the same assay "
+        "quantize "
+        "again, which writes it anew where all else is there",
+        name);
+  return {};
+}
+
 }  // namespace
 
 Result<Checkpoint> Checkpoint::open(const std::filesystem::path& model_dir) {
@@ -50,14 +83,10 @@ Result<Checkpoint> Checkpoint::open(const std::filesystem::path& model_dir) {
                 model_dir.string());
   Checkpoint c;
   c.dir_ = model_dir;
-  if (!is_there(model_dir / "config.json"))  // what assay quantize writes last
-    if (const auto unfinished = unfinished_quantisation(model_dir))
-      return fail(
-          "{} is an unfinished quantisation with {}: run the same assay quantize again to finish "
-          "it",
-          model_dir.string(), unfinished->text());
+  if (!is_there(model_dir / "config.json")) ASSAY_TRY_VOID(check_finished(model_dir));
   ASSAY_TRY(c.config_, load_config(model_dir));
 
+  const std::string mend = how_to_mend(model_dir);
   std::map<std::string, std::string> index;
   std::set<std::string> files;
   const bool has_index = is_there(model_dir / kIndex);
@@ -67,22 +96,22 @@ Result<Checkpoint> Checkpoint::open(const std::filesystem::path& model_dir) {
     ASSAY_TRY(index, read_index(model_dir / kIndex));
     for (const auto& [name, file] : index) files.insert(file);
   } else {
-    return fail("{}: neither {} nor {} is there: the weights are missing", model_dir.string(),
-                kSingle, kIndex);
+    return fail("{}: neither {} nor {} is there: the weights are missing. {}", model_dir.string(),
+                kSingle, kIndex, mend);
   }
   for (const std::string& file : files) {
     if (!is_there(model_dir / file))
-      return fail("{}: shard {} is missing, but {} names it. Download it again.",
-                  model_dir.string(), file, kIndex);
-    ASSAY_TRY(SafetensorsFile shard, SafetensorsFile::open(model_dir / file));
+      return fail("{}: shard {} is missing, but {} names it. {}", model_dir.string(), file, kIndex,
+                  mend);
+    ASSAY_TRY(SafetensorsFile shard, open_shard(model_dir / file, mend));
     c.shards_.push_back(std::move(shard));
   }
   const std::string& codebooks = c.config_.quantisation.codebooks_file();
   if (!codebooks.empty() && !files.contains(codebooks)) {  // global, beside the shards
     if (!is_one_file(codebooks) || !is_there(model_dir / codebooks))
-      return fail("{}: {} is missing, which holds the codebooks. Download it again.",
-                  model_dir.string(), codebooks);
-    ASSAY_TRY(SafetensorsFile shard, SafetensorsFile::open(model_dir / codebooks));
+      return fail("{}: {} is missing, which holds the codebooks. {}", model_dir.string(), codebooks,
+                  mend);
+    ASSAY_TRY(SafetensorsFile shard, open_shard(model_dir / codebooks, mend));
     c.shards_.push_back(std::move(shard));
   }
   for (const SafetensorsFile& shard : c.shards_)

@@ -86,14 +86,11 @@ std::string shown(const Json& json) {
 // parsing.
 Result<Json> parse_header(std::string_view text, std::string_view source) {
   if (too_deep(text))
-    return fail(
-        "{}: the header is nested deeper than {} levels, which no safetensors header is. Download "
-        "the file again.",
-        source, kMaxDepth);
+    return fail("{}: the header is nested deeper than {} levels, which no safetensors header is",
+                source, kMaxDepth);
   // The JSON reader takes a zero byte for the end of the text and would not look at what follows.
   if (const auto at = text.find('\0'); at != std::string_view::npos)
-    return fail("{}: the header is not valid JSON: a zero byte at {}. Download the file again.",
-                source, at);
+    return fail("{}: the header is not valid JSON: a zero byte at {}", source, at);
   std::set<std::string> seen, fields;
   std::string duplicate, repeated;
   const auto callback = [&](int depth, Json::parse_event_t event, Json& parsed) {
@@ -117,7 +114,7 @@ Result<Json> parse_header(std::string_view text, std::string_view source) {
       return fail("{}: the header is not a JSON object. Is this a safetensors file?", source);
     return json;
   } catch (const nlohmann::json::exception& error) {
-    return fail("{}: the header is not valid JSON at byte {}. Download the file again.", source,
+    return fail("{}: the header is not valid JSON at byte {}", source,
                 dynamic_cast<const nlohmann::json::parse_error*>(&error) != nullptr
                     ? static_cast<const nlohmann::json::parse_error&>(error).byte
                     : 0);
@@ -176,8 +173,7 @@ Result<Entry> parse_entry(const std::string& full_name, const Json& json,
   if (entry.begin > entry.end || entry.end > data.size())
     return fail(
         "{}: tensor {}: its bytes are [{}, {}), but the file has {} bytes of data. The file is "
-        "truncated or its header is "
-        "damaged: download it again.",
+        "truncated or its header is damaged",
         source, name, entry.begin, entry.end, data.size());
   if (entry.end - entry.begin != n_bytes)
     return fail("{}: tensor {}: {} {} needs {} bytes, but the header gives it {}", source, name,
@@ -204,22 +200,19 @@ Result<std::vector<TensorView>> parse_safetensors(std::span<const std::byte> fil
     return fail("{}: a Git LFS pointer, not the weights. Run `git lfs pull` in its repository.",
                 source);
   if (file.size() < 8)
-    return fail(
-        "{}: {} bytes long, expected at least the 8 bytes of the header's length. Download the "
-        "file again.",
-        source, file.size());
+    return fail("{}: {} bytes long, expected at least the 8 bytes of the header's length", source,
+                file.size());
   std::uint64_t n_header = 0;
   for (int i = 7; i >= 0; --i) n_header = n_header << 8 | static_cast<std::uint64_t>(file[i]);
   if (n_header > kMaxHeaderBytes)
     return fail(
         "{}: the header claims {} bytes, more than the format's limit of {}. This is not a "
-        "safetensors file, or it is damaged: "
-        "download it again.",
+        "safetensors file, or it is damaged",
         source, n_header, kMaxHeaderBytes);
   if (n_header > file.size() - 8)
     return fail(
         "{}: the header claims {} bytes, but the file has only {} after its first 8. The file is "
-        "truncated: download it again.",
+        "truncated",
         source, n_header, file.size() - 8);
   const std::string_view text(reinterpret_cast<const char*>(file.data()) + 8, n_header);
   const auto data = file.subspan(8 + n_header);
@@ -252,8 +245,7 @@ Result<std::vector<TensorView>> parse_safetensors(std::span<const std::byte> fil
     previous = &e;
   }
   if (at != data.size())
-    return fail("{}: the tensors need {} bytes of data, the file has {}. Download the file again.",
-                source, at, data.size());
+    return fail("{}: the tensors need {} bytes of data, the file has {}", source, at, data.size());
   std::vector<TensorView> tensors;
   for (Entry& e : entries) tensors.push_back(std::move(e.view));
   return tensors;

@@ -1,6 +1,11 @@
 #include "engine/checkpoint/unfinished.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
 
 #include "base/file.h"
 #include "base/json.h"
@@ -31,6 +36,7 @@ int n_named(const fs::path& folder, std::string_view begin, std::string_view ext
 }  // namespace
 
 fs::path quantise_state(const fs::path& out) { return out / "quantize-state"; }
+fs::path quantise_lock(const fs::path& state) { return state / "lock"; }
 fs::path quantise_round(const fs::path& out, int round) {
   return quantise_state(out) / fmt::format("round-{}", round);
 }
@@ -44,13 +50,26 @@ std::string layer_report_name(int layer) { return fmt::format("layer-{:05}.json"
 std::string UnfinishedQuantisation::text() const {
   if (n_layers == 0)
     return fmt::format(
-        "no layer done yet, but statistics of {} layers, {} of {} codebooks and predicted errors "
+        "no layer done yet, but statistics of {} layers with experts, {} of {} codebooks and "
+        "predicted errors "
         "of {} layers{}",
         n_stats, n_codebooks, n_tiers, n_errors,
         n_kept > 0 ? fmt::format(", samples encoded of {}", n_kept) : "");
   const std::string of_round =
       n_rounds > 1 ? fmt::format(" in round {} of {}", round + 1, n_rounds) : "";
   return fmt::format("{} of {} layers done{}", n_done, n_layers, of_round);
+}
+
+// Asks with a lock of its own, shared and given back at once, which is why StateLock tries twice.
+std::string working_in(const fs::path& out) {
+  const fs::path file = quantise_lock(quantise_state(out));
+  const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return "";
+  const bool is_held = flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  ::close(fd);
+  if (!is_held) return "";
+  const std::string holder = read_file(file).value_or("");
+  return holder.empty() ? "another process" : holder;
 }
 
 std::optional<UnfinishedQuantisation> unfinished_quantisation(const fs::path& out) {

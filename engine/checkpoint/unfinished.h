@@ -30,6 +30,10 @@ struct UnfinishedQuantisation {
   std::string text() const;  // "2 of 3 layers done"
 };
 
+// Who holds the lock of that state, "process 12 on workstation"; empty: nobody.
+std::filesystem::path quantise_lock(const std::filesystem::path& state);
+std::string working_in(const std::filesystem::path& out);
+
 // None where `out` holds no state of the quantiser, or cannot be understood.
 std::optional<UnfinishedQuantisation> unfinished_quantisation(const std::filesystem::path& out);
 

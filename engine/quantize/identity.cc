@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/shortened.h"
+#include "engine/checkpoint/unfinished.h"
 
 namespace assay::engine {
 namespace {
@@ -83,7 +84,9 @@ std::string differences(const Json& there, const Json& asked) {
 Result<bool> is_finished(const fs::path& out, const Json& identity) {
   std::error_code ignored;
   const fs::path file = finished_identity(out);
-  if (!fs::exists(out / "config.json", ignored) || !fs::exists(file, ignored)) return false;
+  const bool is_unfinished = fs::exists(quantise_state(out) / kIdentityFile, ignored) &&
+                             !fs::exists(out / "config.json", ignored);
+  if (is_unfinished || !fs::exists(file, ignored)) return false;
   const auto read = read_identity(file);
   if (!read)
     return fail(

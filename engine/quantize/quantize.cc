@@ -8,6 +8,7 @@
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/fingerprint.h"
 #include "engine/checkpoint/unfinished.h"
+#include "engine/quantize/build_config.h"
 #include "engine/quantize/encode_layer.h"
 #include "engine/quantize/identity.h"
 #include "engine/quantize/kept_sample.h"
@@ -275,35 +276,6 @@ class Job {
     return false;
   }
 
-  // A whole number as the release writes it: readers multiply it by d.
-  static Json bits_of(const Tier& tier) {
-    if (tier.index_bits() % tier.dim == 0) return tier.index_bits() / tier.dim;
-    return tier.bits();
-  }
-
-  Json quantization_config() const {
-    Json extra = Json::object();
-    for (std::size_t l = 0; l < plan_.tier.size(); ++l)
-      for (std::size_t e = 0; e < plan_.tier[l].size(); ++e)
-        for (std::size_t p = 0; p < 3; ++p) {
-          const Tier& tier = in_.recipe.tiers[static_cast<std::size_t>(plan_.tier[l][e][p])];
-          extra[expert_module(static_cast<int>(l), e, p)] = {
-              {"bits", bits_of(tier)}, {"format", "vq"}, {"d", tier.dim}};
-        }
-    for (const auto& [module, entry] : modules_.items())
-      if (const std::string format = entry.at("format"); format.starts_with("gptq"))
-        extra[module] = {{"bits", format == "gptq 4 bit" ? 4 : 8},
-                         {"group_size", in_.recipe.spine_group}};
-    return {{"quant_method", "auto-round"},
-            {"bits", 16},
-            {"group_size", in_.recipe.group},
-            {"sym", false},
-            {"codebooks_file", "vq_codebooks.safetensors"},
-            {"extra_config", extra}};
-  }
-
-  Result<Json> read_original_config() const { return read_json(checkpoint_.dir() / "config.json"); }
-
   Result<QuantizeReport> finish(int round) {
     QuantizeReport report;
     const fs::path& out = in_.out;
@@ -367,12 +339,8 @@ class Job {
     ASSAY_TRY(report.json["fingerprint"],
               fingerprint_of(files, {}, [this] { return stop_.check(); }));
     ASSAY_TRY_VOID(write_file_atomic(out / "quantisation.json", report.json.dump(0) + "\n"));
-    ASSAY_TRY(Json config, read_original_config());
-    config["quantization_config"] = quantization_config();
-    // Multi-token-prediction layers are not quantised, so the new checkpoint has none.
-    if (config.contains("num_nextn_predict_layers")) config["num_nextn_predict_layers"] = 0;
     ASSAY_TRY_VOID(save_finished_identity(out, identity_));
-    ASSAY_TRY_VOID(write_file_atomic(out / "config.json", config.dump(0) + "\n"));
+    ASSAY_TRY_VOID(write_build_config(checkpoint_.dir(), out, in_.recipe, modules_));
     state_.remove();
     return report;
   }
@@ -429,36 +397,47 @@ class Job {
   Json modules_ = Json::object();
 };
 
-// Nothing but what its folder says; damaged, it is an error.
-Result<QuantizeReport> report_of_finished(const fs::path& out) {
-  ASSAY_TRY_VOID(Checkpoint::open(out));
-  std::error_code ignored;  // a run that was killed as it tidied up
-  fs::remove_all(quantise_state(out), ignored);
+// Nothing but what its folder says; damaged, it is an error. A lost config.json is made again.
+Result<QuantizeReport> report_of_finished(const QuantizeInput& in) {
+  const fs::path& out = in.out;
   QuantizeReport report;
+  std::error_code ignored;
   report.is_finished_before = true;
+  report.has_restored_config = !fs::exists(out / "config.json", ignored);
+  if (report.has_restored_config) ASSAY_TRY_VOID(restore_build_config(in.model, out, in.recipe));
+  ASSAY_TRY_VOID(Checkpoint::open(out));
+  fs::remove_all(quantise_state(out), ignored);  // of a run that was killed as it tidied up
   ASSAY_TRY(report.json, read_json(out / "quantisation.json"));
   return report;
 }
 
 }  // namespace
 
+Result<void> check_output(const fs::path& out) {
+  ASSAY_TRY_VOID(check_place(out));
+  ASSAY_TRY_VOID(State::lock_what_is_there(out));  // and given back
+  return {};
+}
+
 Result<QuantizeReport> quantize(const QuantizeInput& in) {
   ASSAY_TRY_VOID(in.recipe.check());
+  ASSAY_TRY_VOID(check_place(in.out));
+  ASSAY_TRY(StateLock lock, State::lock_what_is_there(in.out));
   ASSAY_TRY(const Checkpoint checkpoint, Checkpoint::open(in.model));
   const ModelConfig& config = checkpoint.config();
   if (!config.quantisation.method().empty())
     return fail("{} is quantised already (quant_method {} in config.json): quantise the original",
                 in.model.string(), config.quantisation.method());
+  ASSAY_TRY_VOID(check_space(in.out, checkpoint, in.recipe));
+  // Before the values and the fingerprint are read, which takes hours.
+  ASSAY_TRY_VOID(check_state(quantise_state(in.out)));
   ASSAY_TRY(const ModelWeights weights, bind_weights(checkpoint));
   ASSAY_TRY_VOID(check_spine(weights, in.recipe));
   ASSAY_TRY_VOID(check_texts(in.texts, config, in.calibration));
-  ASSAY_TRY_VOID(check_place(in.out));
-  ASSAY_TRY(StateLock lock, State::lock_what_is_there(in.out));
-  ASSAY_TRY_VOID(check_state(quantise_state(in.out)));  // before a fingerprint that takes hours
   ASSAY_TRY(const std::string fingerprint, checkpoint.fingerprint());
   const Json identity = identity_of(in, fingerprint);
   ASSAY_TRY(const bool is_done, is_finished(in.out, identity));
-  if (is_done) return report_of_finished(in.out);
+  if (is_done) return report_of_finished(in);
   ASSAY_TRY(const State state, State::open(in.out, identity, std::move(lock)));
   Stop stop(in.interrupted);
   auto done = Job(in, checkpoint, weights, state, identity, stop).run();

@@ -39,14 +39,20 @@ struct QuantizeInput {
 
 struct QuantizeReport {
   Json json;  // as quantisation.json: recipe, calibration, samples per expert, errors per module
-  std::string interrupted_at;       // "2 of 3 layers done"; no more is said then. "": finished
-  std::string in_hand;              // what was being made as it was interrupted, and begins anew
-  bool is_resumed = false;          // went on with what an earlier run had left
-  bool is_finished_before = false;  // nothing was to be done; `json` alone is filled
+  std::string interrupted_at;        // "2 of 3 layers done"; no more is said then. "": finished
+  std::string in_hand;               // what was being made as it was interrupted, and begins anew
+  bool is_resumed = false;           // went on with what an earlier run had left
+  bool is_finished_before = false;   // nothing was to be done; `json` alone is filled
+  bool has_restored_config = false;  // then; nothing but the config.json that had been lost
   double code_bits = 0, total_bits = 0;  // per expert weight; total: all that is stored of them
   double predicted_error = 0, lower_bound = 0;
   std::int64_t n_bytes = 0;  // of all files written
 };
+
+// Whether a build can be made in `out`, or gone on with: what is there, whether it can be written,
+// and who works there. Takes no time, so it may be asked before anything is read; quantize asks it
+// too.
+Result<void> check_output(const std::filesystem::path& out);
 
 // Writes `out`: shards with their index, vq_codebooks.safetensors, config.json (last, so that a
 // folder without it is unfinished), tokenizer and template as they were, quantisation.json. Goes on

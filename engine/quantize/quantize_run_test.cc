@@ -243,7 +243,7 @@ TEST_F(QuantizeRun, AFinishedFolderIsLeftAsItIs) {
   fs::remove(builds_ / "out" / "vq_codebooks.safetensors");
   EXPECT_THAT(error_of(input("out")), HasSubstr("vq_codebooks.safetensors"));
   fs::remove(builds_ / "out" / "quantisation-identity.json");  // of an older build
-  EXPECT_THAT(error_of(input("out")), HasSubstr("nothing is overwritten"));
+  EXPECT_THAT(error_of(input("out")), HasSubstr("othing is overwritten"));
 }
 
 TEST_F(QuantizeRun, BadInputIsNamed) {
@@ -302,7 +302,8 @@ TEST_F(QuantizeRun, EveryFinishedPieceOfThePlanIsKept) {
     return stages;
   };
   const QuantizeReport first = stop_before("codebook of tier one, iteration", 2);
-  EXPECT_THAT(first.interrupted_at, HasSubstr("statistics of 2 layers, 0 of 3 codebooks"));
+  EXPECT_THAT(first.interrupted_at,
+              HasSubstr("statistics of 2 layers with experts, 0 of 3 codebooks"));
   EXPECT_EQ(first.in_hand, "the codebook of tier one");
   const QuantizeReport second = stop_before("codebook of tier two, first centres", 0);
   EXPECT_THAT(second.interrupted_at, HasSubstr("1 of 3 codebooks and predicted errors of 0"));

@@ -21,6 +21,9 @@ std::vector<TensorView> views_of(const std::vector<NewTensor>& tensors) {
 
 tl::unexpected<Error> damaged(const fs::path& path, std::string_view what) {
   if (what.ends_with('.')) what.remove_suffix(1);
+  // A reader's message begins with the path too.
+  if (const std::string named = path.string() + ": "; what.starts_with(named))
+    what.remove_prefix(named.size());
   return fail("{} is damaged: {}{}", path.string(), what, kDeleteDamaged);
 }
 

@@ -5,7 +5,7 @@
 #include "base/file.h"
 #include "engine/checkpoint/unfinished.h"
 #include "engine/quantize/identity.h"
-#include "engine/quantize/state_check.h"
+#include "engine/quantize/output_place.h"
 
 namespace assay::engine {
 namespace {
@@ -15,22 +15,6 @@ Result<void> make_folder(const fs::path& path) {
   fs::create_directories(path, error);
   if (error) return fail("cannot create folder {}: {}", path.string(), error.message());
   return {};
-}
-
-// A folder of nothing, or of a state in which nothing is finished yet.
-bool is_as_good_as_empty(const fs::path& out) {
-  std::error_code ignored;
-  if (!fs::is_directory(out, ignored)) return false;
-  for (fs::directory_iterator it(out, ignored), end; it != end; it.increment(ignored))
-    if (it->path() != quantise_state(out)) return false;
-  return is_state_without_pieces(quantise_state(out));
-}
-
-Result<void> check_nothing_else(const fs::path& out) {
-  std::error_code ignored;
-  if (!fs::exists(out, ignored) || is_as_good_as_empty(out)) return {};
-  return fail("{} is there and not an empty folder: nothing is overwritten. Choose another folder",
-              out.string());
 }
 
 // The projections of an expert, in the order of kProjections.
@@ -56,7 +40,7 @@ Result<State> State::open(const fs::path& out, const Json& identity, StateLock l
   s.out_ = out;
   s.folder_ = quantise_state(out);
   const fs::path file = s.folder_ / kIdentityFile;
-  if (!is_there(file)) ASSAY_TRY_VOID(check_nothing_else(out));
+  if (!is_there(file)) ASSAY_TRY_VOID(check_place(out));  // hours after it was asked first
   if (!lock.is_held()) {
     ASSAY_TRY_VOID(make_folder(s.folder_));
     ASSAY_TRY(lock, StateLock::take(s.folder_));

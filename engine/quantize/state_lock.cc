@@ -7,15 +7,22 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 
 #include "base/file.h"
+#include "engine/checkpoint/unfinished.h"
 
 namespace assay::engine {
 namespace {
+
+// Who only asks whether someone works here holds the lock too, for an instant (unfinished.h).
+constexpr int kTries = 5;
+constexpr std::chrono::milliseconds kPause{20};
 
 // "process 1234 on workstation", for who is kept out.
 std::string own_name() {
@@ -34,11 +41,11 @@ bool is_current(int fd, const fs::path& file) {
 
 }  // namespace
 
-fs::path StateLock::file_of(const fs::path& folder) { return folder / "lock"; }
+fs::path StateLock::file_of(const fs::path& folder) { return quantise_lock(folder); }
 
 Result<StateLock> StateLock::take(const fs::path& folder) {
   const fs::path file = file_of(folder);
-  for (;;) {
+  for (int n_tries_left = kTries;;) {
     StateLock lock;
     lock.fd_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (lock.fd_ < 0) return fail("cannot write {}: {}", file.string(), std::strerror(errno));
@@ -46,6 +53,10 @@ Result<StateLock> StateLock::take(const fs::path& folder) {
       if (errno != EWOULDBLOCK)
         return fail("cannot lock {}: {}. Choose a folder on a file system that has locks",
                     file.string(), std::strerror(errno));
+      if (--n_tries_left > 0) {
+        std::this_thread::sleep_for(kPause);
+        continue;
+      }
       const std::string holder = read_file(file).value_or("");
       return fail("{} is being worked on by {}: wait for it or end it, or choose another folder",
                   folder.parent_path().string(), holder.empty() ? "another process" : holder);

@@ -233,6 +233,7 @@ struct Asked {
 Result<Asked> asked_of(const Options& o) {
   if (o.out.empty())
     return fail("OUT is empty: name the folder to make (a script's variable that is not set?)");
+  ASSAY_TRY_VOID(engine::check_output(o.out));
   engine::QuantizeInput in;
   in.model = o.model;
   in.out = o.out;
@@ -311,10 +312,10 @@ Result<int> run(const Options& o) {
     if (o.json)
       std::puts(report.json.dump(2).c_str());
     else
-      fmt::print(
-          "{} is finished already, from this model, calibration and settings: nothing is "
-          "done\n{}",
-          o.out, next_steps(o));
+      fmt::print("{} is finished already, from this model, calibration and settings: {}\n{}", o.out,
+                 report.has_restored_config ? "its config.json was missing and is made again"
+                                            : "nothing is done",
+                 next_steps(o));
     return kPass;
   }
   if (o.json) {
