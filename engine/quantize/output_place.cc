@@ -1,9 +1,8 @@
 #include "engine/quantize/output_place.h"
 
-#include <stdlib.h>  // mkdtemp
-
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 
