@@ -78,9 +78,8 @@ TEST_P(CudaWideExperts, BitsDoNotDependOnChunksBatchesOrRecording) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(, CudaWideExperts, testing::Values(kSums, kMixed), [](const auto& info) {
-  return info.param == kMixed ? "Mixed" : "Uniform";
-});
+INSTANTIATE_TEST_SUITE_P(, CudaWideExperts, testing::Values(kSums, kMixed),
+                         [](const auto& of) { return of.param == kMixed ? "Mixed" : "Uniform"; });
 
 }  // namespace
 }  // namespace assay::engine
