@@ -304,7 +304,7 @@ const char* mla_design(int n_heads, int kv_lora, int rope) {
 std::size_t mla_parts(int n_rows, int n_runs, int n_heads, int kv_lora, int rope, int max_keys) {
   const bool are_alone = n_runs == n_rows;
   const int n_blocks = n_runs * n_head_tiles(n_heads);
-  if (slab_of(kv_lora, rope) == 0 ||
+  if (slab_of(kv_lora, rope) == 0 || n_head_tiles(n_heads) > kEnoughBlocks ||
       (n_blocks > kEnoughBlocks && !(are_alone && leave_idle(n_blocks))))
     return 0;
   const int n_kept = are_alone ? std::min(n_rows, rows_of_pass(n_heads)) : n_rows;

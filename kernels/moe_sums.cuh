@@ -386,8 +386,9 @@ __global__ void __launch_bounds__(kCombineRows* kCombineWarps)
             padded = sums_padded(a.n_rows);
   const std::size_t at = static_cast<std::size_t>(token) * a.n_rows + row;
   const bool writes = threadIdx.y == 0 && row < a.n_rows;
-  // Older than down, which waited for all before it.
-  const float residual = writes ? a.residual[at] : 0, shared = writes ? a.shared[at] : 0;
+  // Older than down, which waited for all before it; past L1, where the layer before's may lie.
+  const float residual = writes ? __ldcg(a.residual + at) : 0,
+              shared = writes ? __ldcg(a.shared + at) : 0;
   const auto slices_of = [&](int k) {
     const UnitForm f = a.experts[3 * __ldcg(a.expert + token * a.top_k + k) + 2].units;
     return n_slices(UnitLaunch::table_of(f.dim, f.bits), a.n_cols);

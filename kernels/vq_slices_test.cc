@@ -53,6 +53,15 @@ TEST(VqSlices, GateAndUpAndDownHaveOneCodebookOfAKind) {
   EXPECT_FALSE(planned(layer));
 }
 
+// What is planned can be packed: units of 12-bit codes hold 8,192 columns, partial sums any number.
+TEST(VqSlices, WideRowsOfCodesOf4096HaveNoPlan) {
+  for (const auto& [hidden, width] : {std::pair{8704, 2048}, {6144, 9216}}) {
+    EXPECT_FALSE(plan_slices(experts({3, 1, 1, 3, 3, 3}, hidden, width), 2, kH200).is_by_slices());
+    EXPECT_TRUE(plan_slices(experts({0, 2, 2}, hidden, width), 2, kH200).is_by_slices());
+  }
+  EXPECT_TRUE(plan_slices(experts({3, 1, 1}, 8192, 8192), 2, kH200).is_by_slices());
+}
+
 TEST(VqSlices, PayWhereASliceHasManyRowsAndColumnsFillSlices) {
   EXPECT_TRUE(slices_pay(experts({0, 1, 2, 3, 3, 3})));
   EXPECT_TRUE(slices_pay(experts({1, 1, 1})));

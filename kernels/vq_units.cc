@@ -21,13 +21,6 @@ constexpr int kCodesOf[] = {256, 256, 4096, 4096};
 
 int table_of(const VqMatrix& w) { return UnitLaunch::table_of(w.dim, w.index_bits); }
 
-bool may_be_in_units(const VqMatrix& w) {
-  const bool known =
-      (w.dim == 4 || w.dim == 8) && (w.index_bits == 8 || w.index_bits == 12) && w.n_books == 1;
-  return known && w.n_rows > 0 && unit_parts(w.n_cols) <= kMostWarps &&
-         (w.group % 64 == 0 || w.group >= w.n_cols);
-}
-
 std::size_t small_bytes(const UnitLaunch& l) {
   const bool any = l.table[UnitLaunch::k8x256].copies > 0 || l.table[UnitLaunch::k4x256].copies > 0;
   return !any ? 0 : l.stride == 256 ? 64 * kKb : 16 * kKb;
@@ -295,6 +288,13 @@ UnitPlan plan_units(std::span<const VqMatrix> experts, int top_k, std::size_t sh
   if (!plan_launch(experts, true, top_k, shared_bytes, plan.down)) return {};
   plan.top_k = top_k;
   return plan;
+}
+
+bool may_be_in_units(const VqMatrix& w) {
+  const bool known =
+      (w.dim == 4 || w.dim == 8) && (w.index_bits == 8 || w.index_bits == 12) && w.n_books == 1;
+  return known && w.n_rows > 0 && unit_parts(w.n_cols) <= kMostWarps &&
+         (w.group % 64 == 0 || w.group >= w.n_cols);
 }
 
 std::size_t unit_bytes(const VqMatrix& w, const UnitForm& f) {

@@ -40,6 +40,8 @@ struct UnitForm {
     return bits <= 12 ? 1 : dim == 8 && bits == 14 ? 3 : 1 << (bits - 12);
   }
 };
+// Whether units can hold it: of one codebook of 256 or 4,096 words, in at most 16 parts of columns.
+bool may_be_in_units(const VqMatrix& w);
 constexpr int unit_tiles(int n_rows) { return (n_rows + kVqUnitRows - 1) / kVqUnitRows; }
 constexpr int unit_parts(int n_cols) { return (n_cols + kVqUnitColumns - 1) / kVqUnitColumns; }
 constexpr std::int64_t unit_index(const UnitForm& f, int row, int col, int n_rows, int n_cols) {

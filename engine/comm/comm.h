@@ -23,7 +23,7 @@ class Comm {
   virtual int rank() const = 0;
   virtual int size() const = 0;
 
-  // The first call on the rank's thread: its device becomes the thread's, and finds the others'.
+  // The first call on the rank's thread: its device becomes the thread's.
   virtual void enter() = 0;
   // Returns when every rank has come here. Of what a device still computes it says
   // nothing.

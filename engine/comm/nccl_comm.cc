@@ -6,13 +6,14 @@
 
 #include <cstring>
 #include <functional>
-#include <numeric>
+#include <new>
 #include <span>
 
 #include "base/check.h"
 #include "engine/comm/comm.h"
 #include "engine/comm/meeting.h"
 #include "engine/comm/processes.h"
+#include "kernels/current_cuda_device.h"
 #include "kernels/layer_cuda.h"
 
 // NCCL_CHECK(call) << what: as CUDA_CHECK.
@@ -41,10 +42,7 @@ class NcclComm final : public Comm {
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
-  void enter() override {
-    kernels::select_cuda_device(device_);
-    connect();
-  }
+  void enter() override { kernels::select_cuda_device(device_); }
   void meet() override { host_.meet(); }
   bool agree(bool yes) override { return host_.agree(yes); }
 
@@ -88,17 +86,6 @@ class NcclComm final : public Comm {
                           comm_, stream))
           << "from rank " << r;
   }
-  // NCCL takes memory for messages between two ranks when there is a first one: now, before anyone
-  // plans with what is free.
-  void connect() {
-    DeviceArray<float> whole(static_cast<std::size_t>(size_));
-    const float* const own = whole.data() + rank_;
-    std::vector<int> cuts(static_cast<std::size_t>(size_) + 1);
-    std::iota(cuts.begin(), cuts.end(), 0);
-    gather(std::span(&own, 1), cuts, whole.data(), nullptr);
-    kernels::synchronise(nullptr);
-  }
-
   const int rank_, size_, device_;
   const ncclComm_t comm_;
   const HostSide host_;
@@ -117,6 +104,48 @@ std::string cannot_connect(int n_ranks, ncclResult_t result) {
       "NCCL cannot connect {} GPUs: {}. NCCL_DEBUG=WARN says more; often /dev/shm is too small, or "
       "a GPU's memory is taken",
       n_ranks, ncclGetErrorString(result));
+}
+
+// NCCL takes memory for messages between two ranks when there is a first one: `connect` sends it,
+// before anyone plans with what is free.
+struct Rank {
+  int rank, device;
+  ncclComm_t comm;
+};
+
+// `values`: of each rank here, as many as the ranks are. All ranks do it together.
+ncclResult_t exchange(std::span<const Rank> here, int n_ranks,
+                      const std::vector<DeviceArray<float>>& values) {
+  ncclResult_t result = ncclGroupStart();
+  const auto add = [&](ncclResult_t r) { result = result == ncclSuccess ? r : result; };
+  for (std::size_t i = 0; i < here.size(); ++i) {
+    kernels::select_cuda_device(here[i].device);
+    float* at = values[i].data();
+    if (here[i].rank > 0) add(ncclSend(at, 1, ncclFloat32, 0, here[i].comm, nullptr));
+    for (int r = 1; here[i].rank == 0 && r < n_ranks; ++r)
+      add(ncclRecv(at + r, 1, ncclFloat32, r, here[i].comm, nullptr));
+  }
+  add(ncclGroupEnd());
+  if (result != ncclSuccess) return result;
+  for (const Rank& r : here) {
+    kernels::select_cuda_device(r.device);
+    kernels::synchronise(nullptr);
+  }
+  return result;
+}
+
+// Memory for `exchange`; empty where a device has none left.
+std::vector<DeviceArray<float>> values_of(std::span<const Rank> here, int n_ranks) {
+  std::vector<DeviceArray<float>> values;
+  try {
+    for (const Rank& r : here) {
+      kernels::select_cuda_device(r.device);
+      values.emplace_back(static_cast<std::size_t>(n_ranks));
+    }
+  } catch (const std::bad_alloc&) {
+    return {};
+  }
+  return values;
 }
 
 // The one GPU that it sees (Slurm gives each process its own), or the one with its number.
@@ -181,12 +210,22 @@ Result<Comms> new_nccl_comms(int n_ranks) {
       result != ncclSuccess)
     return tl::unexpected<Error>(Error{cannot_connect(n_ranks, result)});
   const auto meeting = std::make_shared<Meeting>(n_ranks);
+  std::vector<Rank> ranks;
   Comms comms;
-  for (int r = 0; r < n_ranks; ++r)
+  for (int r = 0; r < n_ranks; ++r) {
+    ranks.push_back({r, r, of_rank[static_cast<std::size_t>(r)]});
     comms.push_back(std::make_unique<NcclComm>(
-        r, n_ranks, r, of_rank[static_cast<std::size_t>(r)],
+        r, n_ranks, r, ranks.back().comm,
         HostSide{[meeting] { meeting->meet(); },
                  [meeting, r](bool yes) { return meeting->agree(r, yes); }}));
+  }
+  const int device_before = kernels::current_cuda_device();
+  const auto values = values_of(ranks, n_ranks);
+  const ncclResult_t connected =
+      values.empty() ? ncclUnhandledCudaError : exchange(ranks, n_ranks, values);
+  kernels::select_cuda_device(device_before);
+  if (connected != ncclSuccess)
+    return tl::unexpected<Error>(Error{cannot_connect(n_ranks, connected)});
   return comms;
 }
 
@@ -202,10 +241,18 @@ Result<std::unique_ptr<Comm>> new_nccl_process_comm(Processes& processes) {
   if (const ncclResult_t result = ncclCommInitRank(&comm, size, id, rank); result != ncclSuccess)
     error = cannot_connect(size, result);
   ASSAY_TRY_VOID(agree(processes, error));
-  return std::make_unique<NcclComm>(
+  auto made = std::make_unique<NcclComm>(
       rank, size, device, comm,
       HostSide{[&processes] { processes.meet(); },
                [&processes](bool yes) { return all_agree(processes, yes); }});
+  const Rank own[] = {{rank, device, comm}};
+  const auto values = values_of(own, size);
+  if (values.empty()) error = cannot_connect(size, ncclUnhandledCudaError);
+  ASSAY_TRY_VOID(agree(processes, error));
+  if (const ncclResult_t result = exchange(own, size, values); result != ncclSuccess)
+    error = cannot_connect(size, result);
+  ASSAY_TRY_VOID(agree(processes, error));
+  return made;
 }
 
 }  // namespace assay::engine
