@@ -1,6 +1,7 @@
 #include "harness/record.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -131,7 +132,7 @@ Result<RunRecord> RunRecord::create(const fs::path& folder, Json head) {
   RunRecord record(folder, std::move(head));
   // In this order: whatever moment the process dies at, what is there can be resumed.
   ASSAY_TRY_VOID(record.write_running());
-  ASSAY_TRY_VOID(record.open_file(record.fd_, kSamplesFile, true));
+  ASSAY_TRY_VOID(record.open_samples(true));
   return record;
 }
 
@@ -152,6 +153,7 @@ Result<RunRecord> RunRecord::resume(const fs::path& folder, Json head) {
     head["provenance"]["resumed"] = std::move(resumed);
   }
   RunRecord record(folder, std::move(head));
+  ASSAY_TRY_VOID(record.open_samples(false));  // before anything is dropped
   const fs::path samples_path = folder / kSamplesFile;
   const fs::path steps_path = folder / kStepsFile;
   StepFrames frames;
@@ -180,7 +182,6 @@ Result<RunRecord> RunRecord::resume(const fs::path& folder, Json head) {
       return fail("cannot drop the torn last line of {}: {}", samples_path.string(),
                   error.message());
   }
-  ASSAY_TRY_VOID(record.open_file(record.fd_, kSamplesFile, false));
   // What is complete stays so until there is something newer.
   if (was.value("status", "") != "complete") ASSAY_TRY_VOID(record.write_running());
   return record;
@@ -205,6 +206,17 @@ Result<void> RunRecord::open_file(int& fd, const char* file, bool truncate) {
               0644);
   if (fd < 0) return fail("cannot write {}: {}", path.string(), reason());
   return {};
+}
+
+// One process at a time adds samples. The lock is the kernel's, of the open file: it goes with the
+// process, however that ends. Where the file system has no locks there is none.
+Result<void> RunRecord::open_samples(bool truncate) {
+  ASSAY_TRY_VOID(open_file(fd_, kSamplesFile, truncate));
+  if (flock(fd_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return {};
+  return fail(
+      "another process is adding samples to {}: wait for it or end it, then continue with --resume "
+      "{}; or begin a run in another folder with --out",
+      folder_.string(), folder_.string());
 }
 
 Result<void> RunRecord::write_running() {

@@ -102,6 +102,23 @@ TEST(Record, ResumeFindsWhatWasFinished) {
   EXPECT_EQ(to_json(record->earlier()[1]), to_json(sample("b")));
 }
 
+TEST(Record, OneProcessAtATimeAddsSamples) {
+  const TemporaryFolder folder;
+  const fs::path run = folder.path() / "run";
+  {
+    auto first = RunRecord::create(run, head());
+    ASSERT_TRUE(first) << error_of(first);
+    ASSERT_TRUE(first->append(sample("a")));
+    EXPECT_THAT(
+        error_of(RunRecord::resume(run, head())),
+        AllOf(HasSubstr("another process"), HasSubstr(run.string()), HasSubstr("--resume")));
+    ASSERT_TRUE(first->append(sample("b")));
+  }
+  const auto second = RunRecord::resume(run, head());
+  ASSERT_TRUE(second) << error_of(second);
+  EXPECT_EQ(second->earlier().size(), 2u);
+}
+
 TEST(Record, ATornLastLineIsDroppedAtEveryCutPoint) {
   const std::string first = to_json(sample("a")).dump() + "\n";
   const std::string text = first + to_json(sample("b")).dump() + "\n";

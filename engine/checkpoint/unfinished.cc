@@ -48,6 +48,8 @@ std::string layer_tensors_name(int layer) { return fmt::format("layer-{:05}.safe
 std::string layer_report_name(int layer) { return fmt::format("layer-{:05}.json", layer); }
 
 std::string UnfinishedQuantisation::text() const {
+  if (n_layers == 0 && n_stats + n_codebooks + n_errors + n_kept == 0)
+    return "no layer done yet, nor statistics of one";
   if (n_layers == 0)
     return fmt::format(
         "no layer done yet, but statistics of {} layers with experts, {} of {} codebooks and "

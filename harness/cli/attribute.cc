@@ -15,6 +15,7 @@
 #include "harness/cli/at_least.h"
 #include "harness/cli/attribute_trial.h"
 #include "harness/cli/engine_flags.h"
+#include "harness/cli/own_output.h"
 #include "harness/cli/say.h"
 #include "harness/cli/verb.h"
 #include "harness/engine_target.h"
@@ -166,7 +167,10 @@ Result<void> add_evidence(AttributionReport& report, const Trials& trials) {
 }
 
 Result<int> run(const Options& o) {
-  if (!o.out.empty()) ASSAY_TRY_VOID(check_writable(o.out));
+  if (!o.out.empty())
+    ASSAY_TRY_VOID(check_own_json(o.out, "JSON of assay attribute", [](const Json& json) {
+      return json.contains("reverts") && json.contains("evidence");
+    }));
   ASSAY_TRY(const Plan plan, plan_for(o));
   std::vector<PlanItem> items;
   for (const std::string& written : o.cases) {

@@ -1,5 +1,7 @@
 // assay attribute on planted faults: it must name what was damaged, although every tensor of the VQ
 // build differs from the base's.
+#include <fstream>
+
 #include "engine/plant.h"
 #include "harness/cli/cli_testing.h"
 #include "harness/cli/tiny_model.h"
@@ -140,6 +142,10 @@ TEST_F(Attribute, BadInputIsNamed) {
   make_tiny_model(dir_ / "tiny");
   expect_error(error({key}, dir_ / "tiny"),
                AllOf(HasSubstr("hidden_size 320"), HasSubstr("has 64")));
+  std::ofstream(dir_ / "mine.json") << R"({"mine": 1})";
+  expect_error(assay({"attribute", kModel, kVq, "--case", key, "--out", dir_ / "mine.json"}),
+               AllOf(HasSubstr("mine.json"), HasSubstr("nothing is overwritten")));
+  EXPECT_EQ(*read_file(dir_ / "mine.json"), R"({"mine": 1})");
   expect_error(assay({"attribute", kModel, kVq, "--case", key, "--out", "no/such/folder/x.json"}),
                HasSubstr("no/such/folder"));
 }

@@ -10,6 +10,7 @@
 #include "engine/text/corpus.h"
 #include "harness/cli/at_least.h"
 #include "harness/cli/engine_flags.h"
+#include "harness/cli/own_output.h"
 #include "harness/cli/progress.h"
 #include "harness/cli/verb.h"
 #include "harness/engine_target.h"
@@ -55,12 +56,21 @@ std::optional<std::string> reply_text(const harness::Reply& reply, const text::C
   return std::nullopt;
 }
 
+// Texts that end in an answer, as this verb writes them; a list of prompts is none.
+bool is_calibration_set(const fs::path& file) {
+  const auto lines = text::read_corpus(file);
+  return lines && std::ranges::all_of(*lines, [](const text::CorpusLine& line) {
+           return line.messages.is_array() && !line.messages.empty() &&
+                  line.messages.back().value("role", "") == "assistant";
+         });
+}
+
 Result<int> run(const Options& o) {
   ASSAY_TRY(std::vector<text::CorpusLine> lines, text::read_corpus(o.prompts));
   for (const text::CorpusLine& line : lines)
     if (line.messages.is_null())
       return fail("{}: text {} is a plain text, expected messages to answer", o.prompts, line.id);
-  ASSAY_TRY_VOID(check_writable(o.out));
+  ASSAY_TRY_VOID(check_own_or_new(o.out, "calibration set", is_calibration_set));
   EngineFlags flags = o.engine;
   flags.n_engines = harness::EngineTarget::n_engines(o.engine.n_threads, lines.size());
   ASSAY_TRY(engine::Engine e, load_engine(flags));

@@ -11,6 +11,7 @@
 #include "harness/cli/at_least.h"
 #include "harness/cli/command_line.h"
 #include "harness/cli/compare_models.h"
+#include "harness/cli/own_output.h"
 #include "harness/cli/say.h"
 #include "harness/cli/verb.h"
 #include "harness/compare_fidelity.h"
@@ -205,7 +206,11 @@ Result<int> judge_two(const RunFolder& base, const RunFolder& candidate, const O
 Result<int> compare_runs(const Options& o) {
   if (o.runs.size() < 2)
     return fail("what with what? Name at least two folders of runs: assay compare BASE CANDIDATE");
-  if (!o.out.empty()) ASSAY_TRY_VOID(check_writable(o.out));
+  if (!o.out.empty())
+    ASSAY_TRY_VOID(check_own_json(o.out, "record of assay compare", [](const Json& json) {
+      return json.contains("format") && !json.contains("plan") &&
+             (json.contains("verdict") || json.contains("releases"));
+    }));
   std::error_code ignored;
   const auto n_files = std::count_if(o.runs.begin(), o.runs.end(), [&](const std::string& run) {
     return fs::is_regular_file(run, ignored);

@@ -80,6 +80,14 @@ TEST_F(CompareCli, EqualRunsPassAndSayWhatWouldHaveShown) {
                            HasSubstr("PASS"), HasSubstr("would have been called")));
   const Json json = *read_json(record);
   EXPECT_EQ(json["verdict"]["state"], "pass");
+  EXPECT_EQ(assay({"compare", a, a, "--out", record}).code, 0) << "its own kind is made anew";
+  const fs::path samples = fs::path(a) / "samples.jsonl", plan = fs::path(a) / "run.json";
+  for (const fs::path& other : {samples, plan}) {
+    const std::string before = *read_file(other);
+    expect_error(assay({"compare", a, a, "--out", other}),
+                 AllOf(HasSubstr(other.string()), HasSubstr("nothing is overwritten")));
+    EXPECT_EQ(*read_file(other), before);
+  }
   EXPECT_EQ(json["comparison"]["n_pairs"], 60);
   EXPECT_EQ(Json::parse(assay({"compare", a, a, "--json"}).out), json);
 }

@@ -14,6 +14,7 @@
 #include "harness/cli/command_line.h"
 #include "harness/cli/engine_flags.h"
 #include "harness/cli/interrupt.h"
+#include "harness/cli/own_output.h"
 #include "harness/cli/progress.h"
 #include "harness/cli/say.h"
 #include "harness/cli/verb.h"
@@ -109,20 +110,6 @@ Result<DivergenceBase> new_base(const Options& o, const Lines& lines, const engi
   return out;
 }
 
-// An error if there is a file that is no earlier call's.
-Result<void> check_no_other_json(const fs::path& path) {
-  std::error_code none;
-  if (!fs::is_regular_file(path, none) || fs::file_size(path, none) == 0) return {};
-  const auto json = read_json(path);
-  if (json && json->is_object() && json->contains("groups") && json->contains("noise_floor"))
-    return {};
-  return fail(
-      "{}: is there already and is no JSON of assay diverge: nothing is overwritten. Choose "
-      "another "
-      "file",
-      path.string());
-}
-
 Result<int> save_base(const Options& o) {
   ASSAY_TRY(const Lines lines, read_texts(o));
   ASSAY_TRY(const engine::Engine base, load(o.engine, o.models[0], lines.size()));
@@ -205,7 +192,10 @@ Result<int> run(const Options& o) {
         "FILE, or assay diverge --base FILE CANDIDATE",
         o.models.size(), n_models);
   if (!o.save_base.empty()) ASSAY_TRY_VOID(harness::check_no_other_file(o.save_base));
-  if (!o.out.empty()) ASSAY_TRY_VOID(check_no_other_json(o.out));
+  if (!o.out.empty())
+    ASSAY_TRY_VOID(check_own_json(o.out, "JSON of assay diverge", [](const Json& json) {
+      return json.contains("groups") && json.contains("noise_floor");
+    }));
   std::vector<fs::path> half_written;
   for (const std::string& file : {o.save_base, o.out})
     if (!file.empty()) {

@@ -444,6 +444,8 @@ TEST_F(QuantizeCli, CalibrateRefusesBeforeItGenerates) {
       AllOf(HasSubstr("text 1"), HasSubstr("512 positions")));
   expect_nothing(with(ask, dir_ / "nowhere" / "set.jsonl"), HasSubstr("there is no folder"));
   expect_nothing(with(ask, dir_), HasSubstr("is a folder"));
+  expect_nothing(with(ask, prompts), HasSubstr("no calibration set: nothing is overwritten"));
+  EXPECT_EQ(*read_file(prompts), ask);
   expect_nothing(with(ask, set), AllOf(HasSubstr("nothing is written"), HasSubstr("--max-tokens")));
 }
 
