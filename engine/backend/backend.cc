@@ -19,9 +19,8 @@ void sample_on_host(Backend& backend, int vocab, std::span<const int> rows,
 void sample_of_ranks_on_host(Backend& backend, Comm& comm, std::span<const int> vocab_cuts,
                              std::span<const int> rows, std::span<const SampleRequest> requests,
                              std::span<Sampled> out) {
-  const auto rank = static_cast<std::size_t>(comm.rank());
-  const auto n = static_cast<std::size_t>(vocab_cuts[rank + 1] - vocab_cuts[rank]),
-             vocab = static_cast<std::size_t>(vocab_cuts.back());
+  const int rank = comm.rank();
+  const auto n = part_width(vocab_cuts, rank), vocab = static_cast<std::size_t>(vocab_cuts.back());
   std::vector<float> part(rows.size() * n), whole(rank == 0 ? rows.size() * vocab : 0);
   backend.logits(rows, part);
   std::vector<const float*> part_rows;

@@ -42,6 +42,11 @@ class Comm {
   virtual void gather(std::span<const float* const> rows, std::span<const int> cuts, float* whole,
                       kernels::CudaStream stream) = 0;
 };
+// Of rank r, as gather counts: cuts[r + 1] - cuts[r].
+inline std::size_t part_width(std::span<const int> cuts, int rank) {
+  const auto r = static_cast<std::size_t>(rank);
+  return static_cast<std::size_t>(cuts[r + 1] - cuts[r]);
+}
 using Comms = std::vector<std::unique_ptr<Comm>>;  // by rank
 
 // Ranks in host memory.

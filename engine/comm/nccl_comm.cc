@@ -66,26 +66,24 @@ class NcclComm final : public Comm {
     NCCL_CHECK(ncclGroupStart()) << rank_;
     for (std::size_t i = 0; i < rows.size(); ++i)
       if (rank_ > 0)
-        NCCL_CHECK(ncclSend(rows[i], width(cuts, rank_), ncclFloat32, 0, comm_, stream)) << rank_;
+        NCCL_CHECK(ncclSend(rows[i], part_width(cuts, rank_), ncclFloat32, 0, comm_, stream))
+            << rank_;
       else
         put_together(rows[i], cuts, whole + i * static_cast<std::size_t>(cuts.back()), stream);
     NCCL_CHECK(ncclGroupEnd()) << rows.size() << " rows";
   }
 
  private:
-  static std::size_t width(std::span<const int> cuts, int rank) {
-    const auto r = static_cast<std::size_t>(rank);
-    return static_cast<std::size_t>(cuts[r + 1] - cuts[r]);
-  }
   // On rank 0: one row, of which `own` is its part.
   void put_together(const float* own, std::span<const int> cuts, float* row,
                     kernels::CudaStream stream) {
-    kernels::copy_on_device(row, own, width(cuts, 0) * sizeof(float), stream);
+    kernels::copy_on_device(row, own, part_width(cuts, 0) * sizeof(float), stream);
     for (int r = 1; r < size_; ++r)
-      NCCL_CHECK(ncclRecv(row + cuts[static_cast<std::size_t>(r)], width(cuts, r), ncclFloat32, r,
-                          comm_, stream))
+      NCCL_CHECK(ncclRecv(row + cuts[static_cast<std::size_t>(r)], part_width(cuts, r), ncclFloat32,
+                          r, comm_, stream))
           << "from rank " << r;
   }
+
   const int rank_, size_, device_;
   const ncclComm_t comm_;
   const HostSide host_;
@@ -106,14 +104,14 @@ std::string cannot_connect(int n_ranks, ncclResult_t result) {
       n_ranks, ncclGetErrorString(result));
 }
 
-// NCCL takes memory for messages between two ranks when there is a first one: `connect` sends it,
-// before anyone plans with what is free.
 struct Rank {
   int rank, device;
   ncclComm_t comm;
 };
 
-// `values`: of each rank here, as many as the ranks are. All ranks do it together.
+// NCCL takes memory for messages between two ranks when there is a first one: this one, before
+// anyone plans with what is free. `values`: of each rank here, as many as the ranks are. All ranks
+// do it together.
 ncclResult_t exchange(std::span<const Rank> here, int n_ranks,
                       const std::vector<DeviceArray<float>>& values) {
   ncclResult_t result = ncclGroupStart();

@@ -41,18 +41,18 @@ class ProcessComm final : public Comm {
               kernels::CudaStream stream) override {
     CHECK(stream == nullptr) << "these ranks have no device";
     if (rank() > 0) {
-      processes_.send(0, bytes_of(rows, width(cuts, rank())));
+      processes_.send(0, bytes_of(rows, part_width(cuts, rank())));
       return;
     }
     const auto put = [&](int r, std::size_t row, const float* values) {
       std::copy_n(
-          values, width(cuts, r),
+          values, part_width(cuts, r),
           whole + row * static_cast<std::size_t>(cuts.back()) + cuts[static_cast<std::size_t>(r)]);
     };
     for (std::size_t i = 0; i < rows.size(); ++i) put(0, i, rows[i]);
     for (int r = 1; r < size(); ++r) {
       const std::vector<std::byte> part = processes_.receive(r);
-      const std::size_t n = width(cuts, r);
+      const std::size_t n = part_width(cuts, r);
       CHECK(part.size() == rows.size() * n * sizeof(float)) << part.size() << " of rank " << r;
       const auto* values = reinterpret_cast<const float*>(part.data());
       for (std::size_t i = 0; i < rows.size(); ++i) put(r, i, values + i * n);
@@ -60,10 +60,6 @@ class ProcessComm final : public Comm {
   }
 
  private:
-  static std::size_t width(std::span<const int> cuts, int rank) {
-    const auto r = static_cast<std::size_t>(rank);
-    return static_cast<std::size_t>(cuts[r + 1] - cuts[r]);
-  }
   static std::vector<std::byte> bytes_of(std::span<const float* const> rows, std::size_t n) {
     std::vector<std::byte> bytes;
     for (const float* row : rows) {

@@ -50,7 +50,7 @@ class ThreadComm final : public Comm {
     meet();
     for (std::size_t r = 0; rank_ == 0 && r < shared_->rows.size(); ++r)
       for (std::size_t i = 0; i < rows.size(); ++i)
-        std::copy_n(shared_->rows[r][i], cuts[r + 1] - cuts[r],
+        std::copy_n(shared_->rows[r][i], part_width(cuts, static_cast<int>(r)),
                     whole + i * static_cast<std::size_t>(cuts.back()) + cuts[r]);
     meet();
   }
