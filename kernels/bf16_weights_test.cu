@@ -8,6 +8,7 @@
 
 #include "kernels/bf16_weights.cuh"
 #include "kernels/device_matrix_testing.cuh"
+#include "kernels/fresh_seed_testing.h"
 #include "kernels/mma_tile.cuh"
 
 namespace assay::kernels {
@@ -59,9 +60,7 @@ void expect_decoded(const HostMatrix& host, WeightForm form, const char* what,
 }
 
 TEST(Bf16Weights, EveryKindIsTheReferencesValueRoundedOnce) {
-  const unsigned seed = std::random_device{}();
-  std::printf("seed %u\n", seed);
-  Random random(seed);
+  Random random(fresh_seed());
   expect_decoded(dense(WeightType::kBf16, 9, 72, false, random), WeightForm::kBf16, "bf16");
   expect_decoded(dense(WeightType::kF16, 9, 72, false, random), WeightForm::kF16, "f16");
   expect_decoded(dense(WeightType::kF32, 9, 72, false, random), WeightForm::kF32, "f32");
@@ -118,9 +117,7 @@ TEST(GptqUnits, OtherShapesLieInRows) {
 // Every form and number of copies, rows and columns that fill no unit, scales that repeat within
 // it.
 TEST(Bf16Weights, UnitsAreTheReferencesValuesToo) {
-  const unsigned seed = std::random_device{}();
-  std::printf("seed %u\n", seed);
-  Random random(seed);
+  Random random(fresh_seed());
   struct Case {
     int dim, n_codes;
     std::vector<int> bits;
@@ -146,9 +143,7 @@ TEST(Bf16Weights, UnitsAreTheReferencesValuesToo) {
 
 // Rows and columns that fill no unit, scales that repeat within it, several slices.
 TEST(Bf16Weights, UnitsForSumsAreTheReferencesValuesToo) {
-  const unsigned seed = std::random_device{}();
-  std::printf("seed %u\n", seed);
-  Random random(seed);
+  Random random(fresh_seed());
   for (const auto& [dim, n_codes] : {std::pair{8, 256}, {8, 200}, {4, 256}, {4, 130}})
     for (const auto& [rows, cols, group] :
          {std::tuple{9, 96, 128}, {3, 520, 640}, {8, 1024, 128}, {17, 1032, 256}, {16, 6144, 128}})
@@ -159,9 +154,7 @@ TEST(Bf16Weights, UnitsForSumsAreTheReferencesValuesToo) {
 
 // The same, of codebooks of 4096: of eight values three copies.
 TEST(Bf16Weights, UnitsThatLieBySlicesAreTheReferencesValuesToo) {
-  const unsigned seed = std::random_device{}();
-  std::printf("seed %u\n", seed);
-  Random random(seed);
+  Random random(fresh_seed());
   for (const auto& [dim, n_codes] : {std::pair{8, 4096}, {8, 3000}, {4, 4096}, {4, 3000}})
     for (const auto& [rows, cols, group] :
          {std::tuple{9, 96, 128}, {3, 520, 640}, {8, 1024, 128}, {17, 1032, 256}, {16, 6144, 128}})

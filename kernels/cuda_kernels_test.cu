@@ -6,12 +6,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <random>
 #include <tuple>
 #include <vector>
 
 #include "kernels/cuda_testing.cuh"
 #include "kernels/device_matrix_testing.cuh"
+#include "kernels/fresh_seed_testing.h"
 #include "kernels/project.h"
 #include "kernels/project_cuda.h"
 
@@ -70,9 +70,7 @@ TEST_F(Cuda, ProductsOfEveryKindOfMatrixAreExactOnIntegers) {
 }
 
 TEST_F(Cuda, ProductsOfEveryKindOfMatrixStayWithinTheRoundingBound) {
-  const unsigned seed = std::random_device{}();
-  std::printf("seed %u\n", seed);
-  Random random(seed);
+  Random random(fresh_seed());
   expect_product(dense(WeightType::kBf16, 257, 6144, false, random), 257, 6144, 2, false, random,
                  "bf16");
   // Rows by 16 bytes, split over warps or not, and rows that are no multiple of them.

@@ -7,7 +7,6 @@
 #include <cmath>
 #include <cstdio>
 #include <map>
-#include <random>
 #include <set>
 #include <tuple>
 #include <vector>
@@ -15,6 +14,7 @@
 #include "kernels/bf16_weights.cuh"
 #include "kernels/cuda_testing.cuh"
 #include "kernels/device_matrix_testing.cuh"
+#include "kernels/fresh_seed_testing.h"
 #include "kernels/gemm_cuda.h"
 
 namespace assay::kernels {
@@ -113,9 +113,7 @@ TEST_F(Cuda, GemmsOfEveryKindOfMatrixAreExactOnIntegers) {
 }
 
 TEST_F(Cuda, GemmsOfEveryKindOfMatrixStayWithinTheRoundingBound) {
-  const unsigned seed = std::random_device{}();
-  std::printf("seed %u\n", seed);
-  Random random(seed);
+  Random random(fresh_seed());
   expect_gemm(dense(WeightType::kBf16, 257, 2048, false, random), 257, 2048, 70, false, random,
               "bf16");
   expect_gemm(dense(WeightType::kF16, 65, 320, false, random), 65, 320, 40, false, random, "f16");
@@ -382,9 +380,7 @@ HostMatrix a_vq4(int rows, int cols, Random& r) { return vq(4, 4096, rows, cols,
 HostMatrix a_gptq(int rows, int cols, Random& r) { return gptq(4, rows, cols, 32, false, r); }
 
 TEST_F(Cuda, ExpertsOnTensorCoresStayWithinTheRoundingBound) {
-  const unsigned seed = std::random_device{}();
-  std::printf("seed %u\n", seed);
-  Random random(seed);
+  Random random(fresh_seed());
   for (const auto& kinds : std::vector<std::vector<MakeMatrix>>{
            {a_bf16}, {a_vq8}, {a_vq4}, {a_vq8, a_bf16, a_gptq, a_vq4}}) {
     ExpertLayer l = expert_layer(136, 72, 9, 3, 50, random);

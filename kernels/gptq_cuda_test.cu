@@ -7,13 +7,13 @@
 #include <cstdio>
 #include <limits>
 #include <optional>
-#include <random>
 #include <utility>
 #include <vector>
 
 #include "kernels/cuda_check.cuh"
 #include "kernels/cuda_testing.cuh"
 #include "kernels/device_matrix_testing.cuh"
+#include "kernels/fresh_seed_testing.h"
 #include "kernels/gptq_cuda.h"
 #include "kernels/project_cuda.h"
 
@@ -151,9 +151,7 @@ TEST_F(Cuda, GptqProductsKeepTwentyBitsOfX) {
 }
 
 TEST_F(Cuda, GptqProductsStayWithinTheirBound) {
-  const unsigned seed = std::random_device{}();
-  std::printf("seed %u\n", seed);
-  Random random(seed);
+  Random random(fresh_seed());
   for (const int bits : {4, 8}) {
     expect_product({bits, 100, 6144, 128}, 2, false, random);
     expect_product({bits, 48, 16384, 128}, 3, false, random);  // two tokens a pass

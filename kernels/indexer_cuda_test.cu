@@ -6,11 +6,11 @@
 #include <cmath>
 #include <cstdio>
 #include <limits>
-#include <random>
 #include <vector>
 
 #include "kernels/cuda_testing.cuh"
 #include "kernels/device_matrix_testing.cuh"
+#include "kernels/fresh_seed_testing.h"
 #include "kernels/indexer.h"
 #include "kernels/indexer_cuda.h"
 
@@ -217,9 +217,7 @@ TEST_F(Cuda, TheSelectionIsTheReferencesToTheKeyAmongEqualsToo) {
 }
 
 TEST_F(Cuda, IndexScoresStayWithinTheirBound) {
-  const unsigned seed = std::random_device{}();
-  std::printf("seed %u\n", seed);
-  Random random(seed);
+  Random random(fresh_seed());
   for (const Shape& s : kShapes) {
     Problem p(s, 50, {{30, 300}, {1, 200}}, random, false);
     for (std::size_t i = 0; i < p.q.size(); ++i) p.q[i] *= std::exp2(random.floats(1)[0] * 4);

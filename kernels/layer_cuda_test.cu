@@ -4,13 +4,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
-#include <random>
 #include <tuple>
 #include <vector>
 
 #include "kernels/cuda_testing.cuh"
 #include "kernels/device_matrix_testing.cuh"
+#include "kernels/fresh_seed_testing.h"
 #include "kernels/layer_cuda.h"
 #include "kernels/norm.h"
 #include "kernels/rope.h"
@@ -69,9 +68,7 @@ TEST_F(Cuda, NormsAreExactWhereTheRootIs) {
 }
 
 TEST_F(Cuda, NormsStayWithinTheirBound) {
-  const unsigned seed = std::random_device{}();
-  std::printf("seed %u\n", seed);
-  Random random(seed);
+  Random random(fresh_seed());
   for (const int n : kWidths) {
     const std::vector<float> x = random.floats(area(2, n)),
                              w = random.floats(static_cast<std::size_t>(n));

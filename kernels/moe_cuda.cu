@@ -127,12 +127,12 @@ void launch(const UnitLaunch& l, const UnitArgs& a, CudaStream stream) {
 
 }  // namespace
 
-UnitPlan plan_moe_units(std::span<const VqMatrix> experts, int top_k) {
+UnitPlan plan_moe_units(std::span<const VqMatrix> experts, int top_k, MoeLayout layout) {
   if (top_k > kMaxTopUnits) return {};
   if (sums_pay(experts))
     if (const UnitPlan sums = plan_sums(experts, top_k, max_shared_bytes()); sums.is_in_units())
       return sums;
-  if (slices_pay(experts))
+  if (layout == MoeLayout::kFastest && slices_pay(experts))
     if (const UnitPlan sliced = plan_slices(experts, top_k, max_shared_bytes());
         sliced.is_in_units())
       return sliced;

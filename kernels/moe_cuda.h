@@ -30,9 +30,12 @@
 
 namespace assay::kernels {
 
-// plan_units or, where they pay, plan_sums, for the current device: before a layer's matrices are
-// laid out, by its plan.
-UnitPlan plan_moe_units(std::span<const VqMatrix> experts, int top_k);
+// Slices take up to two bits a code more than units do.
+enum class MoeLayout { kFastest, kSmallest };
+// plan_units or, where they pay, plan_sums or plan_slices, for the current device: before a layer's
+// matrices are laid out, by its plan. kSmallest: no slices.
+UnitPlan plan_moe_units(std::span<const VqMatrix> experts, int top_k,
+                        MoeLayout layout = MoeLayout::kFastest);
 
 // How a layer's experts are multiplied. Fixed when its weights are known, so that a token's bits do
 // not depend on which experts the others of its batch chose.

@@ -5,14 +5,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
-#include <random>
 #include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
 
 #include "kernels/cuda_check.cuh"
+#include "kernels/fresh_seed_testing.h"
 #include "kernels/moe_testing.cuh"
 
 namespace assay::kernels {
@@ -40,9 +39,7 @@ const char* const kTexts[] = {"vq units", "vq units, tables ×2", "vq units", "v
 
 // Copies and memory are other ways to the same bits: 135 and 99 KB have half as many, or one.
 TEST_F(Cuda, ExpertsInUnitsOfEveryFormStayWithinTheRoundingBound) {
-  const unsigned seed = std::random_device{}();
-  std::printf("seed %u\n", seed);
-  Random random(seed);
+  Random random(fresh_seed());
   const Books books = codebooks(random);
   for (int tier = 0; tier < kTiers; ++tier)
     for (const auto& [hidden, width, group] :

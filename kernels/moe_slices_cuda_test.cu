@@ -5,14 +5,13 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
-#include <random>
 #include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
 
 #include "kernels/cuda_check.cuh"
+#include "kernels/fresh_seed_testing.h"
 #include "kernels/moe_testing.cuh"
 
 namespace assay::kernels {
@@ -45,9 +44,7 @@ Layer layer_of(const Books& books, const Tiers& tiers, int hidden, int width, in
 // Rows that fill no tile, columns that fill no slice, less than one of them, and several; scales of
 // 128 columns, of more, and of all; tokens that chose some kinds alone.
 TEST_F(SlicesCuda, MixedExpertsStayWithinTheRoundingBound) {
-  const unsigned seed = std::random_device{}();
-  std::printf("seed %u\n", seed);
-  Random random(seed);
+  Random random(fresh_seed());
   const Books books = codebooks(random);
   for (const auto& [hidden, width, group] :
        {std::tuple{320, 96, 128}, {1032, 520, 128}, {2184, 1064, 256}, {1160, 136, 4096}})
@@ -87,6 +84,19 @@ TEST_F(SlicesCuda, LargeExpertsThatMixTiersGoBySlices) {
   EXPECT_EQ(plan, "vq slices (partial sums, units)");
   expect_moe(l, out, "GLM-5.2, mixture by slices");
   EXPECT_EQ(run_moe(l, {.sums_tokens = 3, .slices = true}), out);
+
+  // Where memory is short, in units.
+  const auto bytes = [&](const UnitPlan& of) {
+    std::size_t n = 0;
+    for (std::size_t i = 0; i < l.host.size(); ++i)
+      n += unit_bytes(l.host[i].vq, of.of(static_cast<int>(i % 3)).form(l.host[i].vq));
+    return n;
+  };
+  const UnitPlan fast = plan_moe_units(l.matrices(), l.top_k),
+                 small = plan_moe_units(l.matrices(), l.top_k, MoeLayout::kSmallest);
+  EXPECT_TRUE(fast.is_by_slices());
+  EXPECT_TRUE(small.is_in_units() && !small.is_by_slices() && !small.is_by_sums());
+  EXPECT_LT(bytes(small), bytes(fast));
 }
 
 TEST_F(SlicesCuda, LargeExpertsOfOneAndAHalfBitsGoBySlices) {

@@ -4,14 +4,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
-#include <random>
 #include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
 
 #include "kernels/cuda_check.cuh"
+#include "kernels/fresh_seed_testing.h"
 #include "kernels/moe_testing.cuh"
 
 namespace assay::kernels {
@@ -46,9 +45,7 @@ Layer layer_of(const Books& books, SumsTiers tiers, int hidden, int width, int g
 // Rows that fill no tile, columns that fill no slice, less than one of them, and several; scales of
 // a slice, of more, and of all columns.
 TEST_F(PartialSumsCuda, ExpertsInPartialSumsStayWithinTheRoundingBound) {
-  const unsigned seed = std::random_device{}();
-  std::printf("seed %u\n", seed);
-  Random random(seed);
+  Random random(fresh_seed());
   const Books books = codebooks(random);
   for (const SumsTiers& tiers : kSumsTiers)
     for (const auto& [hidden, width, group] :

@@ -11,6 +11,7 @@
 
 #include "kernels/cuda_testing.cuh"
 #include "kernels/device_matrix_testing.cuh"
+#include "kernels/fresh_seed_testing.h"
 #include "kernels/layer_cuda.h"
 #include "kernels/route.h"
 
@@ -89,7 +90,7 @@ std::string name_of(std::pair<int, int> shape) {
 }
 
 TEST_F(Cuda, RoutingIsTheReferences) {
-  Random random(8);
+  Random random(fresh_seed());
   for (const auto& shape : kShapes)
     for (const bool normalise : {true, false}) {
       const auto n = static_cast<std::size_t>(shape.first);
@@ -101,7 +102,7 @@ TEST_F(Cuda, RoutingIsTheReferences) {
 
 // Few different scores: most choices are among equals.
 TEST_F(Cuda, EqualScoresGoToTheLowerExpert) {
-  Random random(9);
+  Random random(fresh_seed());
   for (const auto& shape : kShapes)
     for (const int n_values : {1, 2, 3}) {
       const auto n = static_cast<std::size_t>(shape.first);
@@ -114,7 +115,7 @@ TEST_F(Cuda, EqualScoresGoToTheLowerExpert) {
 }
 
 TEST_F(Cuda, ANaNLogitRanksLast) {
-  Random random(10);
+  Random random(fresh_seed());
   const float kNan = std::nanf("");
   for (const auto& shape : kShapes) {
     const auto n = static_cast<std::size_t>(shape.first);
@@ -133,7 +134,7 @@ TEST_F(Cuda, ANaNLogitRanksLast) {
 }
 
 TEST_F(Cuda, ARowsChoiceHasTheSameBitsWhateverIsBesideIt) {
-  Random random(11);
+  Random random(fresh_seed());
   for (const auto& shape : kShapes) {
     const auto n = static_cast<std::size_t>(shape.first),
                k = static_cast<std::size_t>(shape.second);

@@ -11,6 +11,7 @@
 
 #include "base/rng.h"
 #include "kernels/cuda_testing.cuh"
+#include "kernels/fresh_seed_testing.h"
 #include "kernels/sample_cuda.h"
 
 namespace assay::kernels {
@@ -157,15 +158,16 @@ TEST_F(SampleCuda, IsWithinTheRoundingOfSums) {
       {.repetition_penalty = 1.3},
       {.temperature = 1, .top_p = 0.9, .repetition_penalty = 1.1},
       {.temperature = 0.8, .repetition_penalty = 0.7}};
+  const std::uint64_t seed = fresh_seed();
   for (const int vocab : {5, 2047, 2049, 3072, 154880}) {
-    const Logits logits = random_logits(vocab, static_cast<std::uint64_t>(vocab));
+    const Logits logits = random_logits(vocab, seed + static_cast<std::uint64_t>(vocab));
     std::vector<int> history = {-1, vocab, 1 << 30, 3, 3, 0};  // twice, and nobody's
     for (int i = 0; i < vocab; i += 3) history.push_back(i);
     std::vector<SampleRequest> requests;
     for (const SamplingParams& params : all)
       for (std::uint64_t position = 0; position < 3; ++position)
         requests.push_back({.params = params,
-                            .key = {.seed = 5, .stream = 7, .position = position},
+                            .key = {.seed = seed, .stream = 7, .position = position},
                             .history = history,
                             .n_top = kMaxTop,
                             .watched = kWatched});
@@ -176,7 +178,7 @@ TEST_F(SampleCuda, IsWithinTheRoundingOfSums) {
                    std::to_string(vocab) + " tokens, request " + std::to_string(i));
       // No interval's edge so near u that rounding could decide: the test's own condition.
       if (!host.place) continue;
-      const double u = uniform_at(5, 7, requests[i].key.position),
+      const double u = uniform_at(seed, 7, requests[i].key.position),
                    low = host.place->above / host.place->total,
                    high = low + host.place->weight / host.place->total;
       EXPECT_GT(std::min(std::abs(u - low), std::abs(u - high)), 4.0 * vocab * 0x1p-53);
@@ -188,11 +190,12 @@ TEST_F(SampleCuda, IsWithinTheRoundingOfSums) {
 TEST_F(SampleCuda, ARowsBitsDoNotDependOnItsBatch) {
   constexpr int kVocab = 6000;
   constexpr std::uint64_t kRows = 40;
+  const std::uint64_t seed = fresh_seed();
   std::vector<Logits> rows;
   std::vector<SampleRequest> requests;
   const std::vector<int> history = {1, 2, 3, 5, 8, 5999};
   for (std::uint64_t i = 0; i < kRows; ++i) {
-    rows.push_back(random_logits(kVocab, i));
+    rows.push_back(random_logits(kVocab, seed + i));
     requests.push_back({.params = {.temperature = i % 3 == 0 ? 0 : 0.5 + 0.1 * double(i % 7),
                                    .top_p = i % 4 == 0 ? 1 : 0.9,
                                    .repetition_penalty = i == 20 ? 1.2 : 1},

@@ -31,7 +31,7 @@ const float* upload_floats(const Matrix& m, kernels::DeviceWeights& memory) {
 }
 
 // A layer's experts as one list, where they are all VQ, and how they are laid out then.
-kernels::UnitPlan unit_plan(const LayerWeights& l, int top_k) {
+kernels::UnitPlan unit_plan(const LayerWeights& l, int top_k, kernels::MoeLayout layout) {
   std::vector<kernels::VqMatrix> experts;
   for (const MlpWeights& e : l.experts)
     for (const Matrix* m : {&e.gate, &e.up, &e.down}) {
@@ -40,7 +40,7 @@ kernels::UnitPlan unit_plan(const LayerWeights& l, int top_k) {
       experts.push_back(*vq);
     }
   if (experts.empty()) return {};
-  return kernels::plan_moe_units(experts, top_k);
+  return kernels::plan_moe_units(experts, top_k, layout);
 }
 // Of an expert: gate 0, up 1, down 2.
 DeviceMatrix upload(const Matrix& m, const kernels::UnitPlan& plan, int part,
@@ -74,7 +74,7 @@ std::size_t bytes_as_floats(const Matrix& m) {
 // What all weights take on the device: codes, values and scales as they are, vectors and kv_b as
 // floats, and of each layer its experts as they are planned and a table of them. Codebooks are few
 // and may be more.
-std::size_t bytes_of(const ModelWeights& weights, int top_k) {
+std::size_t bytes_of(const ModelWeights& weights, int top_k, kernels::MoeLayout layout) {
   constexpr std::size_t kGap = kernels::DeviceWeights::kAlignment,
                         kCodebooks = std::size_t{1} << 20;
   std::size_t total = kCodebooks;
@@ -83,13 +83,21 @@ std::size_t bytes_of(const ModelWeights& weights, int top_k) {
   for (const LayerWeights& l : weights.layers) {
     total += bytes_as_floats(l.kv_b) - bytes_of(l.kv_b) + 2 * kGap +
              3 * l.experts.size() * sizeof(DeviceMatrix);
-    const kernels::UnitPlan plan = unit_plan(l, top_k);
+    const kernels::UnitPlan plan = unit_plan(l, top_k, layout);
     if (!plan.is_in_units()) continue;
     for (const MlpWeights& e : l.experts)
       total += unit_bytes_of(e.gate, plan, 0) - bytes_of(e.gate) + unit_bytes_of(e.up, plan, 1) -
                bytes_of(e.up) + unit_bytes_of(e.down, plan, 2) - bytes_of(e.down);
   }
   return total;
+}
+
+kernels::MoeLayout layout_on(const kernels::CudaDevice& device, const ModelWeights& weights,
+                             int top_k) {
+  using enum kernels::MoeLayout;
+  const std::size_t n_bytes = bytes_of(weights, top_k, kFastest);
+  if (leave_a_tenth(n_bytes, device.total_bytes)) return kFastest;
+  return bytes_of(weights, top_k, kSmallest) < n_bytes ? kSmallest : kFastest;
 }
 
 // Whether the kernels take a model of these widths.
@@ -120,8 +128,9 @@ CudaModel::CudaModel(const ModelConfig& config, const ModelWeights& w, const Cud
       how(kernel),
       rope(config.rope_theta, config.qk_rope),
       device(kernels::cuda_device()),
+      layout(layout_on(device, w, config.n_experts_per_token)),
       promise(kernels::current_cuda_device()),
-      memory(bytes_of(w, config.n_experts_per_token)) {
+      memory(bytes_of(w, config.n_experts_per_token, layout)) {
   embed = upload(w.embed, memory);
   // A tied head is the embedding.
   lm_head = w.lm_head.name == w.embed.name ? embed : upload(w.lm_head, memory);
@@ -149,7 +158,7 @@ CudaLayer CudaModel::upload_layer(const LayerWeights& w) {
   l.mlp = upload(w.mlp, memory);
   l.router = upload(w.router, memory);
   l.router_bias = upload_floats(w.router_bias, memory);
-  const kernels::UnitPlan plan = unit_plan(w, c.n_experts_per_token);
+  const kernels::UnitPlan plan = unit_plan(w, c.n_experts_per_token, layout);
   std::vector<DeviceMatrix> experts;
   for (const MlpWeights& e : w.experts)
     for (int part = 0; part < 3; ++part)
@@ -183,10 +192,11 @@ std::string CudaModel::kernel() const {
   if (c.index_topk > 0)
     indexer =
         fmt::format(", indexer: {}", kernels::index_design(c.index_n_heads, c.index_head_dim));
-  return fmt::format("sm_{}{} {}, {}{}, attention: {}{}{}{}", device.major, device.minor,
+  return fmt::format("sm_{}{} {}, {}{}, attention: {}{}{}{}{}", device.major, device.minor,
                      how.bf16_chunks ? "bf16" : "f32", how.records_steps ? "graph" : "stream",
                      chunks, kernels::mla_design(c.n_heads, c.kv_lora, c.qk_rope), indexer,
-                     designs.empty() ? "" : ", experts: ", fmt::join(designs, " and "));
+                     designs.empty() ? "" : ", experts: ", fmt::join(designs, " and "),
+                     layout == kernels::MoeLayout::kSmallest ? ", laid out for memory" : "");
 }
 
 // Sliced by head, and the key part transposed, so that queries meet the latent itself.
@@ -225,7 +235,8 @@ Result<std::shared_ptr<const BackendModel>> load_cuda_model(const ModelConfig& c
   ASSAY_TRY_VOID(fit_kernels(config));
   const auto fit = [&] {
     const kernels::CudaDevice now = kernels::cuda_device();
-    return fit_weights(bytes_of(weights, config.n_experts_per_token),
+    const kernels::MoeLayout layout = layout_on(now, weights, config.n_experts_per_token);
+    return fit_weights(bytes_of(weights, config.n_experts_per_token, layout),
                        {now.name, now.free_bytes, now.total_bytes,
                         MemoryPromise::bytes_on(kernels::current_cuda_device())});
   };

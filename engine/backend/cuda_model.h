@@ -58,8 +58,9 @@ class CudaModel final : public BackendModel, public std::enable_shared_from_this
   // "sm_90 f32, graph, attention: split keys, tensor cores, indexer: tensor cores, experts: vq
   // units, tables ×4", or "sm_90 bf16, graph, chunks: mma, attention: …": how prompt chunks
   // are multiplied, whether decode steps are recorded, and every design that attention and the
-  // indexer use, and a layer's experts in float32. Says how many matrices tensor cores get decoded
-  // value by value, if any.
+  // indexer use, and a layer's experts in float32, ", laid out for memory" where a faster layout
+  // would leave too little of it. Says how many matrices tensor cores get decoded value by value,
+  // if any.
   std::string kernel() const override;
   bool samples_on_device() const override { return true; }
   std::size_t weight_bytes() const override { return memory.bytes(); }
@@ -75,6 +76,7 @@ class CudaModel final : public BackendModel, public std::enable_shared_from_this
   const CudaKernel how;
   const kernels::RopeTable rope;
   const kernels::CudaDevice device;
+  const kernels::MoeLayout layout;
   mutable MemoryPromise promise;  // what was planned, and what of it executors have
   kernels::DeviceWeights memory;
   DeviceMatrix embed, lm_head;

@@ -30,6 +30,11 @@ TEST(MemoryPlan, ALargeDeviceGivesEveryEngineAllPlannedContexts) {
             "tokens)");
 }
 
+TEST(MemoryPlan, WeightsThatLeaveLessThanATenthAreTooLargeForALargerLayout) {
+  EXPECT_TRUE(leave_a_tenth(90 * kGiB, 100 * kGiB));
+  EXPECT_FALSE(leave_a_tenth(90 * kGiB + 1, 100 * kGiB));
+}
+
 TEST(MemoryPlan, OnASmallerOneCachesLeaveHalfOfWhatIsFree) {
   const auto plan = fitted(1, kGiB);
   ASSERT_TRUE(plan);

@@ -3,6 +3,7 @@
 
 namespace assay::kernels {
 
+void register_append_index_cuda_benchmarks();
 void register_append_kv_cuda_benchmarks();
 void register_embed_cuda_benchmarks();
 void register_gemm_cuda_benchmarks();
@@ -16,6 +17,7 @@ void register_rms_norm_cuda_benchmarks();
 void register_rope_cuda_benchmarks();
 void register_route_cuda_benchmarks();
 void register_sample_cuda_benchmarks();
+void register_sum_parts_cuda_benchmarks();
 void register_weight_upload_cuda_benchmarks();
 
 }  // namespace assay::kernels

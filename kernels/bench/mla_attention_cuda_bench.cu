@@ -18,6 +18,7 @@ struct Shape {
   int width() const { return kv_lora + rope; }
 };
 constexpr Shape kGlm = {"glm-5.2", 64, 512, 64}, kMicro = {"micro-glm", 6, 128, 32};
+constexpr Shape kHalfOfGlm = {"glm-5.2/heads:32", 32, 512, 64};  // what one of two ranks has
 
 // The last n_rows positions of one sequence of n_keys; chosen: of as many keys only, every n-th.
 void attention_on(benchmark::State& state, const Shape& s, int n_rows, int n_keys, int n_chosen,
@@ -126,6 +127,8 @@ void register_mla_attention_cuda_benchmarks() {
   };
   for (const int n_keys : {1024, 4096, 16384, 32768}) add(kGlm, 1, n_keys, 0);
   add(kGlm, 1, 32768, 2048);
+  add(kHalfOfGlm, 1, 16384, 0);
+  add(kHalfOfGlm, 1, 32768, 2048);
   for (const int n_keys : {512, 4096, 16384}) add(kMicro, 1, n_keys, 0);
   add(kGlm, 512, 16384, 0);
   add(kMicro, 512, 4096, 0);

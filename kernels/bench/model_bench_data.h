@@ -15,14 +15,15 @@ namespace assay::kernels {
 
 struct BenchModel {
   const char* name;
-  int hidden, n_heads, q_lora, kv_lora, qk_nope, qk_rope, v_head, n_experts, top_k, vocab;
+  int hidden, n_heads, q_lora, kv_lora, qk_nope, qk_rope, v_head, index_dim, n_experts, top_k,
+      vocab;
   double rope_theta;
   int qk_head() const { return qk_nope + qk_rope; }
   int kv_row() const { return kv_lora + qk_rope; }
 };
 inline constexpr BenchModel kBenchModels[] = {
-    {"glm-5.2", 6144, 64, 2048, 512, 192, 64, 256, 256, 8, 154880, 8e6},
-    {"micro-glm", 320, 6, 192, 128, 32, 32, 64, 16, 4, 3072, 1e6}};
+    {"glm-5.2", 6144, 64, 2048, 512, 192, 64, 256, 128, 256, 8, 154880, 8e6},
+    {"micro-glm", 320, 6, 192, 128, 32, 32, 64, 64, 16, 4, 3072, 1e6}};
 
 // A decoded token, a batch of them, a chunk of a prompt.
 inline constexpr int kBenchRows[] = {1, 32, 512};

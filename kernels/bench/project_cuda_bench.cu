@@ -1,5 +1,5 @@
-// Dense products of one row on a GPU, and gate and up with silu: GLM-5.2's shapes and micro-glm's
-// in every kind that a spine comes in.
+// Dense products of one row on a GPU, of a few, and gate and up with silu: GLM-5.2's shapes and
+// micro-glm's in every kind that a spine comes in.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -38,25 +38,28 @@ constexpr Shape kRouters[] = {{"router", 256, 6144}, {"micro-glm/router", 16, 32
 constexpr Shape kGates[] = {
     {"shared", 2048, 6144}, {"dense", 12288, 6144}, {"micro-glm/shared", 96, 320}};
 
-void project_on(benchmark::State& state, const std::string& kind, const Shape& s) {
+// Of n_tokens rows of x. What is read is counted once, however many they are.
+void project_on(benchmark::State& state, const std::string& kind, const Shape& s, int n_tokens) {
   const HostMatrix& host = spine_matrix(kind, s.n_rows, s.n_cols);
   const double bytes = file_bytes(host);
   const int n = n_cold_copies(bytes);
   const MatrixCopies& w = kept<MatrixCopies>(
       kind + "/" + s.name, [&] { return std::make_unique<MatrixCopies>(host, n); });
-  const std::vector<float> x = bench_floats(static_cast<std::size_t>(s.n_cols), 2);
-  const DeviceArray<float> dx(x), y(poison(static_cast<std::size_t>(s.n_rows)));
+  const std::vector<float> x = bench_floats(area(n_tokens, s.n_cols), 2);
+  const DeviceArray<float> dx(x), y(poison(area(n_tokens, s.n_rows)));
   const auto launch = [&](int i, CudaStream stream) {
-    project_cuda(w.at(i), dx.data(), s.n_cols, 1, y.data(), s.n_rows, false, stream);
+    project_cuda(w.at(i), dx.data(), s.n_cols, n_tokens, y.data(), s.n_rows, false, stream);
   };
   launch(n - 1, nullptr);
   const std::vector<float> got = y.host();
-  for (int r = s.n_rows - 1; r >= 0; r -= std::max(1, s.n_rows / 13))
-    if (!is_product(host, r, x.data(), got[static_cast<std::size_t>(r)])) {
-      state.SkipWithError("wrong result");
-      return;
-    }
-  time_launches(state, n, bytes, static_cast<double>(s.n_rows) * s.n_cols, launch);
+  for (int t = 0; t < n_tokens; ++t)
+    for (int r = s.n_rows - 1; r >= 0; r -= std::max(1, s.n_rows / 13))
+      if (!is_product(host, r, &x[area(t, s.n_cols)],
+                      got[area(t, s.n_rows) + static_cast<std::size_t>(r)])) {
+        state.SkipWithError("wrong result");
+        return;
+      }
+  time_launches(state, n, bytes, static_cast<double>(n_tokens) * s.n_rows * s.n_cols, launch);
 }
 
 // What a layer multiplies its normed input with ahead of attention: q_a and kv_a, and where it
@@ -169,7 +172,7 @@ void swiglu_on(benchmark::State& state, const std::string& kind, const Shape& s)
 void register_project_cuda_benchmarks() {
   for (const Shape& s : kRouters)
     add_cuda_benchmark("project_cuda/" + std::string(s.name) + "/f32",
-                       [=](benchmark::State& state) { project_on(state, "f32", s); });
+                       [=](benchmark::State& state) { project_on(state, "f32", s, 1); });
   for (const char* kind : {"bf16", "gptq8", "gptq4"})
     for (const AttentionInput& in : kAttentionInputs)
       for (const bool apart : {false, true})
@@ -181,7 +184,12 @@ void register_project_cuda_benchmarks() {
     for (const Shape& s : kShapes)
       if (std::string(kind) == "bf16" || s.n_rows <= kMostRowsOfCodes)
         add_cuda_benchmark("project_cuda/" + std::string(s.name) + "/" + kind,
-                           [=](benchmark::State& state) { project_on(state, kind, s); });
+                           [=](benchmark::State& state) { project_on(state, kind, s, 1); });
+    for (const Shape& s : {kShapes[1], kShapes[3]})  // several sequences' next tokens
+      for (const int n_tokens : {2, 4, 8})
+        add_cuda_benchmark("project_cuda/" + std::string(s.name) + "/" + kind +
+                               "/rows:" + std::to_string(n_tokens),
+                           [=](benchmark::State& state) { project_on(state, kind, s, n_tokens); });
     for (const Shape& s : kGates)
       add_cuda_benchmark("swiglu_cuda/" + std::string(s.name) + "/" + kind,
                          [=](benchmark::State& state) { swiglu_on(state, kind, s); });
