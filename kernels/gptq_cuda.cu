@@ -20,16 +20,6 @@ int bytes_of(const DeviceMatrix& m, const Plan& p) {
       .total;
 }
 
-// The order of sums goes by the number of warps: by the matrix's shape and the device, not by
-// n_tokens. 0 where not even one token fits.
-int warps_of(const DeviceMatrix& m, std::size_t shared_bytes, int together) {
-  for (const int n_warps : {16, 8}) {
-    const Plan least = {n_warps, 1, 2, together, 2 * together, 0};
-    if (static_cast<std::size_t>(bytes_of(m, least)) <= shared_bytes) return n_warps;
-  }
-  return 0;
-}
-
 // Measured on an H200: four stages of groups of 128 are as good as more, and two are not.
 int stages_wanted(const DeviceMatrix& m) { return std::min(kMostStages, 4 * 128 / m.group); }
 
@@ -56,25 +46,25 @@ Plan plan_of(const DeviceMatrix& m, const GptqCudaArgs& a, int n_warps, int tile
 }
 
 template <int kBits, int kGroup, int kWarps>
-void launch(const GptqArgs& args, int n_shares, int n_bytes, CudaStream stream) {
+void launch(const GptqLaunch& l, CudaStream stream) {
   const auto kernel = multiply_gptq<kBits, kGroup, kWarps>;
   static OncePerDevice prepare;
   prepare([&] { prefer_shared_memory(reinterpret_cast<const void*>(kernel), max_shared_bytes()); });
-  const int n_passes = (args.n_tokens + args.tokens_of_pass - 1) / args.tokens_of_pass;
-  overlapped(kernel, dim3(n_shares, n_passes), dim3(32, kWarps + 1), n_bytes, stream, args);
+  overlapped(kernel, dim3(l.args.n_shares, l.n_passes), dim3(32, kWarps + 1), l.n_bytes, stream,
+             l.args);
 }
 
 template <int kBits, int kGroup>
-void launch(const GptqArgs& args, const Plan& p, int n_shares, CudaStream stream) {
-  if (p.n_warps == 16) return launch<kBits, kGroup, 16>(args, n_shares, p.n_bytes, stream);
-  launch<kBits, kGroup, 8>(args, n_shares, p.n_bytes, stream);
+void launch(const GptqLaunch& l, CudaStream stream) {
+  if (l.n_warps == 16) return launch<kBits, kGroup, 16>(l, stream);
+  launch<kBits, kGroup, 8>(l, stream);
 }
 
 template <int kBits>
-void launch(const GptqArgs& args, int group, const Plan& p, int n_shares, CudaStream stream) {
-  if (group == 32) launch<kBits, 32>(args, p, n_shares, stream);
-  if (group == 64) launch<kBits, 64>(args, p, n_shares, stream);
-  if (group == 128) launch<kBits, 128>(args, p, n_shares, stream);
+void launch(const GptqLaunch& l, int group, CudaStream stream) {
+  if (group == 32) launch<kBits, 32>(l, stream);
+  if (group == 64) launch<kBits, 64>(l, stream);
+  if (group == 128) launch<kBits, 128>(l, stream);
 }
 
 void check(const GptqCudaArgs& a) {
@@ -94,11 +84,20 @@ bool are_alike(const DeviceMatrix& a, const DeviceMatrix& b) {
          a.n_cols == b.n_cols;
 }
 
-bool is_for_gptq_cuda(const DeviceMatrix& m, std::size_t shared_bytes, bool swiglu) {
-  return m.in_units() && warps_of(m, shared_bytes, swiglu ? 2 : 1) > 0;
+int gptq_warps(const DeviceMatrix& m, std::size_t shared_bytes, bool swiglu) {
+  const int together = swiglu ? 2 : 1;
+  for (const int n_warps : {16, 8}) {
+    const Plan least = {n_warps, 1, 2, together, 2 * together, 0};
+    if (static_cast<std::size_t>(bytes_of(m, least)) <= shared_bytes) return n_warps;
+  }
+  return 0;
 }
 
-void gptq_cuda(const GptqCudaArgs& a, CudaStream stream) {
+bool is_for_gptq_cuda(const DeviceMatrix& m, std::size_t shared_bytes, bool swiglu) {
+  return m.in_units() && gptq_warps(m, shared_bytes, swiglu) > 0;
+}
+
+GptqLaunch plan_gptq(const GptqCudaArgs& a) {
   check(a);
   const DeviceMatrix& like = *a.products[0].matrix;
   GptqArgs args{.n_matrices = static_cast<int>(a.products.size()),
@@ -116,8 +115,9 @@ void gptq_cuda(const GptqCudaArgs& a, CudaStream stream) {
     args.n_tiles += tiles_of(*p.matrix);
   }
   const int together = a.swiglu ? 2 : 1, n_sets = args.n_tiles / together;
-  const int n_shares = std::min(n_multiprocessors(), n_sets);
-  const int n_warps = warps_of(like, a.shared_bytes, together);
+  const int n_shares = std::clamp(n_multiprocessors() - a.spare_blocks, 1, n_sets);
+  args.n_shares = n_shares;
+  const int n_warps = gptq_warps(like, a.shared_bytes, a.swiglu);
   CHECK(n_warps > 0) << like.n_cols << " columns do not fit " << a.shared_bytes
                      << " bytes of shared memory: ask is_for_gptq_cuda";
   const Plan p = plan_of(like, a, n_warps, (n_sets + n_shares - 1) / n_shares * together);
@@ -125,10 +125,16 @@ void gptq_cuda(const GptqCudaArgs& a, CudaStream stream) {
   args.n_stages = p.n_stages;
   args.fold_tiles = p.fold_tiles;
   args.sums_tiles = p.sums_tiles;
+  return {args, n_warps, (a.n_tokens + p.tokens - 1) / p.tokens, p.n_bytes};
+}
+
+void gptq_cuda(const GptqCudaArgs& a, CudaStream stream) {
+  const GptqLaunch l = plan_gptq(a);
+  const DeviceMatrix& like = *a.products[0].matrix;
   if (like.bits == 4)
-    launch<4>(args, like.group, p, n_shares, stream);
+    launch<4>(l, like.group, stream);
   else
-    launch<8>(args, like.group, p, n_shares, stream);
+    launch<8>(l, like.group, stream);
 }
 
 }  // namespace assay::kernels

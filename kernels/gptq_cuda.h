@@ -33,6 +33,7 @@ struct GptqCudaArgs {
   // Two products: y of the first = silu(first) · second, and the second's y is not used.
   bool swiglu = false;
   std::size_t shared_bytes = 0;  // that a block may have
+  int spare_blocks = 0;          // multiprocessors that are left to others
 };
 
 // Whether `a` and `b` may be multiplied together: both in units of one kind, as many columns.

@@ -29,6 +29,7 @@ struct GptqArgs {
   // Tiles of several matrices follow each other; of swiglu's two they alternate.
   Matrix of[kMostProducts] = {};
   int n_matrices = 0, n_tiles = 0;  // tiles of all
+  int n_shares = 0;                 // blocks that these are shared out to
   bool swiglu = false, accumulate = false;
   const float* x = nullptr;
   int x_stride = 0, n_cols = 0, n_tokens = 0;
@@ -36,6 +37,17 @@ struct GptqArgs {
   int fold_tiles = 0, sums_tiles = 0;  // tiles whose sums are added up together, and kept
   int arrivals = 1;                    // of a warp that has read a stage
 };
+
+// How a product is launched: on n_shares blocks for each pass of tokens, of n_warps warps that
+// multiply and one, with n_bytes of dynamic shared memory.
+struct GptqLaunch {
+  GptqArgs args;
+  int n_warps, n_passes, n_bytes;
+};
+GptqLaunch plan_gptq(const GptqCudaArgs& a);
+// Of a block that multiplies such a matrix, 16 or 8: the order of sums goes by it. 0 where not even
+// one token fits shared_bytes.
+int gptq_warps(const DeviceMatrix& m, std::size_t shared_bytes, bool swiglu);
 
 template <int kBits, int kGroup>
 struct GptqUnit {
@@ -135,8 +147,8 @@ struct GptqShare {
 __device__ inline GptqShare share_of(const GptqArgs& a, int n_groups, int n_warps) {
   const int together = a.swiglu ? 2 : 1;
   const long long n = a.n_tiles / together;
-  return {static_cast<int>(n * blockIdx.x / gridDim.x) * together,
-          static_cast<int>(n * (blockIdx.x + 1) / gridDim.x) * together,
+  return {static_cast<int>(n * blockIdx.x / a.n_shares) * together,
+          static_cast<int>(n * (blockIdx.x + 1) / a.n_shares) * together,
           (n_groups + n_warps - 1) / n_warps};
 }
 
@@ -233,41 +245,48 @@ __device__ inline RowPair multiply_unit(const unsigned char* unit, const __half*
           fmaf(scale(bottom) * (c[2] + c[3]), undo, sum.bottom)};
 }
 
+// A row's sum over warps, in order; of_warp: of the first, others `stride` further each.
+template <int kWarps>
+__device__ inline float total_of_warps(const float* of_warp, int stride) {
+  float sum = 0;
+#pragma unroll
+  for (int w = 0; w < kWarps; ++w) sum += of_warp[w * stride];
+  return sum;
+}
+
 // By the multiplying warps: y of n tiles from `first` on; sums (tile, warp, row, token).
 template <int kWarps>
-__device__ inline void fold_tiles(const GptqArgs& a, const float* sums, int first, int n,
-                                  int first_token, int n_tokens) {
-  const int together = a.swiglu ? 2 : 1, of_tile = kUnitRows * n_tokens;
-  const auto total = [&](const float* of_warp) {
-    float sum = 0;
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) sum += of_warp[w * of_tile];
-    return sum;
-  };
-  for (int i = threadIdx.y * 32 + threadIdx.x; i < n / together * of_tile; i += kWarps * 32) {
-    const int tile = i / of_tile * together, in_tile = i % of_tile;
-    const GptqTile t = tile_of(a, first + tile);
-    const int row = t.tile * kUnitRows + in_tile / n_tokens;
-    if (row >= t.matrix->n_rows) continue;
-    const float* from = sums + tile * kWarps * of_tile + in_tile;
-    float value = total(from);
-    if (a.swiglu) value = silu(value) * total(from + kWarps * of_tile);
-    const size_t token = first_token + in_tile % n_tokens;
-    float& y = t.matrix->y[token * t.matrix->y_stride + row];
-    y = a.accumulate ? y + value : value;
+struct FoldTiles {
+  const GptqArgs& a;
+  __device__ void operator()(const float* sums, int first, int n, int first_token,
+                             int n_tokens) const {
+    const int together = a.swiglu ? 2 : 1, of_tile = kUnitRows * n_tokens;
+    for (int i = threadIdx.y * 32 + threadIdx.x; i < n / together * of_tile; i += kWarps * 32) {
+      const int tile = i / of_tile * together, in_tile = i % of_tile;
+      const GptqTile t = tile_of(a, first + tile);
+      const int row = t.tile * kUnitRows + in_tile / n_tokens;
+      if (row >= t.matrix->n_rows) continue;
+      const float* from = sums + tile * kWarps * of_tile + in_tile;
+      float value = total_of_warps<kWarps>(from, of_tile);
+      if (a.swiglu) value = silu(value) * total_of_warps<kWarps>(from + kWarps * of_tile, of_tile);
+      const size_t token = first_token + in_tile % n_tokens;
+      float& y = t.matrix->y[token * t.matrix->y_stride + row];
+      y = a.accumulate ? y + value : value;
+    }
   }
-}
+};
 
 template <int kWarps>
 __device__ inline void await_multiplying_warps() {
   asm volatile("bar.sync 1, %0;" ::"n"(kWarps * 32) : "memory");
 }
 
-// By a multiplying warp: its unit of every stage.
-template <int kBits, int kGroup, int kWarps>
+// By a multiplying warp: its unit of every stage. fold: as FoldTiles, behind a barrier of these
+// warps.
+template <int kBits, int kGroup, int kWarps, class Fold>
 __device__ inline void multiply_share(const GptqArgs& a, GptqShare share, unsigned char* shared,
                                       const GptqShared& at, int first_token, int n_tokens,
-                                      std::uint64_t* full, std::uint64_t* empty) {
+                                      std::uint64_t* full, std::uint64_t* empty, Fold& fold) {
   using U = GptqUnit<kBits, kGroup>;
   const int lane = threadIdx.x, warp = threadIdx.y, n_groups = a.n_cols / kGroup;
   const int column = lane / 4, token = lane % 4;  // of the fragments of x, and of the result
@@ -303,57 +322,105 @@ __device__ inline void multiply_share(const GptqArgs& a, GptqShare share, unsign
     if (tile + 1 - folded < a.fold_tiles && tile + 1 < share.end) continue;
     // The other half is free again: who is here has read it, before its own part of this one.
     await_multiplying_warps<kWarps>();
-    fold_tiles<kWarps>(a, sums + half * a.fold_tiles * of_tile, folded, tile + 1 - folded,
-                       first_token, n_tokens);
+    fold(sums + half * a.fold_tiles * of_tile, folded, tile + 1 - folded, first_token, n_tokens);
     folded = tile + 1;
     half ^= 1;
   }
 }
 
+// A block's part of a product: kWarps warps multiply, and a lane of another fetches.
+template <int kBits, int kGroup, int kWarps>
+class GptqBlock {
+ public:
+  using U = GptqUnit<kBits, kGroup>;
+
+  __device__ GptqBlock(const GptqArgs& a, unsigned char* shared)
+      : a_(a),
+        shared_(shared),
+        n_groups_(a.n_cols / kGroup),
+        at_(gptq_shared(kWarps, U::kBytes, a.n_stages, a.n_cols, kGroup, a.tokens_of_pass,
+                        a.sums_tiles)),
+        full_(reinterpret_cast<std::uint64_t*>(shared)),
+        empty_(full_ + kMostStages),
+        share_(share_of(a, n_groups_, kWarps)) {}
+
+  __device__ static bool multiplies() { return threadIdx.y < kWarps; }
+
+  // By the warp that fetches, before the launch ahead has ended.
+  __device__ void begin() const {
+    if (threadIdx.x == 0) {
+      for (int i = 0; i < a_.n_stages; ++i) {
+        init_arrivals(full_ + i);
+        init_arrivals(empty_ + i, kWarps * a_.arrivals);
+      }
+      publish_barriers();
+      for (int k = 0; k < min(a_.n_stages, share_.n_stages()); ++k) fetch(k);
+    }
+    __syncwarp();
+  }
+  // By the same warp. It waits for x, as stages are free only behind it.
+  __device__ void keep_fetching() const {
+    await_begun();
+    if (threadIdx.x != 0) return;
+    for (int k = a_.n_stages; k < share_.n_stages(); ++k) {
+      await_arrivals(empty_ + k % a_.n_stages, (k / a_.n_stages - 1) & 1);
+      fetch(k);
+    }
+  }
+  __device__ int first_token() const { return static_cast<int>(blockIdx.y) * a_.tokens_of_pass; }
+  __device__ int n_tokens() const { return min(a_.tokens_of_pass, a_.n_tokens - first_token()); }
+  // By the warps that multiply, once x is there.
+  __device__ void split() const {
+    for (int t = 0; t < n_tokens(); ++t) {
+      __half* high = reinterpret_cast<__half*>(shared_ + at_.x) + 2 * t * at_.x_row;
+      split_x<kBits, kGroup, kWarps>(a_.x + static_cast<size_t>(first_token() + t) * a_.x_stride,
+                                     n_groups_, high, high + at_.x_row,
+                                     reinterpret_cast<float*>(shared_ + at_.undo) + t * n_groups_);
+    }
+    await_begun();
+  }
+  // Then.
+  template <class Fold>
+  __device__ void multiply(Fold& fold) const {
+    multiply_share<kBits, kGroup, kWarps>(a_, share_, shared_, at_, first_token(), n_tokens(),
+                                          full_, empty_, fold);
+  }
+  __device__ const GptqShare& share() const { return share_; }
+  // All of it, by all warps.
+  template <class Fold>
+  __device__ void run(Fold fold) const {
+    if (!multiplies()) begin();
+    await_previous();
+    let_next_begin();
+    if (!multiplies()) return keep_fetching();
+    split();
+    multiply(fold);
+  }
+
+ private:
+  // Of the warps that multiply and the one that fetches.
+  __device__ static void await_begun() {
+    asm volatile("bar.sync 2, %0;" ::"n"((kWarps + 1) * 32) : "memory");
+  }
+  __device__ void fetch(int k) const {
+    fetch_units<U, kWarps>(a_, share_, n_groups_, k, shared_ + at_.ring, full_);
+  }
+
+  const GptqArgs& a_;
+  unsigned char* const shared_;
+  const int n_groups_;
+  const GptqShared at_;
+  std::uint64_t *const full_, *const empty_;
+  const GptqShare share_;
+};
+
 // Grid: shares of the tiles, passes of tokens. dim3(32, kWarps + 1) threads.
 template <int kBits, int kGroup, int kWarps>
 __global__ void __launch_bounds__((kWarps + 1) * 32, 1)
     multiply_gptq(const __grid_constant__ GptqArgs a) {
-  using U = GptqUnit<kBits, kGroup>;
   extern __shared__ __align__(128) unsigned char gptq_memory[];
-  const int lane = threadIdx.x, warp = threadIdx.y, n_groups = a.n_cols / kGroup;
-  const GptqShared at =
-      gptq_shared(kWarps, U::kBytes, a.n_stages, a.n_cols, kGroup, a.tokens_of_pass, a.sums_tiles);
-  std::uint64_t* const full = reinterpret_cast<std::uint64_t*>(gptq_memory);
-  std::uint64_t* const empty = full + kMostStages;
-  unsigned char* const ring = gptq_memory + at.ring;
-  const GptqShare share = share_of(a, n_groups, kWarps);
-  const bool fetches = warp == kWarps && lane == 0;
-  if (fetches) {
-    for (int i = 0; i < a.n_stages; ++i) {
-      init_arrivals(full + i);
-      init_arrivals(empty + i, kWarps * a.arrivals);
-    }
-    publish_barriers();
-    for (int k = 0; k < min(a.n_stages, share.n_stages()); ++k)
-      fetch_units<U, kWarps>(a, share, n_groups, k, ring, full);
-  }
-  __syncthreads();
-  await_previous();
-  let_next_begin();
-  if (warp == kWarps) {
-    for (int k = a.n_stages; fetches && k < share.n_stages(); ++k) {
-      await_arrivals(empty + k % a.n_stages, (k / a.n_stages - 1) & 1);
-      fetch_units<U, kWarps>(a, share, n_groups, k, ring, full);
-    }
-    return;
-  }
-  const int first_token = static_cast<int>(blockIdx.y) * a.tokens_of_pass;
-  const int n_tokens = min(a.tokens_of_pass, a.n_tokens - first_token);
-  for (int t = 0; t < n_tokens; ++t) {
-    __half* high = reinterpret_cast<__half*>(gptq_memory + at.x) + 2 * t * at.x_row;
-    split_x<kBits, kGroup, kWarps>(a.x + static_cast<size_t>(first_token + t) * a.x_stride,
-                                   n_groups, high, high + at.x_row,
-                                   reinterpret_cast<float*>(gptq_memory + at.undo) + t * n_groups);
-  }
-  __syncwarp();  // a warp reads only what it wrote itself
-  multiply_share<kBits, kGroup, kWarps>(a, share, gptq_memory, at, first_token, n_tokens, full,
-                                        empty);
+  const GptqBlock<kBits, kGroup, kWarps> block(a, gptq_memory);
+  block.run(FoldTiles<kWarps>{a});
 }
 
 }  // namespace assay::kernels

@@ -4,8 +4,10 @@
 
 #include "kernels/cuda_check.cuh"
 #include "kernels/moe_cuda.h"
+#include "kernels/moe_sums_combine.h"
 #include "kernels/moe_sums_cuda.h"
 #include "kernels/moe_units.cuh"
+#include "kernels/project_cuda.h"
 #include "kernels/row_dot.cuh"
 #include "kernels/vq_slices.h"
 
@@ -175,9 +177,19 @@ std::string MoePlan::text() const {
   return copies > 1 ? "vq units, tables ×" + std::to_string(copies) : "vq units";
 }
 
-void moe_cuda(const MoeCudaArgs& a, CudaStream stream) {
-  CHECK(a.n_tokens > 0 && a.n_tokens * a.top_k < 65536) << a.n_tokens << " x " << a.top_k;
-  const MoePlan& plan = *a.plan;
+void moe_cuda(const MoeCudaArgs& args, CudaStream stream) {
+  CHECK(args.n_tokens > 0 && args.n_tokens * args.top_k < 65536)
+      << args.n_tokens << " x " << args.top_k;
+  const MoePlan& plan = *args.plan;
+  const bool by_sums = plan.units.is_by_sums() || plan.units.is_by_slices();
+  MoeCudaArgs a = args;
+  if (const SharedDownCuda& down = a.shared_down;
+      down.matrix != nullptr && !(by_sums && combine_makes_shared(a))) {
+    project_cuda(*down.matrix, down.x, down.matrix->n_cols, a.n_tokens, down.y, a.hidden, false,
+                 stream);
+    a.shared = down.y;
+    a.shared_down = {};
+  }
   if (!plan.is_grouped()) {
     expert_gate_up<<<row_grid(a.width, a.n_tokens * a.top_k), dim3(32, kRowWarps), 0, stream>>>(a);
     CUDA_CHECK(cudaGetLastError()) << a.width << " x " << a.hidden;
@@ -186,7 +198,7 @@ void moe_cuda(const MoeCudaArgs& a, CudaStream stream) {
     return;
   }
   CHECK(a.top_k == plan.units.top_k) << a.top_k << ", planned for " << plan.units.top_k;
-  if (plan.units.is_by_sums() || plan.units.is_by_slices()) return moe_sums_cuda(a, stream);
+  if (by_sums) return moe_sums_cuda(a, stream);
   UnitArgs u{};
   u.experts = a.experts;
   u.expert = a.expert;

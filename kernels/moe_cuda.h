@@ -56,19 +56,29 @@ struct MoePlan {
   std::string text() const;  // "vq units", "vq units, tables ×4", "vq partial sums", or "rows"
 };
 
+// The shared experts' last product, where their output is still to be made: matrix · x, with the
+// bits that project_cuda gives it.
+struct SharedDownCuda {
+  const DeviceMatrix* matrix = nullptr;  // (hidden, n)
+  const float* x = nullptr;              // (n_tokens, n), rows 16-byte aligned
+  float* y = nullptr;                    // (n_tokens, hidden): scratch
+};
+
 struct MoeCudaArgs {
   const MoePlan* plan;
   const DeviceMatrix* experts;  // (n_experts, 3): gate, up, down, in device memory
   const int* expert;            // (n_tokens, top_k), ascending
   const float* weight;          // (n_tokens, top_k)
   int n_tokens, top_k, hidden, width;
-  const float* x;       // (n_tokens, hidden), 8-byte aligned
-  float* h;             // (n_tokens * top_k, width): scratch, 8-byte aligned
-  const float* shared;  // (n_tokens, hidden): the shared experts' output
-  float* residual;      // (n_tokens, hidden): += Σ_k weight_k · expert_k(x) (a chain) + shared
+  const float* x;  // (n_tokens, hidden), 8-byte aligned
+  float* h;        // (n_tokens * top_k, width): scratch, 8-byte aligned
+  const float*
+      shared;       // (n_tokens, hidden): the shared experts' output, unless shared_down makes it
+  float* residual;  // (n_tokens, hidden): += Σ_k weight_k · expert_k(x) (a chain) + shared
   // Scratch of the plan's sums_per_token for each of so many tokens, which then take turns.
   float* sums = nullptr;
   int sums_tokens = 0;
+  SharedDownCuda shared_down;
 };
 void moe_cuda(const MoeCudaArgs& args, CudaStream stream);
 

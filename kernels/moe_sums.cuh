@@ -1,7 +1,8 @@
 // The kernels of moe_cuda.cu for experts in partial sums (vq_sums.h). A block has one slice of
 // columns of a token (of down: of a slot) and a share of the rows. It makes a table of all 256
 // codewords times each of the slice's 128 sub-vectors, on tensor cores, and a row is then 128
-// lookups. Results of slices go through global memory; who reads them adds them up in order.
+// lookups. Results of slices go through global memory; who reads them adds them up in order
+// (moe_sums_combine.cu those of down).
 #pragma once
 
 #include "kernels/bulk_copy.cuh"
@@ -350,64 +351,6 @@ __global__ void __launch_bounds__(kSumsThreads, 1)
   make_table<kDim, 2>(table, s.right, word);
   __syncthreads();
   sum_rows_of_block<kDim, kDown>(a, table, s, ring, fetched, undo);
-}
-
-// What adds up the experts: their slices, in order, and weights.
-struct CombineSumsArgs {
-  const DeviceMatrix* experts;          // (n_experts, 3)
-  const int* expert;                    // (n_tokens, top_k)
-  const float *sums, *weight, *shared;  // of down; (n_tokens, top_k), (n_tokens, n_rows)
-  float* residual;
-  int most_slices, top_k, n_rows, n_cols;
-};
-constexpr int kCombineRows = 32;  // of a block; a warp has one expert at a time
-constexpr int kCombineWarps = 8;
-
-__device__ inline float sum_slices(const float* first, int n_slices, int stride) {
-  constexpr int kAhead = 4;
-  float sum = 0;
-  for (int begin = 0; begin < n_slices; begin += kAhead) {
-    float part[kAhead];
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i)
-      part[i] = __ldcg(first + static_cast<std::size_t>(min(begin + i, n_slices - 1)) * stride);
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i)
-      if (begin + i < n_slices) sum += part[i];
-  }
-  return sum;
-}
-
-// Grid: shares of the rows, tokens.
-__global__ void __launch_bounds__(kCombineRows* kCombineWarps)
-    combine_sums(const __grid_constant__ CombineSumsArgs a) {
-  __shared__ float of_expert[kMaxTopSums][kCombineRows];
-  const int lane = threadIdx.x, row = blockIdx.x * kCombineRows + lane, token = blockIdx.y,
-            padded = sums_padded(a.n_rows);
-  const std::size_t at = static_cast<std::size_t>(token) * a.n_rows + row;
-  const bool writes = threadIdx.y == 0 && row < a.n_rows;
-  // Older than down, which waited for all before it; past L1, where the layer before's may lie.
-  const float residual = writes ? __ldcg(a.residual + at) : 0,
-              shared = writes ? __ldcg(a.shared + at) : 0;
-  const auto slices_of = [&](int k) {
-    const UnitForm f = a.experts[3 * __ldcg(a.expert + token * a.top_k + k) + 2].units;
-    return n_slices(UnitLaunch::table_of(f.dim, f.bits), a.n_cols);
-  };
-  int slices = threadIdx.y < a.top_k ? slices_of(threadIdx.y) : 0;
-  await_previous();
-  let_next_begin();
-  for (int k = threadIdx.y; k < a.top_k; k += kCombineWarps) {
-    const std::size_t slot = static_cast<std::size_t>(token) * a.top_k + k;
-    if (k >= kCombineWarps) slices = slices_of(k);
-    if (row < a.n_rows)
-      of_expert[k][lane] = sum_slices(a.sums + slot * a.most_slices * padded + row, slices, padded);
-  }
-  __syncthreads();
-  if (!writes) return;
-  float sum = 0;
-  for (int k = 0; k < a.top_k; ++k)
-    sum = fmaf(a.weight[token * a.top_k + k], of_expert[k][lane], sum);
-  a.residual[at] = residual + sum + shared;
 }
 
 }  // namespace assay::kernels

@@ -3,6 +3,7 @@
 #include "kernels/cuda_check.cuh"
 #include "kernels/moe_slices.cuh"
 #include "kernels/moe_sums.cuh"
+#include "kernels/moe_sums_combine.h"
 #include "kernels/moe_sums_cuda.h"
 
 namespace assay::kernels {
@@ -60,15 +61,6 @@ std::size_t gate_up_sums(const UnitPlan& plan, int hidden, int width) {
          static_cast<std::size_t>(sums_padded(width));
 }
 
-void launch_combine(const MoeCudaArgs& a, const float* sums, int n_slices, CudaStream stream) {
-  static OncePerDevice prepare;
-  prepare([] { prefer_shared_memory(reinterpret_cast<const void*>(combine_sums), 0); });
-  overlapped(combine_sums, dim3((a.hidden + kCombineRows - 1) / kCombineRows, a.n_tokens),
-             dim3(kCombineRows, kCombineWarps), 0, stream,
-             CombineSumsArgs{a.experts, a.expert, sums, a.weight, a.shared, a.residual, n_slices,
-                             a.top_k, a.hidden, a.width});
-}
-
 // a.n_tokens that have room for their sums.
 void moe_sums(const MoeCudaArgs& a, CudaStream stream) {
   const UnitPlan& plan = a.plan->units;
@@ -85,7 +77,7 @@ void moe_sums(const MoeCudaArgs& a, CudaStream stream) {
   s.codebook = sums_codebook(plan.down, a.plan->codebook[1]);
   s.n_codes = sums_table(plan.down).n_codes;
   launch_sums<true>(s, down_dim, a.n_tokens * a.top_k, stream);
-  launch_combine(a, down_sums, sums_slices(a.width, down_dim), stream);
+  moe_combine_cuda(a, {down_sums, sums_slices(a.width, down_dim), true}, stream);
 }
 
 template <bool kDown>
@@ -124,7 +116,7 @@ void moe_slices(const MoeCudaArgs& a, CudaStream stream) {
   s.most_x_slices = s.most_slices, s.n_x_cols = a.hidden;
   s.most_slices = most_slices(plan.down, a.width);
   launch_slices<true>(s, plan.down, a.plan->codebook[1], a.n_tokens, stream);
-  launch_combine(a, down_sums, s.most_slices, stream);
+  moe_combine_cuda(a, {down_sums, s.most_slices, false}, stream);
 }
 
 }  // namespace
@@ -145,7 +137,11 @@ void moe_sums_cuda(const MoeCudaArgs& a, CudaStream stream) {
     MoeCudaArgs turn = a;
     turn.n_tokens = std::min(a.sums_tokens, a.n_tokens - first);
     turn.expert += slot, turn.weight += slot;
-    turn.x += row, turn.shared += row, turn.residual += row;
+    turn.x += row, turn.residual += row;
+    if (a.shared_down.matrix != nullptr)
+      turn.shared_down.x += static_cast<std::ptrdiff_t>(first) * a.shared_down.matrix->n_cols;
+    else
+      turn.shared += row;
     if (a.plan->units.is_by_slices())
       moe_slices(turn, stream);
     else

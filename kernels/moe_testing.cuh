@@ -139,8 +139,10 @@ inline UnitPlan plan_of(const Layer& l, const How& how) {
   return plan;
 }
 
+// shared_down: what makes the shared experts' output, instead of the layer's own.
 inline std::vector<float> run_moe(const Layer& l, const How& how = {},
-                                  std::string* plan_text = nullptr) {
+                                  std::string* plan_text = nullptr,
+                                  const SharedDownCuda& shared_down = {}) {
   DeviceWeights memory;
   const UnitPlan units = plan_of(l, how);
   std::vector<DeviceMatrix> experts;
@@ -168,10 +170,11 @@ inline std::vector<float> run_moe(const Layer& l, const How& how = {},
             .width = l.width,
             .x = x.data(),
             .h = h.data(),
-            .shared = shared.data(),
+            .shared = shared_down.matrix != nullptr ? nullptr : shared.data(),
             .residual = residual.data(),
             .sums = sums.data(),
-            .sums_tokens = std::max(1, how.sums_tokens)},
+            .sums_tokens = std::max(1, how.sums_tokens),
+            .shared_down = shared_down},
            nullptr);
   return residual.host();
 }

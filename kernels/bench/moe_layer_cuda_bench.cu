@@ -14,8 +14,8 @@
 #include "kernels/bench/moe_experts_bench.cuh"
 #include "kernels/bench/spine_bench_data.cuh"
 #include "kernels/layer_cuda.h"
+#include "kernels/moe_input_cuda.h"
 #include "kernels/project.h"
-#include "kernels/project_cuda.h"
 #include "kernels/route.h"
 
 namespace assay::kernels {
@@ -50,26 +50,31 @@ class Layer {
 
   int n_sets() const { return e_.n_sets; }
   void launch(int set, CudaStream stream) const {
-    project_cuda(router_.at(set), e_.x, s_.hidden, 1, logits_.data(), s_.n_experts, false, stream);
-    route_cuda({.logits = logits_.data(),
-                .bias = bias_.data(),
-                .n_rows = 1,
-                .n_experts = s_.n_experts,
-                .top_k = s_.top_k,
-                .normalise = true,
-                .scaling = kScaling,
-                .expert = expert_.data(),
-                .weight = weight_.data(),
-                .margin = margin_.data()},
-               stream);
-    swiglu_cuda(gate_.at(set), up_.at(set), e_.x, s_.hidden, 1, shared_hidden_.data(), stream);
-    project_cuda(down_.at(set), shared_hidden_.data(), s_.width, 1, shared_.data(), s_.hidden,
-                 false, stream);
+    const DeviceMatrix router = router_.at(set), gate = gate_.at(set), up = up_.at(set),
+                       down = down_.at(set);
+    moe_input_cuda({.router = &router,
+                    .gate = &gate,
+                    .up = &up,
+                    .x = e_.x,
+                    .x_stride = s_.hidden,
+                    .n_tokens = 1,
+                    .logits = logits_.data(),
+                    .route = {.bias = bias_.data(),
+                              .n_experts = s_.n_experts,
+                              .top_k = s_.top_k,
+                              .normalise = true,
+                              .scaling = kScaling,
+                              .expert = expert_.data(),
+                              .weight = weight_.data(),
+                              .margin = margin_.data()},
+                    .h = shared_hidden_.data()},
+                   stream);
     MoeCudaArgs args = e_.args(0, h_.data(), residual_.data());
     args.experts = experts_.data() + area(set, 3 * s_.n_experts);
     args.expert = expert_.data();
     args.weight = weight_.data();
-    args.shared = shared_.data();
+    args.shared = nullptr;
+    args.shared_down = {&down, shared_hidden_.data(), shared_.data()};
     moe_cuda(args, stream);
   }
 
