@@ -241,25 +241,12 @@ class CudaBackend final : public CudaExecutor {
   }
 
   void route(int layer) override {
-    const CudaLayer& l = m_.layers[static_cast<std::size_t>(layer)];
-    kernels::project_cuda(l.router, act(Act::kNormed), c_.hidden, n_, s_.router_logits.data(),
-                          c_.n_experts, false, stream());
-    kernels::route_cuda({.logits = s_.router_logits.data(),
-                         .bias = l.router_bias,
-                         .n_rows = n_,
-                         .n_experts = c_.n_experts,
-                         .top_k = c_.n_experts_per_token,
-                         .normalise = c_.norm_topk_prob,
-                         .scaling = c_.routed_scaling,
-                         .expert = s_.expert.data(),
-                         .weight = s_.expert_weight.data(),
-                         .margin = s_.routing_margin.data()},
-                        stream());
+    s_.products.route(m_.layers[static_cast<std::size_t>(layer)], act(Act::kNormed), choice());
   }
 
   void moe(int layer) override {
-    s_.products.moe(m_.layers[static_cast<std::size_t>(layer)], act(Act::kNormed), s_.expert.data(),
-                    s_.expert_weight.data(), act(Act::kResidual));
+    s_.products.moe(m_.layers[static_cast<std::size_t>(layer)], act(Act::kNormed), choice(),
+                    act(Act::kResidual));
   }
 
   void logits(std::span<const int> rows, std::span<float> out) override {
@@ -366,6 +353,10 @@ class CudaBackend final : public CudaExecutor {
     return s_.logits.data() + static_cast<std::ptrdiff_t>(place) * c_.vocab;
   }
 
+  CudaProducts::Choice choice() const {
+    return {s_.router_logits.data(), s_.expert.data(), s_.expert_weight.data(),
+            s_.routing_margin.data()};
+  }
   std::size_t residual_size() const {
     return static_cast<std::size_t>(n_) * static_cast<std::size_t>(c_.hidden);
   }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/check.h"
+#include "kernels/moe_input_cuda.h"
 #include "kernels/project_cuda.h"
 
 namespace assay::engine {
@@ -51,6 +53,7 @@ CudaProducts::CudaProducts(const CudaModel& model, int max_rows, kernels::CudaSt
 // more than one row.
 void CudaProducts::begin_step(std::span<const Segment> segments) {
   ranges_.clear();
+  routed_ = nullptr;
   for (const Segment& s : segments) {
     const bool on_tensor_cores = m_.how.bf16_chunks && s.n_rows > 1;
     if (ranges_.empty() || ranges_.back().on_tensor_cores != on_tensor_cores)
@@ -95,35 +98,68 @@ void CudaProducts::multiply(std::span<const Product> products, const float* in) 
   }
 }
 
+void CudaProducts::mlp_on_tensor_cores(const CudaMlp& w, const RowRange& r, const float* in,
+                                       float* out, bool accumulate) {
+  const auto row = static_cast<std::ptrdiff_t>(r.first) * c_.hidden;
+  kernels::gemm_swiglu_cuda(w.gate, w.up, rounded(in + row, c_.hidden, r.n), r.n,
+                            rounded_hidden_.data(), room(), stream_);
+  kernels::gemm_cuda(w.down, rounded_hidden_.data(), r.n, out + row, c_.hidden, accumulate, room(),
+                     stream_);
+}
+
 void CudaProducts::mlp(const CudaMlp& w, const float* in, float* out, bool accumulate) {
   for (const RowRange& r : ranges_) {
-    const auto row = static_cast<std::ptrdiff_t>(r.first) * c_.hidden;
-    const float* x = in + row;
     if (r.on_tensor_cores) {
-      kernels::gemm_swiglu_cuda(w.gate, w.up, rounded(x, c_.hidden, r.n), r.n,
-                                rounded_hidden_.data(), room(), stream_);
-      kernels::gemm_cuda(w.down, rounded_hidden_.data(), r.n, out + row, c_.hidden, accumulate,
-                         room(), stream_);
-    } else {
-      kernels::swiglu_cuda(w.gate, w.up, x, c_.hidden, r.n, mlp_hidden_.data(), stream_);
-      kernels::project_cuda(w.down, mlp_hidden_.data(), w.gate.n_rows, r.n, out + row, c_.hidden,
-                            accumulate, stream_);
+      mlp_on_tensor_cores(w, r, in, out, accumulate);
+      continue;
     }
+    const auto row = static_cast<std::ptrdiff_t>(r.first) * c_.hidden;
+    float* h = hidden_of(w, r.first);
+    kernels::swiglu_cuda(w.gate, w.up, in + row, c_.hidden, r.n, h, stream_);
+    kernels::project_cuda(w.down, h, w.gate.n_rows, r.n, out + row, c_.hidden, accumulate, stream_);
   }
 }
 
-void CudaProducts::moe(const CudaLayer& l, const float* in, const int* expert, const float* weight,
-                       float* residual) {
-  mlp(l.mlp, in, shared_.data(), false);
+void CudaProducts::route(const CudaLayer& l, const float* in, const Choice& to) {
+  for (const RowRange& r : ranges_) {
+    const auto slot = static_cast<std::ptrdiff_t>(r.first) * c_.n_experts_per_token;
+    const bool by_row = !r.on_tensor_cores;
+    kernels::moe_input_cuda(
+        {.router = &l.router,
+         .gate = by_row ? &l.mlp.gate : nullptr,
+         .up = by_row ? &l.mlp.up : nullptr,
+         .x = in + static_cast<std::ptrdiff_t>(r.first) * c_.hidden,
+         .x_stride = c_.hidden,
+         .n_tokens = r.n,
+         .logits = to.logits + static_cast<std::ptrdiff_t>(r.first) * c_.n_experts,
+         .route = {.logits = nullptr,
+                   .bias = l.router_bias,
+                   .n_rows = r.n,
+                   .n_experts = c_.n_experts,
+                   .top_k = c_.n_experts_per_token,
+                   .normalise = c_.norm_topk_prob,
+                   .scaling = c_.routed_scaling,
+                   .expert = to.expert + slot,
+                   .weight = to.weight + slot,
+                   .margin = to.margin + r.first},
+         .h = by_row ? hidden_of(l.mlp, r.first) : nullptr},
+        stream_);
+  }
+  routed_ = &l;
+}
+
+void CudaProducts::moe(const CudaLayer& l, const float* in, const Choice& of, float* residual) {
+  CHECK(routed_ == &l) << "route comes first";
   for (const RowRange& r : ranges_) {
     const auto slot = static_cast<std::ptrdiff_t>(r.first) * c_.n_experts_per_token,
                row = static_cast<std::ptrdiff_t>(r.first) * c_.hidden;
-    if (r.on_tensor_cores)
+    if (r.on_tensor_cores) {
+      mlp_on_tensor_cores(l.mlp, r, in, shared_.data(), false);
       kernels::moe_gemm_cuda({.experts = l.experts,
                               .n_experts = l.n_experts,
                               .all_copied = l.experts_copied,
-                              .expert = expert + slot,
-                              .weight = weight + slot,
+                              .expert = of.expert + slot,
+                              .weight = of.weight + slot,
                               .n_tokens = r.n,
                               .top_k = c_.n_experts_per_token,
                               .hidden = c_.hidden,
@@ -136,22 +172,25 @@ void CudaProducts::moe(const CudaLayer& l, const float* in, const int* expert, c
                               .shared = shared_.data() + row,
                               .residual = residual + row},
                              stream_);
-    else
-      kernels::moe_cuda({.plan = &l.moe,
-                         .experts = l.experts,
-                         .expert = expert + slot,
-                         .weight = weight + slot,
-                         .n_tokens = r.n,
-                         .top_k = c_.n_experts_per_token,
-                         .hidden = c_.hidden,
-                         .width = c_.moe_intermediate,
-                         .x = in + row,
-                         .h = expert_hidden_.data(),
-                         .shared = shared_.data() + row,
-                         .residual = residual + row,
-                         .sums = expert_sums_.data(),
-                         .sums_tokens = sums_tokens_},
-                        stream_);
+    } else {
+      kernels::moe_cuda(
+          {.plan = &l.moe,
+           .experts = l.experts,
+           .expert = of.expert + slot,
+           .weight = of.weight + slot,
+           .n_tokens = r.n,
+           .top_k = c_.n_experts_per_token,
+           .hidden = c_.hidden,
+           .width = c_.moe_intermediate,
+           .x = in + row,
+           .h = expert_hidden_.data(),
+           .shared = nullptr,
+           .residual = residual + row,
+           .sums = expert_sums_.data(),
+           .sums_tokens = sums_tokens_,
+           .shared_down = {&l.mlp.down, hidden_of(l.mlp, r.first), shared_.data() + row}},
+          stream_);
+    }
   }
 }
 

@@ -32,9 +32,17 @@ class CudaProducts {
   void multiply(std::span<const Product> products, const float* in);
   // out (n_rows, hidden) = the MLP of in (n_rows, hidden), likewise.
   void mlp(const CudaMlp& w, const float* in, float* out, bool accumulate);
-  // residual += the routed and shared experts of in; expert, weight: (n_rows, top_k).
-  void moe(const CudaLayer& l, const float* in, const int* expert, const float* weight,
-           float* residual);
+  // What routing makes of a step's rows.
+  struct Choice {
+    float* logits;  // (n_rows, n_experts)
+    int* expert;    // (n_rows, top_k)
+    float *weight, *margin;
+  };
+  // The router's choice for in, in float32, and what of the layer's shared experts may share its
+  // launch.
+  void route(const CudaLayer& l, const float* in, const Choice& to);
+  // residual += the routed and shared experts of in; behind route of the same.
+  void moe(const CudaLayer& l, const float* in, const Choice& of, float* residual);
 
  private:
   // Consecutive rows that are multiplied alike.
@@ -42,6 +50,12 @@ class CudaProducts {
     int first, n;
     bool on_tensor_cores;
   };
+  void mlp_on_tensor_cores(const CudaMlp& w, const RowRange& r, const float* in, float* out,
+                           bool accumulate);
+  // Of a row that is multiplied by the row: the MLP's, or the shared experts'.
+  float* hidden_of(const CudaMlp& w, int row) const {
+    return mlp_hidden_.data() + static_cast<std::ptrdiff_t>(row) * w.gate.n_rows;
+  }
   kernels::DecodeRoom room() const { return {decoded_.data(), decoded_.size()}; }
   // The same in bfloat16. Valid until the next one.
   kernels::Bf16* rounded(const float* x, int width, int n_rows);
@@ -52,6 +66,7 @@ class CudaProducts {
   std::vector<RowRange> ranges_;  // of this step, in order
   kernels::DeviceArray<float> mlp_hidden_, shared_, expert_hidden_, expert_sums_;
   int sums_tokens_;
+  const CudaLayer* routed_ = nullptr;  // whose route is the last of this step
   // Of ranges on tensor cores.
   kernels::DeviceArray<kernels::Bf16> rounded_, rounded_hidden_, decoded_;
   kernels::DeviceArray<float> expert_out_;
