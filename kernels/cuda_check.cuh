@@ -35,6 +35,7 @@ inline std::size_t max_shared_bytes() {
 // What has to be done once on each device before a kernel runs there, as setting its attributes.
 class OncePerDevice {
  public:
+  static constexpr int kMaxDevices = 64;
   template <class Prepare>
   void operator()(const Prepare& prepare) {
     int device = 0;
@@ -44,7 +45,6 @@ class OncePerDevice {
   }
 
  private:
-  static constexpr int kMaxDevices = 64;
   std::once_flag done_[kMaxDevices];
 };
 

@@ -16,44 +16,85 @@ namespace assay::kernels {
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
+// What each of the four warps that weigh has of 16 heads, for all of them, which then combine it
+// in the same order. Two places in turn, so that one barrier is enough.
+class AcrossWarps {
+ public:
+  __device__ explicit AcrossWarps(unsigned shared) : shared_(shared) {}
+  // Of a lane's two heads, the same in the four lanes that have them.
+  template <class Combine>
+  __device__ void combine(float (&own)[2], int place, const Combine& with) const {
+    const int lane = lane_of_warp();
+    const unsigned at = shared_ + place * 4 * kStride + result_row(lane) * 4;
+    if (lane % 4 < 2)
+      asm volatile("st.shared.f32 [%0], %1;" ::"r"(at + warp_of_group() * kStride + lane % 4 * 32),
+                   "f"(lane % 4 == 0 ? own[0] : own[1])
+                   : "memory");
+    sync_warpgroup(Cluster::kWeighs);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float v[4];
+#pragma unroll
+      for (int w = 0; w < 4; ++w)
+        asm volatile("ld.shared.f32 %0, [%1];"
+                     : "=f"(v[w])
+                     : "r"(at + w * kStride + r * 32)
+                     : "memory");
+      own[r] = with(with(with(v[0], v[1]), v[2]), v[3]);
+    }
+  }
+
+ private:
+  static constexpr int kStride = Cluster::kOwnHeads * 4;
+  unsigned shared_;
+};
+
 // Largest scores and sums of weights of a lane's two heads; of the sums the lane's own keys'.
 struct RunningState {
   float largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
 
-  // Scores become weights; of a key that is not there, of the n_seen first: 0. What the past is
-  // multiplied by goes to `keep`.
-  __device__ void weigh(float (&score)[16], int n_seen, float (&keep)[2]) {
-    const int column = result_column(lane_of_warp());
+  // Scores of a warp's 16 keys become weights; of a key that is not there, of the n_seen first: 0.
+  // What the past is multiplied by goes to `keep`.
+  __device__ void weigh(float (&score)[8], int n_seen, const AcrossWarps& warps, int round,
+                        float (&keep)[2]) {
+    const int first = warp_of_group() * 16 + result_column(lane_of_warp());
     if (n_seen < Cluster::kKeys)
 #pragma unroll
-      for (int i = 0; i < 16; ++i)
-        if (i / 4 * 8 + column + i % 2 >= n_seen) score[i] = -INFINITY;
+      for (int i = 0; i < 8; ++i)
+        if (i / 4 * 8 + first + i % 2 >= n_seen) score[i] = -INFINITY;
+    float most[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      float most = largest[r];
+      most[r] = fmaxf(fmaxf(score[2 * r], score[2 * r + 1]),
+                      fmaxf(score[4 + 2 * r], score[4 + 2 * r + 1]));
+      most[r] = fmaxf(most[r], __shfl_xor_sync(0xFFFFFFFFu, most[r], 1));
+      most[r] = fmaxf(most[r], __shfl_xor_sync(0xFFFFFFFFu, most[r], 2));
+    }
+    warps.combine(most, round % 2, [](float x, float y) { return fmaxf(x, y); });
 #pragma unroll
-      for (int j = 0; j < 4; ++j)
-        most = fmaxf(most, fmaxf(score[4 * j + 2 * r], score[4 * j + 2 * r + 1]));
-      most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFu, most, 1));
-      most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFu, most, 2));
-      keep[r] = largest[r] == most ? 1.0f : weight_of(largest[r] - most);
-      largest[r] = most;
+    for (int r = 0; r < 2; ++r) {
+      most[r] = fmaxf(largest[r], most[r]);
+      keep[r] = largest[r] == most[r] ? 1.0f : weight_of(largest[r] - most[r]);
+      largest[r] = most[r];
       float total = 0;
 #pragma unroll
-      for (int j = 0; j < 4; ++j) {
+      for (int j = 0; j < 2; ++j) {
         float &x = score[4 * j + 2 * r], &y = score[4 * j + 2 * r + 1];
-        x = weight_of(x - most + kWeightExponent);
-        y = weight_of(y - most + kWeightExponent);
+        x = weight_of(x - most[r] + kWeightExponent);
+        y = weight_of(y - most[r] + kWeightExponent);
         total += x + y;
       }
       sum[r] = fmaf(sum[r], keep[r], total);
     }
   }
-  // Of all four lanes that have the head.
-  __device__ float whole_sum(int r) const {
-    float s = sum[r];
-    s += __shfl_xor_sync(0xFFFFFFFFu, s, 1);
-    return s + __shfl_xor_sync(0xFFFFFFFFu, s, 2);
+  // Of all lanes of all warps that have the head.
+  __device__ void add_sums(const AcrossWarps& warps) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      sum[r] += __shfl_xor_sync(0xFFFFFFFFu, sum[r], 1);
+      sum[r] += __shfl_xor_sync(0xFFFFFFFFu, sum[r], 2);
+    }
+    warps.combine(sum, 2, [](float x, float y) { return x + y; });
   }
 };
 
@@ -63,94 +104,120 @@ struct Share {
   __device__ bool ends_split(int next) const { return next >= end || next % split_keys == 0; }
 };
 
+// What the warpgroup that fetches does, the first stages being on their way.
+template <bool kHalf>
+__device__ void fetch_keys(const Share& share, const Places<kHalf>& at,
+                           const FetchedKeys<kHalf>& keys) {
+  constexpr int kStages = Cluster::stages(kHalf), kLast = kStages - 1;
+  keys.template fetch_stages<Cluster::first_stages(kHalf), kLast>(share.first, share.end, at);
+  int round = kLast, first = share.first + kLast * Cluster::kKeys;
+  auto positions = keys.look_up(first);
+  for (; first < share.end; first += Cluster::kKeys, ++round) {
+    const int stage = round % kStages;
+    const auto next = keys.look_up(first + Cluster::kKeys);
+    // The last is freed once more, of the queries.
+    await_arrivals(at.freed(stage), (round / kStages + (stage == kLast ? 0 : 1)) % 2);
+    keys.fetch(positions, stage, at.arrived(stage));
+    positions = next;
+  }
+  await_cluster();
+}
+
 // What the warpgroup with the queries does.
 template <bool kHalf>
 __device__ void multiply_keys(const Share& share, const Places<kHalf>& at, int block,
                               int arrivals) {
   constexpr int kStages = Cluster::stages(kHalf);
-  const Queries<kHalf> q[2] = {Queries<kHalf>(at.queries_of(0)), Queries<kHalf>(at.queries_of(1))};
-  __syncthreads();  // the stages that held them are free
-  const GroupStages<kHalf> keys[2] = {{at.stages_of(0)}, {at.stages_of(1)}};
-  const ScoreExchange exchange(at, block ^ 1, arrivals);
-  await_cluster();  // the other block's barriers are there
+  const Queries<kHalf> q(at.queries(warp_of_group()));
+  arrive_as_warp(at.freed(kStages - 1), arrivals);
+  const KeyStages<kHalf> keys{at.stages};
+  const ScoreExchange<kHalf> exchange(at, block, arrivals);
+  await_cluster();  // the other blocks' barriers are there
   int round = 0;
   for (int first = share.first; first < share.end; first += Cluster::kKeys, ++round) {
     const int stage = round % kStages;
     await_arrivals(at.arrived(stage), round / kStages % 2);
-    float part[kHalf ? 16 : 32];
+    order_copies_before_products();
+    float part[kHalf ? 32 : 64];
 #pragma unroll
     for (float& v : part) v = 0;
     hold(part);
     begin_products();
 #pragma unroll
-    for (int g = 0; g < 2; ++g)
-#pragma unroll
-      for (int k = 0; k < Queries<kHalf>::kSteps; ++k) {
-        multiply_rows(part, q[g].high[k], keys[g].columns(stage, k));
-        if constexpr (!kHalf) multiply_rows(part, q[g].low[k], keys[g].columns(stage, k));
-      }
+    for (int k = 0; k < Queries<kHalf>::kSteps; ++k) {
+      multiply_rows(part, q.high[k], keys.columns(stage, k));
+      // All but low times low, which is below float32's own rounding.
+      if constexpr (!kHalf) multiply_first_rows(part, q.low[k], keys.columns(stage, k));
+    }
     close_products();
     await_products<0>();
     hold(part);
-    float sum[16];
+    float sum[32];
 #pragma unroll
-    for (int i = 0; i < 16; ++i) {
+    for (int i = 0; i < 32; ++i) {
       sum[i] = part[i];
-      if constexpr (!kHalf) sum[i] += part[16 + i];
+      if constexpr (!kHalf) sum[i] += part[32 + i];
     }
     exchange.give(sum, round);
   }
 }
 
-// What the warpgroup that weighs does.
+// What the warpgroup that weighs does, of 16 heads.
 template <bool kHalf, bool kParts>
 __device__ void weigh_keys(const MlaAttentionCuda& a, const Share& share, const Places<kHalf>& at,
                            const HeadsOfLane& heads, int block, int arrivals) {
-  __syncthreads();
-  const ScoreExchange exchange(at, block ^ 1, arrivals);
-  const WeightSlots<kHalf> slots(at, arrivals);
+  const ScoreExchange<kHalf> scores(at, block, arrivals);
+  const WeightExchange<kHalf> weights(at, block, arrivals);
+  const AcrossWarps warps(at.rows);
   await_cluster();
   RunningState state;
   float past_largest[2] = {-INFINITY, -INFINITY}, past_sum[2] = {0, 0};  // of the splits before
   int round = 0;
   for (int first = share.first; first < share.end; first += Cluster::kKeys, ++round) {
-    float score[16], keep[2];
-    exchange.take(score, round);
-    state.weigh(score, share.n_keys - first, keep);
-    SplitEnd end = {};
-    if (share.ends_split(first + Cluster::kKeys)) {
+    float score[8], keep[2];
+    scores.take(score, round);
+    state.weigh(score, share.n_keys - first, warps, round, keep);
+    HeadRound of_heads[2] = {{keep[0], 0, 0, 0}, {keep[1], 0, 0, 0}};
+    const bool ends = share.ends_split(first + Cluster::kKeys);
+    if (!kParts && ends) {
+      state.add_sums(warps);
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        const float sum = state.whole_sum(r);
         const Fold fold(past_largest[r], state.largest[r]);
-        if (kParts && block == 0 && threadIdx.x % 4 == 0 && heads.has(r))
-          split_states(a, gridDim.y)[heads.index(r) * gridDim.y + first / share.split_keys] = {
-              state.largest[r], sum};
         past_largest[r] = fold.largest;
-        past_sum[r] = fold(past_sum[r], sum);
-        end.keep[r] = fold.keep;
-        end.fresh[r] = fold.fresh;
-        end.sum[r] = past_sum[r];
+        past_sum[r] = fold(past_sum[r], state.sum[r]);
+        of_heads[r] = {keep[r], fold.keep, fold.fresh, past_sum[r]};
       }
       state = RunningState();
     }
-    slots.give(score, keep, end, round);
+    weights.give(score, of_heads, round);
   }
+  if (!kParts) return;
+  state.add_sums(warps);
+#pragma unroll
+  for (int r = 0; r < 2; ++r)
+    if (warp_of_group() == 0 && lane_of_warp() % 4 == 0 && heads.has(r))
+      split_states(a, gridDim.y)[heads.index(r) * gridDim.y + blockIdx.y] = {state.largest[r],
+                                                                             state.sum[r]};
 }
 
 // The output of a split, 64 heads by 128 columns, to a part, or folded into what a.out has of those
 // before it.
 template <bool kParts>
-__device__ void write_split(const MlaAttentionCuda& a, const HeadsOfLane& heads, int global_group,
-                            const float (&out)[64], const SplitEnd& end, int split, bool is_end) {
+__device__ void write_split(const MlaAttentionCuda& a, const HeadsOfLane& heads, int block,
+                            const float (&out)[64], const HeadRound (&ends)[2], int split,
+                            bool is_end) {
   constexpr int kAtOnce = 2;  // pieces of the past on their way
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const bool has = heads.has(r), adds = !kParts && split > 0;
     float* to = (kParts ? a.parts + (heads.index(r) * gridDim.y + split) * Cluster::kKvLora
                         : a.out + heads.index(r) * Cluster::kKvLora) +
-                global_group * Cluster::kLatent + first_of_four();
-    const auto add = [&](float past, float v) { return fmaf(v, end.fresh[r], past * end.keep[r]); };
+                block * Cluster::kLatent + first_of_four();
+    const HeadRound& end = ends[r];
+    const auto add = [&](float past, float v) {
+      return fmaf(v, end.split_fresh, past * end.split_keep);
+    };
 #pragma unroll
     for (int first = 0; first < 8; first += kAtOnce) {
       float4 past[kAtOnce];
@@ -163,60 +230,44 @@ __device__ void write_split(const MlaAttentionCuda& a, const HeadsOfLane& heads,
         float4 v = four_columns({of[0], of[1]}, {of[4], of[5]});
         const float4& p = past[i];
         if (adds) v = {add(p.x, v.x), add(p.y, v.y), add(p.z, v.z), add(p.w, v.w)};
-        if (!kParts && is_end) v = divided(v, end.sum[r]);
+        if (!kParts && is_end) v = divided(v, end.sum);
         if (has) *reinterpret_cast<float4*>(to + (first + i) * 16) = v;
       }
     }
   }
 }
 
-// What a warpgroup with columns of the output does, the first tiles of keys being on their way.
+// What the warpgroup that adds the latents does, of the block's columns.
 template <bool kHalf, bool kParts>
 __device__ void add_latents(const MlaAttentionCuda& a, const Share& share, const Places<kHalf>& at,
-                            const HeadsOfLane& heads, int global_group,
-                            const GroupKeys<kHalf>& keys, int arrivals) {
-  constexpr int kKeys = Cluster::kKeys, kStages = Cluster::stages(kHalf);
-  const int group = global_group % Cluster::kGroupsOfBlock;
-  const WeightSlots<kHalf> slots(at, arrivals);
-  // Those of a round have arrived, for this warp.
-  const auto announce = [&](int round) {
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    arrive_as_warp(at.arrived(round % kStages), arrivals);
-  };
-  await_copies<Cluster::first_stages(kHalf) - 1>();
-  announce(0);
-  __syncthreads();  // the queries have left their stages
-  keys.template fetch_stages<Cluster::first_stages(kHalf), kStages - 1>(share.first, share.end);
-  await_copies<kStages - 3>();
-  announce(1);
+                            const HeadsOfLane& heads, int block, int arrivals) {
+  constexpr int kStages = Cluster::stages(kHalf);
+  const KeyStages<kHalf> keys{at.stages};
+  const WeightExchange<kHalf> exchange(at, block, arrivals);
   await_cluster();
-
   float out[64];
 #pragma unroll
   for (float& v : out) v = 0;
-  auto ahead = keys.look_up(share.first + (kStages - 1) * kKeys);
-  for (int first = share.first, round = 0; first < share.end; first += kKeys, ++round) {
-    const int stage = round % kStages, next = first + kKeys;
-    sync_warpgroup(group);  // nobody needs the stage before
-    if (first + (kStages - 1) * kKeys < share.end)
-      keys.fetch(ahead, (round + kStages - 1) % kStages);
-    close_copies();
-    ahead = keys.look_up(first + kStages * kKeys);
-    await_copies<kStages - 3>();
-    announce(round + 2);
-    Round<kHalf> weights;
-    slots.take(weights, round);
-    if (kParts) slots.release(round);
+  int round = 0;
+  for (int first = share.first; first < share.end; first += Cluster::kKeys, ++round) {
+    const int stage = round % kStages, next = first + Cluster::kKeys;
+    await_arrivals(at.arrived(stage), round / kStages % 2);
+    order_copies_before_products();
+    Weights<kHalf> weights;
+    exchange.take(weights, round);
+    HeadRound of_heads[2] = {exchange.head(0, round), exchange.head(1, round)};
+    exchange.release(round);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      if (__all_sync(0xFFFFFFFFu, weights.keep[r] == 1.0f)) continue;
+      const float keep = of_heads[r].keep;
+      if (__all_sync(0xFFFFFFFFu, keep == 1.0f)) continue;
 #pragma unroll
-      for (int i = 0; i < 32; ++i) out[i / 2 * 4 + 2 * r + i % 2] *= weights.keep[r];
+      for (int i = 0; i < 32; ++i) out[i / 2 * 4 + 2 * r + i % 2] *= keep;
     }
     hold(out);
     begin_products();
 #pragma unroll
-    for (int k = 0; k < kKeys / 16; ++k) {
+    for (int k = 0; k < Cluster::kKeys / 16; ++k) {
       multiply_columns(out, weights.high[k], keys.latents(stage, 0, k));
       if (kHalf) continue;
       multiply_columns(out, weights.high[k], keys.latents(stage, 1, k));
@@ -225,29 +276,24 @@ __device__ void add_latents(const MlaAttentionCuda& a, const Share& share, const
     close_products();
     await_products<0>();
     hold(out);
-    if (kParts) continue;
-    const bool is_last = share.ends_split(next);
-    SplitEnd end;
-    if (is_last) end = slots.take_end(round);
-    slots.release(round);
-    if (!is_last) continue;
-    write_split<false>(a, heads, global_group, out, end, first / share.split_keys,
+    arrive_as_warp(at.freed(stage), arrivals);
+    if (kParts || !share.ends_split(next)) continue;
+    write_split<false>(a, heads, block, out, of_heads, first / share.split_keys,
                        next >= share.end);
 #pragma unroll
     for (float& v : out) v = 0;
   }
-  if (kParts) write_split<true>(a, heads, global_group, out, {}, blockIdx.y, true);
+  if (kParts) write_split<true>(a, heads, block, out, {}, blockIdx.y, true);
 }
 
-// Grid: (two blocks to 64 heads of a row, splits, which go to a.parts, or 1).
+// Grid: (four blocks to 64 heads of a row, splits, which go to a.parts, or 1).
 template <bool kHalf, bool kParts>
 __device__ void attend_in_cluster(const MlaAttentionCuda& a, int n_head_tiles, int arrivals) {
   extern __shared__ unsigned char unaligned[];
   const Places<kHalf> at(unaligned);
   const int block = blockIdx.x % Cluster::kBlocks, tile = blockIdx.x / Cluster::kBlocks,
-            row = tile / n_head_tiles;
-  const int group = threadIdx.x / 128, global_group = block * Cluster::kGroupsOfBlock + group;
-  const bool adds = group < Cluster::kGroupsOfBlock;
+            row = tile / n_head_tiles, first_head = tile % n_head_tiles * Cluster::kHeads;
+  const auto role = static_cast<Cluster::Role>(threadIdx.x / 128);
 
   // Of what is read before the launch ahead has ended, only the queries may be its.
   const KeysOfRow of_row(a, row);
@@ -257,25 +303,33 @@ __device__ void attend_in_cluster(const MlaAttentionCuda& a, int n_head_tiles, i
     share.end = min(share.first + share.split_keys, of_row.n);
   }
   if (share.first >= share.end) return await_previous();
-  const GroupKeys<kHalf> keys(of_row, at.stages_of(group), global_group);
-  if (adds) keys.template fetch_stages<0, Cluster::first_stages(kHalf)>(share.first, share.end);
-  if (threadIdx.x == Cluster::kThreads - 1) at.init(arrivals);
+  if (threadIdx.x == 0) at.init(arrivals);
+  __syncwarp();
+  arrive_at_cluster();
+  const FetchedKeys<kHalf> keys(of_row, at.stages, block);
+  if (role == Cluster::kFetches) {
+    sync_warpgroup(role);  // the barriers are there
+    keys.template fetch_stages<0, Cluster::first_stages(kHalf)>(share.first, share.end, at);
+  }
   await_previous();
   let_next_begin();
 
-  const HeadsOfLane heads(a, row, tile % n_head_tiles * Cluster::kHeads);
-  if (adds) Queries<kHalf>::split(a, heads, global_group, at.queries_of(group));
+  Queries<kHalf>::split(a, row, first_head, block, at);
   __syncthreads();  // queries and barriers are there
-  arrive_at_cluster();
-  if (adds) {
-    limit_registers<Cluster::adding(kParts)>();
-    add_latents<kHalf, kParts>(a, share, at, heads, global_group, keys, arrivals);
-  } else if (group == Cluster::kGroupsOfBlock) {
+  if (role == Cluster::kFetches) {
+    limit_registers<Cluster::kFetching>();
+    fetch_keys<kHalf>(share, at, keys);
+  } else if (role == Cluster::kMultiplies) {
     raise_registers<Cluster::kMultiplying>();
-    multiply_keys(share, at, block, arrivals);
-  } else {
-    limit_registers<Cluster::weighing(kParts)>();
+    multiply_keys<kHalf>(share, at, block, arrivals);
+  } else if (role == Cluster::kWeighs) {
+    limit_registers<Cluster::kWeighing>();
+    const HeadsOfLane heads(a, row, first_head + block * Cluster::kOwnHeads);
     weigh_keys<kHalf, kParts>(a, share, at, heads, block, arrivals);
+  } else {
+    raise_registers<Cluster::kAdding>();
+    const HeadsOfLane heads(a, row, first_head + warp_of_group() * 16);
+    add_latents<kHalf, kParts>(a, share, at, heads, block, arrivals);
   }
 }
 

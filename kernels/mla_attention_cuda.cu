@@ -1,3 +1,5 @@
+#include <array>
+
 #include "kernels/cuda_check.cuh"
 #include "kernels/mla_attention_cluster.cuh"
 #include "kernels/mla_attention_cuda.h"
@@ -153,17 +155,40 @@ int slab_of(int kv_lora, int rope) {
   return 0;
 }
 
-// Whether blocks of clusters have this shape, on this device.
-bool by_cluster(int n_heads, int kv_lora, int rope) {
-  int device = 0, major = 0;
-  CUDA_CHECK(cudaGetDevice(&device));
-  CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-  return major == 9 && kv_lora == Cluster::kKvLora && rope == Cluster::kAllRope && n_heads >= 32;
-}
-
 int tiles_of(int n_heads, int heads_of_tile) {
   return (n_heads + heads_of_tile - 1) / heads_of_tile;
 }
+void allow_shared_bytes(const void* kernel, std::size_t n_bytes) {
+  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  static_cast<int>(n_bytes)));
+}
+
+// That the current device has at once, a block to a multiprocessor; 0: none.
+int clusters_at_once() {
+  static OncePerDevice count;
+  static std::array<int, OncePerDevice::kMaxDevices> n = {};
+  int device = 0, major = 0;
+  CUDA_CHECK(cudaGetDevice(&device));
+  count([&] {
+    CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+    if (major != 9) return;
+    const auto kernel = attend_clustered<false, true>;
+    allow_shared_bytes(reinterpret_cast<const void*>(kernel), Cluster::shared_bytes(false));
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(Cluster::kBlocks);
+    config.blockDim = dim3(Cluster::kThreads);
+    config.dynamicSmemBytes = Cluster::shared_bytes(false);
+    CUDA_CHECK(cudaOccupancyMaxActiveClusters(&n[static_cast<std::size_t>(device)], kernel, &config));
+  });
+  return n[static_cast<std::size_t>(device)];
+}
+
+// Whether blocks of clusters have this shape, on this device.
+bool by_cluster(int n_heads, int kv_lora, int rope) {
+  return kv_lora == Cluster::kKvLora && rope == Cluster::kAllRope && n_heads >= 32 &&
+         clusters_at_once() > 0;
+}
+
 int n_head_tiles(int n_heads) { return tiles_of(n_heads, 32); }
 
 constexpr int kEnoughBlocks = 32;  // a quarter of a large GPU
@@ -171,11 +196,20 @@ constexpr int kEnoughBlocks = 32;  // a quarter of a large GPU
 // Rows that are alone go in passes of so many, which bounds their parts' memory.
 int rows_of_pass(int n_heads) { return std::max(1, kEnoughBlocks / n_head_tiles(n_heads)); }
 
-// Whether so many blocks, each with all splits of its rows, leave a good part of the GPU idle.
-bool leave_idle(int n_blocks) {
-  const int at_once = n_multiprocessors(), n_waves = (n_blocks + at_once - 1) / at_once;
-  return 5 * n_blocks < 4 * n_waves * at_once;
-}
+// A launch in which each block, or cluster, has all splits of its heads.
+struct WholeRows {
+  WholeRows(int n_runs, int n_heads, int kv_lora, int rope)
+      : by_clusters(by_cluster(n_heads, kv_lora, rope)),
+        n(n_runs * (by_clusters ? tiles_of(n_heads, Cluster::kHeads) : n_head_tiles(n_heads))),
+        at_once(by_clusters ? clusters_at_once() : n_multiprocessors()) {}
+  // A good part of the GPU.
+  bool leave_idle() const {
+    const int n_waves = (n + at_once - 1) / at_once;
+    return 5 * n < 4 * n_waves * at_once;
+  }
+  bool by_clusters;
+  int n, at_once;
+};
 
 // No row of at most max_keys has more.
 int n_splits(int n_heads, int max_keys) {
@@ -190,11 +224,6 @@ int pair_tiles(const MlaAttentionCuda& a) {
   if (a.run != nullptr) return 2;
   const int n_blocks = a.n_rows * tiles_of(a.n_heads, 16) * n_splits(a);
   return a.n_heads <= 16 || n_blocks <= n_multiprocessors() ? 1 : 2;
-}
-
-void allow_shared_bytes(const void* kernel, std::size_t n_bytes) {
-  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  static_cast<int>(n_bytes)));
 }
 
 template <int kSteps, int kPairTiles, bool kHalf>
@@ -239,7 +268,8 @@ void attend_in_tiles(const MlaAttentionCuda& a, CudaStream stream) {
 // asks for.
 void fold(const MlaAttentionCuda& a, CudaStream stream) {
   const int n_pairs = a.n_rows * a.n_heads, at_once = n_multiprocessors();
-  const bool many_are_free = 2 * a.n_rows * n_head_tiles(a.n_heads) * n_splits(a) <= at_once;
+  const WholeRows rows(a.n_rows, a.n_heads, a.kv_lora, a.rope);
+  const bool many_are_free = 2 * rows.n * n_splits(a) <= rows.at_once;
   int n_threads = 64;
   while (!many_are_free && n_threads < kMostFoldThreads &&
          n_pairs * tiles_of(a.kv_lora, n_threads) > at_once)
@@ -305,7 +335,8 @@ std::size_t mla_parts(int n_rows, int n_runs, int n_heads, int kv_lora, int rope
   const bool are_alone = n_runs == n_rows;
   const int n_blocks = n_runs * n_head_tiles(n_heads);
   if (slab_of(kv_lora, rope) == 0 || n_head_tiles(n_heads) > kEnoughBlocks ||
-      (n_blocks > kEnoughBlocks && !(are_alone && leave_idle(n_blocks))))
+      (n_blocks > kEnoughBlocks &&
+       !(are_alone && WholeRows(n_runs, n_heads, kv_lora, rope).leave_idle())))
     return 0;
   const int n_kept = are_alone ? std::min(n_rows, rows_of_pass(n_heads)) : n_rows;
   return static_cast<std::size_t>(n_kept) * static_cast<std::size_t>(n_heads) *

@@ -57,7 +57,7 @@ constexpr int mla_rows_of_run(int n_heads) { return n_heads < 32 ? 32 / n_heads 
 
 // So many splits fill a large GPU; a split is a multiple of kMlaSplitStep keys.
 inline constexpr int kMlaSplitStep = 64;
-constexpr int mla_most_splits(int n_heads) { return n_heads < 32 ? 128 : 64; }
+constexpr int mla_most_splits(int n_heads) { return n_heads < 32 ? 128 : 30; }
 constexpr int mla_run_limit(int n_heads) { return kMlaSplitStep * mla_most_splits(n_heads); }
 constexpr int mla_split_keys(int n_heads, int n_keys) {
   return (n_keys + mla_run_limit(n_heads) - 1) / mla_run_limit(n_heads) * kMlaSplitStep;

@@ -10,46 +10,53 @@
 
 namespace assay::kernels {
 
-// A cluster of two blocks takes 64 heads of a row, and 32 keys at a time. A block owns 256 columns
-// of the latents and 32 of the rope keys. Two of its warpgroups fetch half of those each and add
-// their columns of the latents, weighed, to the output, which they keep in registers. A third has
-// the queries in registers, multiplies them with the block's columns of the keys and gives its part
-// of the scores to the fourth of both blocks, which adds the parts and weighs. So a byte of the
-// cache goes to one multiprocessor, once, and no two of these steps wait for each other.
+// A cluster of four blocks takes 64 heads of a row, and 64 keys at a time. A block owns 128 columns
+// of the latents and 16 of the rope keys, so a byte of the cache goes to one multiprocessor, once.
+// Its four warpgroups are a pipeline: one fetches those columns; the next has the queries in
+// registers, multiplies them with the keys and gives each block its part of the scores of the 16
+// heads that this block weighs; there the third adds the four blocks' parts, weighs, and gives all
+// blocks the weights; the fourth adds the latents, weighed, to the output, which it keeps in
+// registers.
 struct Cluster {
-  static constexpr int kBlocks = 2, kGroupsOfBlock = 2;  // that add to the output
-  static constexpr int kGroups = kBlocks * kGroupsOfBlock;
-  static constexpr int kThreads = 128 * (kGroupsOfBlock + 2);
-  // Registers of a thread, once its role is known.
-  static constexpr int kMultiplying = 208;
-  static constexpr int weighing(bool parts) { return parts ? 80 : 64; }
-  static constexpr int adding(bool parts) { return parts ? 112 : 120; }
-  static constexpr int kHeads = 64, kKeys = 32;
-  static constexpr int kLatent = 128, kRope = 16;  // columns of a warpgroup
-  static constexpr int kKvLora = kGroups * kLatent, kAllRope = kGroups * kRope;
+  static constexpr int kBlocks = 4;
+  enum Role { kFetches, kMultiplies, kWeighs, kAdds };  // a warpgroup's
+  static constexpr int kThreads = 128 * 4;
+  // Registers of a thread, once its role is known: all together 512.
+  static constexpr int kFetching = 64, kMultiplying = 200, kWeighing = 96, kAdding = 152;
+  static constexpr int kHeads = 64, kOwnHeads = 16, kKeys = 64;
+  static constexpr int kLatent = 128, kRope = 16;  // columns of a block
+  static constexpr int kKvLora = kBlocks * kLatent, kAllRope = kBlocks * kRope;
 
-  // Of a warpgroup's keys two swizzled tiles of 64 columns, each a plane of high halves and one of
-  // low halves; behind all latents the rope keys, eight rows' 16 bytes after another. A plane
-  // follows the other as rows do, so one product takes both.
+  // Of the keys two swizzled tiles of 64 columns, each a plane of high halves and one of low
+  // halves; behind all latents the rope keys, eight rows' 16 bytes after another. A plane follows
+  // the other as rows do, so one product takes both.
   static constexpr int kTileBytes = kKeys * kTileRowBytes, kRopeBytes = kKeys * kRope * 2;
-  static constexpr int stages(bool half) { return half ? 8 : 5; }
+  static constexpr int stages(bool half) { return half ? 8 : 4; }
+  static constexpr int planes(bool half) { return half ? 1 : 2; }
   static constexpr int stage_bytes(bool half) {
-    return (half ? 1 : 2) * (2 * kTileBytes + kRopeBytes);
+    return planes(half) * (2 * kTileBytes + kRopeBytes);
   }
-  static constexpr int group_bytes(bool half) { return stages(half) * stage_bytes(half); }
-  // The last stages first hold the queries.
-  static constexpr int kQueryBytes = 2 * 9 * 32 * 16;  // a warp's: 9 steps' two halves
-  static constexpr int first_stages(bool half) {
-    return stages(half) - 4 * kQueryBytes / stage_bytes(half);
+  // A buffer of scores: four blocks' parts of 16 heads, 16 bytes to a lane and eight keys.
+  static constexpr int kPartBytes = 8 * 32 * 16, kScoreBytes = kBlocks * kPartBytes;
+  // A buffer of weights: of every 16 heads the planes, 16 bytes to a lane and 16 keys; behind them
+  // all heads' HeadRound.
+  static constexpr int kPlaneBytes = 4 * 32 * 16, kHeadRoundBytes = kHeads * 16;
+  static constexpr int weight_bytes(bool half) {
+    return planes(half) * kBlocks * kPlaneBytes + kHeadRoundBytes;
   }
-  static constexpr int kScoreBytes = 4 * 32 * 16;            // a warp's, 64 bytes to a lane
-  static constexpr int kWeightBytes = kScoreBytes + 8 * 32;  // and Round's other values
-  static constexpr int kBarriers = 8 + 4 * 8;  // of stages; of two buffers' four warps
+  // The last stage first holds the queries, 16 heads' nine steps after another's; so many others are
+  // fetched before these.
+  static constexpr int query_bytes(bool half) { return planes(half) * 9 * 32 * 16; }
+  static constexpr int first_stages(bool half) { return half ? 4 : 2; }
+  static constexpr int kRowBytes = 3 * 4 * kOwnHeads * 4;  // of AcrossWarps
+  static constexpr int kBarriers = 2 * 8 + 4 * 2;
   static constexpr int shared_bytes(bool half) {
-    return 1024 + kGroupsOfBlock * group_bytes(half) + 12 * kScoreBytes + 8 * kWeightBytes +
-           8 * kBarriers;
+    return 1024 + stages(half) * stage_bytes(half) + 2 * (kScoreBytes + weight_bytes(half)) +
+           kRowBytes + 8 * kBarriers;
   }
 };
+static_assert(4 * Cluster::query_bytes(false) <= Cluster::stage_bytes(false));
+static_assert(Cluster::stages(true) <= 8);
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
@@ -58,7 +65,7 @@ __device__ inline unsigned in_block(unsigned address, unsigned rank) {
   asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
   return there;
 }
-// Arrives at the other block's barrier too, as 16 bytes.
+// Arrives at another block's barrier too, as 16 bytes.
 __device__ inline void store_in_cluster(unsigned address, float4 v, unsigned barrier) {
   asm volatile(
       "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, "
@@ -66,7 +73,7 @@ __device__ inline void store_in_cluster(unsigned address, float4 v, unsigned bar
       "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(barrier)
       : "memory");
 }
-// As await_arrivals, of what the other block sends: its bytes arrive with release at cluster scope,
+// As await_arrivals, of what other blocks send: their bytes arrive with release at cluster scope,
 // and only a wait that acquires there comes behind them.
 __device__ inline void await_cluster_arrivals(unsigned barrier, unsigned phase) {
   unsigned done = 0;
@@ -79,14 +86,15 @@ __device__ inline void await_cluster_arrivals(unsigned barrier, unsigned phase) 
         : "r"(barrier), "r"(phase)
         : "memory");
 }
+// Without release, which would wait for copies on their way.
 __device__ inline void arrive_at_cluster() {
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 }
 __device__ inline void await_cluster() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
-__device__ inline void sync_warpgroup(int group) {
-  asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
+__device__ inline void sync_warpgroup(Cluster::Role role) {
+  asm volatile("bar.sync %0, 128;" ::"r"(1 + static_cast<int>(role)) : "memory");
 }
 
 __device__ inline float4 load_floats(unsigned address) {
@@ -130,23 +138,30 @@ __device__ inline void arrive_as_warp(unsigned barrier, int arrivals) {
 // Where a block's shared memory has what.
 template <bool kHalf>
 struct Places {
+  static constexpr int kStages = Cluster::stages(kHalf);
   __device__ explicit Places(unsigned char* unaligned)
       : stages((shared_address(unaligned) + 1023) / 1024 * 1024),
-        scores(stages + Cluster::kGroupsOfBlock * Cluster::group_bytes(kHalf)),
-        weights(scores + 12 * Cluster::kScoreBytes),
-        barriers(weights + 8 * Cluster::kWeightBytes) {}
-  __device__ unsigned stages_of(int group) const {
-    return stages + group * Cluster::group_bytes(kHalf);
+        scores(stages + kStages * Cluster::stage_bytes(kHalf)),
+        weights(scores + 2 * Cluster::kScoreBytes),
+        rows(weights + 2 * Cluster::weight_bytes(kHalf)),
+        barriers(rows + Cluster::kRowBytes) {}
+  __device__ unsigned queries(int sixteen) const {
+    return stages + (kStages - 1) * Cluster::stage_bytes(kHalf) +
+           sixteen * Cluster::query_bytes(kHalf);
   }
-  __device__ unsigned queries_of(int group) const {
-    return stages_of(group) + Cluster::first_stages(kHalf) * Cluster::stage_bytes(kHalf) +
-           warp_of_group() * Cluster::kQueryBytes;
+  __device__ unsigned scores_of(int round) const {
+    return scores + round % 2 * Cluster::kScoreBytes;
+  }
+  __device__ unsigned weights_of(int round) const {
+    return weights + round % 2 * Cluster::weight_bytes(kHalf);
   }
   __device__ unsigned arrived(int stage) const { return barriers + stage * 8; }
-  __device__ unsigned scores_given() const { return barriers + 8 * 8; }
-  __device__ unsigned weights_given() const { return barriers + 16 * 8; }
-  __device__ unsigned weights_taken() const { return barriers + 24 * 8; }
-  __device__ unsigned scores_taken() const { return barriers + 32 * 8; }
+  __device__ unsigned freed(int stage) const { return barriers + (8 + stage) * 8; }
+  // Of two buffers.
+  __device__ unsigned scores_given(int round) const { return barriers + (16 + round % 2) * 8; }
+  __device__ unsigned scores_taken(int round) const { return barriers + (18 + round % 2) * 8; }
+  __device__ unsigned weights_given(int round) const { return barriers + (20 + round % 2) * 8; }
+  __device__ unsigned weights_taken(int round) const { return barriers + (22 + round % 2) * 8; }
   // By one thread.
   __device__ void init(int arrivals) const {
     const auto init_some = [](unsigned first, int n, int n_arrivals) {
@@ -154,145 +169,165 @@ struct Places {
         asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(first + i * 8), "r"(n_arrivals)
                      : "memory");
     };
-    init_some(arrived(0), 8, 4 * Cluster::kGroupsOfBlock * arrivals);
-    init_some(scores_given(), 8, arrivals);
-    init_some(scores_taken(), 4, arrivals);
-    init_some(weights_given(), 8, arrivals);
-    init_some(weights_taken(), 8, Cluster::kGroupsOfBlock * arrivals);
+    init_some(arrived(0), kStages, 128);
+    init_some(freed(0), kStages, 4 * arrivals);
+    init_some(scores_given(0), 2, arrivals);
+    init_some(scores_taken(0), 2, 4 * arrivals);
+    init_some(weights_given(0), 2, 4 * arrivals);
+    init_some(weights_taken(0), 2, 4 * arrivals);
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
-  unsigned stages, scores, weights, barriers;
+  unsigned stages, scores, weights, rows, barriers;
 };
 
-// The two blocks' parts of the scores, a round to a tile of keys: its own in one buffer, the
-// other's in two. A warp that multiplies gives them to the warps of the same number that weigh,
-// which have the same 16 heads, and each of its lanes to the lanes of the same number. It gives a
-// round when its block has taken the one before, which came with the other's part; and that one was
-// given when the other block had taken the one before it: so both buffers are free when their turn
-// comes, and no part arrives at a block that has ended.
+// The phase in which a buffer of two has a round.
+__device__ inline unsigned phase_of(int round) { return static_cast<unsigned>(round) / 2 % 2; }
+
+// The blocks' parts of the scores, a round to a tile of keys, in two buffers. A warp that
+// multiplies has 16 heads, and gives its part to the block that weighs these. It gives a round when
+// its block has taken the scores before and the weights of the round before those. The former came
+// with every block's part, and those were given when that block had taken the scores before; the
+// latter is so in every block from which parts have come. So where a round's parts of the scores or
+// its weights go the buffers are free, and nothing arrives at a block that has ended.
+template <bool kHalf>
 class ScoreExchange {
  public:
-  template <bool kHalf>
-  __device__ ScoreExchange(const Places<kHalf>& at, int other_block, int arrivals)
-      : arrivals_(arrivals),
-        slot_(at.scores + warp_of_group() * Cluster::kScoreBytes + lane_of_warp() * 16),
-        given_(at.scores_given() + warp_of_group() * 8),
-        taken_(at.scores_taken() + warp_of_group() * 8),
-        other_block_(other_block) {}
-  __device__ void give(const float (&part)[16], int round) const {
-    if (round > 0) await_arrivals(taken_, (round - 1) % 2);
-    const unsigned given = given_ + round % 2 * 32, given_there = in_block(given, other_block_),
-                   there = in_block(others(round), other_block_);
+  __device__ ScoreExchange(const Places<kHalf>& at, int block, int arrivals)
+      : at_(at), block_(block), arrivals_(arrivals) {}
+  __device__ void give(const float (&part)[32], int round) const {
+    if (round >= 1) await_arrivals(at_.scores_taken(round - 1), phase_of(round - 1));
+    if (round >= 2) await_arrivals(at_.weights_taken(round), phase_of(round - 2));
+    // No warp waits for what the others let come and pass.
+    sync_warpgroup(Cluster::kMultiplies);
+    const int lane = lane_of_warp(), to_block = warp_of_group();
+    const unsigned to = at_.scores_of(round) + block_ * Cluster::kPartBytes + lane * 16,
+                   given = at_.scores_given(round);
+    const auto values = [&](int i) {
+      return float4{part[4 * i], part[4 * i + 1], part[4 * i + 2], part[4 * i + 3]};
+    };
+    if (to_block != block_) {
+      const unsigned there = in_block(to, to_block), given_there = in_block(given, to_block);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float4 v = {part[4 * i], part[4 * i + 1], part[4 * i + 2], part[4 * i + 3]};
-      store_in_cluster(there + i * 512, v, given_there);
-      store_floats(slot_ + i * 512, v);
+      for (int i = 0; i < 8; ++i) store_in_cluster(there + i * 512, values(i), given_there);
+      return;
     }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) store_floats(to + i * 512, values(i));
     __syncwarp();
-    const int lane = lane_of_warp();
-    if (lane == 0) expect_arrivals(given, Cluster::kScoreBytes);
+    if (lane == 0) expect_arrivals(given, (Cluster::kBlocks - 1) * Cluster::kPartBytes);
     if (lane > 0 && lane < arrivals_) arrive(given);
   }
-  // The sum of both parts, the same in both blocks.
-  __device__ void take(float (&score)[16], int round) const {
-    await_cluster_arrivals(given_ + round % 2 * 32, round / 2 % 2);
+  // The sum of all parts, of this block's 16 heads and a warp's 16 keys.
+  __device__ void take(float (&score)[8], int round) const {
+    await_cluster_arrivals(at_.scores_given(round), phase_of(round));
+    const unsigned from = at_.scores_of(round) + (2 * warp_of_group() * 32 + lane_of_warp()) * 16;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float4 x = load_floats(slot_ + i * 512), y = load_floats(others(round) + i * 512);
-      score[4 * i] = x.x + y.x;
-      score[4 * i + 1] = x.y + y.y;
-      score[4 * i + 2] = x.z + y.z;
-      score[4 * i + 3] = x.w + y.w;
+    for (int j = 0; j < 2; ++j) {
+      float4 sum = load_floats(from + j * 512);
+#pragma unroll
+      for (int b = 1; b < Cluster::kBlocks; ++b) {
+        const float4 v = load_floats(from + b * Cluster::kPartBytes + j * 512);
+        sum = {sum.x + v.x, sum.y + v.y, sum.z + v.z, sum.w + v.w};
+      }
+      score[4 * j] = sum.x;
+      score[4 * j + 1] = sum.y;
+      score[4 * j + 2] = sum.z;
+      score[4 * j + 3] = sum.w;
     }
-    arrive_as_warp(taken_, arrivals_);
+    arrive_as_warp(at_.scores_taken(round), arrivals_);
   }
 
  private:
-  __device__ unsigned others(int round) const {
-    return slot_ + (1 + round % 2) * 4 * Cluster::kScoreBytes;
-  }
-
-  int arrivals_;
-  unsigned slot_, given_, taken_;
-  int other_block_;
+  Places<kHalf> at_;
+  int block_, arrivals_;
 };
 
-// How a split's output of a lane's two heads goes to those before it (Fold), and what divides the
-// last of them.
-struct SplitEnd {
-  float keep[2], fresh[2], sum[2];
+// What is multiplied into a head's output before a round's latents are added. Of a split's last
+// round: how the split goes to those before it (Fold), and what divides the last of them.
+struct HeadRound {
+  float keep, split_keep, split_fresh, sum;
 };
-// What a lane of those who add to the output needs of a round: the weights' two halves, as the left
-// operand that the scores' places make them, 16 keys to a step, and what is multiplied into the
-// output before them.
+// A round's weights as those who add to the output take them: two halves, as the left operand that
+// the scores' places make them, 16 keys to a step.
 template <bool kHalf>
-struct Round {
-  unsigned high[2][4], low[2][4];
-  float keep[2];
+struct Weights {
+  unsigned high[4][4], low[4][4];
 };
 
-// Rounds go from a warp of those who score to the warps of the same number of those who add, lane
-// to lane, in two buffers.
+// Rounds go from the warps that weigh, 16 keys each, to those of every block that add the latents,
+// 16 heads each, lane to lane, in two buffers. Why these are free: ScoreExchange.
 template <bool kHalf>
-class WeightSlots {
+class WeightExchange {
+  static constexpr int kPlanes = Cluster::planes(kHalf);
+
  public:
-  __device__ WeightSlots(const Places<kHalf>& at, int arrivals)
-      : arrivals_(arrivals),
-        slot_(at.weights + warp_of_group() * Cluster::kWeightBytes),
-        given_(at.weights_given() + warp_of_group() * 8),
-        taken_(at.weights_taken() + warp_of_group() * 8) {}
-  __device__ void give(const float (&weight)[16], const float (&keep)[2], const SplitEnd& end,
-                       int round) const {
-    unsigned high[2][4], low[2][4];
+  __device__ WeightExchange(const Places<kHalf>& at, int block, int arrivals)
+      : at_(at), block_(block), arrivals_(arrivals) {}
+  // Of a lane's two heads.
+  __device__ void give(const float (&weight)[8], const HeadRound (&heads)[2], int round) const {
+    float4 planes[2];
+    const SplitHalf2 a = split_half2(weight[0], weight[1]), b = split_half2(weight[2], weight[3]),
+                     c = split_half2(weight[4], weight[5]), d = split_half2(weight[6], weight[7]);
+    planes[0] = as_floats(a.high, b.high, c.high, d.high);
+    planes[1] = as_floats(a.low, b.low, c.low, d.low);
+    const int lane = lane_of_warp(), warp = warp_of_group();
+    const bool has_head = warp == 0 && lane % 4 < 2;  // one of them
+    const bool first = lane % 4 == 0;
+    const float4 head = {first ? heads[0].keep : heads[1].keep,
+                         first ? heads[0].split_keep : heads[1].split_keep,
+                         first ? heads[0].split_fresh : heads[1].split_fresh,
+                         first ? heads[0].sum : heads[1].sum};
+    const unsigned to = of_heads(block_, round) + warp * 512 + lane * 16,
+                   head_to = of_head(block_ * 16 + result_row(lane) + lane % 4 * 8, round),
+                   given = at_.weights_given(round);
 #pragma unroll
-    for (int i = 0; i < 16; i += 2) {
-      const SplitHalf2 both = split_half2(weight[i], weight[i + 1]);
-      high[i / 8][i % 8 / 2] = both.high;
-      low[i / 8][i % 8 / 2] = both.low;
-    }
-    if (round >= 2) await_arrivals(taken_ + round % 2 * 32, (round / 2 + 1) % 2);
-    const unsigned to = at(round) + lane_of_warp() * 16;
+    for (int i = 1; i < Cluster::kBlocks; ++i) {
+      const int to_block = block_ ^ i;
+      const unsigned there = in_block(to, to_block), given_there = in_block(given, to_block);
 #pragma unroll
-    for (int k = 0; k < 2; ++k) {
-      store_words(to + k * 512, high[k]);
-      if (!kHalf) store_words(to + (2 + k) * 512, low[k]);
+      for (int p = 0; p < kPlanes; ++p)
+        store_in_cluster(there + p * Cluster::kPlaneBytes, planes[p], given_there);
+      if (has_head) store_in_cluster(in_block(head_to, to_block), head, given_there);
     }
-    if (lane_of_warp() % 4 == 0) {
-      store_floats(of_heads(round), {keep[0], keep[1], end.sum[0], end.sum[1]});
-      store_floats(of_heads(round) + 16, {end.keep[0], end.keep[1], end.fresh[0], end.fresh[1]});
-    }
-    arrive_as_warp(given_ + round % 2 * 32, arrivals_);
-  }
-  __device__ void take(Round<kHalf>& r, int round) const {
-    await_arrivals(given_ + round % 2 * 32, round / 2 % 2);
-    const unsigned from = at(round) + lane_of_warp() * 16;
 #pragma unroll
-    for (int k = 0; k < 2; ++k) {
-      load_words(r.high[k], from + k * 512);
-      if (!kHalf) load_words(r.low[k], from + (2 + k) * 512);
+    for (int p = 0; p < kPlanes; ++p) store_floats(to + p * Cluster::kPlaneBytes, planes[p]);
+    if (has_head) store_floats(head_to, head);
+    __syncwarp();
+    constexpr int kBytes = (Cluster::kBlocks - 1) * kPlanes * 512,
+                  kHeadBytes = (Cluster::kBlocks - 1) * Cluster::kOwnHeads * 16;
+    if (lane == 0) expect_arrivals(given, kBytes + (warp == 0 ? kHeadBytes : 0));
+    if (lane > 0 && lane < arrivals_) arrive(given);
+  }
+  __device__ void take(Weights<kHalf>& w, int round) const {
+    await_cluster_arrivals(at_.weights_given(round), phase_of(round));
+    const unsigned from = of_heads(warp_of_group(), round) + lane_of_warp() * 16;
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      load_words(w.high[k], from + k * 512);
+      if (!kHalf) load_words(w.low[k], from + Cluster::kPlaneBytes + k * 512);
     }
-    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"
-                 : "=f"(r.keep[0]), "=f"(r.keep[1])
-                 : "r"(of_heads(round))
-                 : "memory");
   }
-  // Of a split's last round.
-  __device__ SplitEnd take_end(int round) const {
-    const float4 a = load_floats(of_heads(round)), b = load_floats(of_heads(round) + 16);
-    return {{b.x, b.y}, {b.z, b.w}, {a.z, a.w}};
+  // Of a lane's head r, which is 0 or 1.
+  __device__ HeadRound head(int r, int round) const {
+    const float4 v =
+        load_floats(of_head(warp_of_group() * 16 + result_row(lane_of_warp()) + 8 * r, round));
+    return {v.x, v.y, v.z, v.w};
   }
-  __device__ void release(int round) const { arrive_as_warp(taken_ + round % 2 * 32, arrivals_); }
+  __device__ void release(int round) const { arrive_as_warp(at_.weights_taken(round), arrivals_); }
 
  private:
-  __device__ unsigned at(int round) const { return slot_ + round % 2 * 4 * Cluster::kWeightBytes; }
-  // The same for four lanes.
-  __device__ unsigned of_heads(int round) const {
-    return at(round) + Cluster::kScoreBytes + lane_of_warp() / 4 * 32;
+  __device__ static float4 as_floats(unsigned x, unsigned y, unsigned z, unsigned w) {
+    return {__uint_as_float(x), __uint_as_float(y), __uint_as_float(z), __uint_as_float(w)};
+  }
+  __device__ unsigned of_heads(int sixteen, int round) const {
+    return at_.weights_of(round) + sixteen * kPlanes * Cluster::kPlaneBytes;
+  }
+  __device__ unsigned of_head(int head, int round) const {
+    return of_heads(Cluster::kBlocks, round) + head * 16;
   }
 
-  int arrivals_;
-  unsigned slot_, given_, taken_;
+  Places<kHalf> at_;
+  int block_, arrivals_;
 };
 
 #endif

@@ -17,10 +17,22 @@ namespace assay::kernels {
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
-// A warpgroup's keys in shared memory, as products take them.
+// A lane's two heads: of its warp's 16 the lane's group's and the eighth behind. r is 0 or 1.
+struct HeadsOfLane {
+  __device__ HeadsOfLane(const MlaAttentionCuda& a, int row, int first_of_warp)
+      : n(a.n_heads),
+        first(first_of_warp + result_row(lane_of_warp())),
+        row_index(static_cast<size_t>(row) * a.n_heads) {}
+  __device__ bool has(int r) const { return first + 8 * r < n; }
+  __device__ size_t index(int r) const { return row_index + first + 8 * r; }
+  int n, first;
+  size_t row_index;
+};
+
+// A block's columns of the keys in shared memory, as products take them.
 template <bool kHalf>
-struct GroupStages {
-  static constexpr int kPlanes = kHalf ? 1 : 2;
+struct KeyStages {
+  static constexpr int kPlanes = Cluster::planes(kHalf);
   __device__ unsigned at(int stage) const { return stages + stage * Cluster::stage_bytes(kHalf); }
   // 16 columns of them, all planes, as a product's right operand; step 8: the rope keys.
   __device__ std::uint64_t columns(int stage, int step) const {
@@ -37,21 +49,25 @@ struct GroupStages {
   }
   unsigned stages;
 };
+// Between what copies have brought to shared memory and products that read it.
+__device__ inline void order_copies_before_products() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
 
 // What fetches them.
 template <bool kHalf>
-class GroupKeys : public GroupStages<kHalf> {
-  static constexpr int kPlanes = GroupStages<kHalf>::kPlanes;
-  static constexpr int kRows = 2;  // that a thread copies pieces of
+class FetchedKeys : public KeyStages<kHalf> {
+  static constexpr int kPlanes = Cluster::planes(kHalf);
+  static constexpr int kRows = Cluster::kKeys / 16;  // that a thread copies pieces of
  public:
   struct Positions {
     int of[kRows];
   };
-  __device__ GroupKeys(const KeysOfRow& keys, unsigned stages, int global_group)
-      : GroupStages<kHalf>{stages},
+  __device__ FetchedKeys(const KeysOfRow& keys, unsigned stages, int block)
+      : KeyStages<kHalf>{stages},
         keys_(keys),
-        latent_(global_group * Cluster::kLatent),
-        rope_(Cluster::kKvLora + global_group * Cluster::kRope) {}
+        latent_(block * Cluster::kLatent),
+        rope_(Cluster::kKvLora + block * Cluster::kRope) {}
   // Where the keys from `first` on lie: looked up well before they are fetched.
   __device__ Positions look_up(int first) const {
     Positions p;
@@ -59,7 +75,8 @@ class GroupKeys : public GroupStages<kHalf> {
     for (int i = 0; i < kRows; ++i) p.of[i] = keys_.position(first + row(i));
     return p;
   }
-  __device__ void fetch(const Positions& positions, int stage) const {
+  // Arrives at the barrier when they are there.
+  __device__ void fetch(const Positions& positions, int stage, unsigned arrived) const {
     constexpr int kWidth = Cluster::kKvLora + Cluster::kAllRope;
     const int piece = threadIdx.x % 8;
     const unsigned to = this->at(stage), rope_to = to + kPlanes * 2 * Cluster::kTileBytes;
@@ -77,19 +94,17 @@ class GroupKeys : public GroupStages<kHalf> {
                        row(i) % 8 * 16,
                    from + piece / 2 * kWidth + rope_ + piece % 2 * kPieceValues, 16);
     }
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(arrived) : "memory");
   }
-
-  // The tiles from kFirst on of the keys first … end - 1, each where it comes first.
-  template <int kFirst, int kEnd>
-  __device__ void fetch_stages(int first, int end) const {
-    Positions positions[kEnd - kFirst];
+  // The tiles kFrom … kTo - 1 of the keys first … end - 1, each where it comes first.
+  template <int kFrom, int kTo>
+  __device__ void fetch_stages(int first, int end, const Places<kHalf>& at) const {
+    Positions positions[kTo - kFrom];
 #pragma unroll
-    for (int i = kFirst; i < kEnd; ++i) positions[i - kFirst] = look_up(first + i * Cluster::kKeys);
+    for (int i = kFrom; i < kTo; ++i) positions[i - kFrom] = look_up(first + i * Cluster::kKeys);
 #pragma unroll
-    for (int i = kFirst; i < kEnd; ++i) {
-      if (first + i * Cluster::kKeys < end) fetch(positions[i - kFirst], i);
-      close_copies();
-    }
+    for (int i = kFrom; i < kTo; ++i)
+      if (first + i * Cluster::kKeys < end) fetch(positions[i - kFrom], i, at.arrived(i));
   }
 
  private:
@@ -99,86 +114,70 @@ class GroupKeys : public GroupStages<kHalf> {
   int latent_, rope_;  // first columns
 };
 
-// A lane's two heads: of its warp's 16, its group's and the eighth behind. r is 0 or 1.
-struct HeadsOfLane {
-  __device__ HeadsOfLane(const MlaAttentionCuda& a, int row, int first_head)
-      : n(a.n_heads),
-        first(first_head + static_cast<int>(threadIdx.x) % 128 / 32 * 16 +
-              result_row(static_cast<int>(threadIdx.x) % 32)),
-        row_index(static_cast<size_t>(row) * a.n_heads) {}
-  __device__ bool has(int r) const { return first + 8 * r < n; }
-  __device__ size_t index(int r) const { return row_index + first + 8 * r; }
-  int n, first;
-  size_t row_index;
-};
-
-// A warp's queries, its warpgroup's columns, scaled and in two halves, as left operands.
+// Queries, a block's columns of them, scaled and in two halves, as left operands: a warp's 16
+// heads.
 template <bool kHalf>
 struct Queries {
-  static constexpr int kSteps = 9, kRowBytes = Cluster::kLatent * 4;
+  static constexpr int kSteps = 9;
   unsigned high[kSteps][4], low[kSteps][4];
 
   // From where split() left them.
   __device__ explicit Queries(unsigned shared) {
 #pragma unroll
     for (int k = 0; k < kSteps; ++k) {
-      load_words(high[k], shared + k * 512 + lane_of_warp() * 16);
-      if (!kHalf) load_words(low[k], shared + (kSteps + k) * 512 + lane_of_warp() * 16);
+      load_words(high[k], shared + k * 512 + lane_at(lane_of_warp(), k));
+      if (!kHalf) load_words(low[k], shared + (kSteps + k) * 512 + lane_at(lane_of_warp(), k));
     }
   }
-  // A warp writes its 16 heads' latent columns to shared memory, one head after the other, so that
-  // few and whole lines are asked for, and then the operands to the same place.
-  __device__ static void split(const MlaAttentionCuda& a, const HeadsOfLane& heads,
-                               int global_group, unsigned shared) {
+  // By all of a block's threads, four heads' whole lines to a warp at a time: all that a thread has
+  // to read is on its way at once.
+  __device__ static void split(const MlaAttentionCuda& a, int row, int first_head, int block,
+                               const Places<kHalf>& at) {
     constexpr int kWidth = Cluster::kKvLora + Cluster::kAllRope;
-    const int lane = lane_of_warp(), row = result_row(lane), column = result_column(lane);
-    const float* latent =
-        a.q + heads.row_index * kWidth + global_group * Cluster::kLatent + 4 * lane;
-    const float* rope = a.q + Cluster::kKvLora + global_group * Cluster::kRope + column;
-    float4 v[16];
-    float2 r[4];
+    const int warp = static_cast<int>(threadIdx.x) / 32, lane = lane_of_warp(), four = lane / 8,
+              head = warp % 4 * 2 + four % 2 + four / 2 * 8, column = lane % 8 * 4;
+    // A quarter of the threads has a head's 16 columns of the rope keys too.
+    const int rope_head = warp % 2 * 8 + lane / 4, rope_column = lane % 4 * 4;
+    const bool has_rope = warp >= 8;
+    const auto load = [&](int which, int at_column) {
+      const int h = first_head + which;
+      return h < a.n_heads
+                 ? *reinterpret_cast<const float4*>(
+                       a.q + (static_cast<size_t>(row) * a.n_heads + h) * kWidth + at_column)
+                 : float4{};
+    };
+    float4 v[4], rope = {};
 #pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      const int head = heads.first - row + i;
-      v[i] = head < heads.n ? *reinterpret_cast<const float4*>(latent + head * kWidth) : float4{};
-    }
-#pragma unroll
-    for (int j = 0; j < 4; ++j)
-      r[j] = heads.has(j % 2)
-                 ? *reinterpret_cast<const float2*>(rope + heads.index(j % 2) * kWidth + j / 2 * 8)
-                 : float2{};
-#pragma unroll
-    for (int i = 0; i < 16; ++i) store_floats(shared + at(i, lane), v[i]);
-    __syncwarp();
+    for (int c = 0; c < 4; ++c)
+      v[c] = load(warp / 4 * 16 + head, block * Cluster::kLatent + c * 32 + column);
+    if (has_rope)
+      rope = load((warp - 8) / 2 * 16 + rope_head,
+                  Cluster::kKvLora + block * Cluster::kRope + rope_column);
     const float scale = a.scale * kLog2e;
-    unsigned high[kSteps][4], low[kSteps][4];
 #pragma unroll
-    for (int k = 0; k < kSteps; ++k)
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        float2 x = r[j];
-        if (k < 8)
-          asm volatile(
-              "ld.shared.v2.f32 {%0, %1}, [%2];"
-              : "=f"(x.x), "=f"(x.y)
-              : "r"(shared + at(row + j % 2 * 8, 4 * k + j / 2 * 2 + column / 4) + column % 4 * 4)
-              : "memory");
-        const SplitHalf2 both = split_half2(x.x * scale, x.y * scale);
-        high[k][j] = both.high;
-        low[k][j] = both.low;
-      }
-    __syncwarp();
-#pragma unroll
-    for (int k = 0; k < kSteps; ++k) {
-      store_words(shared + k * 512 + lane * 16, high[k]);
-      if (!kHalf) store_words(shared + (kSteps + k) * 512 + lane * 16, low[k]);
-    }
+    for (int c = 0; c < 4; ++c)
+      store(at.queries(warp / 4), head, c * 32 + column, v[c], scale);
+    if (has_rope) store(at.queries((warp - 8) / 2), rope_head, 128 + rope_column, rope, scale);
   }
 
  private:
-  // Eight lanes read pieces of four rows at once, two of each, all in different banks.
-  __device__ static unsigned at(int row, int piece) {
-    return row * kRowBytes + ((piece ^ row % 4 * 2) << 4);
+  // Of every other step's words, pairs of lanes have each other's place: so the words that a warp
+  // stores at once fall on different banks.
+  __device__ static int lane_at(int lane, int step) { return (lane ^ step % 2) * 16; }
+  // Four columns of a head: two lanes' words.
+  __device__ static void store(unsigned shared, int head, int column, float4 v, float scale) {
+    const int step = column / 16, lane = head % 8 * 4 + column % 8 / 2;
+    const unsigned to = shared + step * 512 + head / 8 * 4 + column % 16 / 8 * 8;
+    const SplitHalf2 first = split_half2(v.x * scale, v.y * scale),
+                     second = split_half2(v.z * scale, v.w * scale);
+    const auto put = [](unsigned address, unsigned word) {
+      asm volatile("st.shared.b32 [%0], %1;" ::"r"(address), "r"(word) : "memory");
+    };
+    put(to + lane_at(lane, step), first.high);
+    put(to + lane_at(lane + 1, step), second.high);
+    if (kHalf) return;
+    put(to + kSteps * 512 + lane_at(lane, step), first.low);
+    put(to + kSteps * 512 + lane_at(lane + 1, step), second.low);
   }
 };
 

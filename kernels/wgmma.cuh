@@ -44,17 +44,6 @@ __device__ inline void hold(float (&values)[kN]) {
 #define ASSAY_F4(a, i) "+f"(a[i]), "+f"(a[i + 1]), "+f"(a[i + 2]), "+f"(a[i + 3])
 #define ASSAY_F16(a, i) ASSAY_F4(a, i), ASSAY_F4(a, i + 4), ASSAY_F4(a, i + 8), ASSAY_F4(a, i + 12)
 
-// sum (64, 32) += left (64, 16) · right (32, 16)ᵀ, of binary16
-__device__ inline void multiply_rows(float (&sum)[16], const unsigned (&left)[4],
-                                     std::uint64_t right) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.eq.b32 p, 0, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
-      "{%16, %17, %18, %19}, %20, p, 1, 1, 0;\n}"
-      : ASSAY_F16(sum, 0)
-      : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "l"(right));
-}
 // sum (64, 64) += left (64, 16) · right (64, 16)ᵀ, of binary16
 __device__ inline void multiply_rows(float (&sum)[32], const unsigned (&left)[4],
                                      std::uint64_t right) {
@@ -67,9 +56,9 @@ __device__ inline void multiply_rows(float (&sum)[32], const unsigned (&left)[4]
       : ASSAY_F16(sum, 0), ASSAY_F16(sum, 16)
       : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "l"(right));
 }
-// sum (64, 128) += left (64, 16) · right (16, 128), of binary16
-__device__ inline void multiply_columns(float (&sum)[64], const unsigned (&left)[4],
-                                        std::uint64_t right) {
+template <int kTransposed>
+__device__ inline void multiply_128(float (&sum)[64], const unsigned (&left)[4],
+                                    std::uint64_t right) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.eq.b32 p, 0, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 "
@@ -77,9 +66,24 @@ __device__ inline void multiply_columns(float (&sum)[64], const unsigned (&left)
       "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, "
       "%38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, "
       "%56, %57, %58, %59, %60, %61, %62, %63}, "
-      "{%64, %65, %66, %67}, %68, p, 1, 1, 1;\n}"
+      "{%64, %65, %66, %67}, %68, p, 1, 1, %69;\n}"
       : ASSAY_F16(sum, 0), ASSAY_F16(sum, 16), ASSAY_F16(sum, 32), ASSAY_F16(sum, 48)
-      : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "l"(right));
+      : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "l"(right), "n"(kTransposed));
+}
+// sum (64, 128) += left (64, 16) · right (128, 16)ᵀ, of binary16
+__device__ inline void multiply_rows(float (&sum)[64], const unsigned (&left)[4],
+                                     std::uint64_t right) {
+  multiply_128<0>(sum, left, right);
+}
+// The same, of the first 64 of both.
+__device__ inline void multiply_first_rows(float (&sum)[64], const unsigned (&left)[4],
+                                           std::uint64_t right) {
+  multiply_rows(reinterpret_cast<float(&)[32]>(sum), left, right);
+}
+// sum (64, 128) += left (64, 16) · right (16, 128), of binary16
+__device__ inline void multiply_columns(float (&sum)[64], const unsigned (&left)[4],
+                                        std::uint64_t right) {
+  multiply_128<1>(sum, left, right);
 }
 
 #undef ASSAY_F16
