@@ -53,16 +53,15 @@ class AcrossWarps {
 struct RunningState {
   float largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
 
-  // Scores of a warp's 16 keys become weights; of a key that is not there, of the n_seen first: 0.
-  // What the past is multiplied by goes to `keep`.
-  __device__ void weigh(float (&score)[8], int n_seen, const AcrossWarps& warps, int round,
-                        float (&keep)[2]) {
+  // Of the scores of all warps, 16 keys each; those of keys that are not there, of the n_seen
+  // first, become -inf.
+  __device__ static void find_largest(float (&score)[8], int n_seen, const AcrossWarps& warps,
+                                      int round, float (&most)[2]) {
     const int first = warp_of_group() * 16 + result_column(lane_of_warp());
     if (n_seen < Cluster::kKeys)
 #pragma unroll
       for (int i = 0; i < 8; ++i)
         if (i / 4 * 8 + first + i % 2 >= n_seen) score[i] = -INFINITY;
-    float most[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       most[r] = fmaxf(fmaxf(score[2 * r], score[2 * r + 1]),
@@ -71,17 +70,21 @@ struct RunningState {
       most[r] = fmaxf(most[r], __shfl_xor_sync(0xFFFFFFFFu, most[r], 2));
     }
     warps.combine(most, round % 2, [](float x, float y) { return fmaxf(x, y); });
+  }
+  // Scores, of which these are the largest, become weights. What the past is multiplied by goes to
+  // `keep`.
+  __device__ void weigh(float (&score)[8], const float (&most)[2], float (&keep)[2]) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      most[r] = fmaxf(largest[r], most[r]);
-      keep[r] = largest[r] == most[r] ? 1.0f : weight_of(largest[r] - most[r]);
-      largest[r] = most[r];
+      const float next = fmaxf(largest[r], most[r]);
+      keep[r] = largest[r] == next ? 1.0f : weight_of(largest[r] - next);
+      largest[r] = next;
       float total = 0;
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
         float &x = score[4 * j + 2 * r], &y = score[4 * j + 2 * r + 1];
-        x = weight_of(x - most[r] + kWeightExponent);
-        y = weight_of(y - most[r] + kWeightExponent);
+        x = weight_of(x - next + kWeightExponent);
+        y = weight_of(y - next + kWeightExponent);
         total += x + y;
       }
       sum[r] = fmaf(sum[r], keep[r], total);
@@ -101,6 +104,9 @@ struct RunningState {
 // Which keys a cluster has: entries first … end - 1 of a row's n_keys.
 struct Share {
   int n_keys, split_keys, first, end;
+  __device__ int n_rounds() const {
+    return (end - first + Cluster::kKeys - 1) / Cluster::kKeys;
+  }
   __device__ bool ends_split(int next) const { return next >= end || next % split_keys == 0; }
 };
 
@@ -131,7 +137,7 @@ __device__ void multiply_keys(const Share& share, const Places<kHalf>& at, int b
   const Queries<kHalf> q(at.queries(warp_of_group()));
   arrive_as_warp(at.freed(kStages - 1), arrivals);
   const KeyStages<kHalf> keys{at.stages};
-  const ScoreExchange<kHalf> exchange(at, block, arrivals);
+  const ScoreExchange<kHalf> exchange(at, block, share.n_rounds(), arrivals);
   await_cluster();  // the other blocks' barriers are there
   int round = 0;
   for (int first = share.first; first < share.end; first += Cluster::kKeys, ++round) {
@@ -166,17 +172,19 @@ __device__ void multiply_keys(const Share& share, const Places<kHalf>& at, int b
 template <bool kHalf, bool kParts>
 __device__ void weigh_keys(const MlaAttentionCuda& a, const Share& share, const Places<kHalf>& at,
                            const HeadsOfLane& heads, int block, int arrivals) {
-  const ScoreExchange<kHalf> scores(at, block, arrivals);
-  const WeightExchange<kHalf> weights(at, block, arrivals);
+  const ScoreExchange<kHalf> scores(at, block, share.n_rounds(), arrivals);
+  const WeightExchange<kHalf> weights(at, block, share.n_rounds(), arrivals);
   const AcrossWarps warps(at.rows);
   await_cluster();
   RunningState state;
   float past_largest[2] = {-INFINITY, -INFINITY}, past_sum[2] = {0, 0};  // of the splits before
   int round = 0;
   for (int first = share.first; first < share.end; first += Cluster::kKeys, ++round) {
-    float score[8], keep[2];
+    float score[8], most[2], keep[2];
     scores.take(score, round);
-    state.weigh(score, share.n_keys - first, warps, round, keep);
+    RunningState::find_largest(score, share.n_keys - first, warps, round, most);
+    if (warp_of_group() == 0) scores.release(round);
+    state.weigh(score, most, keep);
     HeadRound of_heads[2] = {{keep[0], 0, 0, 0}, {keep[1], 0, 0, 0}};
     const bool ends = share.ends_split(first + Cluster::kKeys);
     if (!kParts && ends) {
@@ -243,7 +251,7 @@ __device__ void add_latents(const MlaAttentionCuda& a, const Share& share, const
                             const HeadsOfLane& heads, int block, int arrivals) {
   constexpr int kStages = Cluster::stages(kHalf);
   const KeyStages<kHalf> keys{at.stages};
-  const WeightExchange<kHalf> exchange(at, block, arrivals);
+  const WeightExchange<kHalf> exchange(at, block, share.n_rounds(), arrivals);
   await_cluster();
   float out[64];
 #pragma unroll
@@ -306,7 +314,7 @@ __device__ void attend_in_cluster(const MlaAttentionCuda& a, int n_head_tiles, i
   if (threadIdx.x == 0) at.init(arrivals);
   __syncwarp();
   arrive_at_cluster();
-  const FetchedKeys<kHalf> keys(of_row, at.stages, block);
+  const FetchedKeys<kHalf> keys(of_row, at.stages, block, kParts);
   if (role == Cluster::kFetches) {
     sync_warpgroup(role);  // the barriers are there
     keys.template fetch_stages<0, Cluster::first_stages(kHalf)>(share.first, share.end, at);

@@ -49,10 +49,11 @@ struct Cluster {
   static constexpr int query_bytes(bool half) { return planes(half) * 9 * 32 * 16; }
   static constexpr int first_stages(bool half) { return half ? 4 : 2; }
   static constexpr int kRowBytes = 3 * 4 * kOwnHeads * 4;  // of AcrossWarps
-  static constexpr int kBarriers = 2 * 8 + 4 * 2;
+  static constexpr int kCreditBytes = 2 * 2 * kBlocks * 4;
+  static constexpr int kBarriers = 2 * 8 + 3 * 2 + 2 * kBlocks;
   static constexpr int shared_bytes(bool half) {
     return 1024 + stages(half) * stage_bytes(half) + 2 * (kScoreBytes + weight_bytes(half)) +
-           kRowBytes + 8 * kBarriers;
+           kRowBytes + kCreditBytes + 8 * kBarriers;
   }
 };
 static_assert(4 * Cluster::query_bytes(false) <= Cluster::stage_bytes(false));
@@ -71,6 +72,13 @@ __device__ inline void store_in_cluster(unsigned address, float4 v, unsigned bar
       "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, "
       "[%5];" ::"r"(address),
       "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(barrier)
+      : "memory");
+}
+// As a sign alone.
+__device__ inline void send_credit(unsigned word, unsigned barrier) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(word),
+      "r"(0), "r"(barrier)
       : "memory");
 }
 // As await_arrivals, of what other blocks send: their bytes arrive with release at cluster scope,
@@ -144,7 +152,8 @@ struct Places {
         scores(stages + kStages * Cluster::stage_bytes(kHalf)),
         weights(scores + 2 * Cluster::kScoreBytes),
         rows(weights + 2 * Cluster::weight_bytes(kHalf)),
-        barriers(rows + Cluster::kRowBytes) {}
+        credits(rows + Cluster::kRowBytes),
+        barriers(credits + Cluster::kCreditBytes) {}
   __device__ unsigned queries(int sixteen) const {
     return stages + (kStages - 1) * Cluster::stage_bytes(kHalf) +
            sixteen * Cluster::query_bytes(kHalf);
@@ -159,9 +168,19 @@ struct Places {
   __device__ unsigned freed(int stage) const { return barriers + (8 + stage) * 8; }
   // Of two buffers.
   __device__ unsigned scores_given(int round) const { return barriers + (16 + round % 2) * 8; }
-  __device__ unsigned scores_taken(int round) const { return barriers + (18 + round % 2) * 8; }
-  __device__ unsigned weights_given(int round) const { return barriers + (20 + round % 2) * 8; }
-  __device__ unsigned weights_taken(int round) const { return barriers + (22 + round % 2) * 8; }
+  __device__ unsigned weights_given(int round) const { return barriers + (18 + round % 2) * 8; }
+  __device__ unsigned weights_free(int round) const { return barriers + (20 + round % 2) * 8; }
+  // In the block that gives: of the one that weighs.
+  __device__ unsigned scores_free(int round, int of_block) const {
+    return barriers + (22 + round % 2 * Cluster::kBlocks + of_block) * 8;
+  }
+  // Where a block's credit comes to.
+  __device__ unsigned scores_credit(int round, int of_block) const {
+    return credits + (round % 2 * Cluster::kBlocks + of_block) * 4;
+  }
+  __device__ unsigned weights_credit(int round, int of_block) const {
+    return scores_credit(round, of_block) + 2 * Cluster::kBlocks * 4;
+  }
   // By one thread.
   __device__ void init(int arrivals) const {
     const auto init_some = [](unsigned first, int n, int n_arrivals) {
@@ -172,36 +191,31 @@ struct Places {
     init_some(arrived(0), kStages, 128);
     init_some(freed(0), kStages, 4 * arrivals);
     init_some(scores_given(0), 2, arrivals);
-    init_some(scores_taken(0), 2, 4 * arrivals);
     init_some(weights_given(0), 2, 4 * arrivals);
-    init_some(weights_taken(0), 2, 4 * arrivals);
+    init_some(weights_free(0), 2, 1);
+    init_some(scores_free(0, 0), 2 * Cluster::kBlocks, 1);
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
-  unsigned stages, scores, weights, rows, barriers;
+  unsigned stages, scores, weights, rows, credits, barriers;
 };
 
 // The phase in which a buffer of two has a round.
 __device__ inline unsigned phase_of(int round) { return static_cast<unsigned>(round) / 2 % 2; }
 
 // The blocks' parts of the scores, a round to a tile of keys, in two buffers. A warp that
-// multiplies has 16 heads, and gives its part to the block that weighs these. It gives a round when
-// its block has taken the scores before and the weights of the round before those. The former came
-// with every block's part, and those were given when that block had taken the scores before; the
-// latter is so in every block from which parts have come. So where a round's parts of the scores or
-// its weights go the buffers are free, and nothing arrives at a block that has ended.
+// multiplies has 16 heads, and gives its part to the block that weighs these, when that block has
+// sent it a credit: it has taken what was there two rounds before. Only what somebody will wait for
+// is sent, so nothing arrives at a block that has ended.
 template <bool kHalf>
 class ScoreExchange {
  public:
-  __device__ ScoreExchange(const Places<kHalf>& at, int block, int arrivals)
-      : at_(at), block_(block), arrivals_(arrivals) {}
+  __device__ ScoreExchange(const Places<kHalf>& at, int block, int n_rounds, int arrivals)
+      : at_(at), block_(block), n_rounds_(n_rounds), arrivals_(arrivals) {}
   __device__ void give(const float (&part)[32], int round) const {
-    if (round >= 1) await_arrivals(at_.scores_taken(round - 1), phase_of(round - 1));
-    if (round >= 2) await_arrivals(at_.weights_taken(round), phase_of(round - 2));
-    // No warp waits for what the others let come and pass.
-    sync_warpgroup(Cluster::kMultiplies);
     const int lane = lane_of_warp(), to_block = warp_of_group();
     const unsigned to = at_.scores_of(round) + block_ * Cluster::kPartBytes + lane * 16,
-                   given = at_.scores_given(round);
+                   given = at_.scores_given(round), is_free = at_.scores_free(round, to_block);
+    if (round >= 2) await_cluster_arrivals(is_free, phase_of(round - 2));
     const auto values = [&](int i) {
       return float4{part[4 * i], part[4 * i + 1], part[4 * i + 2], part[4 * i + 3]};
     };
@@ -209,13 +223,14 @@ class ScoreExchange {
       const unsigned there = in_block(to, to_block), given_there = in_block(given, to_block);
 #pragma unroll
       for (int i = 0; i < 8; ++i) store_in_cluster(there + i * 512, values(i), given_there);
-      return;
-    }
+    } else {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) store_floats(to + i * 512, values(i));
-    __syncwarp();
-    if (lane == 0) expect_arrivals(given, (Cluster::kBlocks - 1) * Cluster::kPartBytes);
-    if (lane > 0 && lane < arrivals_) arrive(given);
+      for (int i = 0; i < 8; ++i) store_floats(to + i * 512, values(i));
+      __syncwarp();
+      if (lane == 0) expect_arrivals(given, (Cluster::kBlocks - 1) * Cluster::kPartBytes);
+      if (lane > 0 && lane < arrivals_) arrive(given);
+    }
+    if (lane == 0 && round + 2 < n_rounds_) expect_arrivals(is_free, 4);
   }
   // The sum of all parts, of this block's 16 heads and a warp's 16 keys.
   __device__ void take(float (&score)[8], int round) const {
@@ -234,12 +249,18 @@ class ScoreExchange {
       score[4 * j + 2] = sum.z;
       score[4 * j + 3] = sum.w;
     }
-    arrive_as_warp(at_.scores_taken(round), arrivals_);
+  }
+  // By one warp, when all that weigh have taken it.
+  __device__ void release(int round) const {
+    const int to_block = lane_of_warp();
+    if (to_block < Cluster::kBlocks && round + 2 < n_rounds_)
+      send_credit(in_block(at_.scores_credit(round, block_), to_block),
+                  in_block(at_.scores_free(round, block_), to_block));
   }
 
  private:
   Places<kHalf> at_;
-  int block_, arrivals_;
+  int block_, n_rounds_, arrivals_;
 };
 
 // What is multiplied into a head's output before a round's latents are added. Of a split's last
@@ -255,14 +276,15 @@ struct Weights {
 };
 
 // Rounds go from the warps that weigh, 16 keys each, to those of every block that add the latents,
-// 16 heads each, lane to lane, in two buffers. Why these are free: ScoreExchange.
+// 16 heads each, lane to lane, in two buffers. These are free when all blocks have sent a credit,
+// as in ScoreExchange.
 template <bool kHalf>
 class WeightExchange {
   static constexpr int kPlanes = Cluster::planes(kHalf);
 
  public:
-  __device__ WeightExchange(const Places<kHalf>& at, int block, int arrivals)
-      : at_(at), block_(block), arrivals_(arrivals) {}
+  __device__ WeightExchange(const Places<kHalf>& at, int block, int n_rounds, int arrivals)
+      : at_(at), block_(block), n_rounds_(n_rounds), arrivals_(arrivals) {}
   // Of a lane's two heads.
   __device__ void give(const float (&weight)[8], const HeadRound (&heads)[2], int round) const {
     float4 planes[2];
@@ -279,7 +301,8 @@ class WeightExchange {
                          first ? heads[0].sum : heads[1].sum};
     const unsigned to = of_heads(block_, round) + warp * 512 + lane * 16,
                    head_to = of_head(block_ * 16 + result_row(lane) + lane % 4 * 8, round),
-                   given = at_.weights_given(round);
+                   given = at_.weights_given(round), is_free = at_.weights_free(round);
+    if (round >= 2) await_cluster_arrivals(is_free, phase_of(round - 2));
 #pragma unroll
     for (int i = 1; i < Cluster::kBlocks; ++i) {
       const int to_block = block_ ^ i;
@@ -297,6 +320,8 @@ class WeightExchange {
                   kHeadBytes = (Cluster::kBlocks - 1) * Cluster::kOwnHeads * 16;
     if (lane == 0) expect_arrivals(given, kBytes + (warp == 0 ? kHeadBytes : 0));
     if (lane > 0 && lane < arrivals_) arrive(given);
+    if (warp == 0 && lane == 0 && round + 2 < n_rounds_)
+      expect_arrivals(is_free, Cluster::kBlocks * 4);
   }
   __device__ void take(Weights<kHalf>& w, int round) const {
     await_cluster_arrivals(at_.weights_given(round), phase_of(round));
@@ -313,7 +338,13 @@ class WeightExchange {
         load_floats(of_head(warp_of_group() * 16 + result_row(lane_of_warp()) + 8 * r, round));
     return {v.x, v.y, v.z, v.w};
   }
-  __device__ void release(int round) const { arrive_as_warp(at_.weights_taken(round), arrivals_); }
+  __device__ void release(int round) const {
+    __syncwarp();
+    const int to_block = warp_of_group();
+    if (lane_of_warp() == 0 && round + 2 < n_rounds_)
+      send_credit(in_block(at_.weights_credit(round, block_), to_block),
+                  in_block(at_.weights_free(round), to_block));
+  }
 
  private:
   __device__ static float4 as_floats(unsigned x, unsigned y, unsigned z, unsigned w) {
@@ -327,7 +358,7 @@ class WeightExchange {
   }
 
   Places<kHalf> at_;
-  int block_, arrivals_;
+  int block_, n_rounds_, arrivals_;
 };
 
 #endif

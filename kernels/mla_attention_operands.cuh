@@ -63,11 +63,17 @@ class FetchedKeys : public KeyStages<kHalf> {
   struct Positions {
     int of[kRows];
   };
-  __device__ FetchedKeys(const KeysOfRow& keys, unsigned stages, int block)
+  // are_read_once: they leave the second-level cache first, before queries and parts.
+  __device__ FetchedKeys(const KeysOfRow& keys, unsigned stages, int block, bool are_read_once)
       : KeyStages<kHalf>{stages},
         keys_(keys),
         latent_(block * Cluster::kLatent),
-        rope_(Cluster::kKvLora + block * Cluster::kRope) {}
+        rope_(Cluster::kKvLora + block * Cluster::kRope) {
+    if (are_read_once)
+      asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy_));
+    else
+      asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy_));
+  }
   // Where the keys from `first` on lie: looked up well before they are fetched.
   __device__ Positions look_up(int first) const {
     Positions p;
@@ -87,12 +93,12 @@ class FetchedKeys : public KeyStages<kHalf> {
       for (int p = 0; p < kPlanes; ++p)
 #pragma unroll
         for (int tile = 0; tile < 2; ++tile)
-          copy_piece(to + (tile * kPlanes + p) * Cluster::kTileBytes + piece_offset(row(i), piece),
-                     from + p * kWidth + latent_ + tile * kTileK + piece * kPieceValues, 16);
+          copy(to + (tile * kPlanes + p) * Cluster::kTileBytes + piece_offset(row(i), piece),
+               from + p * kWidth + latent_ + tile * kTileK + piece * kPieceValues);
       if (piece < 2 * kPlanes)
-        copy_piece(rope_to + piece / 2 * Cluster::kRopeBytes + row(i) / 8 * 256 + piece % 2 * 128 +
-                       row(i) % 8 * 16,
-                   from + piece / 2 * kWidth + rope_ + piece % 2 * kPieceValues, 16);
+        copy(rope_to + piece / 2 * Cluster::kRopeBytes + row(i) / 8 * 256 + piece % 2 * 128 +
+                 row(i) % 8 * 16,
+             from + piece / 2 * kWidth + rope_ + piece % 2 * kPieceValues);
     }
     asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(arrived) : "memory");
   }
@@ -110,8 +116,15 @@ class FetchedKeys : public KeyStages<kHalf> {
  private:
   __device__ static int row(int i) { return static_cast<int>(threadIdx.x) % 128 / 8 + 16 * i; }
 
+  __device__ void copy(unsigned to, const __half* from) const {
+    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(to),
+                 "l"(from), "l"(policy_)
+                 : "memory");
+  }
+
   KeysOfRow keys_;
   int latent_, rope_;  // first columns
+  std::uint64_t policy_;
 };
 
 // Queries, a block's columns of them, scaled and in two halves, as left operands: a warp's 16
