@@ -110,23 +110,22 @@ struct Share {
   __device__ bool ends_split(int next) const { return next >= end || next % split_keys == 0; }
 };
 
-// What the warpgroup that fetches does, the first stages being on their way.
+// What the warpgroup that fetches does, and does not wait for the launch ahead.
 template <bool kHalf>
 __device__ void fetch_keys(const Share& share, const Places<kHalf>& at,
                            const FetchedKeys<kHalf>& keys) {
   constexpr int kStages = Cluster::stages(kHalf), kLast = kStages - 1;
-  keys.template fetch_stages<Cluster::first_stages(kHalf), kLast>(share.first, share.end, at);
-  int round = kLast, first = share.first + kLast * Cluster::kKeys;
-  auto positions = keys.look_up(first);
-  for (; first < share.end; first += Cluster::kKeys, ++round) {
+  auto positions = keys.look_up(share.first);
+  int round = 0;
+  for (int first = share.first; first < share.end; first += Cluster::kKeys, ++round) {
     const int stage = round % kStages;
     const auto next = keys.look_up(first + Cluster::kKeys);
     // The last is freed once more, of the queries.
-    await_arrivals(at.freed(stage), (round / kStages + (stage == kLast ? 0 : 1)) % 2);
+    if (round >= kLast)
+      await_arrivals(at.freed(stage), (round / kStages + (stage == kLast ? 0 : 1)) % 2);
     keys.fetch(positions, stage, at.arrived(stage));
     positions = next;
   }
-  await_cluster();
 }
 
 // What the warpgroup with the queries does.
@@ -138,7 +137,6 @@ __device__ void multiply_keys(const Share& share, const Places<kHalf>& at, int b
   arrive_as_warp(at.freed(kStages - 1), arrivals);
   const KeyStages<kHalf> keys{at.stages};
   const ScoreExchange<kHalf> exchange(at, block, share.n_rounds(), arrivals);
-  await_cluster();  // the other blocks' barriers are there
   int round = 0;
   for (int first = share.first; first < share.end; first += Cluster::kKeys, ++round) {
     const int stage = round % kStages;
@@ -175,7 +173,6 @@ __device__ void weigh_keys(const MlaAttentionCuda& a, const Share& share, const 
   const ScoreExchange<kHalf> scores(at, block, share.n_rounds(), arrivals);
   const WeightExchange<kHalf> weights(at, block, share.n_rounds(), arrivals);
   const AcrossWarps warps(at.rows);
-  await_cluster();
   RunningState state;
   float past_largest[2] = {-INFINITY, -INFINITY}, past_sum[2] = {0, 0};  // of the splits before
   int round = 0;
@@ -252,7 +249,6 @@ __device__ void add_latents(const MlaAttentionCuda& a, const Share& share, const
   constexpr int kStages = Cluster::stages(kHalf);
   const KeyStages<kHalf> keys{at.stages};
   const WeightExchange<kHalf> exchange(at, block, share.n_rounds(), arrivals);
-  await_cluster();
   float out[64];
 #pragma unroll
   for (float& v : out) v = 0;
@@ -312,22 +308,21 @@ __device__ void attend_in_cluster(const MlaAttentionCuda& a, int n_head_tiles, i
   }
   if (share.first >= share.end) return await_previous();
   if (threadIdx.x == 0) at.init(arrivals);
-  __syncwarp();
+  __syncthreads();
   arrive_at_cluster();
-  const FetchedKeys<kHalf> keys(of_row, at.stages, block, kParts);
   if (role == Cluster::kFetches) {
-    sync_warpgroup(role);  // the barriers are there
-    keys.template fetch_stages<0, Cluster::first_stages(kHalf)>(share.first, share.end, at);
+    limit_registers<Cluster::kFetching>();
+    fetch_keys<kHalf>(share, at, FetchedKeys<kHalf>(of_row, at.stages, block, kParts));
+    await_cluster();
+    return await_previous();
   }
+  await_cluster();  // the other blocks' barriers are there
   await_previous();
   let_next_begin();
 
   Queries<kHalf>::split(a, row, first_head, block, at);
-  __syncthreads();  // queries and barriers are there
-  if (role == Cluster::kFetches) {
-    limit_registers<Cluster::kFetching>();
-    fetch_keys<kHalf>(share, at, keys);
-  } else if (role == Cluster::kMultiplies) {
+  sync_others();
+  if (role == Cluster::kMultiplies) {
     raise_registers<Cluster::kMultiplying>();
     multiply_keys<kHalf>(share, at, block, arrivals);
   } else if (role == Cluster::kWeighs) {

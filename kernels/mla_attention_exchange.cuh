@@ -44,10 +44,11 @@ struct Cluster {
   static constexpr int weight_bytes(bool half) {
     return planes(half) * kBlocks * kPlaneBytes + kHeadRoundBytes;
   }
-  // The last stage first holds the queries, 16 heads' nine steps after another's; so many others are
-  // fetched before these.
+  // The last stage first holds the queries, 16 heads' nine steps after another's.
   static constexpr int query_bytes(bool half) { return planes(half) * 9 * 32 * 16; }
-  static constexpr int first_stages(bool half) { return half ? 4 : 2; }
+  // Of 16 keys each that a thread has on their way behind those it asks for. More than the memory
+  // system takes hold up whatever else goes through the load and store unit.
+  static constexpr int pieces_ahead(bool half) { return half ? 7 : 3; }
   static constexpr int kRowBytes = 3 * 4 * kOwnHeads * 4;  // of AcrossWarps
   static constexpr int kCreditBytes = 2 * 2 * kBlocks * 4;
   static constexpr int kBarriers = 2 * 8 + 3 * 2 + 2 * kBlocks;
@@ -101,6 +102,8 @@ __device__ inline void arrive_at_cluster() {
 __device__ inline void await_cluster() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
+// All but the warpgroup that fetches.
+__device__ inline void sync_others() { asm volatile("bar.sync 5, 384;" ::: "memory"); }
 __device__ inline void sync_warpgroup(Cluster::Role role) {
   asm volatile("bar.sync %0, 128;" ::"r"(1 + static_cast<int>(role)) : "memory");
 }

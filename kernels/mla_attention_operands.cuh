@@ -99,20 +99,11 @@ class FetchedKeys : public KeyStages<kHalf> {
         copy(rope_to + piece / 2 * Cluster::kRopeBytes + row(i) / 8 * 256 + piece % 2 * 128 +
                  row(i) % 8 * 16,
              from + piece / 2 * kWidth + rope_ + piece % 2 * kPieceValues);
+      close_copies();
+      await_copies<Cluster::pieces_ahead(kHalf)>();
     }
     asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(arrived) : "memory");
   }
-  // The tiles kFrom … kTo - 1 of the keys first … end - 1, each where it comes first.
-  template <int kFrom, int kTo>
-  __device__ void fetch_stages(int first, int end, const Places<kHalf>& at) const {
-    Positions positions[kTo - kFrom];
-#pragma unroll
-    for (int i = kFrom; i < kTo; ++i) positions[i - kFrom] = look_up(first + i * Cluster::kKeys);
-#pragma unroll
-    for (int i = kFrom; i < kTo; ++i)
-      if (first + i * Cluster::kKeys < end) fetch(positions[i - kFrom], i, at.arrived(i));
-  }
-
  private:
   __device__ static int row(int i) { return static_cast<int>(threadIdx.x) % 128 / 8 + 16 * i; }
 
@@ -142,35 +133,41 @@ struct Queries {
       if (!kHalf) load_words(low[k], shared + (kSteps + k) * 512 + lane_at(lane_of_warp(), k));
     }
   }
-  // By all of a block's threads, four heads' whole lines to a warp at a time: all that a thread has
-  // to read is on its way at once.
+  // By all warpgroups but the one that fetches, which is the first: four heads' whole lines to a
+  // warp at a time, of which all are on their way at once.
   __device__ static void split(const MlaAttentionCuda& a, int row, int first_head, int block,
                                const Places<kHalf>& at) {
-    constexpr int kWidth = Cluster::kKvLora + Cluster::kAllRope;
-    const int warp = static_cast<int>(threadIdx.x) / 32, lane = lane_of_warp(), four = lane / 8,
-              head = warp % 4 * 2 + four % 2 + four / 2 * 8, column = lane % 8 * 4;
-    // A quarter of the threads has a head's 16 columns of the rope keys too.
-    const int rope_head = warp % 2 * 8 + lane / 4, rope_column = lane % 4 * 4;
-    const bool has_rope = warp >= 8;
-    const auto load = [&](int which, int at_column) {
-      const int h = first_head + which;
-      return h < a.n_heads
-                 ? *reinterpret_cast<const float4*>(
-                       a.q + (static_cast<size_t>(row) * a.n_heads + h) * kWidth + at_column)
-                 : float4{};
+    constexpr int kWidth = Cluster::kKvLora + Cluster::kAllRope, kWarps = 12, kLatentJobs = 64,
+                  kJobs = kLatentJobs + 8, kOwn = kJobs / kWarps;
+    const int warp = static_cast<int>(threadIdx.x) / 32 - 4, lane = lane_of_warp(), four = lane / 8;
+    const auto place = [&](int job, int& head, int& column) {
+      if (job < kLatentJobs) {
+        head = job / 16 * 16 + job / 4 % 4 * 2 + four % 2 + four / 2 * 8;
+        column = job % 4 * 32 + lane % 8 * 4;
+      } else {
+        head = (job - kLatentJobs) * 8 + lane / 4;
+        column = Cluster::kLatent + lane % 4 * 4;
+      }
     };
-    float4 v[4], rope = {};
+    float4 v[kOwn];
 #pragma unroll
-    for (int c = 0; c < 4; ++c)
-      v[c] = load(warp / 4 * 16 + head, block * Cluster::kLatent + c * 32 + column);
-    if (has_rope)
-      rope = load((warp - 8) / 2 * 16 + rope_head,
-                  Cluster::kKvLora + block * Cluster::kRope + rope_column);
-    const float scale = a.scale * kLog2e;
+    for (int i = 0; i < kOwn; ++i) {
+      int head, column;
+      place(i * kWarps + warp, head, column);
+      const int h = first_head + head,
+                from = column < Cluster::kLatent
+                           ? block * Cluster::kLatent + column
+                           : Cluster::kKvLora + block * Cluster::kRope + column - Cluster::kLatent;
+      v[i] = h < a.n_heads ? *reinterpret_cast<const float4*>(
+                                 a.q + (static_cast<size_t>(row) * a.n_heads + h) * kWidth + from)
+                           : float4{};
+    }
 #pragma unroll
-    for (int c = 0; c < 4; ++c)
-      store(at.queries(warp / 4), head, c * 32 + column, v[c], scale);
-    if (has_rope) store(at.queries((warp - 8) / 2), rope_head, 128 + rope_column, rope, scale);
+    for (int i = 0; i < kOwn; ++i) {
+      int head, column;
+      place(i * kWarps + warp, head, column);
+      store(at.queries(head / 16), head % 16, column, v[i], a.scale * kLog2e);
+    }
   }
 
  private:
