@@ -133,40 +133,45 @@ struct Queries {
       if (!kHalf) load_words(low[k], shared + (kSteps + k) * 512 + lane_at(lane_of_warp(), k));
     }
   }
-  // By all warpgroups but the one that fetches, which is the first: four heads' whole lines to a
-  // warp at a time, of which all are on their way at once.
+  // By all warpgroups but the one that fetches, which is the first. Two have 16 heads' latent columns
+  // to two warps, four heads' whole lines at a time, one their columns of the rope keys: all that a
+  // thread reads is on its way at once. Few instructions: they are not in any cache at first.
   __device__ static void split(const MlaAttentionCuda& a, int row, int first_head, int block,
                                const Places<kHalf>& at) {
-    constexpr int kWidth = Cluster::kKvLora + Cluster::kAllRope, kWarps = 12, kLatentJobs = 64,
-                  kJobs = kLatentJobs + 8, kOwn = kJobs / kWarps;
+    constexpr int kWidth = Cluster::kKvLora + Cluster::kAllRope;
     const int warp = static_cast<int>(threadIdx.x) / 32 - 4, lane = lane_of_warp(), four = lane / 8;
-    const auto place = [&](int job, int& head, int& column) {
-      if (job < kLatentJobs) {
-        head = job / 16 * 16 + job / 4 % 4 * 2 + four % 2 + four / 2 * 8;
-        column = job % 4 * 32 + lane % 8 * 4;
-      } else {
-        head = (job - kLatentJobs) * 8 + lane / 4;
-        column = Cluster::kLatent + lane % 4 * 4;
-      }
+    const bool is_rope = warp >= 8;
+    const int sixteen = is_rope ? warp - 8 : warp / 2,
+              head = is_rope ? lane / 4 : warp % 2 * 4 + four % 2 + four / 2 * 8,
+              column = is_rope ? lane % 4 * 4 : lane % 8 * 4, index = first_head + sixteen * 16 + head;
+    const float* from =
+        a.q + (static_cast<size_t>(row) * a.n_heads + index) * kWidth +
+        (is_rope ? Cluster::kKvLora + block * Cluster::kRope : block * Cluster::kLatent) + column;
+    // Four columns of a head: two lanes' words.
+    const int step = is_rope ? 8 : column / 16, of_lane = head % 8 * 4 + column % 8 / 2;
+    const unsigned to =
+        at.queries(sixteen) + step * 512 + head / 8 * 4 + column % 16 / 8 * 8;
+    const unsigned first = to + lane_at(of_lane, step), second = to + lane_at(of_lane + 1, step);
+    const float scale = a.scale * kLog2e;
+    const auto load = [&](bool has, int offset) {
+      return has ? *reinterpret_cast<const float4*>(from + offset) : float4{};
     };
-    float4 v[kOwn];
-#pragma unroll
-    for (int i = 0; i < kOwn; ++i) {
-      int head, column;
-      place(i * kWarps + warp, head, column);
-      const int h = first_head + head,
-                from = column < Cluster::kLatent
-                           ? block * Cluster::kLatent + column
-                           : Cluster::kKvLora + block * Cluster::kRope + column - Cluster::kLatent;
-      v[i] = h < a.n_heads ? *reinterpret_cast<const float4*>(
-                                 a.q + (static_cast<size_t>(row) * a.n_heads + h) * kWidth + from)
-                           : float4{};
+    if (is_rope) {
+      // And the eighth head behind.
+      const float4 v = load(index < a.n_heads, 0), w = load(index + 8 < a.n_heads, 8 * kWidth);
+      store(first, second, v, scale);
+      store(first + 4, second + 4, w, scale);
+      return;
     }
+    // And the second head behind.
+    float4 v[8];
 #pragma unroll
-    for (int i = 0; i < kOwn; ++i) {
-      int head, column;
-      place(i * kWarps + warp, head, column);
-      store(at.queries(head / 16), head % 16, column, v[i], a.scale * kLog2e);
+    for (int i = 0; i < 8; ++i)
+      v[i] = load(index + i / 4 * 2 < a.n_heads, i / 4 * 2 * kWidth + i % 4 * 32);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const int offset = i / 4 * 128 + i % 4 * 1024;
+      store(first + offset, second + offset, v[i], scale);
     }
   }
 
@@ -174,20 +179,17 @@ struct Queries {
   // Of every other step's words, pairs of lanes have each other's place: so the words that a warp
   // stores at once fall on different banks.
   __device__ static int lane_at(int lane, int step) { return (lane ^ step % 2) * 16; }
-  // Four columns of a head: two lanes' words.
-  __device__ static void store(unsigned shared, int head, int column, float4 v, float scale) {
-    const int step = column / 16, lane = head % 8 * 4 + column % 8 / 2;
-    const unsigned to = shared + step * 512 + head / 8 * 4 + column % 16 / 8 * 8;
-    const SplitHalf2 first = split_half2(v.x * scale, v.y * scale),
-                     second = split_half2(v.z * scale, v.w * scale);
+  __device__ static void store(unsigned first, unsigned second, float4 v, float scale) {
+    const SplitHalf2 a = split_half2(v.x * scale, v.y * scale),
+                     b = split_half2(v.z * scale, v.w * scale);
     const auto put = [](unsigned address, unsigned word) {
       asm volatile("st.shared.b32 [%0], %1;" ::"r"(address), "r"(word) : "memory");
     };
-    put(to + lane_at(lane, step), first.high);
-    put(to + lane_at(lane + 1, step), second.high);
+    put(first, a.high);
+    put(second, b.high);
     if (kHalf) return;
-    put(to + kSteps * 512 + lane_at(lane, step), first.low);
-    put(to + kSteps * 512 + lane_at(lane + 1, step), second.low);
+    put(first + kSteps * 512, a.low);
+    put(second + kSteps * 512, b.low);
   }
 };
 
