@@ -104,9 +104,7 @@ struct RunningState {
 // Which keys a cluster has: entries first … end - 1 of a row's n_keys.
 struct Share {
   int n_keys, split_keys, first, end;
-  __device__ int n_rounds() const {
-    return (end - first + Cluster::kKeys - 1) / Cluster::kKeys;
-  }
+  __device__ int n_rounds() const { return (end - first + Cluster::kKeys - 1) / Cluster::kKeys; }
   __device__ bool ends_split(int next) const { return next >= end || next % split_keys == 0; }
 };
 
@@ -282,8 +280,7 @@ __device__ void add_latents(const MlaAttentionCuda& a, const Share& share, const
     hold(out);
     arrive_as_warp(at.freed(stage), arrivals);
     if (kParts || !share.ends_split(next)) continue;
-    write_split<false>(a, heads, block, out, of_heads, first / share.split_keys,
-                       next >= share.end);
+    write_split<false>(a, heads, block, out, of_heads, first / share.split_keys, next >= share.end);
 #pragma unroll
     for (float& v : out) v = 0;
   }

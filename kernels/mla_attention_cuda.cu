@@ -178,7 +178,8 @@ int clusters_at_once() {
     config.gridDim = dim3(Cluster::kBlocks);
     config.blockDim = dim3(Cluster::kThreads);
     config.dynamicSmemBytes = Cluster::shared_bytes(false);
-    CUDA_CHECK(cudaOccupancyMaxActiveClusters(&n[static_cast<std::size_t>(device)], kernel, &config));
+    CUDA_CHECK(
+        cudaOccupancyMaxActiveClusters(&n[static_cast<std::size_t>(device)], kernel, &config));
   });
   return n[static_cast<std::size_t>(device)];
 }

@@ -55,7 +55,8 @@ std::size_t mla_most_parts(int max_rows, int rows_of_run, int n_heads, int kv_lo
 
 constexpr int mla_rows_of_run(int n_heads) { return n_heads < 32 ? 32 / n_heads : 1; }
 
-// So many splits fill a large GPU; a split is a multiple of kMlaSplitStep keys.
+// So many splits fill a large GPU; a split is a multiple of kMlaSplitStep keys. With 32 heads or
+// more as many as an H200 has clusters of four blocks at once, a block to a multiprocessor.
 inline constexpr int kMlaSplitStep = 64;
 constexpr int mla_most_splits(int n_heads) { return n_heads < 32 ? 128 : 30; }
 constexpr int mla_run_limit(int n_heads) { return kMlaSplitStep * mla_most_splits(n_heads); }

@@ -46,9 +46,9 @@ struct Cluster {
   }
   // The last stage first holds the queries, 16 heads' nine steps after another's.
   static constexpr int query_bytes(bool half) { return planes(half) * 9 * 32 * 16; }
-  // Of 16 keys each that a thread has on their way behind those it asks for. More than the memory
-  // system takes hold up whatever else goes through the load and store unit.
-  static constexpr int pieces_ahead(bool half) { return half ? 7 : 3; }
+  // How many groups of 16 keys' copies are on their way when the next are asked for. More than the
+  // memory system takes at once hold up whatever else goes through the load and store unit.
+  static constexpr int copies_ahead(bool half) { return half ? 7 : 3; }
   static constexpr int kRowBytes = 3 * 4 * kOwnHeads * 4;  // of AcrossWarps
   static constexpr int kCreditBytes = 2 * 2 * kBlocks * 4;
   static constexpr int kBarriers = 2 * 8 + 3 * 2 + 2 * kBlocks;
@@ -125,9 +125,6 @@ __device__ inline void load_words(unsigned (&to)[4], unsigned address) {
 __device__ inline void store_floats(unsigned to, float4 v) {
   store_piece(to, uint4{__float_as_uint(v.x), __float_as_uint(v.y), __float_as_uint(v.z),
                         __float_as_uint(v.w)});
-}
-__device__ inline void store_words(unsigned to, const unsigned (&v)[4]) {
-  store_piece(to, uint4{v[0], v[1], v[2], v[3]});
 }
 __device__ inline int warp_of_group() { return static_cast<int>(threadIdx.x) % 128 / 32; }
 __device__ inline int lane_of_warp() { return static_cast<int>(threadIdx.x) % 32; }
@@ -298,10 +295,9 @@ class WeightExchange {
     const int lane = lane_of_warp(), warp = warp_of_group();
     const bool has_head = warp == 0 && lane % 4 < 2;  // one of them
     const bool first = lane % 4 == 0;
-    const float4 head = {first ? heads[0].keep : heads[1].keep,
-                         first ? heads[0].split_keep : heads[1].split_keep,
-                         first ? heads[0].split_fresh : heads[1].split_fresh,
-                         first ? heads[0].sum : heads[1].sum};
+    const float4 head = {
+        first ? heads[0].keep : heads[1].keep, first ? heads[0].split_keep : heads[1].split_keep,
+        first ? heads[0].split_fresh : heads[1].split_fresh, first ? heads[0].sum : heads[1].sum};
     const unsigned to = of_heads(block_, round) + warp * 512 + lane * 16,
                    head_to = of_head(block_ * 16 + result_row(lane) + lane % 4 * 8, round),
                    given = at_.weights_given(round), is_free = at_.weights_free(round);

@@ -100,10 +100,11 @@ class FetchedKeys : public KeyStages<kHalf> {
                  row(i) % 8 * 16,
              from + piece / 2 * kWidth + rope_ + piece % 2 * kPieceValues);
       close_copies();
-      await_copies<Cluster::pieces_ahead(kHalf)>();
+      await_copies<Cluster::copies_ahead(kHalf)>();
     }
     asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(arrived) : "memory");
   }
+
  private:
   __device__ static int row(int i) { return static_cast<int>(threadIdx.x) % 128 / 8 + 16 * i; }
 
@@ -133,9 +134,10 @@ struct Queries {
       if (!kHalf) load_words(low[k], shared + (kSteps + k) * 512 + lane_at(lane_of_warp(), k));
     }
   }
-  // By all warpgroups but the one that fetches, which is the first. Two have 16 heads' latent columns
-  // to two warps, four heads' whole lines at a time, one their columns of the rope keys: all that a
-  // thread reads is on its way at once. Few instructions: they are not in any cache at first.
+  // By all warpgroups but the one that fetches, which is the first. Two have 16 heads' latent
+  // columns to two warps, four heads' whole lines at a time, one their columns of the rope keys:
+  // all that a thread reads is on its way at once. Few instructions: they are not in any cache at
+  // first.
   __device__ static void split(const MlaAttentionCuda& a, int row, int first_head, int block,
                                const Places<kHalf>& at) {
     constexpr int kWidth = Cluster::kKvLora + Cluster::kAllRope;
@@ -143,14 +145,14 @@ struct Queries {
     const bool is_rope = warp >= 8;
     const int sixteen = is_rope ? warp - 8 : warp / 2,
               head = is_rope ? lane / 4 : warp % 2 * 4 + four % 2 + four / 2 * 8,
-              column = is_rope ? lane % 4 * 4 : lane % 8 * 4, index = first_head + sixteen * 16 + head;
+              column = is_rope ? lane % 4 * 4 : lane % 8 * 4,
+              index = first_head + sixteen * 16 + head;
     const float* from =
         a.q + (static_cast<size_t>(row) * a.n_heads + index) * kWidth +
         (is_rope ? Cluster::kKvLora + block * Cluster::kRope : block * Cluster::kLatent) + column;
     // Four columns of a head: two lanes' words.
     const int step = is_rope ? 8 : column / 16, of_lane = head % 8 * 4 + column % 8 / 2;
-    const unsigned to =
-        at.queries(sixteen) + step * 512 + head / 8 * 4 + column % 16 / 8 * 8;
+    const unsigned to = at.queries(sixteen) + step * 512 + head / 8 * 4 + column % 16 / 8 * 8;
     const unsigned first = to + lane_at(of_lane, step), second = to + lane_at(of_lane + 1, step);
     const float scale = a.scale * kLog2e;
     const auto load = [&](bool has, int offset) {
