@@ -220,6 +220,9 @@ Sequence Engine::new_sequence(int n_tokens) const {
 }
 
 CacheRoom Engine::cache_room() const { return impl_->backend->cache_room(); }
+Result<std::vector<DeviceRoof>> Engine::measure_roofs() const {
+  return impl_->model->backend->measure_roofs();
+}
 StepCounts Engine::step_counts() const { return impl_->backend->step_counts(); }
 StepCounts Engine::all_step_counts() const {
   StepCounts all = impl_->tally->total();
@@ -276,6 +279,18 @@ double EngineInfo::prefill_fma(int first, int n) const {
   return total;
 }
 
+double EngineInfo::cache_bytes(const TokenBytes& of, int n_keys) const {
+  const bool chooses = attention == "sparse" && n_keys > index_topk;
+  return static_cast<double>(of.per_key * (chooses ? index_topk : n_keys) +
+                             (chooses ? of.per_index_key * n_keys : 0));
+}
+
+double EngineInfo::decode_bytes(const TokenBytes& of, int n_keys) const {
+  const bool chooses = attention == "sparse" && n_keys > index_topk;
+  return static_cast<double>(of.weights + (chooses ? of.index_weights : 0)) +
+         cache_bytes(of, n_keys);
+}
+
 Json EngineInfo::to_json() const {
   Json json = {{"model_dir", model_dir},
                {"model_type", model_type},
@@ -304,6 +319,7 @@ Json EngineInfo::to_json() const {
                       {"scratch_bytes", memory.scratch_bytes},
                       {"cache_bytes", memory.cache_bytes},
                       {"cache_tokens", memory.limits.cache_tokens}};
+  if (!synthetic.empty()) json["synthetic"] = synthetic;
   if (planted_fault.is_planted()) json["planted_fault"] = planted_fault.text();
   return json;
 }

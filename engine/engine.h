@@ -12,6 +12,7 @@
 
 #include "base/json.h"
 #include "base/result.h"
+#include "engine/backend/device_roof.h"
 #include "engine/backend/memory_plan.h"
 #include "engine/generate.h"
 #include "engine/planted_fault.h"
@@ -53,7 +54,8 @@ struct EngineOptions {
 
 struct EngineInfo {
   std::string model_dir, model_type, fingerprint, backend, kernel,
-      attention;  // attention: "dense" or "sparse"
+      attention;          // attention: "dense" or "sparse"
+  std::string synthetic;  // ModelConfig::synthetic: "" of a model
   // Else a sample is taken of logits on the host: backend cpu's own, or a fault is planted there.
   bool samples_on_device;
   // "f32", or "bf16": chunks of a prompt are multiplied in bfloat16, so bits differ, and where a
@@ -78,6 +80,9 @@ struct EngineInfo {
   // last token only: projections of every token, attention over its keys, and the indexer's scores
   // where it has to choose.
   double prefill_fma(int first, int n) const;
+  // Of a device's memory, by a decoded token that sees n_keys keys, its own among them.
+  double decode_bytes(const TokenBytes& of, int n_keys) const;
+  double cache_bytes(const TokenBytes& of, int n_keys) const;  // of these, of the cache
   std::int64_t fma_per_token, fma_lm_head, fma_per_key,
       fma_per_index_key;  // what prefill_fma adds up
   int index_topk;         // 0: dense
@@ -136,6 +141,8 @@ class Engine {
   // which always has one context if nobody else is there. As for steps, by the engine's own thread.
   Sequence new_sequence(int n_tokens = 0) const;
   CacheRoom cache_room() const;
+  // Of every GPU that computes, in order of rank, measured now; empty where the host does.
+  Result<std::vector<DeviceRoof>> measure_roofs() const;
   StepCounts step_counts() const;  // of a GPU's engine, so far
   // And of all that were shared from it, from each other, or that it was shared from, as far as
   // they have gone.

@@ -101,6 +101,7 @@ Result<std::shared_ptr<const LoadedModel>> load_model(const std::filesystem::pat
   EngineInfo info;
   info.model_dir = dir.string();
   info.model_type = config.model_type;
+  info.synthetic = config.synthetic;
   info.fingerprint = summary.fingerprint;
   info.backend = backend->backend();
   info.kernel = backend->kernel();

@@ -139,6 +139,7 @@ class FaultyModel final : public BackendModel {
     return inner_->samples_on_device() && fault_.kind != Kind::kNanLogit;
   }
   std::size_t weight_bytes() const override { return inner_->weight_bytes(); }
+  Result<std::vector<DeviceRoof>> measure_roofs() const override { return inner_->measure_roofs(); }
   Result<MemoryPlan> plan(const MemoryNeeds& needs) const override { return inner_->plan(needs); }
   Result<std::unique_ptr<Backend>> new_executor(int n_threads,
                                                 const StepLimits& limits) const override {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "engine/backend/device_roof.h"
 #include "engine/backend/memory_plan.h"
 #include "engine/checkpoint/weights.h"
 #include "engine/sampler.h"
@@ -148,6 +149,11 @@ class BackendModel {
   virtual std::string kernel() const = 0;        // what will run: "scalar", "avx2", "avx512"
   virtual bool samples_on_device() const = 0;    // or the logits come to the host for it
   virtual std::size_t weight_bytes() const = 0;  // memory that the model's weights take
+  // Of every device that computes, in order of rank, measured now; empty where the host does, which
+  // kernels/roof.h measures. An error where a device has no memory left to read.
+  virtual Result<std::vector<DeviceRoof>> measure_roofs() const {
+    return std::vector<DeviceRoof>();
+  }
   // What executors for these needs will take; an error where the memory is not there.
   virtual Result<MemoryPlan> plan(const MemoryNeeds&) const { return MemoryPlan(); }
   // n_threads 0: every usable core. `limits`: of a plan. An error where the memory of a device that

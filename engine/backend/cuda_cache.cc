@@ -18,6 +18,10 @@ std::size_t index_bytes(const ModelConfig& c) {
 
 }  // namespace
 
+std::size_t CudaCachePool::kv_bytes_per_token(const ModelConfig& c) {
+  return kv_bytes(c) * static_cast<std::size_t>(c.n_layers);
+}
+
 std::size_t CudaCachePool::bytes_per_token(const ModelConfig& c) {
   std::size_t total = 0;
   for (std::size_t l = 0; l < static_cast<std::size_t>(c.n_layers); ++l)

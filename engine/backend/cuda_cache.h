@@ -22,6 +22,7 @@ class CudaCachePool : public std::enable_shared_from_this<CudaCachePool> {
   static constexpr int kGrain = 256;
   static constexpr int rounded(int n_tokens) { return (n_tokens + kGrain - 1) / kGrain * kGrain; }
   static std::size_t bytes_per_token(const ModelConfig& c);
+  static std::size_t kv_bytes_per_token(const ModelConfig& c);  // of these, the latents
 
   CudaCachePool(const ModelConfig& c, int n_tokens, kernels::DeviceBudget& budget);
 

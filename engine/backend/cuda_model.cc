@@ -100,6 +100,10 @@ kernels::MoeLayout layout_on(const kernels::CudaDevice& device, const ModelWeigh
   return bytes_of(weights, top_k, kSmallest) < n_bytes ? kSmallest : kFastest;
 }
 
+std::int64_t signed_bytes(const kernels::DeviceWeights& memory) {
+  return static_cast<std::int64_t>(memory.bytes());
+}
+
 // Whether the kernels take a model of these widths.
 Result<void> fit_kernels(const ModelConfig& config) {
   if (config.kv_lora > kernels::kMaxKvLoraCuda || config.qk_rope > kernels::kMaxRopeCuda)
@@ -133,6 +137,7 @@ CudaModel::CudaModel(const ModelConfig& config, const ModelWeights& w, const Cud
       memory(bytes_of(w, config.n_experts_per_token, layout)) {
   embed = upload(w.embed, memory);
   // A tied head is the embedding.
+  if (w.lm_head.name != w.embed.name) embed_bytes_ = signed_bytes(memory);
   lm_head = w.lm_head.name == w.embed.name ? embed : upload(w.lm_head, memory);
   final_norm = upload_floats(w.final_norm, memory);
   for (const LayerWeights& layer : w.layers) layers.push_back(upload_layer(layer));
@@ -150,14 +155,17 @@ CudaLayer CudaModel::upload_layer(const LayerWeights& w) {
   l.kv_a = upload(w.kv_a, memory);
   l.o = upload(w.o, memory);
   upload_kv_b(to_floats(w.kv_b), l);
+  std::int64_t before = signed_bytes(memory);
   l.index_q = upload(w.indexer.wq_b, memory);
   l.index_k = upload(w.indexer.wk, memory);
   l.index_weights = upload(w.indexer.weights_proj, memory);
   l.index_norm_weight = upload_floats(w.indexer.k_norm_weight, memory);
   l.index_norm_bias = upload_floats(w.indexer.k_norm_bias, memory);
+  index_bytes_ += signed_bytes(memory) - before;
   l.mlp = upload(w.mlp, memory);
   l.router = upload(w.router, memory);
   l.router_bias = upload_floats(w.router_bias, memory);
+  before = signed_bytes(memory);
   const kernels::UnitPlan plan = unit_plan(w, c.n_experts_per_token, layout);
   std::vector<DeviceMatrix> experts;
   for (const MlpWeights& e : w.experts)
@@ -167,6 +175,7 @@ CudaLayer CudaModel::upload_layer(const LayerWeights& w) {
   if (!experts.empty()) {
     l.experts = memory.add_array(experts);
     l.moe = kernels::MoePlan(plan, experts);
+    routed_bytes_ += signed_bytes(memory) - before;
     l.experts_copied = std::all_of(experts.begin(), experts.end(), kernels::is_copied);
   }
   for (const DeviceMatrix& m :

@@ -64,6 +64,7 @@ class CudaModel final : public BackendModel, public std::enable_shared_from_this
   std::string kernel() const override;
   bool samples_on_device() const override { return true; }
   std::size_t weight_bytes() const override { return memory.bytes(); }
+  Result<std::vector<DeviceRoof>> measure_roofs() const override;
   Result<MemoryPlan> plan(const MemoryNeeds& needs) const override;
   Result<std::unique_ptr<Backend>> new_executor(int n_threads,
                                                 const StepLimits& limits) const override;
@@ -88,7 +89,10 @@ class CudaModel final : public BackendModel, public std::enable_shared_from_this
   void count_by_value(const DeviceMatrix& m);
   void upload_kv_b(const std::vector<float>& kv_b, CudaLayer& l);
 
-  int n_by_value_ = 0;  // matrices of prompt chunks that are decoded value by value
+  std::int64_t routed_bytes_ = 0;  // of memory.bytes(): all routed experts
+  std::int64_t embed_bytes_ = 0;   // and the embedding, where it is no head
+  std::int64_t index_bytes_ = 0;   // and what an indexer multiplies and norms with
+  int n_by_value_ = 0;             // matrices of prompt chunks that are decoded value by value
 };
 
 }  // namespace assay::engine

@@ -7,6 +7,7 @@
 #include "engine/backend/cuda_backend.h"
 #include "engine/backend/cuda_cache.h"
 #include "engine/backend/cuda_scratch.h"
+#include "kernels/roof_cuda.h"
 
 namespace assay::engine {
 namespace {
@@ -19,7 +20,32 @@ std::size_t scratch_bytes(const CudaModel& model, const StepLimits& limits) {
   return budget.n_bytes();
 }
 
+std::int64_t signed_size(std::size_t n) { return static_cast<std::int64_t>(n); }
+
 }  // namespace
+
+Result<std::vector<DeviceRoof>> CudaModel::measure_roofs() const {
+  const std::int64_t all = signed_size(memory.bytes()),
+                     keys = signed_size(CudaCachePool::kv_bytes_per_token(c)),
+                     drawn =
+                         c.n_experts > 0 ? routed_bytes_ * c.n_experts_per_token / c.n_experts : 0,
+                     row = embed_bytes_ / embed.n_rows;
+  DeviceRoof roof;
+  // Halves of keys: the low ones are left where they are (MlaAttentionCuda::half).
+  roof.token = {.weights = all - routed_bytes_ + drawn - embed_bytes_ + row - index_bytes_,
+                .index_weights = index_bytes_,
+                .per_key = how.bf16_chunks ? keys / 2 : keys,
+                .per_index_key = signed_size(CudaCachePool::bytes_per_token(c)) - keys};
+  try {
+    roof.read_bytes_per_s = kernels::read_bytes_per_s_cuda();
+  } catch (const std::bad_alloc&) {
+    return fail(
+        "the GPU has no 1 GiB left to measure reads with: ask for a shorter --context, or use an "
+        "emptier GPU");
+  }
+  roof.half_fma_per_s = kernels::half_fma_per_s_cuda();
+  return std::vector{roof};
+}
 
 Result<MemoryPlan> CudaModel::plan(const MemoryNeeds& needs) const {
   const int chunk = std::min(needs.prefill_chunk, needs.n_positions);

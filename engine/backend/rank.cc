@@ -25,6 +25,17 @@ Reply planned(const BackendModel& model, const MemoryNeeds& needs) {
   return reply;
 }
 
+// All at once, as they compute.
+Reply roof_of(const BackendModel& model, Comm& comm) {
+  Reply reply;
+  comm.meet();
+  if (auto roofs = model.measure_roofs(); !roofs)
+    reply.error = roofs.error().message;
+  else if (!roofs->empty())
+    reply.roof = roofs->front();
+  return reply;
+}
+
 // Then every sum is on its way on every device: what allocates now holds up none.
 void meet_before_logits(Comm& comm) { comm.meet(); }
 
@@ -92,6 +103,8 @@ Reply Rank::new_executor(const Command& c, Comm& comm) {
 Reply Rank::execute(const Command& c, Comm& comm) {
   Reply reply;
   switch (c.kind) {
+    case Command::Kind::kMeasureRoof:
+      return roof_of(*models_.at(c.id).backend, comm);
     case Command::Kind::kPlan:
       return planned(*models_.at(c.id).backend, c.needs);
     case Command::Kind::kNewExecutor:

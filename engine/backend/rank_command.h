@@ -67,6 +67,7 @@ struct Command {
     kOpen,         // ranks of a group, of backend `backend`
     kClose,        // the group's, which hold nothing any more
     kLoad,         // model `id` from `source`: the shard of each
+    kMeasureRoof,  // of model `id`'s device
     kPlan,         // the memory of model `id`'s executors, for `needs`
     kNewExecutor,  // `id` of model `of`, with `n` threads, for `limits`
     kCount,        // what executor `id` has room for, and how its steps ran
@@ -101,11 +102,12 @@ struct Command {
 };
 
 struct Reply {
-  std::string error;               // kLoad, kPlan, kNewExecutor; empty: none
+  std::string error;               // kLoad, kPlan, kNewExecutor, kMeasureRoof; empty: none
   std::string kernel;              // kLoad
   std::int64_t n_bytes = 0;        // kLoad: of its weights; kCountBytes
   bool samples_on_device = false;  // kLoad
   MemoryPlan plan;                 // kPlan
+  DeviceRoof roof;                 // kMeasureRoof
   CacheRoom room;                  // kCount
   StepCounts steps;                // kCount
   bool may_record = true;          // kRun: of its executor, now
@@ -117,7 +119,7 @@ struct Reply {
 
   template <class Fields>
   void visit(Fields& f) {
-    f(error), f(kernel), f(n_bytes), f(samples_on_device), f(plan), f(room), f(steps);
+    f(error), f(kernel), f(n_bytes), f(samples_on_device), f(plan), f(roof), f(room), f(steps);
     f(may_record), f(values);
   }
 };

@@ -73,6 +73,7 @@ TEST(RankCommand, ARepliesErrorAndValuesSurvive) {
   sent.n_bytes = std::int64_t{1} << 40;
   sent.samples_on_device = true;
   sent.plan = {.limits = {.cache_tokens = 4}, .weight_bytes = 5, .scratch_bytes = 6};
+  sent.roof = {.read_bytes_per_s = 4e12, .half_fma_per_s = 5e14, .token = {.per_key = 12}};
   sent.room = {7, 8, 9};
   sent.steps = {.n_direct = 10, .n_replayed = 11};
   sent.values = {1.0f, 2.0f, 3.0f};
@@ -84,6 +85,9 @@ TEST(RankCommand, ARepliesErrorAndValuesSurvive) {
   EXPECT_EQ(got.plan.limits.cache_tokens, 4);
   EXPECT_EQ(got.plan.weight_bytes, 5u);
   EXPECT_EQ(got.plan.scratch_bytes, 6u);
+  EXPECT_EQ(got.roof.read_bytes_per_s, 4e12);
+  EXPECT_EQ(got.roof.half_fma_per_s, 5e14);
+  EXPECT_EQ(got.roof.token.per_key, 12);
   EXPECT_EQ(got.room.n_free, 8);
   EXPECT_EQ(got.room.grain, 9);
   EXPECT_EQ(got.steps.n_direct, 10);

@@ -95,6 +95,7 @@ class TensorParallelModel final : public BackendModel,
     return static_cast<std::size_t>(loaded_.weight_bytes);
   }
   bool samples_on_device() const override { return loaded_.samples_on_device; }
+  Result<std::vector<DeviceRoof>> measure_roofs() const override;
   Result<MemoryPlan> plan(const MemoryNeeds& needs) const override;
   Result<std::unique_ptr<Backend>> new_executor(int n_threads,
                                                 const StepLimits& limits) const override;
@@ -299,6 +300,17 @@ class TensorParallelBackend final : public Backend {
 };
 
 }  // namespace
+
+Result<std::vector<DeviceRoof>> TensorParallelModel::measure_roofs() const {
+  std::vector<DeviceRoof> roofs;
+  const auto replies = ranks()->run({.kind = Command::Kind::kMeasureRoof, .id = id()});
+  for (std::size_t r = 0; r < replies.size(); ++r) {
+    if (!replies[r].error.empty())
+      return fail("rank {} of {}: {}", r, replies.size(), replies[r].error);
+    if (replies[r].roof.read_bytes_per_s > 0) roofs.push_back(replies[r].roof);
+  }
+  return roofs;
+}
 
 // The same caches for every rank: as many tokens as the one with the least memory has room for.
 Result<MemoryPlan> TensorParallelModel::plan(const MemoryNeeds& needs) const {

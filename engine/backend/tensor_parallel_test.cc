@@ -192,7 +192,7 @@ TEST(TensorParallel, SaysSoAndRefusesAKernelOnEveryRank) {
 }
 
 // A model that plans as a GPU's does: scratch of a byte, and of sums what a rank of so many
-// gathers.
+// gathers. And that has a roof as a GPU has: of its weights.
 class PlanningModel final : public BackendModel {
  public:
   PlanningModel(Model inner, int hidden) : inner_(std::move(inner)), hidden_(hidden) {}
@@ -209,6 +209,11 @@ class PlanningModel final : public BackendModel {
     MemoryPlan plan{.limits = {.n_rows = 10, .cache_tokens = 256}, .scratch_bytes = 1};
     plan.sum_bytes = bytes_of_sums(needs.n_ranks, plan.limits, hidden_);
     return plan;
+  }
+  Result<std::vector<DeviceRoof>> measure_roofs() const override {
+    DeviceRoof roof{.read_bytes_per_s = 7, .half_fma_per_s = 8};
+    roof.token.weights = hidden_;
+    return std::vector{roof};
   }
   // As a device of which another process has taken the rest.
   Result<std::unique_ptr<Backend>> new_executor(int n_threads,
@@ -232,6 +237,17 @@ TEST(TensorParallel, EveryRankPlansWhereItGathersTheSumsOfAll) {
   ASSERT_TRUE(plan) << plan.error().message;
   const std::size_t of_rank = 2 * 10 * sizeof(float) * static_cast<std::size_t>(m.config.hidden);
   EXPECT_EQ(plan->scratch_bytes, 2 * (1 + of_rank));
+}
+
+TEST(TensorParallel, EveryRanksDeviceHasItsRoofAndAHostHasNone) {
+  const TinyModel m(DType::kBf16, 2);
+  const RankKind planning = {"reference", PlanningModel::load, new_thread_comms, new_process_comm};
+  const auto roofs = on_ranks(m, planning, 2)->measure_roofs();
+  ASSERT_TRUE(roofs) << roofs.error().message;
+  ASSERT_EQ(roofs->size(), 2u);
+  EXPECT_EQ(roofs->back().read_bytes_per_s, 7);
+  EXPECT_EQ(roofs->back().token.weights, m.config.hidden);
+  EXPECT_TRUE(on_ranks(m, kReference, 2)->measure_roofs()->empty());
 }
 
 TEST(TensorParallel, AnExecutorThatARankHasNoRoomForIsAnErrorAndTheRanksGoOn) {

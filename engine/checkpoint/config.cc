@@ -149,6 +149,21 @@ std::vector<bool> indexer_schedule(Fields& f, int n_layers) {
   return full;
 }
 
+// What assay synthesize says of itself (engine/synthetic.h).
+std::string synthetic_text(Fields& f) {
+  constexpr const char* kKey = "assay_synthetic";
+  if (!f.has(kKey)) return "";
+  const Json& s = f.json()[kKey];
+  for (const char* key : {"n_layers", "of_layers"})
+    if (!s.is_object() || !s.contains(key) || !s[key].is_number_integer()) {
+      f.wrong(kKey, "an object with n_layers and of_layers, as assay synthesize writes it");
+      return "";
+    }
+  const int n = s["n_layers"], of = s["of_layers"];
+  return n == of ? fmt::format("random weights in the shape of a model of {} layers", of)
+                 : fmt::format("random weights in the shape of the first {} of {} layers", n, of);
+}
+
 void check_layer_types(Fields& f, const ModelConfig& c) {
   if (!f.has("mlp_layer_types")) return;
   const Json& types = f.json()["mlp_layer_types"];
@@ -226,6 +241,7 @@ Result<ModelConfig> parse_config(std::string_view text, std::string_view source)
   ASSAY_TRY(c.quantisation, Quantisation::parse(json, source));
   c.tied_embeddings = f.boolean("tie_word_embeddings", false);
   c.eos_ids = f.ids("eos_token_id");
+  c.synthetic = synthetic_text(f);
 
   f.only("hidden_act", "silu");
   f.only("scoring_func", "sigmoid");

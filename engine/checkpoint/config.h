@@ -39,6 +39,9 @@ struct ModelConfig {
   std::vector<int> eos_ids;  // of config.json
   std::string model_type, dtype;
   Quantisation quantisation;
+  // Not a model's: "random weights in the shape of the first 7 of 78 layers" (assay synthesize);
+  // else "".
+  std::string synthetic;
 
   // Of a rank of several, whose `vocab` is its part (backend/shard.h): of all ranks, on the one
   // that samples; 0 on others.

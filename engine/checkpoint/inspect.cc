@@ -159,6 +159,7 @@ Result<CheckpointSummary> inspect(const Checkpoint& checkpoint,
   CheckpointSummary s;
   s.dir = checkpoint.dir().string();
   s.model_type = c.model_type;
+  s.synthetic = c.synthetic;
   s.n_shards = static_cast<int>(checkpoint.shards().size());
   ASSAY_TRY(const ModelWeights weights, bind_weights(checkpoint, false));
   ASSAY_TRY(s.fingerprint, checkpoint.fingerprint(cache_dir));
@@ -224,6 +225,7 @@ Json to_json(const CheckpointSummary& s) {
       {"n_active_bytes", s.n_active_bytes},
       {"bits",
        {{"routed_experts_total", s.routed_total_bits}, {"all_tensors", s.bits_per_parameter()}}}};
+  if (!s.synthetic.empty()) out["synthetic"] = s.synthetic;
   if (s.quantisation.empty()) return out;
   Json tiers = Json::array();
   for (const TierSummary& t : s.tiers)

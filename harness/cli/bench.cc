@@ -5,12 +5,11 @@
 #include <memory>
 
 #include "base/stats.h"
-#include "base/thread_pool.h"
 #include "engine/engine.h"
+#include "harness/cli/bench_roof.h"
 #include "harness/cli/engine_flags.h"
 #include "harness/cli/verb.h"
 #include "harness/step_counts.h"
-#include "kernels/roof.h"
 
 namespace assay::cli {
 namespace {
@@ -26,24 +25,33 @@ struct Options {
 };
 
 struct Measurement {
-  std::string name;           // "pp512", "tg128", "tg128 @ d4096"
-  std::vector<double> per_s;  // tokens per second, one a repetition
-  std::vector<double> share;  // of the roof measured right beside that repetition
-  std::string roof;
-  // Decode: of a plain read of the same bytes from where a token finds them.
+  std::string name;            // "pp512", "tg128", "tg128 @ d4096"
+  std::string roof;            // what the next is of
+  std::vector<double> per_s;   // tokens per second, one a repetition
+  std::vector<double> roof_s;  // the same at the roof, measured right beside that repetition
+  // Decode on a host: of a plain read of the same bytes from where a token finds them.
   std::vector<double> share_of_reads = {};
+  Json bytes = nullptr;  // of a token, where a GPU decodes
+
+  std::vector<double> share() const {
+    std::vector<double> out;
+    for (std::size_t i = 0; i < per_s.size(); ++i) out.push_back(per_s[i] / roof_s[i]);
+    return out;
+  }
   Json to_json() const {
     Json out = {{"test", name},
                 {"tokens_per_s", per_s},
                 {"median", median(per_s)},
                 {"mad", scaled_mad(per_s)},
                 {"roof", roof},
-                {"share_of_roof", share},
-                {"median_share", median(share)}};
+                {"roof_tokens_per_s", roof_s},
+                {"share_of_roof", share()},
+                {"median_share", median(share())}};
     if (!share_of_reads.empty()) {
       out["share_of_token_reads"] = share_of_reads;
       out["median_share_of_token_reads"] = median(share_of_reads);
     }
+    if (!bytes.is_null()) out["token_bytes"] = bytes;
     return out;
   }
 };
@@ -107,50 +115,35 @@ void print_load(const Engine& e) {
              harness::step_counts_text(harness::to_json(e.step_counts())));
 }
 
-Measurement bench_prefill(Engine& e, ThreadPool& pool, int n, int repetitions) {
-  Measurement m{
-      .name = fmt::format("pp{}", n), .per_s = {}, .share = {}, .roof = "peak f32 FMA rate"};
+Result<Measurement> bench_prefill(Engine& e, Roof& roof, int n, int repetitions) {
+  Measurement m{.name = fmt::format("pp{}", n), .roof = roof.prefill_text()};
   const auto ids = token_trace(n, e.info().vocab);
   prefill_seconds(e, ids);  // warm-up
   for (int i = 0; i < repetitions; ++i) {
-    const double peak = kernels::peak_fma_per_s(pool, 2);
-    const double s = prefill_seconds(e, ids);
-    m.per_s.push_back(n / s);
-    m.share.push_back(e.info().prefill_fma(0, n) / s / peak);
+    ASSAY_TRY(const double peak, roof.prefill_per_s(n));
+    m.roof_s.push_back(peak);
+    m.per_s.push_back(n / prefill_seconds(e, ids));
   }
   return m;
 }
 
-kernels::TokenReads reads_of(const engine::EngineInfo& e) {
-  const int n_experts = std::max(1, e.n_moe_layers * e.n_experts);
-  const auto expert = static_cast<std::size_t>(e.routed_bytes / n_experts);
-  const auto drawn = static_cast<std::size_t>(e.n_moe_layers * e.n_experts_per_token) * expert;
-  return {.always_bytes = static_cast<std::size_t>(e.active_bytes) - drawn,
-          .expert_bytes = expert,
-          .n_layers = e.n_moe_layers,
-          .n_experts = e.n_experts,
-          .n_experts_per_token = e.n_experts_per_token};
-}
-
-Measurement bench_decode(Engine& e, ThreadPool& pool, int n, int depth, int repetitions) {
-  Measurement m{
-      .name = depth == 0 ? fmt::format("tg{}", n) : fmt::format("tg{} @ d{}", n, depth),
-      .per_s = {},
-      .share = {},
-      .roof = fmt::format("{}-thread read of the {:.1f} MB active per token", pool.n_threads(),
-                          static_cast<double>(e.info().active_bytes) / 1e6)};
-  Sequence at_depth = e.new_sequence(std::max(1, depth));
-  at_depth.feed(token_trace(std::max(1, depth), e.info().vocab));
+Result<Measurement> bench_decode(Engine& e, Roof& roof, int n, int depth, int repetitions) {
+  const int first = std::max(1, depth);
+  Measurement m{.name = depth == 0 ? fmt::format("tg{}", n) : fmt::format("tg{} @ d{}", n, depth)};
+  Sequence at_depth = e.new_sequence(first);
+  at_depth.feed(token_trace(first, e.info().vocab));
   run_all(e, at_depth);
   const auto ids = token_trace(n, e.info().vocab);
   decode_seconds(e, at_depth, ids);  // warm-up
-  const auto active = static_cast<std::size_t>(e.info().active_bytes);
   for (int i = 0; i < repetitions; ++i) {
-    const double read = kernels::read_bytes_per_s(pool, active, n);
-    const double s = decode_seconds(e, at_depth, ids);
-    m.per_s.push_back(n / s);
-    m.share.push_back(n / s * static_cast<double>(active) / read);
-    m.share_of_reads.push_back(n / s / kernels::token_reads_per_s(pool, reads_of(e.info()), n));
+    // The first token clocked sees what was read, the one that grew the cache, and itself.
+    ASSAY_TRY(const DecodeRoof peak, roof.decode_per_s(first + 2, n));
+    m.roof_s.push_back(peak.per_s);
+    m.roof = peak.text;
+    m.bytes = peak.bytes;
+    m.per_s.push_back(n / decode_seconds(e, at_depth, ids));
+    if (peak.token_reads_per_s > 0)
+      m.share_of_reads.push_back(m.per_s.back() / peak.token_reads_per_s);
   }
   return m;
 }
@@ -176,13 +169,19 @@ Result<int> bench(const Options& o) {
             "{} tokens at depth {}, forked off a sequence of that depth, do not fit into the "
             "engine's caches of {} tokens: decode at a lesser --depth, or on a larger GPU",
             n, d, room.n_tokens);
-  ThreadPool pool(e.info().n_threads);
+  ASSAY_TRY(Roof roof, Roof::of(e));
   std::vector<Measurement> all;
-  for (const int n : o.n_prompt)
-    if (n > 0) all.push_back(bench_prefill(e, pool, n, o.repetitions));
+  for (const int n : o.n_prompt) {
+    if (n == 0) continue;
+    ASSAY_TRY(Measurement m, bench_prefill(e, roof, n, o.repetitions));
+    all.push_back(std::move(m));
+  }
   for (const int d : o.depth)
-    for (const int n : o.n_decode)
-      if (n > 0) all.push_back(bench_decode(e, pool, n, d, o.repetitions));
+    for (const int n : o.n_decode) {
+      if (n == 0) continue;
+      ASSAY_TRY(Measurement m, bench_decode(e, roof, n, d, o.repetitions));
+      all.push_back(std::move(m));
+    }
 
   if (o.json) {
     Json out = {{"engine", e.info().to_json()},
@@ -201,14 +200,15 @@ Result<int> bench(const Options& o) {
   fmt::print("\n{:<16} {:>12} {:>9} {:>9}  {}\n", "test", "tokens/s", "± MAD", "of roof", "roof");
   for (const Measurement& m : all) {
     fmt::print("{:<16} {:>12.1f} {:>9.1f} {:>8.0f}%  {}\n", m.name, median(m.per_s),
-               scaled_mad(m.per_s), 100 * median(m.share), m.roof);
+               scaled_mad(m.per_s), 100 * median(m.share()), m.roof);
     if (!m.share_of_reads.empty())
       fmt::print("{:<16} {:>12} {:>9} {:>8.0f}%  {}\n", "", "", "", 100 * median(m.share_of_reads),
                  "the same read with experts drawn from all weights, as a token's are");
   }
   fmt::print(
-      "\nMedian and scaled median absolute deviation. The roof is measured beside every repetition "
-      "in this process.\n");
+      "\nMedian and scaled median absolute deviation. The roof is {}, measured beside every "
+      "repetition in this process.\n",
+      roof.of_text());
   return 0;
 }
 
@@ -216,7 +216,7 @@ Result<int> bench(const Options& o) {
 
 const Verb bench_verb{
     .name = "bench",
-    .summary = "Prefill and decode speed, with the roof of this machine beside it",
+    .summary = "Prefill and decode speed, with the roof of what computes (CPU or GPU) beside it",
     .examples =
         "  assay bench --model golden/micro-glm/model\n"
         "      prefill of 512 tokens (pp512) and decode of 128 (tg128), 5 repetitions each\n"

@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "harness/cli/at_least.h"
+#include "harness/cli/say.h"
 
 namespace assay::cli {
 
@@ -67,7 +68,11 @@ Result<engine::EngineOptions> engine_options(const EngineFlags& flags) {
 
 Result<engine::Engine> load_engine(const EngineFlags& flags) {
   ASSAY_TRY(const engine::EngineOptions options, engine_options(flags));
-  return engine::Engine::load(flags.model, options);
+  auto engine = engine::Engine::load(flags.model, options);
+  if (engine && !engine->info().synthetic.empty())
+    say("assay: {} is not a model: {}. How fast it is means something, what it says does not\n",
+        flags.model, engine->info().synthetic);
+  return engine;
 }
 
 }  // namespace assay::cli

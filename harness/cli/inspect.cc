@@ -141,6 +141,8 @@ Result<int> run(const Options& o) {
   }
   fmt::print("{}  ({}, {} shard{})\n\n", summary.dir, summary.model_type, summary.n_shards,
              summary.n_shards == 1 ? "" : "s");
+  if (!summary.synthetic.empty())
+    fmt::print("  not a model: {} (assay synthesize)\n\n", summary.synthetic);
   print_architecture(checkpoint.config());
   fmt::print("\n  {:<18} {:>8}  {:<14} {:>18} {:>12}\n", "role", "tensors", "dtype", "parameters",
              "size");

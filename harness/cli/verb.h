@@ -44,6 +44,7 @@ extern const Verb extract_verb;
 extern const Verb selftest_verb;
 extern const Verb accept_verb;
 extern const Verb attribute_verb;
+extern const Verb synthesize_verb;
 
 // Those that this build links, in the order in which --help lists them.
 std::span<const Verb* const> all_verbs();

@@ -1,0 +1,38 @@
+// A checkpoint of random weights in the shape of a model: how fast would it be on these devices,
+// before its weights are here? Marked as what it is: config.json says assay_synthetic, and so does
+// whatever reads it (ModelConfig::synthetic).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+
+#include "base/result.h"
+
+namespace assay::engine {
+
+struct SyntheticOptions {
+  int n_layers = 0;  // the first so many of the model's; 0: all
+  std::uint64_t seed = 0;
+  int n_threads = 0;  // 0: every usable core
+  // Of files and bytes, as they are written.
+  std::function<void(int n_files, int of, std::int64_t n_bytes)> on_file = {};
+};
+
+struct SyntheticSummary {
+  int n_layers = 0, of_layers = 0, n_files = 0;
+  std::int64_t n_bytes = 0;  // of tensors
+};
+
+// `config`: a config.json or a folder with one. Its quantization_config says how modules are
+// stored; where there is none they are as release_quantization says (synthetic_tensors.h).
+// `tokenizer`: a folder whose tokenizer and chat template are copied; generation_config.json is
+// that beside the config, if any. `out` must not be there, or be an empty folder; config.json is
+// written last, and after an error nothing is left. The same config, layers and seed make the same
+// bytes, whatever the threads.
+Result<SyntheticSummary> synthesize(const std::filesystem::path& config,
+                                    const std::filesystem::path& tokenizer,
+                                    const std::filesystem::path& out,
+                                    const SyntheticOptions& options);
+
+}  // namespace assay::engine

@@ -1,0 +1,83 @@
+// assay synthesize and what is said of its folders; assay bench where a GPU computes.
+#include "base/json.h"
+#include "harness/cli/cli_testing.h"
+
+namespace assay {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+TEST_F(Cli, SynthesizeMakesAFolderThatIsSaidToBeNoModel) {
+  const std::string out = dir_ / "shape";
+  const Outcome made = assay({"synthesize", kModel + "/config.json", "--layers", "3", "--out", out,
+                              "--threads", "2", "--json"});
+  ASSERT_EQ(made.code, 0) << made.err;
+  const Json json = Json::parse(made.out);
+  EXPECT_EQ(json["n_layers"], 3);
+  EXPECT_EQ(json["of_layers"], 7);
+  EXPECT_GT(json["n_bytes"].get<double>(), 1e6);
+
+  const Outcome bench = assay(
+      {"bench", "--model", out, "--prompt", "8", "--decode", "4", "--repetitions", "1", "--json"});
+  ASSERT_EQ(bench.code, 0) << bench.err;
+  EXPECT_THAT(bench.err, AllOf(HasSubstr("is not a model"), HasSubstr("first 3 of 7 layers")));
+  EXPECT_THAT(Json::parse(bench.out)["engine"]["synthetic"].get<std::string>(),
+              HasSubstr("random weights"));
+  const Outcome run = assay({"run", "facts", "--model", out, "--limit", "1", "--max-tokens", "4",
+                             "--profile", "quick", "--out", dir_ / "run"});
+  EXPECT_THAT(run.err, HasSubstr("is not a model"));
+  const auto record = read_json(fs::path(dir_) / "run" / "run.json");
+  ASSERT_TRUE(record) << run.err;
+  EXPECT_THAT((*record)["provenance"]["target"].dump(), HasSubstr("random weights"));
+  EXPECT_THAT(assay({"inspect", out}).out, HasSubstr("not a model"));
+  EXPECT_THAT(assay({"inspect", kModel}).out, Not(HasSubstr("not a model")));
+}
+
+TEST_F(Cli, SynthesizeRefusesInWords) {
+  const std::string config = kModel + "/config.json";
+  fs::create_directory(fs::path(dir_) / "full");
+  ASSERT_TRUE(write_file_atomic(fs::path(dir_) / "full" / "mine", "mine"));
+  expect_error(assay({"synthesize", config, "--out", dir_ / "full"}), HasSubstr("there already"));
+  EXPECT_EQ(*read_file(fs::path(dir_) / "full" / "mine"), "mine");
+  expect_error(assay({"synthesize", config, "--out", dir_ / "o", "--layers", "9"}),
+               AllOf(HasSubstr("9 layers"), HasSubstr("1 to 7")));
+  expect_error(assay({"synthesize", config, "--out", dir_ / "o", "--layers", "-1"}),
+               HasSubstr("--layers"));
+  expect_error(assay({"synthesize", config, "--out", dir_ / "o", "--tokenizer", dir_ / "no"}),
+               HasSubstr("tokenizer.json"));
+  expect_error(assay({"synthesize", config}), HasSubstr("--out"));
+  EXPECT_FALSE(fs::exists(fs::path(dir_) / "o"));
+}
+
+TEST_F(Cli, BenchOnAGpuIsHeldAgainstTheGpu) {
+  const std::string model = std::string(ASSAY_SOURCE_DIR) + "/golden/micro-glm/vq-1.71";
+  const Outcome o =
+      assay({"bench", "--model", model, "--backend", "cuda", "--threads", "1", "--prompt", "512",
+             "--decode", "32", "--depth", "0,2000", "--repetitions", "3", "--json"});
+  if (o.err.find("no CUDA device here") != std::string::npos)
+    GTEST_SKIP() << o.err << "This test shows nothing here.";
+  ASSERT_EQ(o.code, 0) << o.err;
+  const Json tests = Json::parse(o.out)["tests"];
+  ASSERT_EQ(tests.size(), 3u);
+  for (const Json& test : tests) {
+    EXPECT_THAT(test["roof"].get<std::string>(), HasSubstr("GPU"));
+    EXPECT_FALSE(test.contains("share_of_token_reads")) << "of a host only";
+    ASSERT_EQ(test["share_of_roof"].size(), 3u);
+    for (const Json& share : test["share_of_roof"]) {
+      EXPECT_GT(share.get<double>(), 0);
+      EXPECT_LT(share.get<double>(), 1.2) << test["test"] << ": faster than the GPU";
+    }
+  }
+  // Sparse: a key is 4 bytes of each of 160 values in 7 layers, of which 512 are looked at, and an
+  // index key 256 bytes in 4; 2001 were read, or one to begin with, and one grew the cache.
+  EXPECT_NEAR(tests[1]["token_bytes"]["cache"].get<double>(), 4480 * (3 + 15.5), 1);
+  EXPECT_NEAR(tests[2]["token_bytes"]["cache"].get<double>(), 4480 * 512 + 1024 * (2002 + 15.5), 1);
+  EXPECT_GT(tests[2]["token_bytes"]["weights"].get<double>(),
+            tests[1]["token_bytes"]["weights"].get<double>())
+      << "the index's own";
+}
+
+}  // namespace
+}  // namespace assay
