@@ -1,7 +1,7 @@
 #include "engine/synthetic.h"
 
 #include <algorithm>
-#include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -176,32 +176,45 @@ class Writer {
     };
     std::vector<Part> parts;
     std::vector<TensorView> views;
-    bytes_.resize(std::max(bytes_.size(), tensors.size()));
+    std::vector<std::span<std::byte>> bytes;
+    std::size_t n_bytes = 0;
+    for (const SyntheticTensor& t : tensors) n_bytes += t.n_bytes();
+    reserve(n_bytes);
+    std::byte* next = buffer_.get();
     for (std::size_t i = 0; i < tensors.size(); ++i) {
-      bytes_[i].resize(tensors[i].n_bytes());
-      for (std::size_t at = 0; at < bytes_[i].size(); at += kPartBytes) parts.push_back({i, at});
-      views.push_back({tensors[i].name, tensors[i].dtype, tensors[i].shape, bytes_[i]});
-      summary_.n_bytes += static_cast<std::int64_t>(bytes_[i].size());
+      bytes.emplace_back(next, tensors[i].n_bytes());
+      next += bytes[i].size();
+      for (std::size_t at = 0; at < bytes[i].size(); at += kPartBytes) parts.push_back({i, at});
+      views.push_back({tensors[i].name, tensors[i].dtype, tensors[i].shape, bytes[i]});
     }
+    summary_.n_bytes += static_cast<std::int64_t>(n_bytes);
     pool_.parallel_for(static_cast<int>(parts.size()), [&](int i) {
       const Part& part = parts[static_cast<std::size_t>(i)];
-      const std::span<std::byte> whole = bytes_[part.tensor];
+      const std::span<std::byte> whole = bytes[part.tensor];
       fill_synthetic(tensors[part.tensor], o_.seed, part.first,
                      whole.subspan(part.first, std::min(kPartBytes, whole.size() - part.first)));
     });
     pool_.parallel_for(static_cast<int>(tensors.size()), [&](int i) {
       const auto at = static_cast<std::size_t>(i);
-      clear_padding(tensors[at], bytes_[at]);
+      clear_padding(tensors[at], bytes[at]);
     });
     ASSAY_TRY_VOID(write_safetensors(out_ / name, std::move(views)));
     if (o_.on_file) o_.on_file(++n_written_, summary_.n_files, summary_.n_bytes);
     return {};
   }
 
+  void reserve(std::size_t n_bytes) {
+    if (n_bytes <= buffer_bytes_) return;
+    buffer_.reset();  // both together may be too much
+    buffer_ = std::make_unique_for_overwrite<std::byte[]>(n_bytes);
+    buffer_bytes_ = n_bytes;
+  }
+
   const fs::path& out_;
   const SyntheticOptions& o_;
   ThreadPool pool_;
-  std::vector<std::vector<std::byte>> bytes_;  // of a file's tensors; kept for the next one's
+  std::unique_ptr<std::byte[]> buffer_;  // of a file's tensors; kept for the next one's
+  std::size_t buffer_bytes_ = 0;
   SyntheticSummary summary_;
   int n_written_ = 0;
 };

@@ -6,6 +6,8 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/fault_in.h"
+#include "kernels/vq_pack.h"
 
 namespace assay::kernels {
 namespace {
@@ -41,15 +43,37 @@ struct GptqFile {
   }
 };
 
+std::size_t codes_bytes(const VqMatrix& w) {
+  return 4 * static_cast<std::size_t>(w.n_rows) * static_cast<std::size_t>(w.row_words());
+}
+std::size_t scales_bytes(const VqMatrix& w) {
+  return 2 * static_cast<std::size_t>(w.n_rows) * static_cast<std::size_t>(w.n_groups());
+}
+
 std::size_t n_unit_words(const ScaledMatrix& w, GptqUnits units) {
   const std::size_t n_tiles = (static_cast<std::size_t>(w.n_rows) + kUnitRows - 1) / kUnitRows;
   return n_tiles * static_cast<std::size_t>(w.n_groups()) * static_cast<std::size_t>(units.words());
 }
 
-std::vector<std::uint32_t> units_of(const GptqFile& file, GptqUnits units) {
+// A tile has some bytes of every page: threads would all wait for the same faults.
+void fault_in_all(const GptqFile& file, ThreadPool& pool) {
+  constexpr std::size_t kPiece = std::size_t{1} << 20;
+  const std::size_t n_bytes =
+      4 * static_cast<std::size_t>(file.row_words) * static_cast<std::size_t>(file.w.n_rows);
+  pool.parallel_for(static_cast<int>((n_bytes + kPiece - 1) / kPiece), [&](int i) {
+    const std::size_t first = static_cast<std::size_t>(i) * kPiece;
+    fault_in({file.w.values + first, std::min(kPiece, n_bytes - first)});
+  });
+}
+
+std::vector<std::uint32_t> units_of(const GptqFile& file, GptqUnits units, ThreadPool& pool) {
   std::vector<std::uint32_t> out(n_unit_words(file.w, units));
-  std::uint32_t* unit = out.data();
-  for (int first = 0; first < file.w.n_rows; first += kUnitRows)
+  fault_in_all(file, pool);
+  pool.parallel_for((file.w.n_rows + kUnitRows - 1) / kUnitRows, [&](int tile) {
+    const int first = tile * kUnitRows;
+    std::uint32_t* unit = out.data() + static_cast<std::size_t>(tile) *
+                                           static_cast<std::size_t>(file.w.n_groups()) *
+                                           static_cast<std::size_t>(units.words());
     for (int g = 0; g < file.w.n_groups(); ++g, unit += units.words()) {
       const int n_rows = std::min(kUnitRows, file.w.n_rows - first);
       for (int i = 0; i < units.group_words(); ++i)
@@ -60,6 +84,7 @@ std::vector<std::uint32_t> units_of(const GptqFile& file, GptqUnits units) {
         unit[units.scale(r)] = file.scale(first + r, g) | (k1024 + file.zero(first + r, g) + 1)
                                                               << 16;
     }
+  });
   return out;
 }
 
@@ -114,7 +139,7 @@ DeviceMatrix lay_out(const VqMatrix& w, const KeepBytes& keep) {
   return m;
 }
 
-DeviceMatrix lay_out(const ScaledMatrix& w, const KeepBytes& keep) {
+DeviceMatrix lay_out(const ScaledMatrix& w, ThreadPool& pool, const KeepBytes& keep) {
   DeviceMatrix m;
   m.n_rows = w.n_rows;
   m.n_cols = w.n_cols;
@@ -136,7 +161,7 @@ DeviceMatrix lay_out(const ScaledMatrix& w, const KeepBytes& keep) {
   m.row_words = file.row_words;
   m.lane_shift = lane_shift_of(m.bits, m.n_cols, m.group);
   if (m.in_units()) {
-    const std::vector<std::uint32_t> units = units_of(file, {m.lane_shift});
+    const std::vector<std::uint32_t> units = units_of(file, {m.lane_shift}, pool);
     m.values = keep(units.data(), units.size() * sizeof(std::uint32_t));
     return m;
   }
@@ -161,10 +186,7 @@ std::size_t device_bytes(const WeightMatrix& w) {
   return (w.type == WeightType::kF32 ? 4 : 2) * static_cast<std::size_t>(w.n_rows) *
          static_cast<std::size_t>(w.n_cols);
 }
-std::size_t device_bytes(const VqMatrix& w) {
-  return static_cast<std::size_t>(w.n_rows) *
-         static_cast<std::size_t>(4 * w.row_words() + 2 * w.n_groups());
-}
+std::size_t device_bytes(const VqMatrix& w) { return codes_bytes(w) + scales_bytes(w); }
 std::size_t device_bytes(const ScaledMatrix& w) {
   const auto rows = static_cast<std::size_t>(w.n_rows), cols = static_cast<std::size_t>(w.n_cols),
              groups = static_cast<std::size_t>(w.n_groups()),
@@ -219,14 +241,48 @@ const void* DeviceWeights::upload(const void* host, std::size_t n_bytes) {
 const float* DeviceWeights::add(const std::vector<float>& values) { return add_array(values); }
 
 DeviceMatrix DeviceWeights::add(const WeightMatrix& w) { return lay_out(w, uploaded()); }
-DeviceMatrix DeviceWeights::add(const ScaledMatrix& w) { return lay_out(w, uploaded()); }
+DeviceMatrix DeviceWeights::add(const ScaledMatrix& w) { return lay_out(w, pool(), uploaded()); }
 
 DeviceMatrix DeviceWeights::add(const VqMatrix& w) {
   return with_codebook(lay_out(w, uploaded()), w);
 }
 DeviceMatrix DeviceWeights::add(const VqMatrix& w, const UnitForm& units) {
+  return with_codebook(lay_out(w, units, pool(), uploaded()), w);
+}
+
+ThreadPool& DeviceWeights::pool() {
   if (pool_ == nullptr) pool_ = std::make_unique<ThreadPool>(0);
-  return with_codebook(lay_out(w, units, *pool_, uploaded()), w);
+  return *pool_;
+}
+
+// So many a thread at a time that threads which are done early cost little, and what is packed
+// stays a small part of a layer.
+std::vector<DeviceMatrix> DeviceWeights::add(std::span<const ToUnits> matrices) {
+  constexpr std::size_t kEach = 4;
+  std::vector<DeviceMatrix> out;
+  const std::size_t at_once = kEach * static_cast<std::size_t>(pool().n_threads());
+  // Kept from some to the next: new memory for each would be faulted in anew.
+  std::vector<std::vector<std::byte>> packed(std::min(at_once, matrices.size()));
+  for (std::size_t first = 0; first < matrices.size(); first += at_once) {
+    const std::size_t n = std::min(at_once, matrices.size() - first);
+    pool().parallel_for(static_cast<int>(n), [&](int i) {
+      const ToUnits& m = matrices[first + static_cast<std::size_t>(i)];
+      fault_in({m.matrix->codes, codes_bytes(*m.matrix)});
+      fault_in({m.matrix->scales, scales_bytes(*m.matrix)});
+      ThreadPool alone(1);
+      std::vector<std::byte>& out_of = packed[static_cast<std::size_t>(i)];
+      out_of.resize(unit_bytes(*m.matrix, m.units));
+      pack_units_into(*m.matrix, m.units, alone, out_of);
+    });
+    for (std::size_t i = 0; i < n; ++i) {
+      const ToUnits& from = matrices[first + i];
+      DeviceMatrix m = vq_shape(*from.matrix);
+      m.units = from.units;
+      m.values = upload(packed[i].data(), packed[i].size());
+      out.push_back(with_codebook(m, *from.matrix));
+    }
+  }
+  return out;
 }
 
 DeviceMatrix DeviceWeights::with_codebook(DeviceMatrix m, const VqMatrix& w) {

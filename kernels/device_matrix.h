@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "kernels/cuda_memory.h"
@@ -51,7 +52,7 @@ DeviceMatrix lay_out(const WeightMatrix& w, const KeepBytes& keep);
 DeviceMatrix lay_out(const VqMatrix& w, const KeepBytes& keep);
 DeviceMatrix lay_out(const VqMatrix& w, const UnitForm& units, ThreadPool& pool,
                      const KeepBytes& keep);
-DeviceMatrix lay_out(const ScaledMatrix& w, const KeepBytes& keep);
+DeviceMatrix lay_out(const ScaledMatrix& w, ThreadPool& pool, const KeepBytes& keep);
 // What `keep` is given, in bytes; of units: unit_bytes.
 std::size_t device_bytes(const WeightMatrix& w);
 std::size_t device_bytes(const VqMatrix& w);
@@ -73,6 +74,12 @@ class DeviceWeights {
   DeviceMatrix add(const WeightMatrix& w);
   DeviceMatrix add(const VqMatrix& w);
   DeviceMatrix add(const VqMatrix& w, const UnitForm& units);
+  // A layer's experts: each is packed by one thread, many at a time.
+  struct ToUnits {
+    const VqMatrix* matrix;
+    UnitForm units;
+  };
+  std::vector<DeviceMatrix> add(std::span<const ToUnits> matrices);
   DeviceMatrix add(const ScaledMatrix& w);
   const float* add(const std::vector<float>& values);
   template <class T>
@@ -80,6 +87,7 @@ class DeviceWeights {
     return static_cast<const T*>(upload(values.data(), values.size() * sizeof(T)));
   }
   std::size_t bytes() const { return n_bytes_; }
+  ThreadPool& pool();  // that lays matrices out, until finish
 
  private:
   const void* upload(const void* host, std::size_t n_bytes);
@@ -92,7 +100,7 @@ class DeviceWeights {
   std::vector<DeviceBytes> owned_;
   std::size_t expected_ = 0, used_ = 0;  // used: of the last of owned_
   std::unique_ptr<UploadRing> ring_;     // until finish
-  std::unique_ptr<ThreadPool> pool_;     // that makes units, likewise
+  std::unique_ptr<ThreadPool> pool_;     // likewise, once it is asked for
   struct Codebook {
     const float *host, *device;
     const void* device_f16;

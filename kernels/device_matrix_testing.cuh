@@ -58,8 +58,8 @@ struct HostMatrix {
   // Without a device, its codebook included.
   DeviceMatrix laid_out(const KeepBytes& keep, const UnitForm& units = {}) const {
     if (kind == Kind::kDense) return lay_out(dense, keep);
-    if (kind == Kind::kScaled) return lay_out(scaled, keep);
     ThreadPool pool(2);
+    if (kind == Kind::kScaled) return lay_out(scaled, pool, keep);
     DeviceMatrix m = units.bits > 0 ? lay_out(vq, units, pool, keep) : lay_out(vq, keep);
     const std::vector<__half> halves(codebook.begin(), codebook.end());
     m.codebook = static_cast<const float*>(keep(codebook.data(), 4 * codebook.size()));

@@ -134,19 +134,81 @@ void launch(std::span<const DeviceProduct> products, const ProductInput& in,
     project_rows<kMostProducts>(products, in, stream);
 }
 
-__global__ void project_heads(HeadsCudaArgs a) {
-  const int i = warp_row(), token = blockIdx.y;
-  if (i >= a.n_heads * a.n_rows) return await_previous();
-  const int head = i / a.n_rows, row = i % a.n_rows;
-  const float* w = a.w + static_cast<size_t>(i) * a.n_cols;
-  const float* x = a.x + static_cast<size_t>(token) * a.x_token_stride + head * a.x_head_stride;
+constexpr int kHeadWarps = 4;  // of a block
+
+// A warp has kRows rows of one head, kStep values of each in every lane at a time, the first of
+// them before the launch ahead has ended; and kTokens of the tokens, so that those share what is
+// read. Each sum is a chain in every lane and a tree over them, whatever the three are.
+template <int kRows, int kTokens, int kStep>
+__global__ void __launch_bounds__(32 * kHeadWarps) project_heads(HeadsCudaArgs a) {
+  const int lane = threadIdx.x;
+  const int first =
+      (static_cast<int>(blockIdx.x) * kHeadWarps + static_cast<int>(threadIdx.y)) * kRows;
+  const bool works = first < a.n_heads * a.n_rows;
+  const float* w = a.w + static_cast<size_t>(first) * a.n_cols;
+  float values[kRows][kStep];
+  const auto load = [&](int first_col) {
+#pragma unroll
+    for (int k = 0; k < kStep; ++k)
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        const int c = first_col + 32 * k + lane;
+        values[r][k] = c < a.n_cols ? __ldg(w + static_cast<size_t>(r) * a.n_cols + c) : 0;
+      }
+  };
+  if (works) load(0);
   await_previous();
   let_next_begin();
-  float sum = 0;
-  for (int c = threadIdx.x; c < a.n_cols; c += 32) sum = fmaf(w[c], x[c], sum);
-  sum = warp_sum(sum);
-  if (threadIdx.x == 0)
-    a.y[static_cast<size_t>(token) * a.y_token_stride + head * a.y_head_stride + row] = sum;
+  if (!works) return;
+  const int head = first / a.n_rows, row = first % a.n_rows;
+  const int first_token = static_cast<int>(blockIdx.y) * kTokens;
+  const int n = min(kTokens, a.n_tokens - first_token);
+  const float* x =
+      a.x + static_cast<size_t>(first_token) * a.x_token_stride + head * a.x_head_stride;
+  float sum[kTokens][kRows] = {};
+  for (int col = 0;;) {
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) {
+      if (t >= n) break;
+#pragma unroll
+      for (int k = 0; k < kStep; ++k) {
+        const int c = col + 32 * k + lane;
+        const float of_x = c < a.n_cols ? x[static_cast<size_t>(t) * a.x_token_stride + c] : 0;
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) sum[t][r] = fmaf(values[r][k], of_x, sum[t][r]);
+      }
+    }
+    col += 32 * kStep;
+    if (col >= a.n_cols) break;
+    load(col);
+  }
+  float* y =
+      a.y + static_cast<size_t>(first_token) * a.y_token_stride + head * a.y_head_stride + row;
+#pragma unroll
+  for (int t = 0; t < kTokens; ++t) {
+    if (t >= n) break;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const float total = warp_sum(sum[t][r]);
+      if (lane == 0) y[static_cast<size_t>(t) * a.y_token_stride + r] = total;
+    }
+  }
+}
+
+template <int kRows, int kTokens, int kStep>
+void launch_heads(const HeadsCudaArgs& a, CudaStream stream) {
+  const int rows_of_block = kHeadWarps * kRows;
+  overlapped(project_heads<kRows, kTokens, kStep>,
+             dim3((a.n_heads * a.n_rows + rows_of_block - 1) / rows_of_block,
+                  (a.n_tokens + kTokens - 1) / kTokens),
+             dim3(32, kHeadWarps), 0, stream, a);
+}
+template <int kRows, int kTokens>
+void launch_heads(const HeadsCudaArgs& a, CudaStream stream) {
+  if (a.n_cols <= 32 * 8)
+    launch_heads<kRows, kTokens, 8>(a, stream);
+  else
+    launch_heads<kRows, kTokens, 16>(a, stream);
 }
 
 __global__ void swiglu(DeviceMatrix gate, DeviceMatrix up, const float* x, int x_stride, float* h) {
@@ -187,8 +249,11 @@ void project_cuda(std::span<const DeviceProduct> products, const float* x, int x
 
 void project_heads_cuda(const HeadsCudaArgs& a, CudaStream stream) {
   CHECK(a.n_tokens > 0 && a.n_tokens < 65536) << a.n_tokens;
-  overlapped(project_heads, row_grid(a.n_heads * a.n_rows, a.n_tokens), dim3(32, kRowWarps), 0,
-             stream, a);
+  constexpr int kRows = 4, kTokens = 8;
+  if (a.n_rows % kRows == 0)
+    a.n_tokens == 1 ? launch_heads<kRows, 1>(a, stream) : launch_heads<kRows, kTokens>(a, stream);
+  else  // rows of two heads would meet in a warp
+    a.n_tokens == 1 ? launch_heads<1, 1>(a, stream) : launch_heads<1, kTokens>(a, stream);
 }
 
 void swiglu_cuda(const DeviceMatrix& gate, const DeviceMatrix& up, const float* x, int x_stride,

@@ -19,7 +19,9 @@ void project_cuda(const DeviceMatrix& m, const float* x, int x_stride, int n_tok
 void project_cuda(std::span<const DeviceProduct> products, const float* x, int x_stride,
                   int n_tokens, CudaStream stream);
 
-// For each token and head: y = w_h x_h. w (n_heads, n_rows, n_cols) float.
+// For each token and head: y = w_h x_h. w (n_heads, n_rows, n_cols) float, a model's: it is read
+// before the launch ahead has ended. A sum is a chain of n_cols / 32 in each lane and a tree over
+// lanes, so that a product passes through at most n_cols / 32 + 7 roundings.
 struct HeadsCudaArgs {
   const float* w;
   int n_heads, n_rows, n_cols;

@@ -1,14 +1,11 @@
 #include "kernels/upload_ring.h"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
-#include <cstdint>
 #include <cstring>
 #include <optional>
 
+#include "base/fault_in.h"
 #include "base/thread_pool.h"
 
 namespace assay::kernels {
@@ -17,19 +14,6 @@ namespace {
 constexpr std::size_t kMiB = std::size_t{1} << 20, kSlots = 3;
 constexpr std::size_t kPiece = kMiB / 4;  // that a thread reads at a time
 constexpr int kMaxThreads = 8;            // enough for the fastest bus
-
-#ifndef MADV_POPULATE_READ
-constexpr int MADV_POPULATE_READ = 22;  // Linux 5.14
-#endif
-
-// Many pages of a mapped file in one call instead of a fault each. Advice: where it is not taken,
-// reading faults them in.
-void fault_in(const std::byte* data, std::size_t n) {
-  static const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const auto first = reinterpret_cast<std::uintptr_t>(data) / page * page,
-             end = reinterpret_cast<std::uintptr_t>(data) + n;
-  ::madvise(reinterpret_cast<void*>(first), end - first, MADV_POPULATE_READ);
-}
 
 struct Slot {
   PinnedBytes bytes;
@@ -59,7 +43,7 @@ struct UploadRing::Impl {
   void fill(const std::byte* host, std::size_t n) {
     std::byte* to = slot().bytes.data() + used;
     const auto read = [&](std::size_t first, std::size_t size) {
-      if (size >= kPiece / 4) fault_in(host + first, size);
+      if (size >= kPiece / 4) fault_in({host + first, size});
       std::memcpy(to + first, host + first, size);
     };
     if (n < 2 * kPiece) {  // not worth waking others for

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "kernels/vq_pack.h"
 
 namespace assay::kernels {
 namespace {
@@ -75,8 +76,15 @@ std::size_t sums_bytes(const VqMatrix& w) {
 }
 
 std::vector<std::byte> pack_sums(const VqMatrix& w, ThreadPool& pool) {
-  CHECK(may_be_summed(w)) << w.dim << ", " << w.index_bits << ", " << w.group;
   std::vector<std::byte> out(sums_bytes(w));
+  pack_sums_into(w, pool, out);
+  return out;
+}
+
+void pack_sums_into(const VqMatrix& w, ThreadPool& pool, std::span<std::byte> out) {
+  CHECK(may_be_summed(w)) << w.dim << ", " << w.index_bits << ", " << w.group;
+  CHECK(out.size() == sums_bytes(w)) << out.size();
+  std::ranges::fill(out, std::byte{0});
   const int n_tiles = unit_tiles(w.n_rows), n_slices = sums_slices(w.n_cols, w.dim);
   const auto unit_bytes = static_cast<std::size_t>(sums_unit_bytes(w.dim));
   constexpr int kTilesAtOnce = 16;
@@ -85,7 +93,6 @@ std::vector<std::byte> pack_sums(const VqMatrix& w, ThreadPool& pool) {
       for (int t = i * kTilesAtOnce; t < std::min(n_tiles, (i + 1) * kTilesAtOnce); ++t)
         pack_unit(w, s, t, out.data() + static_cast<std::size_t>(s * n_tiles + t) * unit_bytes);
   });
-  return out;
 }
 
 }  // namespace assay::kernels

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "kernels/vq_pack.h"
 #include "kernels/vq_sums.h"
 
 namespace assay::kernels {
@@ -304,10 +305,18 @@ std::size_t unit_bytes(const VqMatrix& w, const UnitForm& f) {
 }
 
 std::vector<std::byte> pack_units(const VqMatrix& w, const UnitForm& f, ThreadPool& pool) {
-  if (f.for_sums()) return pack_sums(w, pool);
+  std::vector<std::byte> out(unit_bytes(w, f));
+  pack_units_into(w, f, pool, out);
+  return out;
+}
+
+void pack_units_into(const VqMatrix& w, const UnitForm& f, ThreadPool& pool,
+                     std::span<std::byte> out) {
+  if (f.for_sums()) return pack_sums_into(w, pool, out);
   CHECK(may_be_in_units(w) && (f.bits == w.index_bits || (w.index_bits == 12 && f.bits < 15)))
       << w.dim << ", " << w.index_bits << ", " << f.bits;
-  std::vector<std::byte> out(unit_bytes(w, f));
+  CHECK(out.size() == unit_bytes(w, f)) << out.size();
+  std::ranges::fill(out, std::byte{0});
   const int n_tiles = unit_tiles(w.n_rows);
   constexpr int kTilesAtOnce = 16;
   pool.parallel_for((n_tiles + kTilesAtOnce - 1) / kTilesAtOnce, [&](int i) {
@@ -315,16 +324,43 @@ std::vector<std::byte> pack_units(const VqMatrix& w, const UnitForm& f, ThreadPo
     for (int t = i * kTilesAtOnce; t < std::min(n_tiles, (i + 1) * kTilesAtOnce); ++t)
       packer.pack(t, out.data());
   });
-  return out;
 }
 
-// As long as all have got one, each gets a bank of its own; then, since it is too late for that,
-// who finds one free. The rest once more, and so on.
-int choose_copies(int dim, int n_copies, const std::uint16_t* codes, std::uint8_t* copy) {
-  const int n = dim == 8 ? 8 : 16;
-  Matching m{};
-  for (int i = 0; i < n; ++i) m.reach[static_cast<std::size_t>(i)] = banks(dim, n_copies, codes[i]);
-  const std::uint32_t all = (1u << n) - 1;
+namespace {
+
+// The banks of every entry's copies: looked up, for most of all that packing takes is here.
+template <int kDim>
+const std::uint16_t* banks_of_entries(int n_copies) {
+  using Banks = std::array<std::uint16_t, 4096>;
+  static const auto kAll = [] {
+    std::array<Banks, 5> all{};
+    for (int n = 1; n < 5; ++n)
+      for (int e = 0; e < 4096; ++e)
+        all[static_cast<std::size_t>(n)][static_cast<std::size_t>(e)] =
+            static_cast<std::uint16_t>(banks(kDim, std::min(n, kDim == 8 ? 3 : 4), e));
+    return all;
+  }();
+  return kAll[static_cast<std::size_t>(n_copies)].data();
+}
+
+// The first copy of entry e that is in that bank, without a branch that nobody can foresee.
+template <int kDim>
+int copy_in_bank(int e, int bank) {
+  const int n = kDim == 8 ? 8 : 16, shift = kDim == 8 ? 3 : 4;
+  const int off = (bank ^ e) & (n - 1), first = e >> shift & (n - 1),
+            second = e >> 2 * shift & (n - 1);
+  const int last = kDim == 8 ? 2 : off == second ? 2 : 3;
+  const int moved = off == first ? 1 : last;
+  return off == 0 ? 0 : moved;
+}
+
+template <int kDim>
+int choose_copies(int n_copies, const std::uint16_t* codes, std::uint8_t* copy) {
+  constexpr int n = kDim == 8 ? 8 : 16;
+  const std::uint16_t* reach = banks_of_entries<kDim>(n_copies);
+  Matching m;
+  for (int i = 0; i < n; ++i) m.reach[static_cast<std::size_t>(i)] = reach[codes[i]];
+  constexpr std::uint32_t all = (1u << n) - 1;
   std::uint32_t left = all;
   int n_reads = 0;
   for (; left != 0; ++n_reads) {
@@ -339,12 +375,19 @@ int choose_copies(int dim, int n_copies, const std::uint16_t* codes, std::uint8_
         all_found = false;
     }
   }
-  for (int i = 0; i < n; ++i) {
-    int c = 0;
-    while (table_place(dim, c, codes[i]) % n != m.bank[static_cast<std::size_t>(i)]) ++c;
-    copy[i] = static_cast<std::uint8_t>(c);
-  }
+  for (int i = 0; i < n; ++i)
+    copy[i] = static_cast<std::uint8_t>(
+        copy_in_bank<kDim>(codes[i], m.bank[static_cast<std::size_t>(i)]));
   return n_reads;
+}
+
+}  // namespace
+
+// As long as all have got one, each gets a bank of its own; then, since it is too late for that,
+// who finds one free. The rest once more, and so on.
+int choose_copies(int dim, int n_copies, const std::uint16_t* codes, std::uint8_t* copy) {
+  return dim == 8 ? choose_copies<8>(n_copies, codes, copy)
+                  : choose_copies<4>(n_copies, codes, copy);
 }
 
 }  // namespace assay::kernels

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <random>
 
+#include "kernels/vq_pack.h"
 #include "kernels/vq_testing.h"
 
 namespace assay::kernels {
@@ -176,6 +177,19 @@ TEST(VqUnits, ChosenCopiesKeepCodesOffEachOthersBanks) {
   EXPECT_LT(average_reads(8, 2), 2.1);
   EXPECT_LT(average_reads(8, 3), 1.5);
   EXPECT_GT(average_reads(4, 1), 2.8);
+}
+
+// Memory that was used before: padding is zero all the same.
+TEST(VqUnits, WhereTheyAreMadeChangesNothing) {
+  ThreadPool one(1);
+  const RandomVq large({301, 520, 4, 4096, 12, 1, 64}, 3, false),
+      small({301, 520, 4, 256, 8, 1, 128}, 3, false);
+  for (const auto& [m, form] : {std::pair{large.view(), UnitForm{4, 14, 8}},
+                                {small.view(), UnitForm{.dim = 4, .bits = 8, .sliced = true}}}) {
+    std::vector<std::byte> used(unit_bytes(m, form), std::byte{0xFF});
+    pack_units_into(m, form, one, used);
+    EXPECT_EQ(used, pack_units(m, form, one));
+  }
 }
 
 // The result is a function of the matrix, not of who packed which tile.

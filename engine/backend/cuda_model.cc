@@ -42,12 +42,23 @@ kernels::UnitPlan unit_plan(const LayerWeights& l, int top_k, kernels::MoeLayout
   if (experts.empty()) return {};
   return kernels::plan_moe_units(experts, top_k, layout);
 }
-// Of an expert: gate 0, up 1, down 2.
-DeviceMatrix upload(const Matrix& m, const kernels::UnitPlan& plan, int part,
-                    kernels::DeviceWeights& memory) {
-  if (!plan.is_in_units()) return upload(m, memory);
-  const auto& vq = std::get<kernels::VqMatrix>(m.codes);
-  return memory.add(vq, plan.of(part).form(vq));
+// Of every expert gate, up and down.
+std::vector<DeviceMatrix> upload_experts(const std::vector<MlpWeights>& experts,
+                                         const kernels::UnitPlan& plan,
+                                         kernels::DeviceWeights& memory) {
+  std::vector<DeviceMatrix> out;
+  std::vector<kernels::DeviceWeights::ToUnits> in_units;
+  for (const MlpWeights& e : experts)
+    for (int part = 0; part < 3; ++part) {
+      const Matrix& m = part == 0 ? e.gate : part == 1 ? e.up : e.down;
+      if (plan.is_in_units()) {
+        const auto& vq = std::get<kernels::VqMatrix>(m.codes);
+        in_units.push_back({&vq, plan.of(part).form(vq)});
+      } else {
+        out.push_back(upload(m, memory));
+      }
+    }
+  return in_units.empty() ? out : memory.add(in_units);
 }
 
 CudaMlp upload(const MlpWeights& w, kernels::DeviceWeights& memory) {
@@ -154,7 +165,7 @@ CudaLayer CudaModel::upload_layer(const LayerWeights& w) {
   l.q_b = upload(w.q_b, memory);
   l.kv_a = upload(w.kv_a, memory);
   l.o = upload(w.o, memory);
-  upload_kv_b(to_floats(w.kv_b), l);
+  upload_kv_b(w.kv_b, l);
   std::int64_t before = signed_bytes(memory);
   l.index_q = upload(w.indexer.wq_b, memory);
   l.index_k = upload(w.indexer.wk, memory);
@@ -167,10 +178,7 @@ CudaLayer CudaModel::upload_layer(const LayerWeights& w) {
   l.router_bias = upload_floats(w.router_bias, memory);
   before = signed_bytes(memory);
   const kernels::UnitPlan plan = unit_plan(w, c.n_experts_per_token, layout);
-  std::vector<DeviceMatrix> experts;
-  for (const MlpWeights& e : w.experts)
-    for (int part = 0; part < 3; ++part)
-      experts.push_back(upload(part == 0 ? e.gate : part == 1 ? e.up : e.down, plan, part, memory));
+  const std::vector<DeviceMatrix> experts = upload_experts(w.experts, plan, memory);
   l.n_experts = static_cast<int>(w.experts.size());
   if (!experts.empty()) {
     l.experts = memory.add_array(experts);
@@ -209,18 +217,23 @@ std::string CudaModel::kernel() const {
 }
 
 // Sliced by head, and the key part transposed, so that queries meet the latent itself.
-void CudaModel::upload_kv_b(const std::vector<float>& kv_b, CudaLayer& l) {
+void CudaModel::upload_kv_b(const Matrix& kv_b, CudaLayer& l) {
   const auto nope = static_cast<std::size_t>(c.qk_nope), v = static_cast<std::size_t>(c.v_head),
              lora = static_cast<std::size_t>(c.kv_lora),
              heads = static_cast<std::size_t>(c.n_heads);
   std::vector<float> keys(heads * lora * nope), values(heads * v * lora);
-  for (std::size_t h = 0; h < heads; ++h) {
-    const float* head = kv_b.data() + h * (nope + v) * lora;
-    for (std::size_t d = 0; d < nope; ++d)
-      for (std::size_t i = 0; i < lora; ++i) keys[(h * lora + i) * nope + d] = head[d * lora + i];
-    std::copy_n(head + nope * lora, v * lora,
-                values.begin() + static_cast<std::ptrdiff_t>(h * v * lora));
-  }
+  memory.pool().parallel_for(c.n_heads, [&](int i) {
+    const auto h = static_cast<std::size_t>(i);
+    std::vector<float> row(lora);
+    for (std::size_t d = 0; d < nope + v; ++d) {
+      row_to_floats(kv_b, i * static_cast<int>(nope + v) + static_cast<int>(d), row.data());
+      if (d < nope)
+        for (std::size_t j = 0; j < lora; ++j) keys[(h * lora + j) * nope + d] = row[j];
+      else
+        std::copy(row.begin(), row.end(),
+                  values.begin() + static_cast<std::ptrdiff_t>((h * v + d - nope) * lora));
+    }
+  });
   l.absorbed_k = memory.add(keys);
   l.value_up = memory.add(values);
 }

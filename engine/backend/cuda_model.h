@@ -87,7 +87,7 @@ class CudaModel final : public BackendModel, public std::enable_shared_from_this
  private:
   CudaLayer upload_layer(const LayerWeights& w);
   void count_by_value(const DeviceMatrix& m);
-  void upload_kv_b(const std::vector<float>& kv_b, CudaLayer& l);
+  void upload_kv_b(const Matrix& kv_b, CudaLayer& l);
 
   std::int64_t routed_bytes_ = 0;  // of memory.bytes(): all routed experts
   std::int64_t embed_bytes_ = 0;   // and the embedding, where it is no head

@@ -25,21 +25,24 @@ kernels::VqMatrix rows_of(const kernels::VqMatrix& w, int first, int n) {
   return part;
 }
 
-std::vector<float> to_floats(const Matrix& m) {
-  std::vector<float> out(static_cast<std::size_t>(m.n_rows) * static_cast<std::size_t>(m.n_cols));
+void row_to_floats(const Matrix& m, int row, float* out) {
   if (m.is_dense()) {
     const kernels::WeightMatrix w = view(m);
-    for (std::size_t i = 0; i < out.size(); ++i)
-      out[i] = kernels::weight_at(w, static_cast<std::int64_t>(i));
-    return out;
+    const std::int64_t first = std::int64_t{row} * m.n_cols;
+    for (int c = 0; c < m.n_cols; ++c) out[c] = kernels::weight_at(w, first + c);
   }
-  std::size_t i = 0;
   const auto expand = [&](const auto& w) {
-    for (int r = 0; r < m.n_rows; ++r)
-      for (int c = 0; c < m.n_cols; ++c) out[i++] = kernels::weight_at(w, r, c);
+    for (int c = 0; c < m.n_cols; ++c) out[c] = kernels::weight_at(w, row, c);
   };
   if (const auto* vq = std::get_if<kernels::VqMatrix>(&m.codes)) expand(*vq);
   if (const auto* scaled = std::get_if<kernels::ScaledMatrix>(&m.codes)) expand(*scaled);
+}
+
+std::vector<float> to_floats(const Matrix& m) {
+  const auto n_cols = static_cast<std::size_t>(m.n_cols);
+  std::vector<float> out(static_cast<std::size_t>(m.n_rows) * n_cols);
+  for (int r = 0; r < m.n_rows; ++r)
+    row_to_floats(m, r, out.data() + static_cast<std::size_t>(r) * n_cols);
   return out;
 }
 

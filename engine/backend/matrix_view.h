@@ -16,7 +16,8 @@ kernels::WeightMatrix view(const Matrix& m);
 kernels::WeightMatrix rows_of(const kernels::WeightMatrix& w, int first, int n);
 kernels::VqMatrix rows_of(const kernels::VqMatrix& w, int first, int n);
 
-// All weights (n_rows, n_cols), whatever the storage.
+// All weights (n_rows, n_cols), whatever the storage; of one row, n_cols.
+void row_to_floats(const Matrix& m, int row, float* out);
 std::vector<float> to_floats(const Matrix& m);
 
 }  // namespace assay::engine
