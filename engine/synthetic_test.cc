@@ -39,7 +39,7 @@ class Synthetic : public testing::Test {
   fs::path changed(const std::function<void(Json&)>& change) const {
     Json config = *read_json(bundled("model") / "config.json");
     change(config);
-    const fs::path path = dir_ / "config.json";
+    fs::path path = dir_ / "config.json";
     CHECK(write_file_atomic(path, config.dump()).has_value());
     return path;
   }
@@ -195,7 +195,7 @@ TEST_F(Synthetic, TheBundledShapeIsGlm52) {
   ASSERT_TRUE(model) << model.error().message;
   double n_parameters = 0;
   for (const SyntheticTensor& t : model->tensors)
-    n_parameters += static_cast<double>(t.n_bytes() / bytes_of(t.dtype));
+    n_parameters += static_cast<double>(t.n_bytes()) / static_cast<double>(bytes_of(t.dtype));
   EXPECT_NEAR(n_parameters, 743.4e9, 0.1e9) << "as its maker counts, without the layer that "
                                                "predicts several tokens";
 }

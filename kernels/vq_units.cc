@@ -356,26 +356,26 @@ int copy_in_bank(int e, int bank) {
 
 template <int kDim>
 int choose_copies(int n_copies, const std::uint16_t* codes, std::uint8_t* copy) {
-  constexpr int n = kDim == 8 ? 8 : 16;
+  constexpr int kCodes = kDim == 8 ? 8 : 16;
   const std::uint16_t* reach = banks_of_entries<kDim>(n_copies);
   Matching m;
-  for (int i = 0; i < n; ++i) m.reach[static_cast<std::size_t>(i)] = reach[codes[i]];
-  constexpr std::uint32_t all = (1u << n) - 1;
-  std::uint32_t left = all;
+  for (int i = 0; i < kCodes; ++i) m.reach[static_cast<std::size_t>(i)] = reach[codes[i]];
+  constexpr std::uint32_t kEvery = (1u << kCodes) - 1;
+  std::uint32_t left = kEvery;
   int n_reads = 0;
   for (; left != 0; ++n_reads) {
-    m.free = all;
+    m.free = kEvery;
     bool all_found = true;
     for (std::uint32_t of = left; of != 0; of &= of - 1) {
       const int i = std::countr_zero(of);
-      std::uint32_t unseen = all;
+      std::uint32_t unseen = kEvery;
       if (all_found ? m.find(i, unseen) : m.take_free(i))
         left &= ~(1u << i);
       else
         all_found = false;
     }
   }
-  for (int i = 0; i < n; ++i)
+  for (int i = 0; i < kCodes; ++i)
     copy[i] = static_cast<std::uint8_t>(
         copy_in_bank<kDim>(codes[i], m.bank[static_cast<std::size_t>(i)]));
   return n_reads;
