@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/json_line.h"
+
 namespace assay {
 namespace {
 
@@ -41,8 +43,10 @@ bool too_deep(std::string_view text) {
   return false;
 }
 
+enum class Source { kFile, kLine };
+
 template <class AnyJson>
-Result<AnyJson> parse(std::string_view text, std::string_view source) {
+Result<AnyJson> parse(std::string_view text, std::string_view source, Source what) {
   if (too_deep(text))
     return fail("{}: not valid JSON: nested deeper than {} levels, as no file of ours is", source,
                 kMaxDepth);
@@ -56,18 +60,27 @@ Result<AnyJson> parse(std::string_view text, std::string_view source) {
     const auto line = 1 + std::count(before.begin(), before.end(), '\n');
     const auto column =
         at - (before.rfind('\n') == std::string_view::npos ? 0 : before.rfind('\n') + 1) + 1;
-    return fail("{}:{}:{}: not valid JSON: {}", source, line, column, reason_of(error));
+    const std::string in_file = what == Source::kFile ? fmt::format("{}:", line) : "";
+    return fail("{}:{}{}: not valid JSON: {}", source, in_file, column, reason_of(error));
   }
 }
 
 }  // namespace
 
 Result<Json> parse_json(std::string_view text, std::string_view source) {
-  return parse<Json>(text, source);
+  return parse<Json>(text, source, Source::kFile);
+}
+
+Result<Json> parse_json_line(std::string_view line, std::string_view source) {
+  return parse<Json>(line, source, Source::kLine);
 }
 
 Result<OrderedJson> parse_ordered_json(std::string_view text, std::string_view source) {
-  return parse<OrderedJson>(text, source);
+  return parse<OrderedJson>(text, source, Source::kFile);
+}
+
+Result<OrderedJson> parse_ordered_json_line(std::string_view line, std::string_view source) {
+  return parse<OrderedJson>(line, source, Source::kLine);
 }
 
 Result<Json> read_json(const fs::path& path) {

@@ -5,6 +5,8 @@
 
 #include <string>
 
+#include "base/json_line.h"
+
 namespace assay {
 namespace {
 
@@ -21,6 +23,15 @@ TEST(Json, ErrorsNameLineAndColumn) {
   EXPECT_THAT(error_of("[1,]"), StartsWith("suite.json:1:4: not valid JSON"));
   EXPECT_THAT(error_of("{\"a\": 1\n\n"), StartsWith("suite.json:3:1: not valid JSON"));
   EXPECT_THAT(error_of(""), StartsWith("suite.json:1:1: not valid JSON"));
+}
+
+// "set.jsonl:3:1:4" would read as two lines.
+TEST(Json, ErrorsOfALineNameItOnce) {
+  const auto json = parse_json_line("[1,]", "set.jsonl:3");
+  ASSERT_FALSE(json);
+  EXPECT_THAT(json.error().message, StartsWith("set.jsonl:3:4: not valid JSON"));
+  EXPECT_THAT(parse_ordered_json_line("", "set.jsonl:3").error().message,
+              StartsWith("set.jsonl:3:1: not valid JSON"));
 }
 
 TEST(Json, NoInputEscapesAsAnException) {

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "base/check.h"
+#include "base/plural.h"
 #include "engine/engine.h"
 
 namespace assay::engine {
@@ -198,11 +199,11 @@ Result<void> Generator::submit(std::uint64_t ticket, GenerateRequest request) {
                   request.prompt[i], info.vocab - 1);
   if (static_cast<int>(request.prompt.size()) >= info.max_positions)
     return fail(
-        "the prompt has {} tokens, but the model has {} positions (max_position_embeddings, or "
+        "the prompt has {}, but the model has {} (max_position_embeddings, or "
         "--context) and "
         "the reply "
         "needs at least one. Shorten the prompt.",
-        request.prompt.size(), info.max_positions);
+        counted(request.prompt.size(), "token"), counted(info.max_positions, "position"));
   if (request.force_close && !impl_->think_close)
     return fail("the tokenizer has no {}, so thinking cannot be closed at its budget",
                 text::kThinkClose);

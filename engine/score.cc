@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "base/plural.h"
 #include "engine/engine.h"
 
 namespace assay::engine {
@@ -29,16 +30,16 @@ Result<std::vector<PositionScore>> score(Engine& engine, std::span<const int> id
   const int n = static_cast<int>(ids.size());
   if (n == 0) return fail("nothing to score: the text has no tokens");
   if (n > info.max_positions)
-    return fail("the text has {} tokens, the model has {} positions. Shorten the text.", n,
-                info.max_positions);
+    return fail("the text has {}, the model has {}. Shorten the text.", counted(n, "token"),
+                counted(info.max_positions, "position"));
   for (int i = 0; i < n; ++i)
     if (ids[i] < 0 || ids[i] >= info.vocab)
       return fail("token {} has id {}, expected 0 to {} (the model's vocabulary)", i, ids[i],
                   info.vocab - 1);
   for (std::size_t i = 0; i < positions.size(); ++i) {
     if (positions[i] < 0 || positions[i] >= n)
-      return fail("position {} is outside the text, which has {} tokens (0 to {})", positions[i], n,
-                  n - 1);
+      return fail("position {} is outside the text, which has {} (0 to {})", positions[i],
+                  counted(n, "token"), n - 1);
     if (i > 0 && positions[i] <= positions[i - 1])
       return fail("positions must ascend, got {} after {}", positions[i], positions[i - 1]);
   }

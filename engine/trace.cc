@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "base/plural.h"
 #include "engine/backend/act_width.h"
 #include "engine/engine.h"
 #include "engine/forward.h"
@@ -92,8 +93,8 @@ Result<Trace> record_trace(Engine& engine, std::span<const int> ids) {
   const EngineInfo& info = engine.info();
   if (ids.empty()) return fail("nothing to trace: the text has no tokens");
   if (static_cast<int>(ids.size()) > info.max_positions)
-    return fail("the text has {} tokens, the model has {} positions", ids.size(),
-                info.max_positions);
+    return fail("the text has {}, the model has {}", counted(ids.size(), "token"),
+                counted(info.max_positions, "position"));
   for (const int id : ids)
     if (id < 0 || id >= info.vocab)
       return fail("id {} is not in the vocabulary (0 to {})", id, info.vocab - 1);

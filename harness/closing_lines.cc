@@ -4,6 +4,8 @@
 
 #include <vector>
 
+#include "base/plural.h"
+
 namespace assay::harness {
 namespace {
 
@@ -31,13 +33,19 @@ std::string golden_line(const Json& check) {
   const int n = check.at("n_replies").get<int>();
   const std::size_t n_diverged = check.at("divergences").size();
   return fmt::format(
-      "golden {}: {} ({} tokens{}; log p moved by {:.2g} at most, noise floor {:.2g})", name,
-      n_diverged == 0 ? fmt::format("all {} replies are computed as before", n)
+      "golden {}: {} ({}{}; log p moved by {:.2g} at most, noise floor {:.2g})", name,
+      n_diverged == 0 ? (n == 1 ? "its one reply is computed as before"
+                                : fmt::format("all {} replies are computed as before", n))
                       : fmt::format("{} of {} replies are computed otherwise", n_diverged, n),
-      check.at("n_positions").get<long>(),
-      check.at("n_ties") == 0 ? "" : fmt::format(", {} ties", check.at("n_ties").get<int>()),
+      counted(check.at("n_positions").get<long>(), "token"),
+      check.at("n_ties") == 0 ? "" : ", " + counted(check.at("n_ties").get<int>(), "tie"),
       check.at("max_logprob_change").get<double>(),
       check.at("noise_floor").at("logprob").get<double>());
+}
+
+std::string judged_text(const Json& group) {
+  const int n = group.at("n").get<int>(), n_judged = group.at("accuracy").at("n").get<int>();
+  return n == n_judged ? fmt::format("{}", n) : fmt::format("{} of {}", n_judged, n);
 }
 
 std::string command_again(std::string_view command) {

@@ -43,6 +43,24 @@ TEST(ClosingLines, TerminalAndSummarySayTheSameOfAGolden) {
   }
 }
 
+TEST(ClosingLines, OneReplyIsNotManyReplies) {
+  Json one = golden("pass", 0);
+  one["n_replies"] = one["n_positions"] = one["n_ties"] = 1;
+  EXPECT_THAT(golden_line(one),
+              HasSubstr("its one reply is computed as before (1 token, 1 tie; log p"));
+}
+
+TEST(ClosingLines, AnAccuracyIsOfTheJudgedSamples) {
+  std::vector<Sample> samples = full_samples();
+  Json run = complete_run(samples);
+  EXPECT_THAT(render_summary(run, "out"), HasSubstr("| sums | thinking | 7 | 100.0 %"));
+  for (std::size_t i = 0; i < 3; ++i)  // asked, and nobody says what is right
+    samples[i].scoring = Scoring::kNone;
+  run = complete_run(samples);
+  for (const std::string& text : {render_console(run, {}), render_summary(run, "out")})
+    EXPECT_THAT(text, AllOf(HasSubstr("judged"), HasSubstr(" of 7 ")));
+}
+
 TEST(ClosingLines, TheCommandAgainNamesNoFolderThatIsThere) {
   EXPECT_EQ(command_again("assay run sums --model m"), "assay run sums --model m");
   EXPECT_EQ(command_again("assay run sums --out out/a --model m"), "assay run sums --model m");

@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "base/plural.h"
 #include "harness/table.h"
 
 namespace assay::harness {
@@ -94,11 +95,13 @@ std::string flips_text(const Json& comparison, const CompareStyle& style) {
   const Json& flips = comparison.at("flips");
   const auto n_regressed = std::count_if(
       flips.begin(), flips.end(), [](const Json& f) { return f.at("regressed").get<bool>(); });
-  std::string out = fmt::format(
-      "  {} regressed, {} fixed, {} wrong in both, of {} pairs; {} replies have the same tokens\n",
-      n_regressed, flips.size() - static_cast<std::size_t>(n_regressed),
-      comparison.at("n_both_wrong").get<int>(), comparison.at("n_pairs").get<int>(),
-      comparison.at("n_same_tokens").get<int>());
+  const int n_same = comparison.at("n_same_tokens").get<int>();
+  std::string out =
+      fmt::format("  {} regressed, {} fixed, {} wrong in both, of {}; {} the same tokens\n",
+                  n_regressed, flips.size() - static_cast<std::size_t>(n_regressed),
+                  comparison.at("n_both_wrong").get<int>(),
+                  counted(comparison.at("n_pairs").get<int>(), "pair"),
+                  n_same == 1 ? "1 reply has" : fmt::format("{} replies have", n_same));
   const std::size_t n_shown =
       style.n_flips == 0 ? flips.size() : std::min(style.n_flips, flips.size());
   for (std::size_t i = 0; i < n_shown; ++i) out += flip_text(flips[i], style.colour);

@@ -45,14 +45,14 @@ std::string accuracy_table(const Json& metrics, bool colour) {
       languages.push_back(text_of(g, "language"));
   std::vector<std::vector<Cell>> rows;
   rows.push_back({{"accuracy [95 %]", false, Ink::kSoft},
-                  {"n", true, Ink::kSoft},
+                  {"judged", true, Ink::kSoft},
                   {"all", false, Ink::kSoft}});
   for (const std::string& language : languages) rows[0].push_back({language, false, Ink::kSoft});
   for (const Json& total : metrics) {
     if (!text_of(total, "kind").empty() || !text_of(total, "language").empty()) continue;
     const bool gated = total.at("gated").get<bool>();
     std::vector<Cell> row = {{row_name(total)},
-                             {fmt::format("{}", total.at("accuracy").at("n").get<int>()), true},
+                             {judged_text(total), true},
                              {measured(total.at("accuracy")), false, Ink::kBold}};
     for (const std::string& language : languages) {
       const auto found = std::find_if(metrics.begin(), metrics.end(), [&](const Json& g) {

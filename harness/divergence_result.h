@@ -42,7 +42,9 @@ Result<Json> decode_against_prefill(const engine::Engine& engine,
 
 // {"base", "candidate": who they are, "noise_floor": null if it was not measured,
 // "decode_against_prefill": of the candidate, "groups": every DivergenceSummary, all × all first,
-// "texts": mean KLD of each, "worst": the positions furthest apart, and what was being said there}.
+// "texts": mean KLD of each, "worst": the positions furthest apart, and what was being said there};
+// and "calibration", where one is given: which of the texts the candidate was calibrated with
+// (harness/cli/calibration_overlap.h).
 Result<Json> divergence_result(const DivergenceBase& base, const engine::Engine& candidate,
                                const std::vector<ScoredPosition>& positions, Json decode);
 

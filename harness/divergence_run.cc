@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/plural.h"
 #include "base/thread_pool.h"
 
 namespace assay::harness {
@@ -123,10 +124,10 @@ Result<void> read_reply_both_ways(engine::Engine& engine, const Text& text, cons
 Result<void> check_length(const std::string& id, std::size_t n_tokens, const engine::Engine& e) {
   if (n_tokens > static_cast<std::size_t>(e.info().max_positions))
     return fail(
-        "text {}: {} tokens, but {} has {} positions (max_position_embeddings): shorten the text "
+        "text {}: {}, but {} has {} positions (max_position_embeddings): shorten the text "
         "or "
         "leave it out; of a captured base, by capturing it again",
-        id, n_tokens, e.info().model_dir, e.info().max_positions);
+        id, counted(n_tokens, "token"), e.info().model_dir, e.info().max_positions);
   return {};
 }
 

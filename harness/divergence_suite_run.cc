@@ -3,6 +3,7 @@
 #include <map>
 
 #include "base/check.h"
+#include "base/plural.h"
 #include "harness/divergence_result.h"
 
 namespace assay::harness {
@@ -25,9 +26,9 @@ Result<DivergenceBase> captured_of(const DivergenceBase& captured,
     const auto found = by_id.find(t.id);
     if (found == by_id.end())
       return fail(
-          "the captured base has {} texts, and '{}' of the suite is not among them: capture it "
+          "the captured base has {}, and '{}' of the suite is not among them: capture it "
           "again with assay diverge BASE --save-base FILE",
-          captured.texts.size(), t.id);
+          counted(captured.texts.size(), "text"), t.id);
     if (found->second->ids != t.ids || found->second->reply != t.reply)
       return fail(
           "text '{}' of the captured base is not the suite's text of that name: capture it again "

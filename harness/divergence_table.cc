@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "base/plural.h"
 #include "harness/divergence.h"
 #include "harness/table.h"
 
@@ -132,13 +133,24 @@ std::string decode_lines(const Json& decode) {
     return "  decode against prefill: not the same bits with this kernel, and not measured\n";
   const Json& kld = figures.at("kld");
   return fmt::format(
-      "  decode against prefill of the candidate ({} texts): KLD mean {:.2g}, 99 % {:.2g}, same "
+      "  decode against prefill of the candidate ({}): KLD mean {:.2g}, 99 % {:.2g}, same "
       "top-1 {:.2f} %\n",
-      figures.at("n_texts").get<int>(), value_of(kld.at("mean")), value_of(kld.at("p99")),
-      100 * value_of(figures.at("top1_agreement")));
+      counted(figures.at("n_texts").get<int>(), "text"), value_of(kld.at("mean")),
+      value_of(kld.at("p99")), 100 * value_of(figures.at("top1_agreement")));
 }
 
 }  // namespace
+
+std::string calibration_warning(const Json& calibration) {
+  const auto n = calibration.at("n_calibrated").get<int>(),
+             n_judged = calibration.at("n_judged").get<int>();
+  return fmt::format(
+      "the candidate was calibrated with {} ({}), so these figures flatter it: judge it by texts "
+      "that it has not seen",
+      n == n_judged ? n == 1 ? "this text" : fmt::format("all of these {} texts", n)
+                    : fmt::format("{} of these {} texts", n, n_judged),
+      calibration.at("set").get<std::string>());
+}
 
 std::string render_divergence(const Json& result, bool colour) {
   const Json &groups = result.at("groups"), &all = groups.at(0);
@@ -149,7 +161,11 @@ std::string render_divergence(const Json& result, bool colour) {
              result.at("base").value("dir", ""), result.at("candidate").value("dir", "")) +
          group_table(groups, colour) + "\n" + all_positions(all) + "\n" +
          worst_lines(result.at("worst")) + "\n" + capture_lines(all) +
-         noise_lines(result.at("noise_floor")) + decode_lines(result.at("decode_against_prefill"));
+         noise_lines(result.at("noise_floor")) + decode_lines(result.at("decode_against_prefill")) +
+         (result.contains("calibration")
+              ? painted(fmt::format("  warning: {}\n", calibration_warning(result["calibration"])),
+                        Ink::kWarn, colour)
+              : "");
 }
 
 }  // namespace assay::harness

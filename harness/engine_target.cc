@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "base/check.h"
+#include "base/plural.h"
 #include "base/thread_pool.h"
 
 namespace assay::harness {
@@ -168,8 +169,9 @@ Result<std::vector<StepFigures>> score_given(engine::Engine& engine, const Given
       !std::all_of(given.ids.begin(), given.ids.end(), in_vocabulary))
     return fail("expected a prompt and ids from 0 to {} (the model's vocabulary)", info.vocab - 1);
   if (given.prompt.size() + given.ids.size() > static_cast<std::size_t>(info.max_positions))
-    return fail("prompt and reply have {} tokens, the model has {} positions",
-                given.prompt.size() + given.ids.size(), info.max_positions);
+    return fail("prompt and reply have {}, the model has {}",
+                counted(given.prompt.size() + given.ids.size(), "token"),
+                counted(info.max_positions, "position"));
   std::vector<StepFigures> steps;
   if (given.ids.empty()) return steps;
   engine::Sequence sequence =

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/check.h"
+#include "base/json_line.h"
 
 namespace assay::harness {
 namespace {
@@ -209,7 +210,7 @@ Result<Golden> read_golden(const fs::path& folder) {
     const std::size_t end = std::min(text.find('\n', begin), text.size());
     const std::string where = fmt::format("{}:{}", file.string(), ++line);
     ASSAY_TRY(const Json json,
-              parse_json(std::string_view(text).substr(begin, end - begin), where));
+              parse_json_line(std::string_view(text).substr(begin, end - begin), where));
     ASSAY_TRY(GoldenReply reply, parse_reply(json, where));
     const std::string key = reply.key;
     if (!golden.replies.emplace(key, std::move(reply)).second)

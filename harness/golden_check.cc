@@ -251,12 +251,15 @@ void add_goldens(Verdict& verdict, std::span<const GoldenCheck> checks) {
                             d.is_text, d.was_text, d.margin, check.noise.margin)
               : fmt::format("log p('{}') moved by {:.2g} nats (noise floor {:.2g})", d.was_text,
                             d.logprob_change, check.noise.logprob);
-      verdict.problems.push_back(fmt::format(
+      std::string sentence = fmt::format(
           "{} of {} replies of the golden {} are computed otherwise now; the first, {} at token "
           "{}: {}",
-          check.divergences.size(), check.n_replies, check.name, d.key, d.position, what));
-      if (was_invalid) continue;
-      verdict.state = VerdictState::kRegression;
+          check.divergences.size(), check.n_replies, check.name, d.key, d.position, what);
+      if (was_invalid) {
+        verdict.problems.push_back(std::move(sentence));
+        continue;
+      }
+      add_regression(verdict, std::move(sentence));
       verdict.summary +=
           fmt::format(" This build of assay departs from the golden {}.", check.name);
     }

@@ -8,6 +8,8 @@
 #include <unordered_map>
 #include <utility>
 
+#include "base/plural.h"
+
 namespace assay::harness {
 namespace {
 
@@ -154,9 +156,10 @@ class Fitter {
     place_needles();
     ASSAY_TRY(const int whole, count_whole());
     return fail(
-        "the haystack text is too short: it has {} tokens in {} sentences, and a prompt of {} "
+        "the haystack text is too short: it has {} in {}, and a prompt of {} "
         "tokens needs {}. A text is never repeated: take a longer one, or a smaller length.",
-        whole - frame_, sentences_.size(), n_tokens_, n_tokens_ - frame_);
+        counted(whole - frame_, "token"), counted(sentences_.size(), "sentence"), n_tokens_,
+        n_tokens_ - frame_);
   }
 
   // Exchanges sentences for others that are together `lack` tokens longer; returns what is lacking

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "base/check.h"
+#include "base/json_line.h"
 #include "harness/steps.h"
 
 namespace assay::harness {
@@ -93,7 +94,7 @@ Result<SampleLines> parse_sample_lines(std::string_view text, std::string_view s
     if (newline == std::string_view::npos) return lines;  // the rest, if any, is torn
     const auto where = fmt::format("{}:{}", source, line);
     const auto bytes = text.substr(lines.n_bytes, newline - lines.n_bytes);
-    auto json = parse_json(bytes, where);
+    auto json = parse_json_line(bytes, where);
     // A machine that lost power may leave a last line of zeros: that too is torn, if nothing
     // follows it.
     if (!json && newline + 1 == text.size()) return lines;

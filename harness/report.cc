@@ -116,11 +116,13 @@ std::string render_report(const Json& run, const std::vector<Sample>& samples) {
     names += (names.empty() ? "" : ", ") + suite.at("name").get<std::string>();
   const std::string title =
       fmt::format("assay: {} — {}", run.at("verdict").at("state").get<std::string>(), names);
-  return filled(kReportHtml, {{"nonce", hash_hex(json)},
-                              {"title", html_escaped(title)},
-                              {"css", std::string(kReportCss)},
-                              {"js", std::string(kReportJs)},
-                              {"data", json}});
+  return filled(
+      kReportHtml,
+      {{"nonce", hash_hex(json)},
+       {"title", html_escaped(title)},
+       {"css", std::string(kReportCss)},
+       {"js", fmt::format("{}{}{}", kReportJs, kReportComparisonJs, kReportMeasurementsJs)},
+       {"data", json}});
 }
 
 }  // namespace assay::harness

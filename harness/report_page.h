@@ -5,6 +5,8 @@
 
 namespace assay::harness {
 
-extern const std::string_view kReportHtml, kReportCss, kReportJs;
+extern const std::string_view kReportHtml, kReportCss;
+// One script, in this order: the page and its tables, then what report.js calls.
+extern const std::string_view kReportJs, kReportComparisonJs, kReportMeasurementsJs;
 
 }  // namespace assay::harness

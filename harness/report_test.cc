@@ -34,6 +34,11 @@ Json run_of(const std::vector<Sample>& samples) {
       {"timings", Json::object()}};
 }
 
+// As the page carries it.
+std::string script() {
+  return fmt::format("{}{}{}", kReportJs, kReportComparisonJs, kReportMeasurementsJs);
+}
+
 // The JSON between the data element's tags, up to the first thing that ends a script element.
 std::string data_of(const std::string& page) {
   const std::string open = "<script type=\"application/json\" id=\"data\">";
@@ -101,7 +106,7 @@ TEST(Report, AComparisonStandsAboveTheGatesAndItsTextIsNeverMarkup) {
   EXPECT_THAT(page.substr(section, page.find('>', section) - section), HasSubstr(" hidden"))
       << "a run without a baseline shows no empty section";
   for (const auto& [key, value] : run["comparison"].items())  // nothing recorded goes unseen
-    EXPECT_THAT(std::string(kReportJs), HasSubstr(key)) << key;
+    EXPECT_THAT(script(), HasSubstr(key)) << key;
 }
 
 TEST(Report, IsOnePageThatAsksForNothing) {
@@ -144,6 +149,26 @@ TEST(Report, TheBinaryCarriesTheFilesAsTheyAre) {
   EXPECT_EQ(kReportHtml, *read_file(folder / "report.html.in"));
   EXPECT_EQ(kReportCss, *read_file(folder / "report.css"));
   EXPECT_EQ(kReportJs, *read_file(folder / "report.js"));
+  EXPECT_EQ(kReportComparisonJs, *read_file(folder / "report_comparison.js"));
+  EXPECT_EQ(kReportMeasurementsJs, *read_file(folder / "report_measurements.js"));
+  EXPECT_THAT(render_report(run_of({}), {}), HasSubstr(script()));
+}
+
+// What a row that passed means is what would not have passed; of gates what the terminal says.
+TEST(Report, SaysWhatWouldHaveShownInTheConsolesWords) {
+  for (const char* words : {"✓ no drop of ", " points", " or more", "gates hold", "had no case"})
+    EXPECT_THAT(script(), HasSubstr(words)) << words;
+  EXPECT_THAT(std::string(kReportComparisonJs), Not(HasSubstr("✓ holds")));
+  EXPECT_THAT(std::string(kReportJs), Not(HasSubstr("' not run'")));
+}
+
+// Every measure has tables of its own: keys of the record are no headings.
+TEST(Report, MeasurementsHaveUnitsAndSayWhatIsBetter) {
+  const std::string measures(kReportMeasurementsJs);
+  for (const char* words : {"Mean KLD, nats", "Language", "Part of the reply", "lower is better",
+                            "higher is better", "Tokens/s [median in]", "To the first token",
+                            "Depth, tokens", "Batch, sequences", "calibrated with"})
+    EXPECT_THAT(measures, HasSubstr(words)) << words;
 }
 
 TEST(Report, ATraceKeepsEveryPeak) {

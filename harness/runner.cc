@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "base/hash.h"
+#include "base/plural.h"
 #include "harness/needle_source.h"
 #include "harness/score.h"
 
@@ -93,8 +94,8 @@ Result<Request> prepare(const Plan& plan, const PlanItem& item, const Target& ta
     };
     ASSAY_TRY(const NeedleRecipe recipe, NeedleRecipe::parse(c.recipe, c.id));
     if (recipe.n_tokens >= target.max_positions())
-      return fail("the prompt would have {} tokens, the model's context {}", recipe.n_tokens,
-                  target.max_positions());
+      return fail("the prompt would have {}, the model's context {}",
+                  counted(recipe.n_tokens, "token"), target.max_positions());
     ASSAY_TRY(NeedlePrompt needle, build_needle(recipe, suite.needle->tables, count_tokens,
                                                 suite.needle->own_text(recipe.haystack_language)));
     ASSAY_TRY(prompt, render(needle.messages));
@@ -119,9 +120,6 @@ Result<Request> prepare(const Plan& plan, const PlanItem& item, const Target& ta
     sample.prompt = prompt.text;
     sample.prompt_ids = prompt.ids;
   }
-  if (sample.n_prompt_tokens >= target.max_positions())
-    return fail("the prompt has {} tokens, the model's context {}", sample.n_prompt_tokens,
-                target.max_positions());
   request.prompt = std::move(prompt.ids);
   request.sampling = plan.sampling_of(item);
   request.seed = plan.options.seed;
@@ -129,6 +127,16 @@ Result<Request> prepare(const Plan& plan, const PlanItem& item, const Target& ta
   request.max_tokens = arm.max_tokens;
   request.max_thinking_tokens = arm.max_thinking_tokens;
   request.force_close = arm.force_close;
+  return request;
+}
+
+// The same with room for a reply.
+Result<Request> prepare_to_ask(const Plan& plan, const PlanItem& item, const Target& target,
+                               Waiting& waiting) {
+  ASSAY_TRY(Request request, prepare(plan, item, target, waiting));
+  if (waiting.sample.n_prompt_tokens >= target.max_positions())
+    return fail("the prompt has {}, the model's context {}",
+                counted(waiting.sample.n_prompt_tokens, "token"), target.max_positions());
   return request;
 }
 
@@ -229,7 +237,7 @@ Result<RunResult> run_plan(const Plan& plan, Target& target, RunRecord& record,
       continue;
     }
     Waiting one{blank_sample(plan, item), {}};
-    auto request = prepare(plan, item, target, one);
+    auto request = prepare_to_ask(plan, item, target, one);
     if (request) {
       requests.push_back(*std::move(request));
       waiting.push_back(std::move(one));
@@ -300,7 +308,7 @@ Result<std::optional<std::vector<Asked>>> ask(const Plan& plan, std::span<const 
   std::size_t n_done = 0;
   for (std::size_t i = 0; i < items.size(); ++i) {
     Waiting one{blank_sample(plan, items[i]), {}};
-    auto request = prepare(plan, items[i], target, one);
+    auto request = prepare_to_ask(plan, items[i], target, one);
     if (!request) set_error(one.sample, request.error().message);
     asked[i].sample = std::move(one.sample);
     if (!request) {

@@ -35,7 +35,8 @@ struct RunResult {
   double wall_s = 0;
 };
 
-// The prompt of a planned item, exactly as run_plan gives it to the target.
+// The prompt of a planned item, exactly as run_plan gives it to the target, whether or not the
+// target has positions left for a reply.
 struct PlannedPrompt {
   std::vector<int> ids;
   std::string hash;  // as Sample::prompt_hash

@@ -291,6 +291,13 @@ Result<std::string> file_name(const Json& value, std::string_view what, const fs
   return name.string();
 }
 
+Result<std::vector<NeedleSentence>> read_haystack(const std::string& language, const fs::path& file,
+                                                  Hasher& hasher) {
+  ASSAY_TRY(const std::string text, read_file(file));
+  hasher.update(text);
+  return split_sentences(text, language, file.string());
+}
+
 // Cases that are made, not read: "generator": {"name": "needle", …}.
 Result<Suite> load_needles(const fs::path& folder, const std::string& json_text, const Json& json,
                            const SuiteInputs& inputs) {
@@ -318,9 +325,13 @@ Result<Suite> load_needles(const fs::path& folder, const std::string& json_text,
   for (const auto& [language, file] : files.texts) texts[language] = folder / file;
   for (const auto& [language, file] : inputs.haystacks) texts[language] = file;
   for (const auto& [language, file] : texts) {
-    ASSAY_TRY(const std::string text, read_file(file));
-    hasher.update(text);
-    ASSAY_TRY(source->texts[language], split_sentences(text, language, file.string()));
+    const bool is_given = inputs.haystacks.contains(language);
+    if (auto read = read_haystack(language, file, hasher); read)
+      source->texts[language] = *std::move(read);
+    else
+      return fail("{}{}",
+                  is_given ? fmt::format("--haystack {}={}: ", language, file.string()) : "",
+                  read.error().message);
   }
   for (const NeedleCase& one : cases) {
     Case c;

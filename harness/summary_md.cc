@@ -128,13 +128,13 @@ std::string accuracy(const Json& metrics) {
     if (is_total(g) && !text_of(g, "language").empty() &&
         std::find(languages.begin(), languages.end(), text_of(g, "language")) == languages.end())
       languages.push_back(text_of(g, "language"));
-  std::vector<Row> rows = {{"suite", "arm", "n", "accuracy \\[95 %\\]"}};
+  std::vector<Row> rows = {{"suite", "arm", "judged", "accuracy \\[95 %\\]"}};
   for (const std::string& language : languages) rows[0].push_back(cell(language));
   for (const Json& total : metrics) {
     if (!is_total(total) || !text_of(total, "language").empty()) continue;
     const std::string where = total.at("gated").get<bool>() ? "" : " (in no gate)";
     Row row = {cell(text_of(total, "suite")) + where, cell(text_of(total, "arm")),
-               fmt::format("{}", total.at("n").get<int>()), with_interval(total.at("accuracy"))};
+               judged_text(total), with_interval(total.at("accuracy"))};
     for (const std::string& language : languages) {
       const auto found = std::find_if(metrics.begin(), metrics.end(), [&](const Json& g) {
         return is_total(g) && g.at("suite") == total.at("suite") &&

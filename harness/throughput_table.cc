@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "base/plural.h"
 #include "harness/table.h"
 
 namespace assay::harness {
@@ -118,10 +119,10 @@ std::string useful_line(const Json& useful) {
 
 std::string render_throughput(const Json& result, bool colour) {
   const Json& engine = result.at("engine");
-  std::string out =
-      fmt::format("  {} {}, {} threads, {} attention\n", engine.at("backend").get<std::string>(),
-                  engine.at("kernel").get<std::string>(), engine.at("n_threads").get<int>(),
-                  engine.at("attention").get<std::string>());
+  std::string out = fmt::format(
+      "  {} {}, {}, {} attention\n", engine.at("backend").get<std::string>(),
+      engine.at("kernel").get<std::string>(), counted(engine.at("n_threads").get<int>(), "thread"),
+      engine.at("attention").get<std::string>());
   for (const auto& [part, rows_of] :
        {std::pair{"decode", &decode_rows}, {"prefill", &prefill_rows}}) {
     const Json& measured = result.at(part);

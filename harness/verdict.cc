@@ -5,6 +5,8 @@
 #include <optional>
 #include <set>
 
+#include "base/plural.h"
+
 namespace assay::harness {
 namespace {
 
@@ -16,10 +18,6 @@ int most_passing(double max, int n) { return static_cast<int>(std::floor(max * n
 
 std::string percent(double share) { return fmt::format("{:.1f} %", 100 * share); }
 
-std::string plural(int n, std::string_view what) {
-  return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s");
-}
-
 std::string detail_of(const Gate& gate, const GateResult& result) {
   const Rate& r = result.rate;
   const bool bad_is_true = gate.max.has_value();
@@ -28,8 +26,8 @@ std::string detail_of(const Gate& gate, const GateResult& result) {
       bad_is_true ? most_passing(*gate.max, r.n) : r.n - least_passing(*gate.min, r.n);
   if (result.state == GateState::kFail)
     return fmt::format("{} of {} failed, {} allowed", n_bad, r.n, allowed);
-  std::string detail =
-      fmt::format("{} of {} failed, {} more would fail it", n_bad, r.n, allowed - n_bad + 1);
+  std::string detail = fmt::format("{} of {} failed, {} more ({:.1f} points) would fail it", n_bad,
+                                   r.n, allowed - n_bad + 1, 100.0 * (allowed - n_bad + 1) / r.n);
   // The smallest effect that this pass could have seen: anything above the bound would also have
   // looked like this.
   if (gate.metric == GateMetric::kAccuracy)
@@ -63,6 +61,13 @@ GateResult judge_gate(const Suite& suite, const Gate& gate, std::span<const Samp
   return result;
 }
 
+// Valid first: what cannot be concluded from stays so, whatever its rows say. And what is decided
+// stays decided, though something else is open.
+void worsen(VerdictState& state, VerdictState to) {
+  const bool final = state == VerdictState::kInvalid || state == VerdictState::kRegression;
+  if (!final && to != VerdictState::kPass) state = to;
+}
+
 bool has_error_gate(const Suite& suite) {
   return std::any_of(suite.gates.begin(), suite.gates.end(),
                      [](const Gate& g) { return g.metric == GateMetric::kError; });
@@ -91,7 +96,7 @@ std::vector<std::string> validity_problems(const Plan& plan, std::span<const Sam
     if (n_errors > 0 && !has_error_gate(suite))
       problems.push_back(
           fmt::format("{} of suite {} could not be asked, none is allowed; the first, {}: {}",
-                      plural(n_errors, "sample"), suite.name, first->key(), first->error));
+                      counted(n_errors, "sample"), suite.name, first->key(), first->error));
   }
   for (const GateResult& gate : gates) {
     if (gate.metric != name_of(GateMetric::kError) || gate.state != GateState::kFail) continue;
@@ -133,12 +138,18 @@ std::string_view name_of(GateState state) {
   return state == GateState::kPass ? "pass" : state == GateState::kFail ? "fail" : "not_run";
 }
 
+void add_regression(Verdict& verdict, std::string sentence) {
+  if (verdict.n_regressed++ == 0) verdict.regressed = sentence;
+  verdict.problems.push_back(std::move(sentence));
+  worsen(verdict.state, VerdictState::kRegression);
+}
+
 Verdict judge(const Plan& plan, std::span<const Sample> samples, int n_measured) {
   Verdict verdict;
   if (plan.suites.empty()) {
     verdict.state = n_measured > 0 ? VerdictState::kPass : VerdictState::kInvalid;
     verdict.summary = n_measured > 0 ? fmt::format("{} made; measures have no gate.",
-                                                   plural(n_measured, "measurement"))
+                                                   counted(n_measured, "measurement"))
                                      : "Nothing was measured.";
     return verdict;
   }
@@ -151,38 +162,37 @@ Verdict judge(const Plan& plan, std::span<const Sample> samples, int n_measured)
     verdict.summary = "The run is not valid, so it says nothing about the model.";
     return verdict;
   }
+  verdict.state = VerdictState::kPass;
   const auto n_non_finite = std::count_if(samples.begin(), samples.end(),
                                           [](const Sample& s) { return s.finish == "non_finite"; });
   if (n_non_finite > 0)
-    verdict.problems.push_back(fmt::format("{} met NaN or Inf in the logits",
-                                           plural(static_cast<int>(n_non_finite), "sample")));
+    add_regression(verdict,
+                   fmt::format("{} met NaN or Inf in the logits", counted(n_non_finite, "sample")));
   verdict.sampler = check_sampler(samples);
   if (!verdict.sampler.holds())
-    verdict.problems.push_back("the sampler does not draw what it says: " + verdict.sampler.text());
+    add_regression(verdict, "the sampler does not draw what it says: " + verdict.sampler.text());
   int n_passed = 0, n_not_run = 0;
   for (const GateResult& gate : verdict.gates) {
     n_passed += gate.state == GateState::kPass;
     n_not_run += gate.state == GateState::kNotRun;
     if (gate.state == GateState::kFail)
-      verdict.problems.push_back(
-          fmt::format("{}/{}: {} {} ({}), limit {} {}", gate.suite, gate.name, gate.metric,
-                      percent(gate.rate.value.estimate), gate.detail, gate.min ? "≥" : "≤",
-                      percent(gate.min ? *gate.min : *gate.max)));
+      add_regression(
+          verdict, fmt::format("{}/{}: {} {} ({}), limit {} {}", gate.suite, gate.name, gate.metric,
+                               percent(gate.rate.value.estimate), gate.detail, gate.min ? "≥" : "≤",
+                               percent(gate.min ? *gate.min : *gate.max)));
   }
-  const std::string not_run =
-      n_not_run == 0 ? ""
-                     : fmt::format(" {} had no case in this selection.", plural(n_not_run, "gate"));
+  const std::string not_run = n_not_run == 0 ? ""
+                                             : fmt::format(" {} had no case in this selection.",
+                                                           counted(n_not_run, "gate"));
   if (verdict.problems.empty()) {
-    verdict.state = VerdictState::kPass;
     verdict.summary =
         fmt::format("{} passed over {}.{}",
                     n_passed == 1 ? "The one gate" : fmt::format("All {} gates", n_passed),
-                    plural(static_cast<int>(samples.size()), "sample"), not_run);
+                    counted(samples.size(), "sample"), not_run);
   } else {
-    verdict.state = VerdictState::kRegression;
-    verdict.summary = fmt::format("{} did not hold over {}.{}",
-                                  plural(static_cast<int>(verdict.problems.size()), "requirement"),
-                                  plural(static_cast<int>(samples.size()), "sample"), not_run);
+    verdict.summary =
+        fmt::format("{} did not hold over {}.{}", counted(verdict.problems.size(), "requirement"),
+                    counted(samples.size(), "sample"), not_run);
   }
   return verdict;
 }
@@ -191,13 +201,6 @@ namespace {
 
 // More pairs left out than this share, and the rest need not be like them.
 constexpr double kNotRunShare = 0.01;
-
-// Valid first: what cannot be concluded from stays so, whatever its rows say. And what is decided
-// stays decided, though something else is open.
-void worsen(VerdictState& state, VerdictState to) {
-  const bool final = state == VerdictState::kInvalid || state == VerdictState::kRegression;
-  if (!final && to != VerdictState::kPass) state = to;
-}
 
 std::string arm_of(const PairedRow& row) { return row.suite + "/" + row.arm; }
 
@@ -225,7 +228,7 @@ void add_second_stage(Verdict& verdict, const Comparison& comparison,
                       const Confirmation& confirmation, const ComparedRuns& whose) {
   if (confirmation.state == ConfirmationState::kRejected)
     verdict.summary += fmt::format(" What was suspected was not seen again in fresh draws of {}.",
-                                   plural(confirmation.n_cases, "case"));
+                                   counted(confirmation.n_cases, "case"));
   if (!comparison.needs_confirmation()) return;
   for (const std::string& suspicion : comparison.suspicions)
     verdict.problems.push_back("suspected, not confirmed: " + suspicion);
@@ -267,8 +270,7 @@ void add_comparison(Verdict& verdict, const Comparison& comparison, const std::s
   if (!comparison.regressions.empty()) {
     verdict.summary += ".";
     for (const std::string& regression : comparison.regressions)
-      verdict.problems.push_back(regression);
-    worsen(verdict.state, VerdictState::kRegression);
+      add_regression(verdict, regression);
   } else if (const PairedRow* row = most_sensitive(comparison)) {
     verdict.summary += fmt::format(
         "{}; a net drop of {:.1f} points of {} in {} would have been called.",
@@ -286,14 +288,24 @@ void add_comparison(Verdict& verdict, const Comparison& comparison, const std::s
 
 void add_finding(Verdict& verdict, VerdictState state, std::string sentence) {
   if (state == VerdictState::kPass) return;
+  if (state == VerdictState::kRegression) return add_regression(verdict, std::move(sentence));
   (state == VerdictState::kWarn ? verdict.warnings : verdict.problems)
       .push_back(std::move(sentence));
   worsen(verdict.state, state);
 }
 
+std::string headline(const Verdict& verdict) {
+  if (verdict.state != VerdictState::kRegression || verdict.n_regressed == 0)
+    return verdict.summary;
+  const std::string others =
+      verdict.n_regressed == 1 ? "" : fmt::format("; and {} more", verdict.n_regressed - 1);
+  return fmt::format("Regressed: {}{}.{}{}", verdict.regressed, others,
+                     verdict.summary.empty() ? "" : " ", verdict.summary);
+}
+
 Json to_json(const Verdict& verdict) {
   Json json = {{"state", name_of(verdict.state)}, {"exit_code", exit_code_of(verdict.state)},
-               {"summary", verdict.summary},      {"problems", verdict.problems},
+               {"summary", headline(verdict)},    {"problems", verdict.problems},
                {"warnings", verdict.warnings},    {"gates", Json::array()}};
   if (verdict.sampler.has_looked()) json["sampler"] = to_json(verdict.sampler);
   for (const GateResult& g : verdict.gates) {

@@ -40,7 +40,9 @@ struct GateResult {
 
 struct Verdict {
   VerdictState state = VerdictState::kInvalid;
-  std::string summary;                // one sentence
+  std::string summary;                // what was found, whatever the state
+  std::string regressed;              // of the first regression: what and by how much
+  int n_regressed = 0;                // how many there are
   std::vector<std::string> problems;  // why it is invalid, or what regressed
   std::vector<std::string> warnings;  // what is worth a look
   std::vector<GateResult> gates;
@@ -69,6 +71,12 @@ void add_comparison(Verdict& verdict, const Comparison& comparison, const std::s
 // A further finding of a comparison (fidelity, speed) that has its own rule.
 void add_finding(Verdict& verdict, VerdictState state, std::string sentence);
 
-Json to_json(const Verdict& verdict);
+// A problem that is a regression.
+void add_regression(Verdict& verdict, std::string sentence);
+
+// The summary, after what regressed and by how much if something did.
+std::string headline(const Verdict& verdict);
+
+Json to_json(const Verdict& verdict);  // "summary" is the headline
 
 }  // namespace assay::harness

@@ -35,7 +35,7 @@ TEST(Verdict, EveryGateHeldIsAPassThatSaysWhatItCouldHaveSeen) {
   EXPECT_EQ(v.state, VerdictState::kPass);
   EXPECT_EQ(exit_code_of(v.state), 0);
   // 7 samples, at least 75 % of them: 6 must be right, so 2 wrong ones fail the gate.
-  EXPECT_THAT(v.gates[0].detail, HasSubstr("0 of 7 failed, 2 more would fail it"));
+  EXPECT_THAT(v.gates[0].detail, HasSubstr("0 of 7 failed, 2 more (28.6 points) would fail it"));
   EXPECT_THAT(v.gates[0].detail, HasSubstr("plausible down to"));
 }
 
@@ -49,6 +49,11 @@ TEST(Verdict, TheLimitIsInclusiveAndOneMoreFailureTripsIt) {
   EXPECT_EQ(v.state, VerdictState::kRegression);
   EXPECT_EQ(exit_code_of(v.state), 1);
   EXPECT_THAT(v.gates[0].detail, HasSubstr("2 of 7 failed, 1 allowed"));
+  EXPECT_EQ(
+      headline(v),
+      "Regressed: sums/thinking accuracy: accuracy 71.4 % (2 of 7 failed, 1 allowed), limit ≥ "
+      "75.0 %. 1 requirement did not hold over 14 samples.");
+  EXPECT_EQ(to_json(v)["summary"], headline(v));
   EXPECT_EQ(v.gates[1].state, GateState::kPass);
 }
 
@@ -119,6 +124,21 @@ TEST(Verdict, ThinkingThatDoesNotEndFailsItsGate) {
   EXPECT_EQ(v.state, VerdictState::kRegression);
   EXPECT_EQ(v.gates[1].state, GateState::kFail);
   EXPECT_EQ(v.gates[0].state, GateState::kPass);
+}
+
+TEST(Verdict, TheHeadlineSaysWhatRegressedFirstAndCountsTheRest) {
+  const Plan plan = small_plan();
+  Verdict v = judge(plan, perfect(plan));
+  const std::string summary = v.summary;
+  EXPECT_EQ(headline(v), summary) << "nothing did";
+  add_finding(v, VerdictState::kWarn, "thinking is shorter");
+  EXPECT_EQ(headline(v), summary);
+  add_finding(v, VerdictState::kRegression, "fidelity: twice as far from the base");
+  EXPECT_EQ(headline(v), "Regressed: fidelity: twice as far from the base. " + summary);
+  add_finding(v, VerdictState::kRegression, "gate facts: it ends failed");
+  EXPECT_EQ(headline(v), "Regressed: fidelity: twice as far from the base; and 1 more. " + summary);
+  v.state = VerdictState::kInvalid;
+  EXPECT_EQ(headline(v), summary) << "what proves nothing regresses nothing";
 }
 
 TEST(Verdict, UngatedSamplesDecideNothing) {

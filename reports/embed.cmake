@@ -1,7 +1,8 @@
 cmake_minimum_required(VERSION 3.25)
 # Writes the report's page into a C++ file, so that the binary carries it: -DOUTPUT=x.cc -DFOLDER=reports
 file(WRITE ${OUTPUT}.new "// Generated from reports/ by embed.cmake.\n#include \"harness/report_page.h\"\n\nnamespace assay::harness {\n")
-foreach(part kReportHtml:report.html.in kReportCss:report.css kReportJs:report.js)
+foreach(part kReportHtml:report.html.in kReportCss:report.css kReportJs:report.js kReportComparisonJs:report_comparison.js
+    kReportMeasurementsJs:report_measurements.js)
   string(REPLACE ":" ";" part "${part}")
   list(GET part 0 name)
   list(GET part 1 file)

@@ -17,12 +17,13 @@ function el(tag, attributes = {}, ...children) {
 const tight = text => text.replaceAll(' %', '\u00a0%');  // no line ends between a number and its sign
 const percent = share => tight((100 * share).toFixed(1) + ' %');
 const number = value => Number(value).toLocaleString('en-US');
+const counted = (n, one, many = one + 's') => number(n) + ' ' + (n === 1 ? one : many);
 const words = name => name.replaceAll('_', ' ');
 const languageName = {ja: 'Japanese', en: 'English', zh: 'Chinese'};
 const tone = name => name === 'correct' ? 'good' : name === 'answered' ? 'plain' : ['truncated_answer', 'unextractable', 'error', 'timeout'].includes(name) ? 'meh' : 'bad';
 const badge = (text, kind) => el('span', {class: 'badge ' + kind}, text);
 function interval(rate) {
-  return el('span', {class: 'interval', title: tight('95 % interval over ') + rate.n_clusters + ' clusters'},
+  return el('span', {class: 'interval', title: tight('95 % interval over ') + counted(rate.n_clusters, 'cluster')},
     '[' + (100 * rate.lo).toFixed(1) + ', ' + (100 * rate.hi).toFixed(1) + ']');
 }
 function rateCell(rate) {
@@ -38,6 +39,9 @@ function table(heads, rows) {
   return el('div', {class: 'scroll'}, el('table', {}, el('thead', {}, head), el('tbody', {}, ...rows)));
 }
 const num = value => el('td', {class: 'num'}, value);
+// Not every answer is judged: an accuracy is of those that are.
+const judged = g => g.accuracy.n === g.n ? number(g.n) : number(g.accuracy.n) + ' of ' + number(g.n);
+const judgedHead = {text: 'Judged', num: true, title: 'Samples whose answer is judged, of all that were asked: what the accuracy is of'};
 const link = (text, filter) => el('a', {class: 'cell', href: '#' + new URLSearchParams(filter)}, text);
 const manySuites = run.plan.suites.length > 1;
 const armTitle = (suite, arm) => (manySuites ? suite + ' · ' : '') + arm;
@@ -62,7 +66,7 @@ function drawVerdict() {
   header.append(...[
     el('div', {class: 'tools'}, theme),
     el('h1', {}, el('span', {class: 'word'}, verdict.state), el('span', {class: 'soft'}, 'exit code ' + verdict.exit_code)),
-    el('p', {}, tight(verdict.summary)),
+    el('p', {class: 'headline'}, tight(verdict.summary)),
     run.metrics.filter(g => !g.language && !g.kind && g.gated && g.accuracy.n).length > 4 ? null : el('p', {}, 'Accuracy: ', ...run.metrics.filter(g => !g.language && !g.kind && g.gated && g.accuracy.n).flatMap((g, i) => [
       i ? ', ' : '', armTitle(g.suite, g.arm) + ' ', el('b', {}, percent(g.accuracy.estimate)), interval(g.accuracy)])),
     verdict.problems.length ? el('ul', {}, ...verdict.problems.map(p => el('li', {}, tight(p)))) : null,
@@ -84,7 +88,7 @@ if (matchMedia('(prefers-color-scheme: dark)').matches) document.documentElement
 // ---- tables
 function drawGates() {
   const rowOf = gate => el('tr', {},
-    el('td', {}, badge({pass: '✓ pass', fail: '✗ fail', not_run: '– not run'}[gate.state], {pass: 'good', fail: 'bad', not_run: 'meh'}[gate.state])),
+    el('td', {}, badge({pass: '✓ pass', fail: '✗ fail', not_run: '– no case'}[gate.state], {pass: 'good', fail: 'bad', not_run: 'meh'}[gate.state])),
     el('th', {scope: 'row'}, (manySuites ? gate.suite + ' · ' : '') + gate.name),
     el('td', {class: 'where'}, gate.metric, el('span', {class: 'soft'}, ' of ' + gate.where.replaceAll('+', ' + '))),
     num(gate.min !== null ? '≥ ' + percent(gate.min) : '≤ ' + percent(gate.max)),
@@ -98,82 +102,19 @@ function drawGates() {
   if (failed.length) at('gates').append(tableOf(failed));
   for (const suite of [...new Set(gates.map(g => g.suite))]) {
     const mine = gates.filter(g => g.suite === suite), count = state => mine.filter(g => g.state === state).length;
-    const words = [count('fail') && count('fail') + ' failed', count('pass') + ' passed', count('not_run') && count('not_run') + ' not run'].filter(Boolean).join(', ');
-    at('gates').append(el('details', {class: 'fold'}, el('summary', {}, badge(count('fail') ? '✗' : '✓', count('fail') ? 'bad' : 'good'), ' ', el('b', {}, suite), ' ', words), tableOf(mine)));
+    const nJudged = count('pass') + count('fail'), sign = !nJudged ? badge('–', 'meh') : count('fail') ? badge('✗', 'bad') : badge('✓', 'good');
+    const held = count('pass') + ' of ' + nJudged + ' gates hold' + (count('not_run') ? ', ' + count('not_run') + ' had no case' : '');  // as the console says it
+    at('gates').append(el('details', {class: 'fold'}, el('summary', {}, sign, ' ', el('b', {}, suite), ' ', held), tableOf(mine)));
   }
 }
-function drawComparison() {
-  const comparison = run.comparison;
-  if (!comparison) return;
-  at('comparison').hidden = false;
-  const {baseline, alpha, floor, flips} = comparison;
-  const points = share => {
-    const size = Math.abs(100 * share).toFixed(1);
-    return (Number(size) === 0 ? '' : share < 0 ? '−' : '+') + size;
-  };
-  const pValue = p => p < 0.0001 ? '< 0.0001' : p.toPrecision(2);
-  const blind = r => !r.regressed && r.detectable > r.n;  // not even the loss of every sample would have shown
-  const lost = r => r.n_base - r.n_candidate > 0 && r.n_base - r.n_candidate >= (r.floor ?? floor) * r.n;  // as much as the floor, told from chance or not
-  const says = r => r.verdict ?? (r.regressed ? 'regression' : 'pass');  // older records have no verdict per row
-  const judged = r => ({regression: () => badge('✗ regressed', 'bad'), suspected: () => badge('? suspected', 'meh'), warn: () => badge('! warns', 'meh'),
-    pass: () => blind(r) || lost(r) ? badge('– cannot tell', 'meh') : badge('✓ holds', 'good')})[says(r)]();
-  // How thinking ends has many rows: those of an arm as a whole, and those that say something.
-  const shown = comparison.rows.filter(r => r.metric === 'accuracy' || says(r) !== 'pass' || (!r.language && r.n_regressed + r.n_fixed > 0));
-  const rows = shown.map(r => el('tr', {class: r.language ? null : 'total'},
-    el('td', {}, judged(r)),
-    el('th', {scope: 'row'}, armTitle(r.suite, r.arm) + (r.language ? ' · ' + (languageName[r.language] ?? r.language) : '') + (r.metric === 'accuracy' ? '' : ' · ' + words(r.metric))),
-    num(number(r.n)), num(percent(r.n_base / r.n)), num(percent(r.n_candidate / r.n)),
-    el('td', {class: 'num'}, points(r.difference), el('span', {class: 'interval', title: tight('95 % interval over ') + r.n_clusters + ' clusters'}, '[' + points(r.lo) + ', ' + points(r.hi) + ']')),
-    num(r.n_regressed + ' / ' + r.n_fixed), num(pValue(r.p_holm)),
-    el('td', {class: 'soft'}, r.regressed || r.suspected ? '–' : blind(r) ? 'too few' : r.detectable_points != null ? '−' + r.detectable_points.toFixed(1) : number(r.detectable) + ' more')));
-  const failed = (l, metric) => {
-    const r = comparison.rows.find(one => one.suite === l.suite && one.arm === l.arm && one.language === l.language && one.metric === metric);
-    return r ? number(r.n - r.n_base) + ' → ' + number(r.n - r.n_candidate) : '–';
-  };
-  const lengths = (comparison.lengths ?? []).filter(l => !l.language || l.verdict !== 'pass').map(l => el('tr', {},
-    el('td', {}, {regression: badge('✗ longer', 'bad'), suspected: badge('? suspected', 'meh'), warn: badge('! warns', 'meh'), pass: badge('✓ holds', 'good')}[l.verdict]),
-    el('th', {scope: 'row'}, armTitle(l.suite, l.arm) + (l.language ? ' · ' + (languageName[l.language] ?? l.language) : '')),
-    num(failed(l, 'closed')), num(failed(l, 'no_loop')), num(failed(l, 'stopped')),
-    el('td', {class: 'num'}, l.ratio.toFixed(2), l.lo === null ? '' : el('span', {class: 'interval'}, '[' + l.lo.toFixed(2) + ', ' + l.hi.toFixed(2) + ']')),
-    num(number(l.n)), num(pValue(l.p_holm))));
-  const token = t => t.text == null ? '#' + t.id : JSON.stringify(t.text);  // a newline or a digit beside figures would not be seen
-  const likely = t => t ? el('span', {}, el('code', {}, token(t)), t.top.length ? el('span', {class: 'soft'}, ' ' + t.top.map(one => token(one) + ' ' + percent(Math.exp(one.logprob))).join(', ')) : '') : el('span', {class: 'soft'}, 'had ended');
-  const reply = (answer, outcome, language) => el('td', {class: 'reply'}, el('div', {lang: language}, answer, ' ',
-    ['correct', 'wrong'].includes(outcome) ? '' : badge(words(outcome), tone(outcome))));
-  const flip = f => {
-    const [suite, arm, ...rest] = f.key.split('/'), id = rest.join('/');
-    return el('tr', {},
-      el('td', {}, badge(f.regressed ? '✗ regressed' : '✓ fixed', f.regressed ? 'bad' : 'good')),
-      el('th', {scope: 'row'}, link(id, {suite, arm, language: f.language, text: id}), el('div', {class: 'soft'}, armTitle(suite, arm))),
-      el('td', {class: 'reply soft'}, el('div', {lang: f.language}, f.question)), num(f.expected),
-      reply(f.base_answer, f.base_class, f.language), reply(f.candidate_answer, f.candidate_class, f.language), el('td', {class: 'part'}, 'at ' + number(f.first_difference), ...(f.base_token === undefined ? [] : [el('div', {}, likely(f.base_token)), el('div', {}, likely(f.candidate_token))])));
-  };
-  const differs = Object.keys(run.identity).filter(key => JSON.stringify(run.identity[key]) !== JSON.stringify(baseline.identity[key]));
-  if (baseline.commit !== run.provenance.commit) differs.push('commit');
-  const nRegressed = flips.filter(f => f.regressed).length;
-  at('comparison').append(...[
-    el('p', {class: 'soft'}, 'Baseline: ' + baseline.folder + (differs.length ? ', which differs in ' + differs.map(words).join(', ') : ', of the same identity') + '. ' +
-      number(comparison.n_same_tokens) + ' of ' + number(comparison.n_pairs) + ' replies have the same tokens, ' + number(comparison.n_both_wrong) + ' are correct in neither.'),
-    table(['', 'Accuracy, or share closed', {text: 'n', num: true}, {text: 'Baseline', num: true}, {text: 'Now', num: true}, {text: tight('Difference [95 %], points'), num: true},
-      {text: 'Regressed / fixed', num: true}, {text: 'p (Holm)', num: true, title: 'Exact sign-flip permutation over clusters, adjusted within the suite and across suites'},
-      {text: 'Would show', title: 'The smallest net drop in points that would have been called'}], rows),
-    el('p', {class: 'soft'}, tight('A row regressed if its p is below ' + alpha + ' and at least ' + 100 * floor + ' % of its samples were lost, net, unless its suite sets another floor. Samples of one cluster count as one observation. Where tokens are drawn, a row is suspected at most, and assay compare --confirm decides.')
-      + (comparison.n_not_run ? ' ' + number(comparison.n_not_run) + ' pairs are left out: a side ended in error.' : '') + (comparison.n_non_finite ? ' ' + number(comparison.n_non_finite) + ' replies met NaN or Inf.' : '')),
-    lengths.length ? table(['', 'Thinking, baseline → now', {text: 'Never closed', num: true}, {text: 'Loops', num: true}, {text: 'Hit a limit', num: true}, {text: tight('Length × [95 %]'), num: true, title: 'Candidate over baseline, of pairs that closed on both sides'}, {text: 'Pairs', num: true}, {text: 'p (Holm)', num: true}], lengths) : null,
-    comparison.fidelity ? table(['', 'Distance to the base', {text: tight('Mean KLD to the base'), num: true}, {text: 'Now', num: true}, {text: tight('Typical text × [95 %]'), num: true, title: 'Candidate over baseline, geometric mean over texts'}, {text: 'Noise floor', num: true}, {text: 'p (Holm)', num: true}, {text: 'Would show', num: true, title: 'The smallest factor that would have been called'}], comparison.fidelity.rows.map(r => el('tr', {},
-      el('td', {}, r.can_tell ? {regression: badge('✗ further', 'bad'), warn: badge('! warns', 'meh'), pass: badge('✓ holds', 'good')}[r.verdict] : r.ratio ? badge('– cannot tell', 'meh') : ''),
-      el('th', {scope: 'row'}, languageName[r.language] ?? r.language), num(r.base ? r.base.value.toFixed(4) : '–'), num(r.candidate ? r.candidate.value.toFixed(4) : '–'), num(r.ratio ? r.ratio.estimate.toFixed(2) + ' [' + r.ratio.lo.toFixed(2) + ', ' + r.ratio.hi.toFixed(2) + ']' : '–'), num(r.noise_floor === null ? '–' : r.noise_floor.toPrecision(2)), num(r.can_tell ? pValue(r.p_holm) : '–'), num(r.can_tell ? '× ' + r.would_show.toFixed(2) : '–')))) : null,
-    flips.length ? el('h3', {}, 'Samples that changed: ' + number(nRegressed) + ' regressed, ' + number(flips.length - nRegressed) + ' fixed') : null,
-    flips.length ? table(['', 'Sample', 'Question', {text: 'Expected', num: true}, 'Baseline', 'Now', {text: 'Part at token', title: 'Position in the reply at which the two part, what each said there, and what each found likely'}], flips.map(flip)) : null].filter(Boolean));
-}
 function drawAccuracy() {
-  const heads = ['', {text: 'n', num: true},
-    {text: tight('Accuracy [95 % interval, by cluster]'), title: 'Correct finished answers among all samples that ran'},
+  const heads = ['', judgedHead,
+    {text: tight('Accuracy [95 % interval, by cluster]'), title: 'Correct finished answers among all judged samples that ran'},
     {text: 'of answered', num: true, title: 'Correct among finished answers: what truncation does not touch'},
     {text: 'closed', num: true, title: '</think> came exactly once'}, {text: 'stopped', num: true, title: 'The model ended the reply itself'},
     {text: 'thinking tokens p50 / p90 / max', num: true, title: 'Of samples that closed their thinking'}];
   const rowOf = (name, g) => el('tr', {class: g.language || g.kind ? null : 'total'},
-    el('th', {scope: 'row'}, name), num(link(number(g.n), {suite: g.suite, arm: g.arm, language: g.language})), rateCell(g.accuracy),
+    el('th', {scope: 'row'}, name), num(link(judged(g), {suite: g.suite, arm: g.arm, language: g.language})), rateCell(g.accuracy),
     num(g.n_answered ? percent(g.accuracy_answered) : '–'), num(g.closed.n ? percent(g.closed.estimate) : '–'), num(g.stopped.n ? percent(g.stopped.estimate) : '–'),
     num(g.thinking_tokens.max ? [g.thinking_tokens.p50, g.thinking_tokens.p90, g.thinking_tokens.max].map(number).join(' / ') +
       (g.thinking_tokens.n_censored ? ' (+' + g.thinking_tokens.n_censored + ' open)' : '') : '–'));
@@ -185,8 +126,8 @@ function drawAccuracy() {
       const g = run.metrics.find(one => one.suite === total.suite && one.arm === total.arm && one.gated === total.gated && one.language === language && !one.kind);
       return g && g.accuracy.n ? el('td', {class: 'num', title: tight('95 %: ' + percent(g.accuracy.lo) + ' to ' + percent(g.accuracy.hi)) + ', n = ' + g.accuracy.n}, percent(g.accuracy.estimate)) : num('–');
     };
-    into.append(table(['', {text: 'n', num: true}, {text: tight('Accuracy [95 %]')}, ...languages.map(l => ({text: languageName[l] ?? l, num: true})), {text: 'closed', num: true}, {text: 'stopped', num: true}],
-      totals.map(g => el('tr', {}, el('th', {scope: 'row'}, armTitle(g.suite, g.arm) + (g.gated ? '' : ' (in no gate)')), num(link(number(g.n), {suite: g.suite, arm: g.arm})), rateCell(g.accuracy),
+    into.append(table(['', judgedHead, {text: tight('Accuracy [95 %]')}, ...languages.map(l => ({text: languageName[l] ?? l, num: true})), {text: 'closed', num: true}, {text: 'stopped', num: true}],
+      totals.map(g => el('tr', {}, el('th', {scope: 'row'}, armTitle(g.suite, g.arm) + (g.gated ? '' : ' (in no gate)')), num(link(judged(g), {suite: g.suite, arm: g.arm})), rateCell(g.accuracy),
         ...languages.map(l => cell(g, l)), num(g.closed.n ? percent(g.closed.estimate) : '–'), num(g.stopped.n ? percent(g.stopped.estimate) : '–')))));
     const fold = el('details', {class: 'fold'}, el('summary', {}, 'Each arm by language, with intervals'));
     into.append(fold);
@@ -278,8 +219,8 @@ function drawGoldens() {
     const n = g.divergences.length;
     const state = g.state === 'pass' ? badge('✓ holds', 'good') : g.state === 'diverged' ? badge('✗ diverges', 'bad') : badge('– not comparable', 'meh');
     const text = g.state === 'not_comparable' ? g.reason
-      : (n ? number(n) + ' of ' + number(g.n_replies) + ' replies are computed otherwise' : 'all ' + number(g.n_replies) + ' replies are computed as before')
-        + ' (' + number(g.n_positions) + ' tokens, ' + number(g.n_ties) + ' ties; log p moved by ' + nats(g.max_logprob_change) + ' nats at most, noise floor ' + nats(g.noise_floor.logprob) + ')';
+      : (n ? number(n) + ' of ' + number(g.n_replies) + ' replies are computed otherwise' : g.n_replies === 1 ? 'its one reply is computed as before' : 'all ' + number(g.n_replies) + ' replies are computed as before')
+        + ' (' + counted(g.n_positions, 'token') + ', ' + counted(g.n_ties, 'tie') + '; log p moved by ' + nats(g.max_logprob_change) + ' nats at most, noise floor ' + nats(g.noise_floor.logprob) + ')';
     at('goldens').append(el('p', {}, state, ' ', el('b', {}, g.name), ' ', text));
     if (!n) continue;
     const rows = g.divergences.slice(0, 50).map(d => el('tr', {}, el('td', {}, d.key), num(number(d.position)),
@@ -289,32 +230,6 @@ function drawGoldens() {
   }
 }
 
-// ---- measurements: throughput, divergence
-function drawMeasurements() {
-  const all = run.measurements ?? [], skipped = run.skipped ?? [];
-  if (!all.length && !skipped.length) return;
-  at('measurements').hidden = false;
-  for (const m of all) {
-    at('measurements').append(el('h3', {}, m.title + ' (' + m.suite + ')'));
-    if (m.state !== 'measured') { at('measurements').append(el('p', {class: 'soft'}, m.reason)); continue; }
-    at('measurements').append(...flatTables(m.result));
-  }
-  for (const s of skipped) at('measurements').append(el('p', {class: 'soft'}, 'Suite ' + s.suite + ' was left out: it ' + s.reason + '.'));
-}
-const shortNumber = v => typeof v !== 'number' ? (v === null ? '–' : String(v)) : Number.isInteger(v) ? number(v) : String(Number(v.toPrecision(4)));
-// Every list of like objects becomes a table, nested objects columns of their own; raw repetitions stay in run.json.
-function flatTables(result) {
-  const flatten = (object, path) => Object.entries(object).flatMap(([k, v]) => v !== null && typeof v === 'object' && !Array.isArray(v) ? flatten(v, path + k + '.') : Array.isArray(v) ? [] : [[path + k, v]]);
-  const facts = flatten(result, '').filter(([, v]) => typeof v !== 'object' || v === null);
-  const out = facts.length ? [el('dl', {class: 'provenance'}, ...facts.flatMap(([k, v]) => [el('dt', {}, words(k).replaceAll('.', ' ')), el('dd', {}, shortNumber(v))]))] : [];
-  for (const [name, value] of Object.entries(result)) {
-    if (!Array.isArray(value) || !value.length || typeof value[0] !== 'object') continue;
-    const rows = value.map(one => Object.fromEntries(flatten(one, '')));
-    const heads = [...new Set(rows.flatMap(r => Object.keys(r)))];
-    out.push(el('h4', {}, words(name)), table(heads.map(h => ({text: words(h).replaceAll('.', ' '), num: true})), rows.map(r => el('tr', {}, ...heads.map(h => num(shortNumber(r[h] ?? null)))))));
-  }
-  return out;
-}
 function drawOutcomes() {
   const totals = run.metrics.filter(g => !g.language && !g.kind);
   const name = g => armTitle(g.suite, g.arm) + (g.gated ? '' : ' (in no gate)');
@@ -369,7 +284,7 @@ function matches(s) {
 function drawList() {
   const shown = ordered.filter(matches);
   at('list').replaceChildren(...shown.map(drawRow));
-  at('count').replaceChildren(number(shown.length) + ' of ' + number(samples.length) + ' samples, failures first. ',
+  at('count').replaceChildren(number(shown.length) + ' of ' + counted(samples.length, 'sample') + ', failures first. ',
     el('span', {class: 'no-print'}, el('kbd', {}, 'j'), ' ', el('kbd', {}, 'k'), ' next and previous, ', el('kbd', {}, '/'), ' search, ', el('kbd', {}, 'd'), ' theme'));
 }
 function drawRow(s) {
@@ -398,26 +313,26 @@ function drawTrace(s) {
   const path = points => points.map((p, i) => (points.length > 1 ? i * width / (points.length - 1) : 0).toFixed(1) + ',' + (2 + (height - 4) * p / floor).toFixed(1)).join(' ');
   const svg = at('trace').content.firstElementChild.cloneNode(true), peak = points => '10^' + Math.max(...points).toFixed(1);
   for (const [name, points] of [['close', close], ['eos', eos]]) svg.querySelector('.' + name).setAttribute('points', path(points));
-  svg.querySelector('title').textContent = 'Largest p(</think>) ' + peak(close) + ', largest p(eos) ' + peak(eos) + ', over ' + s.n_tokens + ' tokens';
+  svg.querySelector('title').textContent = 'Largest p(</think>) ' + peak(close) + ', largest p(eos) ' + peak(eos) + ', over ' + counted(s.n_tokens, 'token');
   return el('details', {}, el('summary', {}, 'p(</think>) and p(eos) by token'), svg,
     el('p', {class: 'facts-line'}, el('span', {class: 'key-close'}, 'p(</think>)'), ', ', el('span', {class: 'key-eos'}, 'p(eos)'), '; from 1 at the top to 10^' + floor + ' at the bottom, the largest of each stretch of tokens'));
 }
 function drawBody(s) {
   const body = el('div', {class: 'body'});
-  const facts = [s.id, words(s.kind), 'cluster ' + s.cluster, 'finish: ' + (s.finish || 'none'), number(s.n_tokens) + ' tokens'];
+  const facts = [s.id, words(s.kind), 'cluster ' + s.cluster, 'finish: ' + (s.finish || 'none'), counted(s.n_tokens, 'token')];
   if (s.n_thinking_tokens) facts.push(number(s.n_thinking_tokens) + ' of them thinking');
   if (s.repeat) facts.push('asking ' + s.repeat);
   if (s.forced_close) facts.push('thinking closed by force at its budget');
   if (s.reached) facts.push('the right answer stands in the thinking');
   if (s.language_check.right === false) facts.push('another language than asked for');
-  if (s.n_stray_tags) facts.push(s.n_stray_tags + ' stray think tags in the answer');
-  if (s.outcome.loop_start >= 0) facts.push((s.outcome.degeneration === 'loop_near' ? 'nearly repeats itself' : 'loops over ' + s.outcome.loop_period + ' tokens') + ' from token ' + s.outcome.loop_start);
+  if (s.n_stray_tags) facts.push(counted(s.n_stray_tags, 'stray think tag') + ' in the answer');
+  if (s.outcome.loop_start >= 0) facts.push((s.outcome.degeneration === 'loop_near' ? 'nearly repeats itself' : 'loops over ' + counted(s.outcome.loop_period, 'token')) + ' from token ' + s.outcome.loop_start);
   if (!s.gated) facts.push('in no gate');
   body.append(el('p', {class: 'facts-line'}, facts.join(' · ')));
   if (s.error) body.append(...block('Error', s.error));
   body.append(...block('Question', s.question, {lang: s.language}));
   const open = ['no_close', 'eos_in_think'].includes(s.outcome.termination);
-  if (s.thinking) body.append(el('details', {open: open ? '' : null}, el('summary', {}, 'Thinking, ' + number(s.n_thinking_tokens) + ' tokens'), el('pre', {lang: s.language}, s.thinking)));
+  if (s.thinking) body.append(el('details', {open: open ? '' : null}, el('summary', {}, 'Thinking, ' + counted(s.n_thinking_tokens, 'token')), el('pre', {lang: s.language}, s.thinking)));
   if (s.outcome.termination !== 'error') {
     body.append(el('h4', {}, 'Answer'));
     if (s.extraction) {
@@ -431,7 +346,7 @@ function drawBody(s) {
   }
   if (s.trace) body.append(drawTrace(s));
   if (s.reask) body.append(...block('Asked again in other words: ' + words(s.reask.correctness), s.reask.answer, {lang: s.language}));
-  if (s.prompt) body.append(el('details', {}, el('summary', {}, 'Prompt as the model got it, ' + number(s.n_prompt_tokens) + ' tokens'), el('pre', {class: 'raw'}, s.prompt)));
+  if (s.prompt) body.append(el('details', {}, el('summary', {}, 'Prompt as the model got it, ' + counted(s.n_prompt_tokens, 'token')), el('pre', {class: 'raw'}, s.prompt)));
   return body;
 }
 

@@ -52,9 +52,9 @@ Result<SafetensorsFile> open_shard(const std::filesystem::path& path, const std:
   return shard;
 }
 
-// Of a folder without the config.json that assay quantize writes last: whether it is a build, and
+// Of a folder without config.json, which assay quantize writes last: whether it is a build, and
 // what makes it whole.
-Result<void> check_finished(const std::filesystem::path& folder) {
+Result<void> why_no_config(const std::filesystem::path& folder) {
   const std::string name = folder.string();
   if (is_there(quantise_state(folder))) {
     const auto state = unfinished_quantisation(folder);
@@ -71,7 +71,11 @@ Result<void> check_finished(const std::filesystem::path& folder) {
         "quantize "
         "again, which writes it anew where all else is there",
         name);
-  return {};
+  return fail(
+      "{}: config.json is missing, expected a checkpoint's folder as the hub has it (config.json, "
+      "safetensors, tokenizer.json, chat_template.jinja). Name that folder, or download the file "
+      "again.",
+      name);
 }
 
 }  // namespace
@@ -83,7 +87,7 @@ Result<Checkpoint> Checkpoint::open(const std::filesystem::path& model_dir) {
                 model_dir.string());
   Checkpoint c;
   c.dir_ = model_dir;
-  if (!is_there(model_dir / "config.json")) ASSAY_TRY_VOID(check_finished(model_dir));
+  if (!is_there(model_dir / "config.json")) ASSAY_TRY_VOID(why_no_config(model_dir));
   ASSAY_TRY(c.config_, load_config(model_dir));
 
   const std::string mend = how_to_mend(model_dir);

@@ -47,6 +47,15 @@ Result<void> check_texts(const std::vector<CalibrationText>& texts, const ModelC
   return {};
 }
 
+// What a layer of this model does not have.
+Result<void> check_kept_sample(const Recipe& recipe, const ModelConfig& c) {
+  if (recipe.kept_sample <= c.n_experts) return {};
+  return fail(
+      "setting kept_sample: got {}, expected 0 to {}: a layer of this model has so many experts to "
+      "measure on",
+      recipe.kept_sample, c.n_experts);
+}
+
 class Job {
  public:
   Job(const QuantizeInput& in, const Checkpoint& checkpoint, const ModelWeights& weights,
@@ -351,13 +360,12 @@ class Job {
     report.total_bits = bits.total();
     report.predicted_error = plan_.predicted_error;
     report.lower_bound = plan_.lower_bound;
-    Json per_lang = Json::object();
-    std::int64_t n_tokens = 0;
-    for (const CalibrationText& t : in_.texts) {
-      per_lang[t.lang] =
-          per_lang.value(t.lang, std::int64_t{0}) + static_cast<std::int64_t>(t.ids.size());
-      n_tokens += static_cast<std::int64_t>(t.ids.size());
-    }
+    CalibrationRecord calibration{.set = in_.calibration,
+                                  .n_texts = static_cast<int>(in_.texts.size()),
+                                  .tokens_by_language = tokens_by_language(in_.texts),
+                                  .fingerprints = {}};
+    for (const CalibrationText& t : in_.texts)
+      calibration.fingerprints.push_back(fingerprint_of(t));
     Json samples = Json::array();
     for (const auto& layer : stats_) {
       Json of_layer = Json::array();
@@ -365,11 +373,7 @@ class Job {
       samples.push_back(of_layer);
     }
     report.json = {{"recipe", in_.recipe.to_json()},
-                   {"calibration",
-                    {{"set", in_.calibration},
-                     {"n_texts", in_.texts.size()},
-                     {"n_tokens", n_tokens},
-                     {"tokens_by_language", per_lang}}},
+                   {"calibration", to_json(calibration)},
                    {"expert_bits", to_json(bits)},
                    {"allocation",
                     {{"predicted_error", plan_.predicted_error},
@@ -428,6 +432,7 @@ Result<QuantizeReport> quantize(const QuantizeInput& in) {
   if (!config.quantisation.method().empty())
     return fail("{} is quantised already (quant_method {} in config.json): quantise the original",
                 in.model.string(), config.quantisation.method());
+  ASSAY_TRY_VOID(check_kept_sample(in.recipe, config));
   ASSAY_TRY_VOID(check_space(in.out, checkpoint, in.recipe));
   // Before the values and the fingerprint are read, which takes hours.
   ASSAY_TRY_VOID(check_state(quantise_state(in.out)));

@@ -6,6 +6,8 @@
 
 #include <filesystem>
 #include <functional>
+#include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,6 +21,21 @@ struct CalibrationText {
   std::vector<int> ids;
   int reply = 0;  // the first token that is to be predicted
 };
+
+// What a build says of the set that it was fitted to, so that who judges it can tell those texts
+// from others.
+struct CalibrationRecord {
+  std::string set;  // the file's name
+  int n_texts = 0;
+  std::map<std::string, std::int64_t> tokens_by_language;
+  std::vector<std::string> fingerprints;  // of its texts; empty in older builds
+};
+std::string fingerprint_of(const CalibrationText& text);  // of ids and reply
+std::map<std::string, std::int64_t> tokens_by_language(const std::vector<CalibrationText>& texts);
+Json to_json(const CalibrationRecord& record);  // as in quantisation.json
+// None of a folder that assay quantize did not make. A damaged quantisation.json is an error.
+Result<std::optional<CalibrationRecord>> read_calibration_record(
+    const std::filesystem::path& build);
 
 struct QuantizeInput {
   std::filesystem::path model, out;

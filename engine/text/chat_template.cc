@@ -61,7 +61,8 @@ Result<ChatTemplate> ChatTemplate::load(const std::filesystem::path& model_dir) 
   }
   return fail(
       "{}: no chat template: expected chat_template.jinja, or chat_template in "
-      "tokenizer_config.json",
+      "tokenizer_config.json. Download it again, or copy it from the model that this one was made "
+      "of.",
       model_dir.string());
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/file.h"
+#include "base/json_line.h"
 
 namespace assay::text {
 namespace {
@@ -41,7 +42,7 @@ Result<void> check_messages(const OrderedJson& messages, std::string_view source
 }  // namespace
 
 Result<CorpusLine> parse_corpus_line(std::string_view text, std::string_view source) {
-  ASSAY_TRY(const OrderedJson json, parse_ordered_json(text, source));
+  ASSAY_TRY(const OrderedJson json, parse_ordered_json_line(text, source));
   if (!json.is_object()) return fail("{}: expected a JSON object", source);
   CorpusLine line;
   for (const auto& [key, out] : {std::pair{"id", &line.id},

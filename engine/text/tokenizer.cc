@@ -187,6 +187,12 @@ struct Tokenizer::Impl {
 };
 
 Result<Tokenizer> Tokenizer::load(const std::filesystem::path& path) {
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored))
+    return fail(
+        "{} is missing, expected in the checkpoint's folder. Name that folder, download the file "
+        "again, or copy it from the model that this one was made of.",
+        path.string());
   ASSAY_TRY(const std::string text, read_file(path));
   return parse(text, path.string());
 }

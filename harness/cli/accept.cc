@@ -10,11 +10,13 @@
 #include <set>
 
 #include "base/check.h"
+#include "base/plural.h"
 #include "harness/cli/at_least.h"
 #include "harness/cli/command_line.h"
 #include "harness/cli/engine_flags.h"
 #include "harness/cli/progress.h"
 #include "harness/cli/run_options.h"
+#include "harness/cli/say.h"
 #include "harness/cli/verb.h"
 #include "harness/engine_target.h"
 #include "harness/find_suites.h"
@@ -169,8 +171,9 @@ void show(const std::vector<GoldenDifference>& all, std::size_t n_before, const 
     return std::count_if(all.begin(), all.end(), [&](const auto& d) { return d.kind == kind; });
   };
   const auto n_new = n(Kind::kNew);
-  fmt::print("{} replies changed, {} with other figures only, {} new, {} gone, {} the same\n",
-             n(Kind::kChanged), n(Kind::kFigures), n_new, n(Kind::kGone),
+  fmt::print("{} changed, {} with other figures only, {} new, {} gone, {} the same\n",
+             counted(n(Kind::kChanged), "reply", "replies"), n(Kind::kFigures), n_new,
+             n(Kind::kGone),
              static_cast<std::ptrdiff_t>(n_before + static_cast<std::size_t>(n_new) - all.size()));
   std::size_t n_shown = 0;
   for (const Kind kind : {Kind::kChanged, Kind::kGone, Kind::kFigures, Kind::kNew})
@@ -204,6 +207,24 @@ Result<EngineTarget> load_target(const RunOptions& options, const std::string& a
   return EngineTarget(std::move(engine), options.threads);
 }
 
+// Why a run's replies are no evidence; empty if they are. That the golden to be replaced cannot be
+// compared is no reason: it is why one accepts.
+std::string why_no_evidence(const std::string& folder, const Json& run) {
+  if (run.value("status", "") != "complete")
+    return fmt::format("{} is not finished: continue it with assay run --resume {}", folder,
+                       shell_quoted(folder));
+  const Json& verdict = run.at("verdict");
+  if (verdict.at("state") != "invalid") return "";
+  if (verdict.at("problems").empty())
+    return fmt::format("{} is not valid, so its replies are no evidence; it does not say why",
+                       folder);
+  for (const Json& problem : verdict.at("problems"))
+    if (!problem.get<std::string>().starts_with(kGoldenNotComparable))
+      return fmt::format("{} is not valid, so its replies are no evidence: {}", folder,
+                         problem.get<std::string>());
+  return "";
+}
+
 Result<int> accept(const Options& o) {
   if (const char* ci = std::getenv("CI"); ci != nullptr && *ci != '\0')
     return fail(
@@ -211,17 +232,9 @@ Result<int> accept(const Options& o) {
         "at what changes, and commit it on its own");
   ASSAY_TRY(const RunFolder folder, read_run(o.run));
   const Json& run = folder.run;
-  if (run.value("status", "") != "complete")
-    return fail("{} is not complete: finish it with assay run --resume {}", o.run,
-                shell_quoted(o.run));
-  // That the golden to be replaced cannot be compared is why one accepts.
-  if (const Json& verdict = run.at("verdict"); verdict.at("state") == "invalid") {
-    if (verdict.at("problems").empty())
-      return fail("{} is not valid, so its replies are no evidence; it does not say why", o.run);
-    for (const Json& problem : verdict.at("problems"))
-      if (!problem.get<std::string>().starts_with(kGoldenNotComparable))
-        return fail("{} is not valid, so its replies are no evidence: {}", o.run,
-                    problem.get<std::string>());
+  if (const std::string reason = why_no_evidence(o.run, run); !reason.empty()) {
+    say("assay accept: {}\n", reason);
+    return kInvalid;  // as of assay compare: nothing can be concluded from it
   }
   const Json overridden = run.at("options");
   for (std::string flag :
@@ -331,7 +344,8 @@ const Verb accept_verb = {
     "  assay accept out/new --case add-001-ja  only this case\n"
     "  assay accept out/new --into golden/mine/runs/first    a model's first golden\n\n"
     "Refuses in continuous integration, and where a suite is not what the run asked, or not\n"
-    "committed.",
+    "committed.\n"
+    "Exit codes: 0 accepted, 2 could not, 3 the run is not finished or not valid.",
     &setup};
 
 }  // namespace assay::cli

@@ -160,8 +160,7 @@ TEST_F(AcceptCli, OneCaseIsAcceptedAlone) {
                AllOf(HasSubstr("no reply"), HasSubstr(id)));
   const Outcome o = accept({dir_ / "first", "--case", key});
   ASSERT_EQ(o.code, 0) << o.err;
-  EXPECT_THAT(o.out,
-              AllOf(HasSubstr("1 replies changed"), HasSubstr("at token 0"), HasSubstr(key)));
+  EXPECT_THAT(o.out, AllOf(HasSubstr("1 reply changed"), HasSubstr("at token 0"), HasSubstr(key)));
   lines[2] = before[2];
   EXPECT_EQ(replies_in(into), lines) << "the others stay as they were";
   const Json made = (*read_json(into / "golden.json"))["made"];
@@ -197,20 +196,31 @@ TEST_F(AcceptCli, RefusesInContinuousIntegrationWithAChangedSuiteAndWithAnothers
   EXPECT_FALSE(fs::exists(dir_ / "g"));
 }
 
-TEST_F(AcceptCli, AnInvalidRunIsNoEvidenceWhateverItsGoldens) {
+// Nothing can be concluded from such a run: exit code 3 (README), of assay compare too.
+TEST_F(AcceptCli, AnUnfinishedOrInvalidRunIsNoEvidenceWhateverItsGoldens) {
   shorten_replies();
   plain_run("first");
+  const auto expect_no_evidence = [&](const char* message) {
+    const Outcome o = accept({dir_ / "first", "--into", dir_ / "g"});
+    EXPECT_EQ(o.code, 3) << o.out << o.err;
+    EXPECT_THAT(o.err, HasSubstr(message));
+    EXPECT_FALSE(fs::exists(dir_ / "g"));
+  };
   Json json = *read_json(dir_ / "first" / "run.json");
   json["goldens"] = Json::array();
   json["verdict"]["state"] = "invalid";
   json["verdict"]["problems"] = {"not comparable with the golden g: other",
                                  "2 samples are missing"};
   write(dir_ / "first" / "run.json", json.dump());
-  expect_error(accept({dir_ / "first", "--into", dir_ / "g"}), HasSubstr("2 samples are missing"));
+  expect_no_evidence("2 samples are missing");
   Json silent = json;
   silent["verdict"]["problems"] = Json::array();
   write(dir_ / "first" / "run.json", silent.dump());
-  expect_error(accept({dir_ / "first", "--into", dir_ / "g"}), HasSubstr("is not valid"));
+  expect_no_evidence("is not valid");
+  silent["status"] = "running";
+  write(dir_ / "first" / "run.json", silent.dump());
+  expect_no_evidence("is not finished: continue it with assay run --resume ");
+  EXPECT_EQ(assay({"compare", dir_ / "first", dir_ / "first"}).code, 3);
   json["verdict"]["problems"].erase(1);
   write(dir_ / "first" / "run.json", json.dump());
   EXPECT_EQ(accept({dir_ / "first", "--into", dir_ / "g"}).code, 0);

@@ -7,6 +7,7 @@
 #include <stop_token>
 
 #include "base/file.h"
+#include "base/plural.h"
 #include "engine/text/corpus.h"
 #include "harness/cli/at_least.h"
 #include "harness/cli/engine_flags.h"
@@ -82,8 +83,9 @@ Result<int> run(const Options& o) {
     auto prompt = text::prompt_ids(line, engine.tokenizer(), engine.chat_template());
     if (!prompt) return fail("{}: text {}: {}", o.prompts, line.id, prompt.error().message);
     if (static_cast<int>(prompt->size()) >= engine.info().max_positions)
-      return fail("{}: text {}: its prompt has {} tokens, the model has {} positions", o.prompts,
-                  line.id, prompt->size(), engine.info().max_positions);
+      return fail("{}: text {}: its prompt has {}, the model has {}", o.prompts, line.id,
+                  counted(prompt->size(), "token"),
+                  counted(engine.info().max_positions, "position"));
     harness::Request r;
     r.prompt = std::move(*prompt);
     r.sampling.temperature = o.temperature;
@@ -144,8 +146,8 @@ Result<int> run(const Options& o) {
         o.prompts, lines.size(), dropped.unfinished, o.max_tokens, dropped.unclosed,
         dropped.too_long, dropped.not_round_trip);
   ASSAY_TRY_VOID(write_file_atomic(o.out, out));
-  fmt::print("{}: {} of {} completions kept", o.out,
-             lines.size() - static_cast<std::size_t>(dropped.total()), lines.size());
+  fmt::print("{}: {} of {} kept", o.out, lines.size() - static_cast<std::size_t>(dropped.total()),
+             counted(lines.size(), "completion"));
   for (const auto& [lang, n] : kept) fmt::print(", {} {}", n, lang);
   fmt::print(
       "\ndropped: {} without an end, {} whose thinking did not close once, {} too long, {} that do "

@@ -40,6 +40,28 @@ TEST_F(Cli, TyposSuggestTheNearest) {
                HasSubstr("avx1024"));
 }
 
+TEST_F(Cli, AFlagIsNoValueOfAnother) {
+  const std::string out = dir_ / "o";
+  expect_error(assay({"run", "--resume", "--out", out}),
+               AllOf(HasSubstr("--resume needs a value (DIR), got the flag '--out'"),
+                     HasSubstr("--resume=VALUE")));
+  expect_error(assay({"run", "arithmetic", "--model", "--profile", "quick"}),
+               HasSubstr("--model needs a value (DIR), got the flag '--profile'"));
+  expect_error(assay({"run", "arithmetic", "--model", "--out=" + out}),
+               HasSubstr("--model needs a value"));
+  expect_error(assay({"tokenize", "-m", "--json", "1"}), HasSubstr("-m needs a value"));
+  EXPECT_FALSE(fs::exists("--out")) << "a folder of that name";
+  // Values all the same: a negative number, and what is joined to its flag.
+  expect_error(assay({"generate", "--model=--x", "1"}), HasSubstr("--x is not a folder"));
+  EXPECT_EQ(assay({"score", "--model", kModel, "--positions", "-1", "1+1"}).code, 0);
+}
+
+TEST_F(Cli, OneIsNotManyInMessages) {
+  const Outcome o = assay({"tokenize", "--model", kModel, "7"});
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.out, HasSubstr("\n1 token, 1 byte\n"));
+}
+
 TEST_F(Cli, GenerateAnswersAndJsonCarriesEveryStep) {
   const Outcome o = assay({"generate", "--model", kModel, "--json", "--top", "3", "127 × 8 = ?"});
   ASSERT_EQ(o.code, 0) << o.err;
@@ -159,7 +181,13 @@ TEST_F(Cli, AConfigThatContradictsTheTensorsIsAnError) {
   expect_error(with("\"vocab_size\": 3072,", "\"vocab_size\": ,"), HasSubstr("config.json"));
   write(model / "config.json", config);
   fs::remove(model / "tokenizer.json");
-  expect_error(assay({"generate", "--model", model.string(), "hi"}), HasSubstr("tokenizer.json"));
+  for (const char* verb : {"generate", "tokenize"})
+    expect_error(assay({verb, "--model", model.string(), "hi"}),
+                 AllOf(HasSubstr("tokenizer.json is missing"), HasSubstr("download the file again"),
+                       HasSubstr("copy it from the model")));
+  fs::remove(model / "config.json");
+  expect_error(assay({"inspect", model.string()}),
+               AllOf(HasSubstr("config.json is missing"), HasSubstr("download the file again")));
 }
 
 TEST_F(Cli, AnUnknownChatTemplateNamesWhatIsSupported) {
@@ -216,6 +244,15 @@ TEST_F(Cli, ARunLeavesRecordSamplesAndReport) {
   expect_error(assay(quick_run(dir_ / "run")), HasSubstr("--resume"));  // never overwrites a run
 }
 
+TEST_F(Cli, AContextThatAPromptDoesNotFitIsBadInput) {
+  const auto with = [&](const char* n) { return quick_run(dir_ / "run", {"--context", n}); };
+  expect_error(assay(with("10")),
+               AllOf(HasSubstr("--context 10: 24 prompts leave no room for a reply"),
+                     HasSubstr("the longest, of arithmetic/"), HasSubstr("leave --context out")));
+  EXPECT_FALSE(fs::exists(dir_ / "run")) << "nothing was asked";
+  EXPECT_EQ(assay(with("2048")).code, 0);
+}
+
 TEST_F(Cli, ARunOnTwoRanksSaysSoAndPassesTheGolden) {
   const Outcome o = assay(quick_run(dir_ / "run", {"--tp", "2"}));
   EXPECT_EQ(o.code, 0) << o.out << o.err;
@@ -263,6 +300,24 @@ TEST_F(Cli, AKilledRunResumesToTheSameRecord) {
   };
   EXPECT_EQ(comparable(*read_json(dir_ / "cut" / "run.json")),
             comparable(*read_json(dir_ / "whole" / "run.json")));
+}
+
+TEST_F(Cli, ARunWithRelativePathsIsResumedWhereItBegan) {
+  fs::create_directory_symlink(kModel, dir_ / "glm");
+  const auto in = [](const fs::path& folder, std::vector<std::string> arguments) {
+    return Program(std::move(arguments), 0, {}, {"env", "-C", folder.string()}).wait();
+  };
+  const auto begun = in(dir_, {"run", "arithmetic", "--model", "./glm", "--limit", "2", "--golden",
+                               "none", "--out", "run"});
+  ASSERT_NE(begun.code, 2) << begun.err;
+  fs::create_directory(dir_ / "elsewhere");
+  const std::vector<std::string> resume = {"run", "--resume", "../run"};
+  expect_error(in(dir_ / "elsewhere", resume),
+               AllOf(HasSubstr("cannot resume ../run from "), HasSubstr("its --model ./glm"),
+                     HasSubstr("Resume it in that folder"),
+                     HasSubstr("assay run --resume ../run --model PATH")));
+  EXPECT_EQ(in(dir_ / "elsewhere", {"run", "--resume", "../run", "--model", "../glm"}).code,
+            begun.code);
 }
 
 TEST_F(Cli, AnUnwritableFolderIsAnErrorBeforeAnythingRuns) {

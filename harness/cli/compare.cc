@@ -60,7 +60,7 @@ std::string verdict_text(const Verdict& verdict, bool colour) {
                   : verdict.state == VerdictState::kRegression ? Ink::kBad
                                                                : Ink::kWarn;
   std::string out = fmt::format("  {}  {} (exit code {})\n", painted(upper, ink, colour),
-                                verdict.summary, exit_code_of(verdict.state));
+                                headline(verdict), exit_code_of(verdict.state));
   for (const auto* list : {&verdict.problems, &verdict.warnings})
     for (const std::string& line : *list) out += fmt::format("    - {}\n", line);
   return out;
@@ -113,7 +113,8 @@ Result<int> compare_benchmark_files(const Options& o) {
 // The plans decide; of the samples only the prompts.
 std::string why_not(const RunFolder& base, const RunFolder& candidate) {
   if (!candidate.complete())
-    return fmt::format("{} is not finished: continue it with assay run --resume", candidate.folder);
+    return fmt::format("{} is not finished: continue it with assay run --resume {}",
+                       candidate.folder, shell_quoted(candidate.folder));
   return not_comparable(base.run, candidate.run, base.samples, candidate.samples);
 }
 

@@ -4,6 +4,7 @@
 #include <stop_token>
 #include <thread>
 
+#include "base/plural.h"
 #include "harness/cli/command_line.h"
 #include "harness/cli/engine_flags.h"
 #include "harness/cli/interrupt.h"
@@ -83,7 +84,8 @@ Result<Asked> ask(const RunFolder& run, std::span<const std::string> keys, int n
                {"identity", target.identity()},
                {"provenance", make_provenance(command_line(), target.describe())}};
   ASSAY_TRY(RunRecord record, RunRecord::create(folder, std::move(head)));
-  say("assay compare: asking {} cases {} times again, for {}\n", keys.size(), n_draws, run.folder);
+  say("assay compare: asking {} {} again, for {}\n", counted(keys.size(), "case"),
+      counted(n_draws, "time"), run.folder);
   ProgressPrinter printer;
   ASSAY_TRY(RunResult result,
             run_plan(again, target, record,

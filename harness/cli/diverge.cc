@@ -10,7 +10,9 @@
 #include <system_error>
 
 #include "base/file.h"
+#include "base/plural.h"
 #include "harness/cli/at_least.h"
+#include "harness/cli/calibration_overlap.h"
 #include "harness/cli/command_line.h"
 #include "harness/cli/engine_flags.h"
 #include "harness/cli/interrupt.h"
@@ -96,10 +98,9 @@ void say_languages_left_out(const std::vector<text::CorpusLine>& all,
         fmt::join(left_out, ", "));
 }
 
-Result<Lines> read_texts(const Options& o) {
-  ASSAY_TRY(const Lines lines, text::read_corpus(o.texts));
-  Lines chosen = harness::spread_by_language(lines, o.limit);
-  say_languages_left_out(lines, chosen);
+Lines chosen_of(const Lines& file, int limit) {
+  Lines chosen = harness::spread_by_language(file, limit);
+  say_languages_left_out(file, chosen);
   return chosen;
 }
 
@@ -111,7 +112,8 @@ Result<DivergenceBase> new_base(const Options& o, const Lines& lines, const engi
 }
 
 Result<int> save_base(const Options& o) {
-  ASSAY_TRY(const Lines lines, read_texts(o));
+  ASSAY_TRY(const Lines file, text::read_corpus(o.texts));
+  const Lines lines = chosen_of(file, o.limit);
   ASSAY_TRY(const engine::Engine base, load(o.engine, o.models[0], lines.size()));
   ASSAY_TRY(DivergenceBase out, new_base(o, lines, base));
   ASSAY_TRY(out.noise_floor, noise_floor(o, base, o.models[0], out.texts));
@@ -120,16 +122,19 @@ Result<int> save_base(const Options& o) {
   ASSAY_TRY_VOID(harness::write_base(o.save_base, out));
   std::size_t n = 0;
   for (const auto& t : out.texts) n += t.positions.size();
-  fmt::print("{}: {} positions of {} texts, {:.2f} MiB\nnow: assay diverge --base {} CANDIDATE\n",
-             o.save_base, n, out.texts.size(),
+  fmt::print("{}: {} of {}, {:.2f} MiB\nnow: assay diverge --base {} CANDIDATE\n", o.save_base,
+             counted(n, "position"), counted(out.texts.size(), "text"),
              static_cast<double>(fs::file_size(o.save_base)) / 0x1p20, o.save_base);
   return kPass;
 }
 
-// And how the candidate's steps ran, if it counts them.
+// And how the candidate's steps ran, if it counts them, and what it was calibrated with of the
+// texts.
 Result<Json> result_of(const DivergenceBase& base, const engine::Engine& candidate,
-                       const std::vector<harness::ScoredPosition>& positions, Json decode) {
+                       const std::vector<harness::ScoredPosition>& positions, Json decode,
+                       Json calibration) {
   ASSAY_TRY(Json out, harness::divergence_result(base, candidate, positions, std::move(decode)));
+  if (!calibration.is_null()) out["calibration"] = std::move(calibration);
   if (const auto steps = candidate.all_step_counts(); steps.n_all() > 0)
     out["steps"] = harness::to_json(steps);
   return out;
@@ -140,23 +145,26 @@ Result<Json> compare(const Options& o) {
     ASSAY_TRY(const DivergenceBase base, harness::read_base(o.base));
     ASSAY_TRY(const engine::Engine candidate, load(o.engine, o.models[0], base.texts.size()));
     ASSAY_TRY_VOID(harness::check_comparable(base, candidate));
+    Json calibration = calibration_overlap(candidate, base.texts, {});
     ASSAY_TRY(Json decode, decode_noise(o, base, candidate));
     Bar bar("candidate");
     ASSAY_TRY(const auto positions,
               harness::diverge_texts(base, candidate, o.engine.n_threads, hook_of(bar)));
-    return result_of(base, candidate, positions, std::move(decode));
+    return result_of(base, candidate, positions, std::move(decode), std::move(calibration));
   }
-  ASSAY_TRY(const Lines lines, read_texts(o));
+  ASSAY_TRY(const Lines file, text::read_corpus(o.texts));
+  const Lines lines = chosen_of(file, o.limit);
   ASSAY_TRY(const engine::Engine base, load(o.engine, o.models[0], lines.size()));
   ASSAY_TRY(const engine::Engine candidate, load(o.engine, o.models[1], lines.size()));
   ASSAY_TRY(DivergenceBase said, new_base(o, lines, base));
   ASSAY_TRY_VOID(harness::check_comparable(said, candidate));
+  Json calibration = calibration_overlap(candidate, said.texts, file);
   ASSAY_TRY(said.noise_floor, noise_floor(o, base, o.models[0], said.texts));
   ASSAY_TRY(Json decode, decode_noise(o, said, candidate));
   Bar bar("base and candidate");
   ASSAY_TRY(const auto positions,
             harness::diverge_texts(base, candidate, said.texts, o.engine.n_threads, hook_of(bar)));
-  return result_of(said, candidate, positions, std::move(decode));
+  return result_of(said, candidate, positions, std::move(decode), std::move(calibration));
 }
 
 std::string interrupted_words(const Options& o) {

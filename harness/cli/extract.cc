@@ -11,6 +11,7 @@
 
 #include "base/csv.h"
 #include "base/json.h"
+#include "base/plural.h"
 #include "engine/text/unicode.h"
 #include "harness/cli/verb.h"
 #include "harness/suggest.h"
@@ -189,8 +190,8 @@ Result<int> run_csv(const Options& o, std::string_view csv, std::string_view sou
   } else {
     print_rows(rows);
     if (asked)
-      fmt::print("\n{} of {} rows agree, {} not read, {} wrong\n", n_agree, rows.size(), n_none,
-                 n_wrong);
+      fmt::print("\n{} of {} agree, {} not read, {} wrong\n", n_agree, counted(rows.size(), "row"),
+                 n_none, n_wrong);
   }
   return n_wrong > 0 ? kRegression : kPass;
 }

@@ -3,9 +3,11 @@
 
 #include <csignal>
 #include <exception>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "harness/cli/missing_value.h"
 #include "harness/cli/process_job.h"
 #include "harness/cli/say.h"
 #include "harness/cli/verb.h"
@@ -44,13 +46,14 @@ std::vector<std::string> flag_names(const CLI::App& app) {
   return names;
 }
 
+std::string command_of(const CLI::App& verb) { return fmt::format("assay {}", verb.get_name()); }
+
 // What CLI11 could not place: its own message does not say what was meant.
 int report_extras(const CLI::App& app, const CLI::ExtrasError& error) {
   for (const std::string& extra : app.remaining(true)) {
     const CLI::App* where = app.get_subcommands().empty() ? &app : app.get_subcommands().front();
     const std::string written = extra.substr(0, extra.find('='));
-    const std::string command =
-        where == &app ? "assay" : fmt::format("assay {}", where->get_name());
+    const std::string command = where == &app ? "assay" : command_of(*where);
     if (written.starts_with("-"))
       return report_error(fmt::format("{}: unknown option '{}'.{} See {} --help.", command, written,
                                       harness::suggestion(written, flag_names(*where)), command));
@@ -85,6 +88,12 @@ int run(int argc, char** argv) {
     if (std::find(names.begin(), names.end(), written) == names.end())
       return report_error(fmt::format("unknown command '{}'.{} See assay --help.", written,
                                       harness::suggestion(written, names)));
+  }
+  for (const Entry& entry : entries) {
+    if (argc < 2 || entry.sub->get_name() != argv[1]) continue;
+    const std::string wrong =
+        missing_value(*entry.sub, std::span(argv, static_cast<std::size_t>(argc)).subspan(2));
+    if (!wrong.empty()) return report_error(fmt::format("{}: {}", command_of(*entry.sub), wrong));
   }
   try {
     app.parse(argc, argv);

@@ -5,6 +5,7 @@
 #include <stop_token>
 #include <thread>
 
+#include "harness/cli/calibration_overlap.h"
 #include "harness/cli/engine_flags.h"
 #include "harness/cli/progress.h"
 #include "harness/divergence_result.h"
@@ -64,6 +65,18 @@ Result<engine::Engine> load(const RunOptions& options, const std::string& model,
                       .n_engines = EngineTarget::n_engines(options.threads, n_texts)});
 }
 
+// Adds what the candidate was calibrated with of the texts, if anything.
+Result<std::optional<Json>> with_calibration(Result<std::optional<Json>> result,
+                                             const DivergenceSuite& suite,
+                                             const std::vector<text::CorpusLine>& lines,
+                                             const engine::Engine& candidate) {
+  if (!result || !*result) return result;
+  ASSAY_TRY(const DivergenceBase judged, new_base(lines, candidate));
+  Json calibration = calibration_overlap(candidate, judged.texts, suite.lines);
+  if (!calibration.is_null()) (**result)["calibration"] = std::move(calibration);
+  return result;
+}
+
 // `base`: a folder is a model, a file a captured base.
 Result<std::optional<Json>> measure_divergence(const DivergenceSuite& suite, Profile profile,
                                                const RunOptions& options,
@@ -72,20 +85,25 @@ Result<std::optional<Json>> measure_divergence(const DivergenceSuite& suite, Pro
   const DivergenceSettings& settings = suite.profiles.at(profile);
   Bar bar("assay run: suite " + suite.head.name + " against " + options.base);
   const TextHook hook = [&](int n_done, int n_total) { bar.show(n_done, n_total); };
+  const std::vector<text::CorpusLine> lines = spread(suite.lines, settings.limit);
   if (fs::is_directory(options.base)) {
-    const std::size_t n_texts = spread(suite.lines, settings.limit).size();
+    const std::size_t n_texts = lines.size();
     ASSAY_TRY(const engine::Engine base, load(options, options.base, options.backend, n_texts));
     std::optional<engine::Engine> again;
     if (settings.n_noise_texts > 0) {
       ASSAY_TRY(again, load(options, options.base,
                             options.backend == "reference" ? "cpu" : "reference", n_texts));
     }
-    return run_divergence(suite, settings,
-                          {.loaded = &base, .loaded_again = again ? &*again : nullptr}, engine,
-                          options.threads, hook, stop);
+    return with_calibration(
+        run_divergence(suite, settings,
+                       {.loaded = &base, .loaded_again = again ? &*again : nullptr}, engine,
+                       options.threads, hook, stop),
+        suite, lines, engine);
   }
   ASSAY_TRY(const DivergenceBase base, read_base(options.base));
-  return run_divergence(suite, settings, {.captured = &base}, engine, options.threads, hook, stop);
+  return with_calibration(
+      run_divergence(suite, settings, {.captured = &base}, engine, options.threads, hook, stop),
+      suite, lines, engine);
 }
 
 Result<void> check_readable_base(const std::string& file) {

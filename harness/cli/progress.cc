@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "base/plural.h"
 #include "harness/cli/say.h"
 
 namespace assay::cli {
@@ -28,7 +29,7 @@ std::string progress_text(const harness::Progress& p, int width) {
     out = fmt::format("[{}{}]  ", std::string(static_cast<std::size_t>(filled), '#'),
                       std::string(static_cast<std::size_t>(width - filled), '.'));
   }
-  out += fmt::format("{}/{} samples", p.n_done, p.n_total);
+  out += fmt::format("{}/{}", p.n_done, counted(p.n_total, "sample"));
   if (p.n_earlier > 0) out += fmt::format(" ({} from before)", p.n_earlier);
   if (p.elapsed_s > 0 && p.n_tokens > 0)  // some count samples only
     out += fmt::format("  {:.0f} tok/s", static_cast<double>(p.n_tokens) / p.elapsed_s);

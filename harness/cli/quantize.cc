@@ -11,6 +11,7 @@
 #include <memory>
 
 #include "base/memory.h"
+#include "base/plural.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "harness/cli/at_least.h"
 #include "harness/cli/calibration_texts.h"
@@ -256,12 +257,13 @@ void warn_of_few_tokens(const engine::QuantizeInput& in, const engine::ModelConf
   const double share = static_cast<double>(c.n_experts_per_token) / c.n_experts;
   const double of_expert = static_cast<double>(n) * share;
   if (of_expert >= in.recipe.shrinkage) return;
-  say("warning: {} has {} tokens in {} texts, of which an expert sees {:.0f} on average ({} of {} "
+  say("warning: {} has {} in {}, of which an expert sees {:.0f} on average ({} of {} "
       "experts a token). With fewer than {:g} (setting shrinkage) it is quantised more by its "
       "layer's Hessian than by its own: {:.0f} tokens at least are recommended. assay calibrate "
       "makes a set\n",
-      in.calibration, n, in.texts.size(), of_expert, c.n_experts_per_token, c.n_experts,
-      in.recipe.shrinkage, std::ceil(in.recipe.shrinkage / share));
+      in.calibration, counted(n, "token"), counted(in.texts.size(), "text"), of_expert,
+      c.n_experts_per_token, c.n_experts, in.recipe.shrinkage,
+      std::ceil(in.recipe.shrinkage / share));
 }
 
 std::string settings_help() {

@@ -75,8 +75,9 @@ TEST_F(QuantizeCli, ABadCalibrationFileIsNamedWithItsLine) {
                            "\n";
   expect_refused(assay(arguments(out(), {"--calibration", dir_ / "none.jsonl"})),
                  HasSubstr("none.jsonl"));
-  expect_refused(with("not JSON\n"), HasSubstr("set.jsonl:1"));
-  expect_refused(with(good + "{\"text\":\n"), HasSubstr("set.jsonl:2"));
+  // The line once, and the column in it.
+  expect_refused(with("not JSON\n"), HasSubstr("set.jsonl:1:2: not valid JSON"));
+  expect_refused(with(good + "{\"text\":\n"), HasSubstr("set.jsonl:2:9: not valid JSON"));
   expect_refused(with(""), AllOf(HasSubstr("set.jsonl"), HasSubstr("no text in it")));
   expect_refused(with("\n \n"), HasSubstr("no text in it"));
   expect_refused(with(good + "{\"lang\":\"ja\"}\n"),
@@ -127,6 +128,9 @@ TEST_F(QuantizeCli, SettingsThatDoNotExistAreNamedWithThoseThatDo) {
                  AllOf(HasSubstr("Known: group, spine_group, "), HasSubstr(" and 12 more.")));
   expect_refused(with({"--set", "damping=0.1", "--set", "temper=1", "--set", "damping=0.2"}),
                  HasSubstr("--set damping=0.1 and --set damping=0.2: one setting, given twice"));
+  expect_refused(with({"--set", "kept_sample=99"}),
+                 AllOf(HasSubstr("setting kept_sample: got 99, expected 0 to 4"),
+                       HasSubstr("a layer of this model has so many experts")));
   expect_refused(with({"--set", "spine_group=7"}),
                  HasSubstr("setting spine_group: got '7', expected a multiple of 8 from 8 to 1,0"));
   expect_refused(with({"--set", "shrinkage=1e12"}),

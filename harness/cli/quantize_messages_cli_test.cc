@@ -175,5 +175,63 @@ TEST_F(QuantizeMessages, AFewTokensOfCalibrationAreWarnedOf) {
   EXPECT_THAT(enough.err, Not(HasSubstr("warning")));
 }
 
+// A set that is read by both would judge a build by what it was fitted to.
+TEST_F(QuantizeMessages, DivergeWarnsOfTextsThatTheBuildWasCalibratedWith) {
+  const fs::path texts = dir_ / "texts.jsonl";
+  const auto judge = [&](const fs::path& build, std::vector<std::string> more = {}) {
+    std::vector<std::string> all = {"diverge", built / "tiny",  build, "--texts",
+                                    texts,     "--noise-texts", "0",   "--threads",
+                                    "1",       "--json"};
+    all.insert(all.end(), more.begin(), more.end());
+    return assay(all);
+  };
+  const auto expect_calibrated = [](const Outcome& o, int n, int n_judged, const char* words) {
+    ASSERT_EQ(o.code, 0) << o.err;
+    EXPECT_EQ(Json::parse(o.out).value("calibration", Json()),
+              Json({{"set", "texts.jsonl"}, {"n_calibrated", n}, {"n_judged", n_judged}}));
+    EXPECT_THAT(o.err, AllOf(HasSubstr("warning: the candidate was calibrated with "),
+                             HasSubstr(words), HasSubstr("flatter it")));
+  };
+  const auto expect_unseen = [](const Outcome& o) {
+    ASSERT_EQ(o.code, 0) << o.err;
+    EXPECT_FALSE(Json::parse(o.out).contains("calibration"));
+    EXPECT_THAT(o.err, Not(HasSubstr("calibrated")));
+  };
+  const std::string other = R"({"lang":"en","text":"Another text, of which nothing was seen."})"
+                            "\n";
+  write(texts, kTexts);
+  expect_calibrated(judge(built / "vq"), 3, 3, "all of these 3 texts");
+  expect_calibrated(judge(built / "vq", {"--limit", "1"}), 1, 1, "this text");
+  expect_unseen(judge(built / "tiny"));
+  const Outcome shown = assay({"diverge", built / "tiny", built / "vq", "--texts", texts,
+                               "--noise-texts", "0", "--threads", "1"});
+  EXPECT_THAT(shown.out, HasSubstr("warning: the candidate was calibrated with all of these 3"));
+
+  // A build of before texts had fingerprints is known by its counts, whatever is read of the file.
+  const fs::path older = copy_quantised();
+  Json report = *read_json(older / "quantisation.json");
+  report["calibration"].erase("fingerprints");
+  write(older / "quantisation.json", report.dump());
+  expect_calibrated(judge(older), 3, 3, "all of these 3 texts");
+  expect_calibrated(judge(older, {"--limit", "2"}), 2, 2, "all of these 2 texts");
+
+  const fs::path captured = dir_ / "base.div";
+  ASSERT_EQ(assay({"diverge", built / "tiny", "--save-base", captured, "--texts", texts,
+                   "--noise-texts", "0"})
+                .code,
+            0);
+  expect_calibrated(assay({"diverge", "--base", captured, built / "vq", "--json"}), 3, 3,
+                    "all of these 3 texts");
+
+  write(texts, std::string(kTexts) + other);
+  expect_calibrated(judge(built / "vq"), 3, 4, "3 of these 4 texts");
+  expect_unseen(judge(older));
+  write(texts, other);
+  expect_unseen(judge(built / "vq"));
+  write(older / "quantisation.json", "{}");
+  EXPECT_THAT(judge(older).err, AllOf(HasSubstr("quantisation.json is damaged"),
+                                      HasSubstr("calibrated with these texts is not known")));
+}
+
 }  // namespace
 }  // namespace assay

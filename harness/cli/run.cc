@@ -7,6 +7,8 @@
 #include <memory>
 #include <optional>
 
+#include "base/plural.h"
+#include "harness/cli/check_prompts.h"
 #include "harness/cli/command_line.h"
 #include "harness/cli/engine_flags.h"
 #include "harness/cli/interrupt.h"
@@ -178,6 +180,7 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
   if (!resume.empty()) {
     ASSAY_TRY(const Json was, read_run_json(resume));
     recorded = was.value("options", Json::object());
+    ASSAY_TRY_VOID(check_recorded_paths(resume, recorded, given));
   }
   ASSAY_TRY(const RunOptions options, merge_options(recorded, given));
   ASSAY_TRY(PlannedRun planned, plan_run(options));
@@ -192,12 +195,13 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
   planned.golden_plan.leave_out_longer(target.max_positions());
   if (const int n = plan.leave_out_longer(target.max_positions()); n > 0) {
     planned.skipped.push_back(
-        {"needle", fmt::format("has {} samples longer than the model's {} positions", n,
+        {"needle", fmt::format("has {} longer than the model's {} positions", counted(n, "sample"),
                                target.max_positions())});
-    say("assay run: {} samples are left out: longer than the model's {} positions\n", n,
-        target.max_positions());
+    say("assay run: {} left out: longer than the model's {} positions\n",
+        n == 1 ? "1 sample is" : fmt::format("{} samples are", n), target.max_positions());
     if (plan.items.empty()) return fail("nothing is left to ask: every prompt is longer than that");
   }
+  ASSAY_TRY_VOID(check_prompts(plan, options, target));
   if (baseline) {
     const std::string reason = not_comparable(baseline->run, {{"plan", plan.to_json()}}, {}, {});
     if (!reason.empty()) {
@@ -222,7 +226,7 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
   ASSAY_TRY(RunRecord record,
             resume.empty() ? RunRecord::create(folder, head) : RunRecord::resume(folder, head));
   const std::string n_samples =
-      plan.items.empty() ? "" : fmt::format("{} samples, ", plan.items.size());
+      plan.items.empty() ? "" : counted(plan.items.size(), "sample") + ", ";
   say("assay run: {}profile {}, into {}\n", n_samples, options.profile, folder.string());
 
   watch_interrupts();
@@ -245,9 +249,9 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
     if (done) measured.measurements = *std::move(done);
   }
   if (result.interrupted) {
-    say("assay run: interrupted after {} of {} samples, which are kept. Continue with\n"
+    say("assay run: interrupted after {} of {}, which are kept. Continue with\n"
         "  assay run --resume {}\n",
-        result.samples.size(), plan.items.size(), shell_quoted(folder.string()));
+        result.samples.size(), counted(plan.items.size(), "sample"), shell_quoted(folder.string()));
     return kInterrupted;
   }
   // With every sample on disk, all that can have failed is the writing of the summary.

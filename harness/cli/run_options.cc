@@ -1,6 +1,8 @@
 #include "harness/cli/run_options.h"
 
+#include "base/file.h"
 #include "harness/cli/at_least.h"
+#include "harness/cli/command_line.h"
 #include "harness/cli/engine_flags.h"
 
 #if !defined(ASSAY_SUITES_DIR) || !defined(ASSAY_GOLDEN_DIR)
@@ -90,6 +92,33 @@ Result<RunOptions> merge_options(const Json& recorded, const Json& given) {
   }
   if (o.suites.empty()) return fail("which suite? Name one, or 'all'. See assay run --help.");
   return o;
+}
+
+Result<void> check_recorded_paths(const std::string& run, const Json& recorded, const Json& given) {
+  constexpr std::pair<const char*, const char*> kPaths[] = {
+      {"model", "--model"}, {"baseline", "--baseline"}, {"base", "--base"},
+      {"data", "--data"},   {"golden", "--golden"},     {"suites_folder", "--suites"},
+      {"suites", "SUITE"},  {"haystacks", "--haystack"}};
+  std::error_code ignored;
+  for (const auto& [key, flag] : kPaths) {
+    if (given.contains(key) || !recorded.contains(key)) continue;
+    const Json& value = recorded[key];
+    for (const Json& each : value.is_array() ? value : Json::array({value})) {
+      if (!each.is_string()) continue;  // merge_options says that
+      const std::string written = each.get<std::string>();
+      const std::string path = written.substr(written.find('=') + 1);  // of LANGUAGE=FILE
+      const bool is_name = path.find('/') == std::string::npos &&
+                           (key == std::string_view("suites") || path == "none" || path.empty());
+      if (is_name || fs::path(path).is_absolute() || fs::exists(path, ignored)) continue;
+      return fail(
+          "cannot resume {} from {}: its {} {} is relative to the folder in which the run was "
+          "started, and is not there from here. Resume it in that folder, or say where it is now: "
+          "assay run --resume {}{} PATH",
+          run, fs::current_path(ignored).string(), flag, written, shell_quoted(run),
+          flag[0] == '-' ? fmt::format(" {}", flag) : "");
+    }
+  }
+  return {};
 }
 
 Result<harness::SuiteInputs> to_suite_inputs(const RunOptions& o) {

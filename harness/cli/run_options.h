@@ -30,6 +30,9 @@ struct RunOptions {
 Json to_json(const RunOptions& options);
 // Both objects hold any subset of to_json's keys; `given` wins.
 Result<RunOptions> merge_options(const Json& recorded, const Json& given);
+// Relative paths on record are of the folder in which the run was started: an error where one of
+// them is not there from here, unless it is given again. `run` is the folder to resume.
+Result<void> check_recorded_paths(const std::string& run, const Json& recorded, const Json& given);
 // An entry of haystacks that is not LANGUAGE=FILE is an error.
 Result<harness::SuiteInputs> to_suite_inputs(const RunOptions& options);
 Result<harness::PlanOptions> to_plan_options(const RunOptions& options);

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <memory>
 
+#include "base/plural.h"
 #include "engine/engine.h"
 #include "harness/cli/at_least.h"
 #include "harness/cli/engine_flags.h"
@@ -69,8 +70,8 @@ Result<int> run(const Options& o) {
     }
   }
   if (n_scored > 0)
-    fmt::print("\n{} tokens scored, mean log probability {:.4f}, perplexity {:.4f}\n", n_scored,
-               total / n_scored, std::exp(-total / n_scored));
+    fmt::print("\n{} scored, mean log probability {:.4f}, perplexity {:.4f}\n",
+               counted(n_scored, "token"), total / n_scored, std::exp(-total / n_scored));
   return 0;
 }
 

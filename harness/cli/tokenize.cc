@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/plural.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
 #include "harness/cli/verb.h"
@@ -65,7 +66,7 @@ Result<int> run(const Options& o) {
   for (const int id : ids)
     fmt::print("{:>8}  {}{}\n", id, shown(tokenizer.bytes(id)),
                tokenizer.is_special(id) ? "  special" : "");
-  fmt::print("\n{} tokens, {} bytes\n", ids.size(), text.size());
+  fmt::print("\n{}, {}\n", counted(ids.size(), "token"), counted(text.size(), "byte"));
   return kPass;
 }
 

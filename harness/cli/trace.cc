@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <memory>
 
+#include "base/plural.h"
 #include "engine/engine.h"
 #include "harness/cli/engine_flags.h"
 #include "harness/cli/text_input.h"
@@ -63,9 +64,10 @@ Result<int> run(const Options& o) {
     ASSAY_TRY(const auto records, engine::load_oracle_traces(o.oracle));
     for (const auto& record : records) {
       ASSAY_TRY(const auto trace, engine::record_trace(a, record.ids));
-      comparisons.emplace_back(fmt::format("{} ({} tokens): {} against {}", record.name,
-                                           record.ids.size(), a.info().backend, o.oracle),
-                               engine::compare_traces(trace, record.trace, o.tolerance));
+      comparisons.emplace_back(
+          fmt::format("{} ({}): {} against {}", record.name, counted(record.ids.size(), "token"),
+                      a.info().backend, o.oracle),
+          engine::compare_traces(trace, record.trace, o.tolerance));
     }
   } else {
     ASSAY_TRY(const std::vector<int> ids, token_ids(o.text, a));
@@ -77,8 +79,8 @@ Result<int> run(const Options& o) {
     ASSAY_TRY(const auto trace_a, engine::record_trace(a, ids));
     ASSAY_TRY(const auto trace_b, engine::record_trace(b, ids));
     comparisons.emplace_back(
-        fmt::format("{} tokens: {} {} against {} {}", ids.size(), a.info().backend, a.info().kernel,
-                    b.info().backend, b.info().kernel),
+        fmt::format("{}: {} {} against {} {}", counted(ids.size(), "token"), a.info().backend,
+                    a.info().kernel, b.info().backend, b.info().kernel),
         engine::compare_traces(trace_a, trace_b, o.tolerance));
   }
   bool diverged = false;
