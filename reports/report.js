@@ -34,9 +34,12 @@ function rateCell(rate) {
   whisker.style.width = 100 * (rate.hi - rate.lo) + '%';
   return el('td', {}, el('span', {class: 'bar', 'aria-hidden': 'true'}, fill, whisker), percent(rate.estimate), interval(rate));
 }
+// On a narrow page a row of many cells becomes a block in which each cell says its column's name (report.css).
 function table(heads, rows) {
+  const isWide = heads.length > 5;
+  if (isWide) for (const row of rows) [...row.children].forEach((cell, i) => { cell.dataset.head = heads[i].text ?? heads[i]; });
   const head = el('tr', {}, ...heads.map(h => el('th', {scope: 'col', class: h.num ? 'num' : null, title: h.title}, h.text ?? h)));
-  return el('div', {class: 'scroll'}, el('table', {}, el('thead', {}, head), el('tbody', {}, ...rows)));
+  return el('div', {class: 'scroll'}, el('table', {class: isWide ? 'wide' : null}, el('thead', {}, head), el('tbody', {}, ...rows)));
 }
 const num = value => el('td', {class: 'num'}, value);
 // Not every answer is judged: an accuracy is of those that are.

@@ -53,7 +53,7 @@ TEST_F(Cli, AFlagIsNoValueOfAnother) {
   EXPECT_FALSE(fs::exists("--out")) << "a folder of that name";
   // Values all the same: a negative number, and what is joined to its flag.
   expect_error(assay({"generate", "--model=--x", "1"}), HasSubstr("--x is not a folder"));
-  EXPECT_EQ(assay({"score", "--model", kModel, "--positions", "-1", "1+1"}).code, 0);
+  EXPECT_EQ(assay({"score", "--model", kModel, "1+1", "--positions", "-1"}).code, 0);
 }
 
 TEST_F(Cli, OneIsNotManyInMessages) {
@@ -247,7 +247,7 @@ TEST_F(Cli, ARunLeavesRecordSamplesAndReport) {
 TEST_F(Cli, AContextThatAPromptDoesNotFitIsBadInput) {
   const auto with = [&](const char* n) { return quick_run(dir_ / "run", {"--context", n}); };
   expect_error(assay(with("10")),
-               AllOf(HasSubstr("--context 10: 24 prompts leave no room for a reply"),
+               AllOf(HasSubstr("--context 10: 24 of 24 prompts leave no room for a reply"),
                      HasSubstr("the longest, of arithmetic/"), HasSubstr("leave --context out")));
   EXPECT_FALSE(fs::exists(dir_ / "run")) << "nothing was asked";
   EXPECT_EQ(assay(with("2048")).code, 0);
