@@ -91,7 +91,7 @@ if (matchMedia('(prefers-color-scheme: dark)').matches) document.documentElement
 // ---- tables
 function drawGates() {
   const rowOf = gate => el('tr', {},
-    el('td', {}, badge({pass: '✓ pass', fail: '✗ fail', not_run: '– no case'}[gate.state], {pass: 'good', fail: 'bad', not_run: 'meh'}[gate.state])),
+    el('td', {class: 'says'}, badge({pass: '✓ pass', fail: '✗ fail', not_run: '– no case'}[gate.state], {pass: 'good', fail: 'bad', not_run: 'meh'}[gate.state])),
     el('th', {scope: 'row'}, (manySuites ? gate.suite + ' · ' : '') + gate.name),
     el('td', {class: 'where'}, gate.metric, el('span', {class: 'soft'}, ' of ' + gate.where.replaceAll('+', ' + '))),
     num(gate.min !== null ? '≥ ' + percent(gate.min) : '≤ ' + percent(gate.max)),

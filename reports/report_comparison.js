@@ -14,13 +14,13 @@ function drawComparison() {
   const says = r => r.verdict ?? (r.regressed ? 'regression' : 'pass');  // older records have no verdict per row
   // The smallest net drop that would have been called. A row that passed says no more than that there was none so large.
   const wouldShow = r => r.detectable_points != null ? r.detectable_points.toFixed(1) + ' points' : number(r.detectable) + ' more';
-  const undecided = (r, badge) => el('span', {}, badge, el('span', {class: 'soft'}, blind(r) ? ' too few samples for any drop' : ' a drop of ' + wouldShow(r) + ' would show'));
+  const undecided = (r, badge) => el('span', {}, badge, el('div', {}, blind(r) ? 'too few samples for any drop' : 'a drop of ' + wouldShow(r) + ' would show'));
   const judged = r => ({regression: () => badge('✗ regressed', 'bad'), suspected: () => badge('? suspected', 'meh'), warn: () => undecided(r, badge('! warns', 'meh')),
     pass: () => blind(r) || lost(r) ? undecided(r, badge('– cannot tell', 'meh')) : badge('✓ no drop of ' + wouldShow(r) + ' or more', 'good')})[says(r)]();
   // How thinking ends has many rows: those of an arm as a whole, and those that say something.
   const shown = comparison.rows.filter(r => r.metric === 'accuracy' || says(r) !== 'pass' || (!r.language && r.n_regressed + r.n_fixed > 0));
   const rows = shown.map(r => el('tr', {class: r.language ? null : 'total'},
-    el('td', {}, judged(r)),
+    el('td', {class: 'says'}, judged(r)),
     el('th', {scope: 'row'}, armTitle(r.suite, r.arm) + (r.language ? ' · ' + (languageName[r.language] ?? r.language) : '') + (r.metric === 'accuracy' ? '' : ' · ' + words(r.metric))),
     num(number(r.n)), num(percent(r.n_base / r.n)), num(percent(r.n_candidate / r.n)),
     el('td', {class: 'num'}, points(r.difference), el('span', {class: 'interval', title: tight('95 % interval over ') + counted(r.n_clusters, 'cluster')}, '[' + points(r.lo) + ', ' + points(r.hi) + ']')),
@@ -32,7 +32,7 @@ function drawComparison() {
   // Longer by a tenth is what is called: only an interval below that says that it is not so.
   const asLong = l => l.hi === null ? (l.ratio === 1 ? badge('✓ as long', 'good') : badge('– cannot tell', 'meh')) : l.hi < 1.1 ? badge('✓ less than 1.10 × as long', 'good') : badge('– up to ' + l.hi.toFixed(2) + ' × as long', 'meh');
   const lengths = (comparison.lengths ?? []).filter(l => !l.language || l.verdict !== 'pass').map(l => el('tr', {},
-    el('td', {}, {regression: badge('✗ longer', 'bad'), suspected: badge('? suspected', 'meh'), warn: badge('! warns', 'meh'), pass: asLong(l)}[l.verdict]),
+    el('td', {class: 'says'}, {regression: badge('✗ longer', 'bad'), suspected: badge('? suspected', 'meh'), warn: badge('! warns', 'meh'), pass: asLong(l)}[l.verdict]),
     el('th', {scope: 'row'}, armTitle(l.suite, l.arm) + (l.language ? ' · ' + (languageName[l.language] ?? l.language) : '')),
     num(failed(l, 'closed')), num(failed(l, 'no_loop')), num(failed(l, 'stopped')),
     el('td', {class: 'num'}, l.ratio.toFixed(2), l.lo === null ? '' : el('span', {class: 'interval'}, '[' + l.lo.toFixed(2) + ', ' + l.hi.toFixed(2) + ']')),
@@ -44,7 +44,7 @@ function drawComparison() {
   const flip = f => {
     const [suite, arm, ...rest] = f.key.split('/'), id = rest.join('/');
     return el('tr', {},
-      el('td', {}, badge(f.regressed ? '✗ regressed' : '✓ fixed', f.regressed ? 'bad' : 'good')),
+      el('td', {class: 'says'}, badge(f.regressed ? '✗ regressed' : '✓ fixed', f.regressed ? 'bad' : 'good')),
       el('th', {scope: 'row'}, link(id, {suite, arm, language: f.language, text: id}), el('div', {class: 'soft'}, armTitle(suite, arm))),
       el('td', {class: 'reply soft'}, el('div', {lang: f.language}, f.question)), num(f.expected),
       reply(f.base_answer, f.base_class, f.language), reply(f.candidate_answer, f.candidate_class, f.language), el('td', {class: 'part'}, 'at ' + number(f.first_difference), ...(f.base_token === undefined ? [] : [el('div', {}, likely(f.base_token)), el('div', {}, likely(f.candidate_token))])));
@@ -61,8 +61,8 @@ function drawComparison() {
       + (comparison.n_not_run ? ' Left out: ' + counted(comparison.n_not_run, 'pair') + ' of which a side ended in error.' : '') + (comparison.n_non_finite ? ' NaN or Inf met: ' + counted(comparison.n_non_finite, 'reply', 'replies') + '.' : '')),
     lengths.length ? table(['', 'Thinking, baseline → now', {text: 'Never closed', num: true}, {text: 'Loops', num: true}, {text: 'Hit a limit', num: true}, {text: tight('Length × [95 %]'), num: true, title: 'Candidate over baseline, of pairs that closed on both sides'}, {text: 'Pairs', num: true}, {text: 'p (Holm)', num: true}], lengths) : null,
     comparison.fidelity ? table(['', 'Distance to the base', {text: 'Mean KLD before, nats', num: true}, {text: 'Now', num: true}, {text: tight('Typical text × [95 %]'), num: true, title: 'Candidate over baseline, geometric mean over texts'}, {text: 'Noise floor', num: true}, {text: 'p (Holm)', num: true}, {text: 'Would show', num: true, title: 'The smallest factor that would have been called'}], comparison.fidelity.rows.map(r => el('tr', {},
-      el('td', {}, r.can_tell ? {regression: badge('✗ further', 'bad'), warn: badge('! warns', 'meh'), pass: badge('✓ not ' + r.would_show.toFixed(2) + ' × as far or more', 'good')}[r.verdict] : r.ratio ? badge('– cannot tell', 'meh') : ''),
-      el('th', {scope: 'row'}, languageName[r.language] ?? r.language), num(r.base ? r.base.value.toFixed(4) : '–'), num(r.candidate ? r.candidate.value.toFixed(4) : '–'), num(r.ratio ? r.ratio.estimate.toFixed(2) + ' [' + r.ratio.lo.toFixed(2) + ', ' + r.ratio.hi.toFixed(2) + ']' : '–'), num(r.noise_floor === null ? '–' : r.noise_floor.toPrecision(2)), num(r.can_tell ? pValue(r.p_holm) : '–'), num(r.can_tell ? '× ' + r.would_show.toFixed(2) : '–')))) : null,
+      el('td', {class: 'says'}, r.can_tell ? {regression: badge('✗ further', 'bad'), warn: badge('! warns', 'meh'), pass: badge('✓ not ' + r.would_show.toFixed(2) + ' × as far or more', 'good')}[r.verdict] : r.ratio ? badge('– cannot tell', 'meh') : ''),
+      el('th', {scope: 'row'}, r.language === 'all' ? 'All languages' : languageName[r.language] ?? r.language), num(r.base ? r.base.value.toFixed(4) : '–'), num(r.candidate ? r.candidate.value.toFixed(4) : '–'), num(r.ratio ? r.ratio.estimate.toFixed(2) + ' [' + r.ratio.lo.toFixed(2) + ', ' + r.ratio.hi.toFixed(2) + ']' : '–'), num(r.noise_floor === null ? '–' : r.noise_floor.toPrecision(2)), num(r.can_tell ? pValue(r.p_holm) : '–'), num(r.can_tell ? '× ' + r.would_show.toFixed(2) : '–')))) : null,
     flips.length ? el('h3', {}, 'Samples that changed: ' + number(nRegressed) + ' regressed, ' + number(flips.length - nRegressed) + ' fixed') : null,
     flips.length ? table(['', 'Sample', 'Question', {text: 'Expected', num: true}, 'Baseline', 'Now', {text: 'Part at token', title: 'Position in the reply at which the two part, what each said there, and what each found likely'}], flips.map(flip)) : null].filter(Boolean));
 }
