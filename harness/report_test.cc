@@ -15,6 +15,7 @@
 namespace assay::harness {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
@@ -169,6 +170,21 @@ TEST(Report, MeasurementsHaveUnitsAndSayWhatIsBetter) {
                             "higher is better", "Tokens/s [median in]", "To the first token",
                             "Depth, tokens", "Batch, sequences", "calibrated with"})
     EXPECT_THAT(measures, HasSubstr(words)) << words;
+}
+
+// A table of many columns is not cut off: its rows become blocks whose cells name their columns.
+TEST(Report, AWideTableIsBlocksOnANarrowPage) {
+  EXPECT_THAT(script(), AllOf(HasSubstr("'wide'"), HasSubstr("dataset.head = ")));
+  EXPECT_THAT(std::string(kReportCss),
+              AllOf(HasSubstr("table.wide tr { display: grid;"), HasSubstr("attr(data-head)")));
+}
+
+// An accuracy is of the judged samples, which may be fewer than were asked.
+TEST(Report, ANumberBesideAnAccuracyCountsTheJudged) {
+  EXPECT_THAT(script(), AllOf(HasSubstr("number(g.accuracy.n) + ' of ' + number(g.n)"),
+                              HasSubstr("link(judged(g), ")));
+  EXPECT_THAT(script(), Not(HasSubstr("link(number(g.n), {suite: g.suite, arm: g.arm})), rateCell("
+                                      "g.accuracy)")));
 }
 
 TEST(Report, ATraceKeepsEveryPeak) {

@@ -223,6 +223,19 @@ TEST_F(QuantizeMessages, DivergeWarnsOfTextsThatTheBuildWasCalibratedWith) {
   expect_calibrated(assay({"diverge", "--base", captured, built / "vq", "--json"}), 3, 3,
                     "all of these 3 texts");
 
+  // A run's divergence suite says so in the record and at the end.
+  const fs::path suite = dir_ / "suites" / "divergence";
+  write(suite / "texts.jsonl", kTexts);
+  write(suite / "suite.json",
+        R"({"format": 1, "name": "divergence", "version": 1, "title": "Divergence",
+            "measure": "divergence", "texts": "texts.jsonl", "limit": 0, "noise_texts": 0,
+            "profiles": {"quick": {}}})");
+  const Outcome run = assay({"run", "divergence", "--suites", dir_ / "suites", "--model",
+                             built / "vq", "--base", built / "tiny", "--out", dir_ / "run"});
+  EXPECT_THAT(run.out, HasSubstr("warning: the candidate was calibrated with all of these 3"));
+  EXPECT_EQ((*read_json(dir_ / "run" / "run.json"))["measurements"][0]["result"]["calibration"],
+            Json({{"set", "texts.jsonl"}, {"n_calibrated", 3}, {"n_judged", 3}}));
+
   write(texts, std::string(kTexts) + other);
   expect_calibrated(judge(built / "vq"), 3, 4, "3 of these 4 texts");
   expect_unseen(judge(older));

@@ -77,13 +77,19 @@ TEST_F(RecordCli, Needles) {
   EXPECT_FALSE(run["needle_grid"].empty());
 }
 
+// A suite whose own text is too short to hide a needle in: its samples cannot be asked.
 TEST_F(RecordCli, AnInvalidRun) {
-  write(dir_ / "short.txt", "One sentence. Another sentence.\n");
-  const Json run =
-      checked("bad", this->run("bad",
-                               {"needle", "--arms", "direct", "--limit", "2", "--languages", "en",
-                                "--haystack", "en=" + (dir_ / "short.txt").string()},
-                               kModel));
+  const fs::path suite = dir_ / "suites" / "needle";
+  fs::create_directories(suite.parent_path());
+  fs::copy(std::string(ASSAY_SOURCE_DIR) + "/suites/needle", suite, fs::copy_options::recursive);
+  Json json = *read_json(suite / "suite.json");
+  json["generator"]["texts"]["en"] = "short.txt";
+  write(suite / "suite.json", json.dump());
+  write(suite / "short.txt", "One sentence. Another sentence.\n");
+  const Json run = checked("bad", this->run("bad",
+                                            {"needle", "--suites", dir_ / "suites", "--arms",
+                                             "direct", "--limit", "2", "--languages", "en"},
+                                            kModel));
   EXPECT_EQ(run["verdict"]["state"], "invalid");
 }
 
