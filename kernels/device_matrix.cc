@@ -255,8 +255,8 @@ ThreadPool& DeviceWeights::pool() {
   return *pool_;
 }
 
-// So many a thread at a time that threads which are done early cost little, and what is packed
-// stays a small part of a layer.
+// So many a thread at a time that threads which are done early cost little. What is packed is at
+// most what `matrices` are.
 std::vector<DeviceMatrix> DeviceWeights::add(std::span<const ToUnits> matrices) {
   constexpr std::size_t kEach = 4;
   std::vector<DeviceMatrix> out;
@@ -265,14 +265,15 @@ std::vector<DeviceMatrix> DeviceWeights::add(std::span<const ToUnits> matrices) 
   std::vector<std::vector<std::byte>> packed(std::min(at_once, matrices.size()));
   for (std::size_t first = 0; first < matrices.size(); first += at_once) {
     const std::size_t n = std::min(at_once, matrices.size() - first);
+    // Here, where there being no memory is the caller's to catch.
+    for (std::size_t i = 0; i < n; ++i)
+      packed[i].resize(unit_bytes(*matrices[first + i].matrix, matrices[first + i].units));
     pool().parallel_for(static_cast<int>(n), [&](int i) {
       const ToUnits& m = matrices[first + static_cast<std::size_t>(i)];
       fault_in({m.matrix->codes, codes_bytes(*m.matrix)});
       fault_in({m.matrix->scales, scales_bytes(*m.matrix)});
       ThreadPool alone(1);
-      std::vector<std::byte>& out_of = packed[static_cast<std::size_t>(i)];
-      out_of.resize(unit_bytes(*m.matrix, m.units));
-      pack_units_into(*m.matrix, m.units, alone, out_of);
+      pack_units_into(*m.matrix, m.units, alone, packed[static_cast<std::size_t>(i)]);
     });
     for (std::size_t i = 0; i < n; ++i) {
       const ToUnits& from = matrices[first + i];

@@ -178,7 +178,8 @@ __device__ inline void split_x(const float* x, int n_groups, __half* high, __hal
     const int group = first + static_cast<int>(threadIdx.x) / kLanes * kWarps;
     const bool inside = group < n_groups;
     const float4* from = reinterpret_cast<const float4*>(x + group * kGroup + octet * 8);
-    const float4 a = inside ? from[0] : float4{}, b = inside ? from[1] : float4{};
+    // Past L1: it may be read before the launch ahead has ended, and L1 may hold an older layer's.
+    const float4 a = inside ? __ldcg(from) : float4{}, b = inside ? __ldcg(from + 1) : float4{};
     const float v[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
     float largest = 0;
 #pragma unroll

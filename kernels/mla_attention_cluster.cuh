@@ -139,6 +139,7 @@ __device__ void multiply_keys(const Share& share, const Places<kHalf>& at, int b
   for (int first = share.first; first < share.end; first += Cluster::kKeys, ++round) {
     const int stage = round % kStages;
     await_arrivals(at.arrived(stage), round / kStages % 2);
+    __syncwarp();  // lanes may leave the wait one by one
     order_copies_before_products();
     float part[kHalf ? 32 : 64];
 #pragma unroll
@@ -254,6 +255,7 @@ __device__ void add_latents(const MlaAttentionCuda& a, const Share& share, const
   for (int first = share.first; first < share.end; first += Cluster::kKeys, ++round) {
     const int stage = round % kStages, next = first + Cluster::kKeys;
     await_arrivals(at.arrived(stage), round / kStages % 2);
+    __syncwarp();
     order_copies_before_products();
     Weights<kHalf> weights;
     exchange.take(weights, round);
@@ -310,6 +312,7 @@ __device__ void attend_in_cluster(const MlaAttentionCuda& a, int n_head_tiles, i
   if (role == Cluster::kFetches) {
     limit_registers<Cluster::kFetching>();
     fetch_keys<kHalf>(share, at, FetchedKeys<kHalf>(of_row, at.stages, block, kParts));
+    __syncwarp();  // lanes may leave a wait one by one
     await_cluster();
     return await_previous();
   }

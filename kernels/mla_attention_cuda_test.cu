@@ -257,6 +257,10 @@ TEST_F(Cuda, AttentionsBitsDependOnTheKeysAlone) {
     for (const Shape& s : {Shape{128, 32, 6}, Shape{512, 64, 40}})
       for (const bool half : {false, true})
         expect_bits_of_the_keys(s, 2, half ? 580 : 330, half, random);
+    // Splits of three tiles, whose buffers are used again.
+    const Problem p(Shape{512, 64, 40}, 1, 3900, random);
+    EXPECT_EQ(p.computed({}, {.splits = true, .runs = false, .half = false}),
+              p.computed({}, {.splits = false, .runs = false, .half = false}));
     return;
   }
   for (const Shape& s : kShapes)
@@ -264,7 +268,8 @@ TEST_F(Cuda, AttentionsBitsDependOnTheKeysAlone) {
       // The last: rows on both sides of where splits become longer, within what would be a run.
       for (const int n_keys : {40, 130, 600, 1500, mla_run_limit(s.n_heads) + 5})
         expect_bits_of_the_keys(s, 11, n_keys, half, random);
-      expect_bits_of_the_keys(s, 3, 7 * mla_run_limit(s.n_heads) + 5, half, random);
+      // Splits of more tiles than there are stages.
+      expect_bits_of_the_keys(s, 3, 9 * mla_run_limit(s.n_heads) + 5, half, random);
     }
 }
 

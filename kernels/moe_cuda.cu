@@ -134,11 +134,13 @@ UnitPlan plan_moe_units(std::span<const VqMatrix> experts, int top_k, MoeLayout 
   if (sums_pay(experts))
     if (const UnitPlan sums = plan_sums(experts, top_k, max_shared_bytes()); sums.is_in_units())
       return sums;
-  if (layout == MoeLayout::kFastest && slices_pay(experts))
+  const UnitPlan units = plan_units(experts, top_k, max_shared_bytes());
+  if (layout == MoeLayout::kSmallest && units.is_in_units()) return units;
+  if (slices_pay(experts))
     if (const UnitPlan sliced = plan_slices(experts, top_k, max_shared_bytes());
         sliced.is_in_units())
       return sliced;
-  return plan_units(experts, top_k, max_shared_bytes());
+  return units;
 }
 
 MoePlan::MoePlan(const UnitPlan& plan, std::span<const DeviceMatrix> experts) : units(plan) {

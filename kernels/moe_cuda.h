@@ -33,7 +33,8 @@ namespace assay::kernels {
 // Slices take up to two bits a code more than units do.
 enum class MoeLayout { kFastest, kSmallest };
 // plan_units or, where they pay, plan_sums or plan_slices, for the current device: before a layer's
-// matrices are laid out, by its plan. kSmallest: no slices.
+// matrices are laid out, by its plan. kSmallest: slices only where
+// units do not take the layer.
 UnitPlan plan_moe_units(std::span<const VqMatrix> experts, int top_k,
                         MoeLayout layout = MoeLayout::kFastest);
 

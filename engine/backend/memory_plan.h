@@ -77,13 +77,13 @@ struct DeviceRoom {
   std::string name;
   std::size_t free_bytes, total_bytes, promised_bytes = 0;
 };
-// Whether a model's weights fit, with a margin for the driver.
 // Whether weights of this size leave a tenth of a GPU for scratch and caches, so that a larger
 // layout is no reason to refuse a model. By all of its memory, not by what is free: a model's bits
 // must not depend on who else is there.
 constexpr bool leave_a_tenth(std::size_t weight_bytes, std::size_t total_bytes) {
   return weight_bytes <= total_bytes / 10 * 9;
 }
+// Whether a model's weights fit, with a margin for the driver.
 Result<void> fit_weights(std::size_t weight_bytes, const DeviceRoom& device);
 // Once the weights are there: `plan`, complete but for its caches, gets n_contexts of them, or as
 // many as half of what is free holds, because other models may be to come; but at least one, or it
