@@ -1,4 +1,5 @@
-// What is measured as a GPU's best lies below what its data sheet allows, and not far.
+// What is measured as a GPU's best lies below what its data sheet allows, and not far: a program of
+// its own, for others on that GPU, or a sanitizer, would take their share.
 #include <gtest/gtest.h>
 
 #include "kernels/cuda_check.cuh"
