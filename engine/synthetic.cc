@@ -1,6 +1,12 @@
 #include "engine/synthetic.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
 #include <memory>
 #include <span>
 #include <string>
@@ -10,6 +16,7 @@
 #include "base/json.h"
 #include "base/thread_pool.h"
 #include "engine/checkpoint/config.h"
+#include "engine/checkpoint/enclosing.h"
 #include "engine/checkpoint/safetensors.h"
 #include "engine/synthetic_tensors.h"
 #include "engine/text/chat_template.h"
@@ -28,9 +35,12 @@ bool is_there(const fs::path& path) {
 
 Result<void> check_out(const fs::path& out) {
   std::error_code ignored;
-  if (!is_there(out) || (fs::is_directory(out, ignored) && fs::is_empty(out, ignored))) return {};
-  return fail("{} is there already: nothing is overwritten. Choose another folder, or delete it",
-              out.string());
+  if (out.empty()) return fail("no folder is named: it is made, and must not be there");
+  const bool is_link = fs::is_symlink(out, ignored);
+  if (is_there(out) ? fs::is_directory(out, ignored) && fs::is_empty(out, ignored) : !is_link)
+    return check_is_in_no_checkpoint(out);
+  return fail("{} is there already{}: nothing is overwritten. Choose another folder, or delete it",
+              out.string(), is_link && !is_there(out) ? ", a link to nothing" : "");
 }
 
 void shorten(Json& config, const char* key, int n_layers) {
@@ -130,6 +140,50 @@ Result<void> copy_if_there(const fs::path& from, const fs::path& to) {
   return {};
 }
 
+// A folder beside the one that is to be made, deleted with all that it holds unless it becomes
+// that. So no other's file is ever deleted, and nobody sees a half of it under its name.
+class Stage {
+ public:
+  static Result<std::unique_ptr<Stage>> beside(const fs::path& out) {
+    std::error_code error;
+    const fs::path target = fs::weakly_canonical(fs::absolute(out), error);
+    if (error) return fail("cannot make {}: {}", out.string(), error.message());
+    fs::create_directories(target.parent_path(), error);
+    fs::path folder;
+    for (int i = 0; !error && i < 100; ++i) {
+      folder = target.parent_path() /
+               fmt::format(".{}.unfinished-{}-{}", target.filename().string(), ::getpid(), i);
+      if (fs::create_directory(folder, error)) return std::make_unique<Stage>(folder, target);
+    }
+    return fail("cannot create folder {}: {}. Choose another place",
+                (folder.empty() ? target.parent_path() : folder).string(),
+                error ? error.message() : "it is there already");
+  }
+  Stage(fs::path folder, fs::path target)
+      : folder_(std::move(folder)), target_(std::move(target)) {}
+  ~Stage() {
+    std::error_code ignored;
+    if (!folder_.empty()) fs::remove_all(folder_, ignored);
+  }
+  Stage(const Stage&) = delete;
+  Stage& operator=(const Stage&) = delete;
+
+  const fs::path& folder() const { return folder_; }
+  // An empty folder gives way to it, and nothing else does.
+  Result<void> finish() {
+    if (std::rename(folder_.c_str(), target_.c_str()) != 0)
+      return fail("cannot name what was made {}: {}. Choose another folder", target_.string(),
+                  errno == ENOTEMPTY || errno == EEXIST || errno == ENOTDIR
+                      ? "it came to be there meanwhile"
+                      : std::strerror(errno));
+    folder_.clear();
+    return {};
+  }
+
+ private:
+  fs::path folder_, target_;
+};
+
 class Writer {
  public:
   Writer(const fs::path& out, const SyntheticOptions& options)
@@ -189,11 +243,14 @@ class Writer {
     }
     summary_.n_bytes += static_cast<std::int64_t>(n_bytes);
     pool_.parallel_for(static_cast<int>(parts.size()), [&](int i) {
+      if (o_.stop && o_.stop()) stopped_ = true;
+      if (stopped_) return;
       const Part& part = parts[static_cast<std::size_t>(i)];
       const std::span<std::byte> whole = bytes[part.tensor];
       fill_synthetic(tensors[part.tensor], o_.seed, part.first,
                      whole.subspan(part.first, std::min(kPartBytes, whole.size() - part.first)));
     });
+    if (stopped_) return fail("stopped");
     pool_.parallel_for(static_cast<int>(tensors.size()), [&](int i) {
       const auto at = static_cast<std::size_t>(i);
       clear_padding(tensors[at], bytes[at]);
@@ -216,6 +273,7 @@ class Writer {
   std::unique_ptr<std::byte[]> buffer_;  // of a file's tensors; kept for the next one's
   std::size_t buffer_bytes_ = 0;
   SyntheticSummary summary_;
+  std::atomic<bool> stopped_ = false;
   int n_written_ = 0;
 };
 
@@ -249,10 +307,10 @@ Result<SyntheticSummary> synthesize(const fs::path& config_or_folder, const fs::
   std::size_t n_bytes = 0;
   for (const SyntheticTensor& t : model.tensors) n_bytes += t.n_bytes();
   ASSAY_TRY_VOID(check_space(out, n_bytes));
-  fs::create_directories(out, error);
-  if (error) return fail("cannot create folder {}: {}", out.string(), error.message());
-  auto summary = write_all(shape, model, config, tokenizer, out, options);
-  if (!summary) fs::remove_all(out, error);
+  ASSAY_TRY(const std::unique_ptr<Stage> stage, Stage::beside(out));
+  ASSAY_TRY(const SyntheticSummary summary,
+            write_all(shape, model, config, tokenizer, stage->folder(), options));
+  ASSAY_TRY_VOID(stage->finish());
   return summary;
 }
 

@@ -15,6 +15,8 @@ struct SyntheticOptions {
   int n_layers = 0;  // the first so many of the model's; 0: all
   std::uint64_t seed = 0;
   int n_threads = 0;  // 0: every usable core
+  // Asked again and again, by any thread, whether to end.
+  std::function<bool()> stop = {};
   // Of files and bytes, as they are written.
   std::function<void(int n_files, int of, std::int64_t n_bytes)> on_file = {};
 };
@@ -27,9 +29,9 @@ struct SyntheticSummary {
 // `config`: a config.json or a folder with one. Its quantization_config says how modules are
 // stored; where there is none they are as release_quantization says (synthetic_tensors.h).
 // `tokenizer`: a folder whose tokenizer and chat template are copied; generation_config.json is
-// that beside the config, if any. `out` must not be there, or be an empty folder; config.json is
-// written last, and after an error nothing is left. The same config, layers and seed make the same
-// bytes, whatever the threads.
+// that beside the config, if any. `out` must not be there, or be an empty folder, and lie in no
+// checkpoint. What is made lies beside it until it is whole; after an error nothing of it is left.
+// The same config, layers and seed make the same bytes, whatever the threads.
 Result<SyntheticSummary> synthesize(const std::filesystem::path& config,
                                     const std::filesystem::path& tokenizer,
                                     const std::filesystem::path& out,

@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <map>
+#include <utility>
 
 #include "base/check.h"
 #include "base/file.h"
@@ -42,6 +43,9 @@ class Synthetic : public testing::Test {
     fs::path path = dir_ / "config.json";
     CHECK(write_file_atomic(path, config.dump()).has_value());
     return path;
+  }
+  std::ptrdiff_t n_entries() const {
+    return std::distance(fs::directory_iterator(dir_), fs::directory_iterator());
   }
   std::string fingerprint(const char* name) const {
     const auto checkpoint = Checkpoint::open(dir_ / name);
@@ -184,6 +188,49 @@ TEST_F(Synthetic, NothingIsOverwritten) {
   const auto of_itself = make("next", dir_ / "out" / "config.json", {});
   ASSERT_FALSE(of_itself);
   EXPECT_THAT(of_itself.error().message, HasSubstr("synthetic model itself"));
+}
+
+// What is in the folder beside what is there already.
+TEST_F(Synthetic, WhatOthersPutThereMeanwhileStays) {
+  fs::create_directory(dir_ / "out");
+  const auto made = make("out", bundled("model"),
+                         {.n_layers = 1, .on_file = [&](int, int, auto) {
+                            CHECK(write_file_atomic(dir_ / "out" / "notes", "mine").has_value());
+                          }});
+  ASSERT_FALSE(made);
+  EXPECT_THAT(made.error().message, HasSubstr("came to be there meanwhile"));
+  EXPECT_EQ(*read_file(dir_ / "out" / "notes"), "mine");
+  EXPECT_EQ(n_entries(), 1) << "nothing half made is left";
+}
+
+TEST_F(Synthetic, OfTwoAtOnceOneIsWholeAndTheOtherSaysSo) {
+  bool is_first = true;
+  const auto first =
+      make("out", bundled("model"), {.n_layers = 1, .on_file = [&](int, int, auto) {
+                                       if (!std::exchange(is_first, false)) return;
+                                       EXPECT_TRUE(make("out", bundled("model"), {.n_layers = 2}));
+                                     }});
+  ASSERT_FALSE(first);
+  EXPECT_EQ(Checkpoint::open(dir_ / "out")->config().n_layers, 2);
+  EXPECT_EQ(n_entries(), 1);
+}
+
+TEST_F(Synthetic, OneThatIsStoppedLeavesNothing) {
+  const auto stopped = make("out", bundled("model"), {.n_layers = 1, .stop = [] { return true; }});
+  ASSERT_FALSE(stopped);
+  EXPECT_EQ(n_entries(), 0);
+}
+
+TEST_F(Synthetic, IsMadeInNoOtherModelsFolder) {
+  ASSERT_TRUE(make("out", bundled("model"), {.n_layers = 1}));
+  const auto inside = make("out/more/shape", bundled("model"), {.n_layers = 1});
+  ASSERT_FALSE(inside);
+  EXPECT_THAT(inside.error().message, HasSubstr("lies inside"));
+  EXPECT_FALSE(fs::exists(dir_ / "out" / "more"));
+  fs::create_directory_symlink(dir_ / "nowhere", dir_ / "link");
+  const auto nowhere = make("link", bundled("model"), {.n_layers = 1});
+  ASSERT_FALSE(nowhere);
+  EXPECT_THAT(nowhere.error().message, HasSubstr("a link to nothing"));
 }
 
 TEST_F(Synthetic, TheBundledShapeIsGlm52) {

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <functional>
 
 #include "engine/checkpoint/tiny_checkpoint.h"
@@ -52,6 +53,28 @@ TEST(Config, ReadsGlm52AndIgnoresItsMisleadingHeadDim) {
   EXPECT_EQ(c->rope_theta, 8e6);
   EXPECT_EQ(c->rms_eps, 1e-5f);
   EXPECT_EQ(ModelConfig::kLoraRmsEps, 1e-6f);
+}
+
+// As of GLM-5.2's 1.71-bit release, which names each expert's projections: what takes their square
+// takes hours.
+TEST(Config, ManyModulesAreReadInTimeProportionalToThem) {
+  Json config = glm_5_2();
+  Json& modules = config["quantization_config"] = {{"quant_method", "auto-round"},
+                                                   {"bits", 16},
+                                                   {"group_size", 128},
+                                                   {"sym", false},
+                                                   {"codebooks_file", "books.safetensors"}};
+  for (int l = 3; l < 78; ++l)
+    for (int e = 0; e < 256; ++e)
+      for (const char* part : {"gate_proj", "up_proj", "down_proj"})
+        modules["extra_config"][fmt::format("model.layers.{}.mlp.experts.{}.{}", l, e, part)] = {
+            {"bits", 2}, {"format", "vq"}, {"d", 4}};
+  const auto begin = std::chrono::steady_clock::now();
+  const auto parsed = parse_config(config.dump(), "config.json");
+  ASSERT_TRUE(parsed) << parsed.error().message;
+  EXPECT_EQ(parsed->quantisation.modules().size(), 75u * 256 * 3);
+  EXPECT_EQ(parsed->quantisation.codebooks_file(), "books.safetensors");
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(30));
 }
 
 TEST(Config, TheScheduleGivesTheSameIndexersAsTheList) {

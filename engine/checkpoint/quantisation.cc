@@ -103,9 +103,9 @@ Result<ModuleFormat> module_format(const Section& s, int group_size) {
 }
 
 std::string file_name(const Json& config, const Json& section) {
-  for (const Json& in : {section, config})
-    if (in.contains("codebooks_file") && in["codebooks_file"].is_string())
-      return in["codebooks_file"].get<std::string>();
+  for (const Json* in : {&section, &config})
+    if (in->contains("codebooks_file") && (*in)["codebooks_file"].is_string())
+      return (*in)["codebooks_file"].get<std::string>();
   return kCodebooksFile;
 }
 
@@ -157,13 +157,16 @@ Result<Quantisation> Quantisation::parse(const Json& config, std::string_view so
     ASSAY_TRY(const int group, s.integer_or("group_size", 1, 1 << 20, 128));
     ASSAY_TRY(q.default_, module_format(s, group));
     const Json extra = s.at("extra_config");
+    bool has_vq = false;
     if (!extra.is_null() && !extra.is_object())
       return fail("{}.extra_config is {}, expected an object by module", s.where, show(extra));
     for (const auto& [path, entry] : extra.items()) {
       const Section module{entry, fmt::format("{}.extra_config.{}", s.where, path)};
-      ASSAY_TRY(q.modules_[path], module_format(module, group));
-      if (q.modules_[path].kind == Kind::kVq) q.codebooks_file_ = file_name(config, s.json);
+      ASSAY_TRY(const ModuleFormat format, module_format(module, group));
+      q.modules_[path] = format;
+      has_vq = has_vq || format.kind == Kind::kVq;
     }
+    if (has_vq) q.codebooks_file_ = file_name(config, s.json);
   } else if (q.method_ == "aqlm") {
     ASSAY_TRY_VOID(s.only("out_group_size", 1));
     ASSAY_TRY(const int dim, s.integer("in_group_size", 1, kMaxDim));

@@ -82,8 +82,41 @@ std::string shown(const Json& json) {
   return shown(json.dump(-1, ' ', true, Json::error_handler_t::replace));
 }
 
-// nlohmann keeps the last of two equal keys: find duplicate tensors, and fields of one, while
-// parsing.
+// nlohmann keeps the last of two equal keys: finds duplicate tensors, and fields of one. (Its
+// parser with a callback would look at all tensors so far at the end of each.)
+class DuplicateKeys final : public nlohmann::json_sax<Json> {
+ public:
+  std::string tensor, field;  // the last that was there twice
+
+  bool key(string_t& name) override {
+    if (depth_ == 1) {
+      if (!tensors_.insert(name).second) tensor = name;
+      fields_.clear();
+    } else if (depth_ == 2 && !fields_.insert(name).second) {
+      field = name;
+    }
+    return true;
+  }
+  bool start_object(std::size_t) override { return ++depth_ > 0; }
+  bool start_array(std::size_t) override { return ++depth_ > 0; }
+  bool end_object() override { return --depth_ >= 0; }
+  bool end_array() override { return --depth_ >= 0; }
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(number_integer_t) override { return true; }
+  bool number_unsigned(number_unsigned_t) override { return true; }
+  bool number_float(number_float_t, const string_t&) override { return true; }
+  bool string(string_t&) override { return true; }
+  bool binary(binary_t&) override { return true; }
+  bool parse_error(std::size_t, const std::string&, const Json::exception&) override {
+    return false;  // parsing says it again
+  }
+
+ private:
+  int depth_ = 0;
+  std::set<std::string> tensors_, fields_;
+};
+
 Result<Json> parse_header(std::string_view text, std::string_view source) {
   if (too_deep(text))
     return fail("{}: the header is nested deeper than {} levels, which no safetensors header is",
@@ -91,25 +124,14 @@ Result<Json> parse_header(std::string_view text, std::string_view source) {
   // The JSON reader takes a zero byte for the end of the text and would not look at what follows.
   if (const auto at = text.find('\0'); at != std::string_view::npos)
     return fail("{}: the header is not valid JSON: a zero byte at {}", source, at);
-  std::set<std::string> seen, fields;
-  std::string duplicate, repeated;
-  const auto callback = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    if (event == Json::parse_event_t::key && depth == 1) {
-      const auto key = parsed.get<std::string>();
-      if (!seen.insert(key).second) duplicate = key;
-      fields.clear();
-    } else if (event == Json::parse_event_t::key && depth == 2) {
-      const auto key = parsed.get<std::string>();
-      if (!fields.insert(key).second) repeated = key;
-    }
-    return true;
-  };
   try {
-    Json json = Json::parse(text.begin(), text.end(), callback);
-    if (!duplicate.empty())
-      return fail("{}: the header names tensor {} twice", source, shown(duplicate));
-    if (!repeated.empty())
-      return fail("{}: an entry of the header has {} twice", source, shown(repeated));
+    Json json = Json::parse(text.begin(), text.end());
+    DuplicateKeys duplicates;
+    Json::sax_parse(text.begin(), text.end(), &duplicates);
+    if (!duplicates.tensor.empty())
+      return fail("{}: the header names tensor {} twice", source, shown(duplicates.tensor));
+    if (!duplicates.field.empty())
+      return fail("{}: an entry of the header has {} twice", source, shown(duplicates.field));
     if (!json.is_object())
       return fail("{}: the header is not a JSON object. Is this a safetensors file?", source);
     return json;

@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "engine/checkpoint/enclosing.h"
 #include "engine/checkpoint/mending.h"
 #include "engine/checkpoint/unfinished.h"
 #include "engine/quantize/state_check.h"
@@ -18,30 +19,6 @@ namespace {
 bool is_there(const fs::path& path) {
   std::error_code ignored;
   return fs::exists(path, ignored);
-}
-
-// A config.json alone may be any program's.
-bool is_checkpoint(const fs::path& folder) {
-  if (is_there(quantise_state(folder))) return true;
-  if (!is_there(folder / "config.json")) return false;
-  const auto config = read_json(folder / "config.json");
-  return config && config->is_object() &&
-         (config->contains("model_type") || config->contains("architectures"));
-}
-
-Result<void> check_is_in_no_checkpoint(const fs::path& out) {
-  std::error_code error;
-  fs::path place = fs::weakly_canonical(fs::absolute(out), error);
-  if (error) return {};  // making it says what is wrong
-  while (place.has_relative_path()) {
-    place = place.parent_path();
-    if (is_checkpoint(place))
-      return fail(
-          "{} lies inside {}, which is a checkpoint itself: a build is not made inside another "
-          "model's folder. Choose one beside it",
-          out.string(), place.string());
-  }
-  return {};
 }
 
 // A folder of nothing, or of a state in which nothing is finished yet.

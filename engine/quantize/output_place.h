@@ -10,8 +10,7 @@
 namespace assay::engine {
 
 // A folder that is there holds nothing, unfinished work, or a finished build whose parts tell what
-// it is. One that is not there yet can be made, and lies in no checkpoint, finished or not: who
-// copies, deletes or fingerprints that one would take the new build for a part of it.
+// it is. One that is not there yet can be made, and lies in no checkpoint.
 Result<void> check_place(const std::filesystem::path& out);
 
 // That a build of `original` has room beside what an earlier run has left in `out`. By the least

@@ -3,11 +3,14 @@
 #include <chrono>
 #include <cstdio>
 #include <memory>
+#include <utility>
 
 #include "base/stats.h"
 #include "engine/engine.h"
 #include "harness/cli/bench_roof.h"
+#include "harness/cli/command_line.h"
 #include "harness/cli/engine_flags.h"
+#include "harness/cli/interrupt.h"
 #include "harness/cli/verb.h"
 #include "harness/step_counts.h"
 
@@ -150,12 +153,21 @@ Result<Measurement> bench_decode(Engine& e, Roof& roof, int n, int depth, int re
 
 Result<int> bench(const Options& o) {
   if (o.repetitions < 1) return fail("--repetitions is {}, expected at least 1", o.repetitions);
+  const EndAtInterrupt ends(
+      fmt::format(
+          "assay bench: interrupted. Nothing is kept: the figures are of all tests together. "
+          "To begin again:\n    {}\n",
+          command_line()),
+      {});
   ASSAY_TRY(Engine e, load_engine(o.engine));
-  for (const auto* list : {&o.n_prompt, &o.n_decode, &o.depth})
+  for (const auto& [flag, list] :
+       {std::pair{"--prompt", &o.n_prompt}, {"--decode", &o.n_decode}, {"--depth", &o.depth}})
     for (const int n : *list)
       if (n < 0 || n >= e.info().max_positions)
-        return fail("{} tokens asked for, expected 0 to {} (the model's positions)", n,
-                    e.info().max_positions - 1);
+        return fail(
+            "{} {}: {} tokens asked for, expected 0 to {} (less than the {} positions of {})", flag,
+            n, n, e.info().max_positions - 1, e.info().max_positions,
+            o.engine.context > 0 ? "--context" : "the model");
   for (const int n : o.n_decode)
     for (const int d : o.depth)
       if (n + 1 + std::max(1, d) > e.info().max_positions)

@@ -8,6 +8,7 @@
 #include "engine/synthetic.h"
 #include "harness/cli/at_least.h"
 #include "harness/cli/command_line.h"
+#include "harness/cli/interrupt.h"
 #include "harness/cli/say.h"
 #include "harness/cli/verb.h"
 
@@ -48,15 +49,21 @@ double gb(std::int64_t n_bytes) { return static_cast<double>(n_bytes) * 1e-9; }
 Result<int> run(const Options& o) {
   ASSAY_TRY(const fs::path tokenizer, tokenizer_folder(o));
   const auto start = std::chrono::steady_clock::now();
-  ASSAY_TRY(const engine::SyntheticSummary made,
-            engine::synthesize(o.config, tokenizer, o.out,
-                               {.n_layers = o.n_layers,
-                                .seed = o.seed,
-                                .n_threads = o.n_threads,
-                                .on_file = [](int n, int of, std::int64_t n_bytes) {
-                                  say("assay synthesize: file {} of {}, {:.2f} GB\n", n, of,
-                                      gb(n_bytes));
-                                }}));
+  watch_interrupts();
+  const auto summary =
+      engine::synthesize(o.config, tokenizer, o.out,
+                         {.n_layers = o.n_layers,
+                          .seed = o.seed,
+                          .n_threads = o.n_threads,
+                          .stop = interrupted,
+                          .on_file = [](int n, int of, std::int64_t n_bytes) {
+                            say("assay synthesize: file {} of {}, {:.2f} GB\n", n, of, gb(n_bytes));
+                          }});
+  if (!summary && interrupted()) {
+    say("assay synthesize: interrupted, and nothing of {} is left\n", o.out);
+    return kInterrupted;
+  }
+  ASSAY_TRY(const engine::SyntheticSummary made, summary);
   const double s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (o.json) {
     std::puts(Json{{"out", o.out},
