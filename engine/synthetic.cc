@@ -84,6 +84,7 @@ struct Shape {
   Json json;  // config.json of what is made
   ModelConfig config;
   int of_layers;
+  bool as_released;  // the config did not say how
 };
 
 Result<Shape> read_shape(const fs::path& path, const SyntheticOptions& o) {
@@ -97,8 +98,9 @@ Result<Shape> read_shape(const fs::path& path, const SyntheticOptions& o) {
     return fail("{} is of a synthetic model itself: give the config.json of what it was made from",
                 source);
   const int n_layers = o.n_layers == 0 ? whole.n_layers : o.n_layers;
-  Shape shape{shortened_config(json, n_layers), {}, whole.n_layers};
+  Shape shape{shortened_config(json, n_layers), {}, whole.n_layers, false};
   if (!shape.json.contains("quantization_config") && !shape.json.contains("vq")) {
+    shape.as_released = true;
     ASSAY_TRY(const ModelConfig shorter, parse_config(shape.json.dump(), source));
     shape.json["quantization_config"] = release_quantization(shorter, o.seed);
   }
@@ -106,6 +108,15 @@ Result<Shape> read_shape(const fs::path& path, const SyntheticOptions& o) {
       {"seed", o.seed}, {"n_layers", n_layers}, {"of_layers", whole.n_layers}};
   ASSAY_TRY(shape.config, parse_config(shape.json.dump(), source));
   return shape;
+}
+
+int count_left_dense(const SyntheticModel& model) {
+  return static_cast<int>(
+      std::count_if(model.tensors.begin(), model.tensors.end(), [](const SyntheticTensor& t) {
+        return t.name.find(".indexer.") == std::string::npos &&
+               (t.name.find("_proj") != std::string::npos || t.name.starts_with("lm_head")) &&
+               t.name.ends_with(".weight") && t.dtype == DType::kBf16;
+      }));
 }
 
 Result<void> check_tokenizer(const fs::path& folder, const ModelConfig& config) {
@@ -288,6 +299,7 @@ Result<SyntheticSummary> write_all(const Shape& shape, const SyntheticModel& mod
   ASSAY_TRY_VOID(write_file_atomic(out / "config.json", shape.json.dump(0) + "\n"));
   summary.n_layers = shape.config.n_layers;
   summary.of_layers = shape.of_layers;
+  if (shape.as_released) summary.n_left_dense = count_left_dense(model);
   return summary;
 }
 

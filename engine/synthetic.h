@@ -24,6 +24,7 @@ struct SyntheticOptions {
 struct SyntheticSummary {
   int n_layers = 0, of_layers = 0, n_files = 0;
   std::int64_t n_bytes = 0;  // of tensors
+  int n_left_dense = 0;      // projections of widths that the release's forms do not divide
 };
 
 // `config`: a config.json or a folder with one. Its quantization_config says how modules are

@@ -146,8 +146,11 @@ TEST_F(Synthetic, WidthsThatAFormDoesNotDivideStayInBf16) {
     c["moe_intermediate_size"] = 94;
     c["n_routed_experts"] = 5;
   });
-  ASSERT_TRUE(make("out", odd, {.n_layers = 2}));
+  const auto made = make("out", odd, {.n_layers = 2});
+  ASSERT_TRUE(made);
+  EXPECT_GT(made->n_left_dense, 0) << "and it is said";
   expect_finite_logits("out");
+  EXPECT_EQ(make("plain", bundled("model"), {.n_layers = 2})->n_left_dense, 0);
 }
 
 TEST_F(Synthetic, RefusesAndLeavesNothing) {

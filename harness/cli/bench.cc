@@ -1,5 +1,6 @@
 // assay bench: how fast is this model on this machine, and how far from the roof?
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -153,6 +154,11 @@ Result<Measurement> bench_decode(Engine& e, Roof& roof, int n, int depth, int re
 
 Result<int> bench(const Options& o) {
   if (o.repetitions < 1) return fail("--repetitions is {}, expected at least 1", o.repetitions);
+  const auto is_none = [](const std::vector<int>& n) {
+    return std::all_of(n.begin(), n.end(), [](int tokens) { return tokens == 0; });
+  };
+  if (is_none(o.n_prompt) && is_none(o.n_decode))
+    return fail("--prompt and --decode are both 0: nothing is left to clock. Ask for one of them");
   const EndAtInterrupt ends(
       fmt::format(
           "assay bench: interrupted. Nothing is kept: the figures are of all tests together. "

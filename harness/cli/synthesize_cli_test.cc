@@ -51,6 +51,13 @@ TEST_F(Cli, SynthesizeRefusesInWords) {
   EXPECT_FALSE(fs::exists(fs::path(dir_) / "o"));
 }
 
+TEST_F(Cli, BenchOfNothingAndBeyondTheContextNamesTheFlags) {
+  expect_error(assay({"bench", "--model", kModel, "--prompt", "0", "--decode", "0"}),
+               HasSubstr("--prompt and --decode are both 0"));
+  expect_error(assay({"bench", "--model", kModel, "--context", "10"}),
+               AllOf(HasSubstr("--prompt 512"), HasSubstr("10 positions of --context")));
+}
+
 TEST_F(Cli, BenchOnAGpuIsHeldAgainstTheGpu) {
   const std::string model = std::string(ASSAY_SOURCE_DIR) + "/golden/micro-glm/vq-1.71";
   const Outcome o =
