@@ -179,7 +179,7 @@ __device__ void weigh_keys(const MlaAttentionCuda& a, const Share& share, const 
     float score[8], most[2], keep[2];
     scores.take(score, round);
     RunningState::find_largest(score, share.n_keys - first, warps, round, most);
-    if (warp_of_group() == 0) scores.release(round);
+    scores.release(round);
     state.weigh(score, most, keep);
     HeadRound of_heads[2] = {{keep[0], 0, 0, 0}, {keep[1], 0, 0, 0}};
     const bool ends = share.ends_split(first + Cluster::kKeys);
@@ -311,9 +311,11 @@ __device__ void attend_in_cluster(const MlaAttentionCuda& a, int n_head_tiles, i
   arrive_at_cluster();
   if (role == Cluster::kFetches) {
     limit_registers<Cluster::kFetching>();
+    // Under racecheck nobody passes the cluster's barrier before all have come to this wait.
+    if (arrivals > 1) await_cluster();
     fetch_keys<kHalf>(share, at, FetchedKeys<kHalf>(of_row, at.stages, block, kParts));
     __syncwarp();  // lanes may leave a wait one by one
-    await_cluster();
+    if (arrivals == 1) await_cluster();
     return await_previous();
   }
   await_cluster();  // the other blocks' barriers are there

@@ -50,11 +50,10 @@ struct Cluster {
   // memory system takes at once hold up whatever else goes through the load and store unit.
   static constexpr int copies_ahead(bool half) { return half ? 7 : 3; }
   static constexpr int kRowBytes = 3 * 4 * kOwnHeads * 4;  // of AcrossWarps
-  static constexpr int kCreditBytes = 2 * 2 * kBlocks * 4;
   static constexpr int kBarriers = 2 * 8 + 3 * 2 + 2 * kBlocks;
   static constexpr int shared_bytes(bool half) {
     return 1024 + stages(half) * stage_bytes(half) + 2 * (kScoreBytes + weight_bytes(half)) +
-           kRowBytes + kCreditBytes + 8 * kBarriers;
+           kRowBytes + 8 * kBarriers;
   }
 };
 static_assert(4 * Cluster::query_bytes(false) <= Cluster::stage_bytes(false));
@@ -75,12 +74,11 @@ __device__ inline void store_in_cluster(unsigned address, float4 v, unsigned bar
       "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(barrier)
       : "memory");
 }
-// As a sign alone.
-__device__ inline void send_credit(unsigned word, unsigned barrier) {
-  asm volatile(
-      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(word),
-      "r"(0), "r"(barrier)
-      : "memory");
+// At another block's barrier, behind what this thread has read of its own block's shared memory:
+// release at the block's scope, as CUTLASS's consumers say so too. At the cluster's it waits for
+// all memory (MEMBAR.ALL.GPU), which takes an eighth of the whole kernel's time.
+__device__ inline void arrive_in_cluster(unsigned barrier) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 // As await_arrivals, of what other blocks send: their bytes arrive with release at cluster scope,
 // and only a wait that acquires there comes behind them.
@@ -152,8 +150,7 @@ struct Places {
         scores(stages + kStages * Cluster::stage_bytes(kHalf)),
         weights(scores + 2 * Cluster::kScoreBytes),
         rows(weights + 2 * Cluster::weight_bytes(kHalf)),
-        credits(rows + Cluster::kRowBytes),
-        barriers(credits + Cluster::kCreditBytes) {}
+        barriers(rows + Cluster::kRowBytes) {}
   __device__ unsigned queries(int sixteen) const {
     return stages + (kStages - 1) * Cluster::stage_bytes(kHalf) +
            sixteen * Cluster::query_bytes(kHalf);
@@ -174,13 +171,6 @@ struct Places {
   __device__ unsigned scores_free(int round, int of_block) const {
     return barriers + (22 + round % 2 * Cluster::kBlocks + of_block) * 8;
   }
-  // Where a block's credit comes to.
-  __device__ unsigned scores_credit(int round, int of_block) const {
-    return credits + (round % 2 * Cluster::kBlocks + of_block) * 4;
-  }
-  __device__ unsigned weights_credit(int round, int of_block) const {
-    return scores_credit(round, of_block) + 2 * Cluster::kBlocks * 4;
-  }
   // By one thread.
   __device__ void init(int arrivals) const {
     const auto init_some = [](unsigned first, int n, int n_arrivals) {
@@ -192,11 +182,11 @@ struct Places {
     init_some(freed(0), kStages, 4 * arrivals);
     init_some(scores_given(0), 2, arrivals);
     init_some(weights_given(0), 2, 4 * arrivals);
-    init_some(weights_free(0), 2, 1);
-    init_some(scores_free(0, 0), 2 * Cluster::kBlocks, 1);
+    init_some(weights_free(0), 2, Cluster::kBlocks * arrivals);
+    init_some(scores_free(0, 0), 2 * Cluster::kBlocks, arrivals == 1 ? 1 : 128);
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
-  unsigned stages, scores, weights, rows, credits, barriers;
+  unsigned stages, scores, weights, rows, barriers;
 };
 
 // The phase in which a buffer of two has a round.
@@ -230,7 +220,6 @@ class ScoreExchange {
       if (lane == 0) expect_arrivals(given, (Cluster::kBlocks - 1) * Cluster::kPartBytes);
       if (lane > 0 && lane < arrivals_) arrive(given);
     }
-    if (lane == 0 && round + 2 < n_rounds_) expect_arrivals(is_free, 4);
   }
   // The sum of all parts, of this block's 16 heads and a warp's 16 keys.
   __device__ void take(float (&score)[8], int round) const {
@@ -250,12 +239,16 @@ class ScoreExchange {
       score[4 * j + 3] = sum.w;
     }
   }
-  // By one warp, when all that weigh have taken it.
+  // By all that weigh, when all of them have taken it. Four lanes say so, one to a block.
   __device__ void release(int round) const {
-    const int to_block = lane_of_warp();
-    if (to_block < Cluster::kBlocks && round + 2 < n_rounds_)
-      send_credit(in_block(at_.scores_credit(round, block_), to_block),
-                  in_block(at_.scores_free(round, block_), to_block));
+    if (round + 2 >= n_rounds_) return;
+    const unsigned is_free = at_.scores_free(round, block_);
+    const int thread = static_cast<int>(threadIdx.x) % 128;
+    if (arrivals_ == 1) {
+      if (thread < Cluster::kBlocks) arrive_in_cluster(in_block(is_free, thread));
+      return;
+    }
+    for (int i = 0; i < Cluster::kBlocks; ++i) arrive_in_cluster(in_block(is_free, i));
   }
 
  private:
@@ -319,8 +312,6 @@ class WeightExchange {
                   kHeadBytes = (Cluster::kBlocks - 1) * Cluster::kOwnHeads * 16;
     if (lane == 0) expect_arrivals(given, kBytes + (warp == 0 ? kHeadBytes : 0));
     if (lane > 0 && lane < arrivals_) arrive(given);
-    if (warp == 0 && lane == 0 && round + 2 < n_rounds_)
-      expect_arrivals(is_free, Cluster::kBlocks * 4);
   }
   __device__ void take(Weights<kHalf>& w, int round) const {
     await_cluster_arrivals(at_.weights_given(round), phase_of(round));
@@ -340,9 +331,8 @@ class WeightExchange {
   __device__ void release(int round) const {
     __syncwarp();
     const int to_block = warp_of_group();
-    if (lane_of_warp() == 0 && round + 2 < n_rounds_)
-      send_credit(in_block(at_.weights_credit(round, block_), to_block),
-                  in_block(at_.weights_free(round), to_block));
+    if (lane_of_warp() < arrivals_ && round + 2 < n_rounds_)
+      arrive_in_cluster(in_block(at_.weights_free(round), to_block));
   }
 
  private:
