@@ -58,6 +58,8 @@ class CheckGpu(unittest.TestCase):
     def test_a_sanitizers_error_is_a_failure(self):
         self.program("bin/compute-sanitizer", "echo '========= ERROR SUMMARY: 1 error'; exit 9")
         self.expect_failed("sanitizers", "races")
+        self.program("bin/compute-sanitizer", '[[ $2 != racecheck || $GTEST_SHARD_INDEX != 1 ]]')
+        self.expect_failed("races")
 
     def test_a_golden_that_departs_is_a_failure(self):
         self.program("build/assay", "echo 'golden x: departs'; exit 1")

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <initializer_list>
 #include <vector>
 
 #include "kernels/cuda_memory.h"
@@ -19,6 +20,10 @@ inline DeviceArray<float> poisoned(std::size_t n) {
 // Compute Sanitizer's racecheck takes some hundred times as long: sizes that still have every kind
 // of tile, stage and split, and no more.
 inline bool under_racecheck() { return std::getenv("ASSAY_RACECHECK") != nullptr; }
+template <class T>
+std::vector<T> sizes(std::initializer_list<T> all, std::initializer_list<T> under_racecheck_only) {
+  return under_racecheck() ? under_racecheck_only : all;
+}
 
 class Cuda : public testing::Test {
  protected:

@@ -101,7 +101,7 @@ HostMatrix fp8_eighths(int rows, int cols, Random& random) {
 
 TEST_F(Cuda, GemmsOfEveryKindOfMatrixAreExactOnIntegers) {
   Random random(31);
-  for (const int n : {1, 33, 150}) {
+  for (const int n : sizes({1, 33, 150}, {33})) {
     for (const WeightType type : {WeightType::kBf16, WeightType::kF16, WeightType::kF32})
       expect_gemm(dense(type, 130, 264, true, random), 130, 264, n, true, random, "dense");
     for (const auto& [dim, codes] : {std::pair{8, 256}, {8, 4096}, {4, 256}, {4, 4096}})
@@ -179,7 +179,7 @@ TEST_F(Cuda, AMatrixThatIsDecodedAtOnceHasTheSameBits) {
         gptq(8, kRows, kCols, 256, false, random), fp8(kRows, kCols, 128, random)}) {
     const DeviceMatrix m = host.upload(memory);
     EXPECT_EQ(decode_room(m), area(kRows, kCols));
-    for (const int n : {1, 32, 150}) {
+    for (const int n : sizes({1, 32, 150}, {150})) {
       const auto x = on_device(random.floats(area(n, kCols)), n, kCols);
       const std::vector<float> before = random.floats(area(n, kRows));
       const auto products = [&](std::size_t n_values) {
@@ -196,7 +196,8 @@ TEST_F(Cuda, AMatrixThatIsDecodedAtOnceHasTheSameBits) {
       const auto by_tile = products(0);
       EXPECT_FALSE(std::isnan(std::get<0>(by_tile).back()));
       for (const std::size_t n_values :
-           {2 * area(kRows, kCols), area(kRows, kCols), area(300, kCols), area(128, kCols)})
+           sizes({2 * area(kRows, kCols), area(kRows, kCols), area(300, kCols), area(128, kCols)},
+                 {area(300, kCols)}))
         EXPECT_EQ(products(n_values), by_tile) << n << " rows of x, room of " << n_values;
     }
   }
@@ -392,8 +393,8 @@ TEST_F(Cuda, ExpertsOnTensorCoresStayWithinTheRoundingBound) {
 TEST_F(Cuda, ExpertsOnTensorCoresMayBeChosenByAllOrByNone) {
   Random random(36);
   // Forty experts, past a warp's lanes, most of them chosen by nobody; then one for all tokens.
-  for (const auto& [n_chosen, top_k, n_tokens] :
-       {std::tuple{40, 2, 6}, {1, 1, 200}, {2, 2, 131}, {40, 4, 1}, {3, 1, 70}}) {
+  for (const auto& [n_chosen, top_k, n_tokens] : sizes<std::tuple<int, int, int>>(
+           {{40, 2, 6}, {1, 1, 200}, {2, 2, 131}, {40, 4, 1}, {3, 1, 70}}, {{3, 1, 70}})) {
     ExpertLayer l = expert_layer(72, 40, n_chosen, top_k, n_tokens, random);
     add_experts(l, 40, {a_vq8, a_bf16}, random);
     // The last experts, so that those before have no rows.

@@ -261,6 +261,7 @@ TEST_F(Cuda, ARowsScoresAreTheSameBitsWhateverSharesItsLaunch) {
     int row = 0;
     for (std::size_t i = 0; i < p.sequences.size(); ++i)
       for (int r = 0; r < p.sequences[i].n_rows; ++r, ++row) {
+        if (under_racecheck() && row % 20 != 19) continue;
         Problem one = p;
         const int n = p.sequences[i].n_keys - p.sequences[i].n_rows + r + 1;
         one.sequences = {{1, n}};
@@ -327,8 +328,8 @@ TEST_F(Cuda, SelectionsAtEdges) {
   Random random(10);
   constexpr float kInf = std::numeric_limits<float>::infinity();
   for (const int n_rows : {1, 40})
-    for (const int n : {1, 2, 33, 600, 4097, 5000})
-      for (const int k : {1, 32, 599, 4096}) {
+    for (const int n : sizes({1, 2, 33, 600, 4097, 5000}, {600, 4097}))
+      for (const int k : sizes({1, 32, 599, 4096}, {599})) {
         const std::vector<float> normal = random.floats(count(n, 1)),
                                  small = random.floats(count(n, 1), true);
         expect_selection(normal, k, n_rows, true, "all different");

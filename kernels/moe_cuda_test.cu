@@ -93,8 +93,9 @@ TEST_F(Cuda, ExpertsMayMixTiersAndATokensBitsDoNotDependOnItsBatch) {
   Random random(14);
   const Books books = codebooks(random);
   // Of the last, down has five lines for eight experts: a group of them that is not full.
-  for (const auto& [hidden, width, group, top_k] :
-       {std::tuple{320, 96, 64, 5}, {1032, 520, 128, 5}, {320, 1536, 128, 8}}) {
+  for (const auto& [hidden, width, group, top_k] : sizes<std::tuple<int, int, int, int>>(
+           {{320, 96, 64, 5}, {1032, 520, 128, 5}, {320, 1536, 128, 8}},
+           {{320, 96, 64, 5}, {320, 1536, 128, 8}})) {
     Layer l = random_layer(hidden, width, 8, top_k, 9, random);
     for (int e = 0; e < 8; ++e)
       add_expert(l, books, {e % 4, (e + 1) % 4, (e + 2) % 4}, group, random);
@@ -103,7 +104,8 @@ TEST_F(Cuda, ExpertsMayMixTiersAndATokensBitsDoNotDependOnItsBatch) {
     EXPECT_EQ(plan, "vq units");
     expect_moe(l, all, "mixed");
     EXPECT_EQ(run_moe(l, {.short_rounds = true}), all);
-    for (const auto& [first, n] : {std::pair{0, 1}, {3, 1}, {8, 1}, {0, 2}, {2, 5}, {1, 8}})
+    for (const auto& [first, n] : sizes<std::pair<int, int>>(
+             {{0, 1}, {3, 1}, {8, 1}, {0, 2}, {2, 5}, {1, 8}}, {{3, 1}, {2, 5}}))
       EXPECT_EQ(
           run_moe(part_of(l, first, n)),
           std::vector<float>(all.begin() + first * hidden, all.begin() + (first + n) * hidden))

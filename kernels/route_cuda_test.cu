@@ -81,9 +81,24 @@ void expect_same(const Choice& got, const Choice& want, const std::string& what)
           << what;
 }
 
-constexpr std::pair<int, int> kShapes[] = {  // experts, chosen
-    {1, 1},    {2, 1},   {4, 4},   {16, 4},  {31, 5},  {32, 32},   {33, 8},   {64, 1},
-    {100, 32}, {160, 6}, {256, 8}, {257, 8}, {384, 8}, {1000, 31}, {1024, 1}, {1024, 32}};
+// Experts, chosen.
+const auto kShapes = sizes<std::pair<int, int>>({{1, 1},
+                                                 {2, 1},
+                                                 {4, 4},
+                                                 {16, 4},
+                                                 {31, 5},
+                                                 {32, 32},
+                                                 {33, 8},
+                                                 {64, 1},
+                                                 {100, 32},
+                                                 {160, 6},
+                                                 {256, 8},
+                                                 {257, 8},
+                                                 {384, 8},
+                                                 {1000, 31},
+                                                 {1024, 1},
+                                                 {1024, 32}},
+                                                {{31, 5}, {256, 8}, {257, 8}, {1024, 32}});
 
 std::string name_of(std::pair<int, int> shape) {
   return std::to_string(shape.second) + " of " + std::to_string(shape.first) + " experts";
