@@ -1,5 +1,7 @@
 #include "engine/backend/rank.h"
 
+#include <fmt/format.h>
+
 #include <new>
 #include <utility>
 
@@ -65,7 +67,7 @@ Result<RankModel> load_shard(const Sharding& sharding, int rank, BackendLoader l
                    sharding.vocab_cuts(), nullptr};
 }
 
-Reply Rank::load(int id, const std::function<Result<RankModel>()>& load) {
+Reply Rank::load(int id, const std::function<Result<RankModel>()>& load, const Comm& comm) {
   Reply reply;
   try {
     Result<RankModel> model = load();
@@ -74,6 +76,7 @@ Reply Rank::load(int id, const std::function<Result<RankModel>()>& load) {
       return reply;
     }
     reply.kernel = model->backend->kernel();
+    if (!comm.how_it_sums().empty()) reply.kernel += fmt::format(", {}", comm.how_it_sums());
     reply.n_bytes = static_cast<std::int64_t>(model->backend->weight_bytes());
     reply.samples_on_device = model->backend->samples_on_device();
     models_[id] = *std::move(model);

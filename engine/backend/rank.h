@@ -31,7 +31,7 @@ Result<RankModel> load_shard(const Sharding& sharding, int rank, BackendLoader l
 class Rank {
  public:
   // kLoad: the model is what `load` makes.
-  Reply load(int id, const std::function<Result<RankModel>()>& load);
+  Reply load(int id, const std::function<Result<RankModel>()>& load, const Comm& comm);
   // All but kLoad, and what is not of one group alone. Ranks do the same together.
   Reply execute(const Command& command, Comm& comm);
 

@@ -49,7 +49,8 @@ class RankServer {
   Reply answer(const Command& c) {
     Group& g = groups_.at(c.group);
     if (c.kind != Command::Kind::kLoad) return g.rank.execute(c, *g.comm);
-    return g.rank.load(c.id, [&] { return services_.load(g.kind, c, *g.comm); });
+    return g.rank.load(
+        c.id, [&] { return services_.load(g.kind, c, *g.comm); }, *g.comm);
   }
 
   Processes& processes_;

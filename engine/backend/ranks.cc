@@ -82,7 +82,8 @@ std::vector<Reply> Ranks::run(Command command) {
 std::vector<Reply> Ranks::load(Command command,
                                const std::function<Result<RankModel>(int rank)>& load) {
   return ask(std::move(command), [&](Rank& rank, const Command& c, Comm& comm) {
-    return rank.load(c.id, [&] { return load(comm.rank()); });
+    return rank.load(
+        c.id, [&] { return load(comm.rank()); }, comm);
   });
 }
 

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <memory>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -36,6 +37,8 @@ class Comm {
   // float32. It is in the memory of the rank's backend: on `stream` of its device, which may be
   // recording, or on the host (null).
   virtual void sum(float* values, std::size_t n, kernels::CudaStream stream) = 0;
+  // For the record, where there are ways to choose from; else empty.
+  virtual std::string_view how_it_sums() const { return {}; }
   // Rank 0's `whole` (rows.size(), cuts.back()) becomes, row by row, what the ranks have of it side
   // by side: rows[i] of rank r are its values [cuts[r], cuts[r + 1]) of row i. All in the memory of
   // the ranks' backend, as of sum; nothing is written on other ranks, whose `whole` is null.

@@ -13,6 +13,7 @@
 #include "engine/comm/comm.h"
 #include "engine/comm/meeting.h"
 #include "engine/comm/processes.h"
+#include "engine/comm/rank_sum.h"
 #include "kernels/current_cuda_device.h"
 #include "kernels/layer_cuda.h"
 
@@ -38,13 +39,22 @@ class NcclComm final : public Comm {
  public:
   NcclComm(int rank, int size, int device, ncclComm_t comm, HostSide host)
       : rank_(rank), size_(size), device_(device), comm_(comm), host_(std::move(host)) {}
-  ~NcclComm() override { ncclCommDestroy(comm_); }
+  ~NcclComm() override {
+    sums_.end();
+    ncclCommDestroy(comm_);
+  }
+
+  ncclComm_t nccl() const { return comm_; }
+  RankSum& sums() { return sums_; }
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
   void enter() override { kernels::select_cuda_device(device_); }
   void meet() override { host_.meet(); }
   bool agree(bool yes) override { return host_.agree(yes); }
+  std::string_view how_it_sums() const override {
+    return sums_.works() ? "sums in one launch" : "sums of gathered parts";
+  }
 
   // All executors of the ranks share one, as large as the largest asked for. None is freed, because
   // a recorded step of any executor may use it.
@@ -55,6 +65,7 @@ class NcclComm final : public Comm {
   }
 
   void sum(float* values, std::size_t n, kernels::CudaStream stream) override {
+    if (sums_.takes(n)) return sums_.sum(values, n, stream);
     CHECK(!parts_.empty() && n * static_cast<std::size_t>(size_) <= parts_.back().size()) << n;
     float* parts = parts_.back().data();
     NCCL_CHECK(ncclAllGather(values, parts, n, ncclFloat32, comm_, stream)) << n << " values";
@@ -87,6 +98,7 @@ class NcclComm final : public Comm {
   const int rank_, size_, device_;
   const ncclComm_t comm_;
   const HostSide host_;
+  RankSum sums_;
   std::vector<DeviceArray<float>> parts_;  // (size, n) each; the last is in use
 };
 
@@ -144,6 +156,18 @@ std::vector<DeviceArray<float>> values_of(std::span<const Rank> here, int n_rank
     return {};
   }
   return values;
+}
+
+// Sums in one launch, where all ranks can; else none has them. Of those here, in one thread.
+bool begin_sums(std::span<NcclComm* const> here) {
+  for (NcclComm* c : here)
+    if (!RankSum::can(c->nccl())) return false;
+  bool begun = ncclGroupStart() == ncclSuccess;
+  for (NcclComm* c : here) {
+    c->enter();
+    begun = c->sums().begin(c->nccl()) == ncclSuccess && begun;
+  }
+  return ncclGroupEnd() == ncclSuccess && begun;
 }
 
 // The one GPU that it sees (Slurm gives each process its own), or the one with its number.
@@ -209,18 +233,23 @@ Result<Comms> new_nccl_comms(int n_ranks) {
     return tl::unexpected<Error>(Error{cannot_connect(n_ranks, result)});
   const auto meeting = std::make_shared<Meeting>(n_ranks);
   std::vector<Rank> ranks;
+  std::vector<NcclComm*> own;
   Comms comms;
   for (int r = 0; r < n_ranks; ++r) {
     ranks.push_back({r, r, of_rank[static_cast<std::size_t>(r)]});
-    comms.push_back(std::make_unique<NcclComm>(
+    auto comm = std::make_unique<NcclComm>(
         r, n_ranks, r, ranks.back().comm,
         HostSide{[meeting] { meeting->meet(); },
-                 [meeting, r](bool yes) { return meeting->agree(r, yes); }}));
+                 [meeting, r](bool yes) { return meeting->agree(r, yes); }});
+    own.push_back(comm.get());
+    comms.push_back(std::move(comm));
   }
   const int device_before = kernels::current_cuda_device();
   const auto values = values_of(ranks, n_ranks);
   const ncclResult_t connected =
       values.empty() ? ncclUnhandledCudaError : exchange(ranks, n_ranks, values);
+  if (connected == ncclSuccess && !begin_sums(own))
+    for (NcclComm* c : own) c->sums().end();
   kernels::select_cuda_device(device_before);
   if (connected != ncclSuccess)
     return tl::unexpected<Error>(Error{cannot_connect(n_ranks, connected)});
@@ -250,6 +279,9 @@ Result<std::unique_ptr<Comm>> new_nccl_process_comm(Processes& processes) {
   if (const ncclResult_t result = exchange(own, size, values); result != ncclSuccess)
     error = cannot_connect(size, result);
   ASSAY_TRY_VOID(agree(processes, error));
+  if (all_agree(processes, RankSum::can(comm)) &&
+      !all_agree(processes, made->sums().begin(comm) == ncclSuccess))
+    made->sums().end();
   return made;
 }
 

@@ -1,0 +1,73 @@
+#include "base/check.h"
+#include "engine/comm/rank_sum.h"
+#include "kernels/cuda_check.cuh"
+
+namespace assay::engine {
+namespace {
+
+constexpr int kThreads = 256;  // a pair of values each
+constexpr int kMaxBlocks = static_cast<int>(RankSum::kMaxValues) / (2 * kThreads);
+constexpr int kAtOnce = 8;  // ranks whose values a thread waits for together
+
+__global__ void __launch_bounds__(kThreads)
+    sum_over_ranks(const __grid_constant__ ncclDevComm comm, ncclLLA2AHandle exchange,
+                   float2* values, int n_pairs) {
+  kernels::await_previous();
+  kernels::let_next_begin();
+  const ncclTeam all = ncclTeamLsa(comm);
+  const int thread = static_cast<int>(threadIdx.x),
+            i = static_cast<int>(blockIdx.x) * kThreads + thread;
+  ncclLLA2ASession<ncclCoopCta> session(ncclCoopCta(), comm, all, exchange, blockIdx.x,
+                                        all.nRanks * kThreads);
+  session.bcast(all.rank * kThreads + thread, i < n_pairs ? values[i] : float2{0, 0});
+  float2 sum{};
+  for (int first = 0; first < all.nRanks; first += kAtOnce) {
+    float2 part[kAtOnce];
+    const int n = min(kAtOnce, all.nRanks - first);
+    session.recvUnrolled<1, kAtOnce>(first * kThreads + thread, n, kThreads, part);
+#pragma unroll
+    for (int r = 0; r < kAtOnce; ++r)
+      if (r < n) sum = first + r == 0 ? part[0] : float2{sum.x + part[r].x, sum.y + part[r].y};
+  }
+  if (i < n_pairs) values[i] = sum;
+  session.endEpoch(ncclCoopCta());
+}
+
+}  // namespace
+
+bool RankSum::can(ncclComm_t comm) {
+  // What the device reads is laid out as this minor version does.
+  int version = 0, n_ranks = 0;
+  if (ncclGetVersion(&version) != ncclSuccess || version / 100 != NCCL_VERSION_CODE / 100)
+    return false;
+  return ncclCommCount(comm, &n_ranks) == ncclSuccess && ncclTeamLsa(comm).nRanks == n_ranks;
+}
+
+ncclResult_t RankSum::begin(ncclComm_t comm) {
+  int n_ranks = 0;
+  if (const ncclResult_t result = ncclCommCount(comm, &n_ranks); result != ncclSuccess)
+    return result;
+  ncclDevResourceRequirements memory{};
+  ncclLLA2ACreateRequirement(kMaxBlocks, ncclLLA2ACalcSlots(n_ranks * kThreads, sizeof(float2)),
+                             &exchange_, &memory);
+  ncclDevCommRequirements needs{};
+  needs.resourceRequirementsList = &memory;
+  const ncclResult_t result = ncclDevCommCreate(comm, &needs, &on_device_);
+  if (result == ncclSuccess) comm_ = comm;
+  return result;
+}
+
+void RankSum::end() {
+  if (on_device_.nRanks > 0) ncclDevCommDestroy(comm_, &on_device_);
+  comm_ = nullptr;
+  on_device_ = {};
+}
+
+void RankSum::sum(float* values, std::size_t n, kernels::CudaStream stream) const {
+  CHECK(takes(n)) << n;
+  const int n_pairs = static_cast<int>(n / 2);
+  kernels::overlapped(sum_over_ranks, dim3((n_pairs + kThreads - 1) / kThreads), kThreads, 0,
+                      stream, on_device_, exchange_, reinterpret_cast<float2*>(values), n_pairs);
+}
+
+}  // namespace assay::engine
