@@ -22,9 +22,9 @@ class NcclCommTwoGpus : public testing::Test {
     if (!comms)
       GTEST_SKIP() << comms.error().message << ". This test shows nothing here.";
     else
-      group = std::make_unique<RankGroup>(*std::move(comms));
+      group_ = std::make_unique<RankGroup>(*std::move(comms));
   }
-  std::unique_ptr<RankGroup> group;
+  std::unique_ptr<RankGroup> group_;
 };
 
 // Nothing of a rank may end before its peer's: no ASSERT between their meetings.
@@ -47,7 +47,7 @@ TEST_F(NcclCommTwoGpus, EveryRankHasTheSumInOrderOfRank) {
   // Pairs and what is none, rows of GLM-5.2, the most that go in one launch, and more.
   const std::vector<std::size_t> sizes = {1,     2,     510,   512,   514,       6144,
                                           12289, 18432, 98304, 98306, 512 * 6144};
-  group->run([&](Comm& comm) {
+  group_->run([&](Comm& comm) {
     std::printf("rank %d: %s\n", comm.rank(), std::string(comm.how_it_sums()).c_str());
     comm.reserve(sizes.back());
     comm.meet();
@@ -70,7 +70,7 @@ TEST_F(NcclCommTwoGpus, EveryRankHasTheSumInOrderOfRank) {
 TEST_F(NcclCommTwoGpus, RecordedSumsFollowEachOther) {
   constexpr std::size_t kN = 6144;
   constexpr int kSums = 20, kReplays = 50;
-  group->run([&](Comm& comm) {
+  group_->run([&](Comm& comm) {
     comm.reserve(kN);
     const CudaStreamOwner stream;
     std::vector<float> first(kN);
