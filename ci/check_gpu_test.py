@@ -9,6 +9,7 @@ import unittest
 from pathlib import Path
 
 SCRIPT = Path(__file__).resolve().parent / "check-gpu"
+SANITIZED = "echo '[  PASSED  ] 3 tests.'; echo '========= ERROR SUMMARY: 0 errors'"
 SECTIONS = ["tests", "ranks", "goldens", "sanitizers", "races", "speed"]
 
 
@@ -20,7 +21,7 @@ class CheckGpu(unittest.TestCase):
         shutil.copy(SCRIPT, self.root / "ci")
         self.program("bin/nvidia-smi", "echo 'A GPU, 1'; echo 'A GPU, 1'")
         self.program("bin/ctest", "echo '100% tests passed'")
-        self.program("bin/compute-sanitizer", "echo '========= ERROR SUMMARY: 0 errors'")
+        self.program("bin/compute-sanitizer", SANITIZED)
         self.program("build/assay", "echo 'golden x: as before'")
         self.program("build/kernels/cuda_kernels_test", "")
         self.program("build/kernels/bench/assay-kernels", "echo row")
@@ -58,8 +59,16 @@ class CheckGpu(unittest.TestCase):
     def test_a_sanitizers_error_is_a_failure(self):
         self.program("bin/compute-sanitizer", "echo '========= ERROR SUMMARY: 1 error'; exit 9")
         self.expect_failed("sanitizers", "races")
-        self.program("bin/compute-sanitizer", '[[ $2 != racecheck || $GTEST_SHARD_INDEX != 1 ]]')
+        self.program("bin/compute-sanitizer", f'{SANITIZED}; [[ $2 != racecheck || $GTEST_SHARD_INDEX != 1 ]]')
         self.expect_failed("races")
+
+    def test_a_sanitizer_that_saw_no_test_is_a_failure(self):
+        self.program("bin/compute-sanitizer", SANITIZED.replace("PASSED  ] 3", "PASSED  ] 0"))
+        self.expect_failed("sanitizers", "races")
+
+    def test_a_hazard_is_a_failure_whatever_the_exit_code(self):
+        self.program("bin/compute-sanitizer", SANITIZED.replace("SUMMARY: 0", "SUMMARY: 1"))
+        self.expect_failed("sanitizers", "races")
 
     def test_a_golden_that_departs_is_a_failure(self):
         self.program("build/assay", "echo 'golden x: departs'; exit 1")

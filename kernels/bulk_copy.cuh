@@ -11,8 +11,9 @@ namespace assay::kernels {
 
 // How many lanes of a warp say that it has read a stage: one, behind a __syncwarp. Compute
 // Sanitizer's racecheck does not see what the others read as ordered by that, so for it
-// (ASSAY_RACECHECK set) every lane arrives for itself, and what fetches for a cluster first waits
-// for it, as racecheck has others wait for that; nothing else differs.
+// (ASSAY_RACECHECK set) every lane arrives for itself. In clusters (mla_attention_cluster.cuh) all
+// that weigh do, not four lanes for them, and what fetches first waits for its cluster, as
+// racecheck has the others wait for that. Nothing else differs.
 inline int arrivals_of_warp() {
   static const int n = std::getenv("ASSAY_RACECHECK") != nullptr ? 32 : 1;
   return n;

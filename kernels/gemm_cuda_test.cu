@@ -128,7 +128,7 @@ TEST_F(Cuda, GemmsOfEveryKindOfMatrixStayWithinTheRoundingBound) {
 // One row, tiles that are not filled, columns in eights that fill no stage, and matrices that no
 // eight columns of which lie together.
 TEST_F(Cuda, GemmsOfOddShapesStayWithinTheRoundingBound) {
-  Random random(33);
+  Random random(fresh_seed());
   for (const int n : {1, 2, 31, 65, 129}) {
     expect_gemm(dense(WeightType::kBf16, 1, 8, false, random), 1, 8, n, false, random, "bf16");
     expect_gemm(dense(WeightType::kBf16, 129, 72, false, random), 129, 72, n, false, random,
@@ -140,6 +140,16 @@ TEST_F(Cuda, GemmsOfOddShapesStayWithinTheRoundingBound) {
     expect_gemm(vq(4, 256, 5, 44, 12, false, random), 5, 44, n, false, random, "vq of 4");
     expect_gemm(gptq(8, 9, 44, 44, false, random), 9, 44, n, false, random, "gptq8");
     expect_gemm(fp8(13, 26, 8, random), 13, 26, n, false, random, "fp8");
+  }
+  for (int i = 0; i < 8; ++i) {  // and any shapes
+    const int n = 1 + random.below(140), rows = 1 + random.below(200), eighths = random.below(5);
+    expect_gemm(dense(WeightType::kBf16, rows, 1 + 67 * eighths, false, random), rows,
+                1 + 67 * eighths, n, false, random, "any bf16");
+    const int cols = 32 * (1 + random.below(9));
+    expect_gemm(vq(4 + 4 * random.below(2), 256, rows, cols, 32, false, random), rows, cols, n,
+                false, random, "any vq");
+    expect_gemm(gptq(4 + 4 * random.below(2), rows, cols, 32, false, random), rows, cols, n, false,
+                random, "any gptq");
   }
 }
 
@@ -197,7 +207,7 @@ TEST_F(Cuda, AMatrixThatIsDecodedAtOnceHasTheSameBits) {
       EXPECT_FALSE(std::isnan(std::get<0>(by_tile).back()));
       for (const std::size_t n_values :
            sizes({2 * area(kRows, kCols), area(kRows, kCols), area(300, kCols), area(128, kCols)},
-                 {area(300, kCols)}))
+                 {2 * area(kRows, kCols), area(300, kCols)}))
         EXPECT_EQ(products(n_values), by_tile) << n << " rows of x, room of " << n_values;
     }
   }
@@ -224,7 +234,7 @@ TEST_F(Cuda, ARowsBitsDependOnNoOtherRowAndOnNoTile) {
     const std::vector<float> x = random.floats(area(kTokens, m.n_cols));
     const std::vector<float> all = gemm_rows(m, x, 0, kTokens);
     for (const auto& [first, n] :
-         {std::pair{0, 1}, {77, 1}, {383, 1}, {3, 40}, {100, 100}, {1, 383}}) {
+         {std::pair{0, 1}, {77, 1}, {383, 1}, {3, 40}, {100, 100}, {100, 130}, {1, 383}}) {
       const std::vector<float> some = gemm_rows(m, x, first, n);
       EXPECT_TRUE(std::equal(some.begin(), some.end(),
                              all.begin() + static_cast<std::ptrdiff_t>(area(first, kRows))))

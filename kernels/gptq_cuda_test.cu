@@ -161,23 +161,29 @@ TEST_F(Cuda, GptqProductsStayWithinTheirBound) {
 }
 
 TEST_F(Cuda, GptqProductsOfOddShapesStayWithinTheirBound) {
-  Random random(64);
+  Random random(fresh_seed());
   for (const int bits : {4, 8})
     for (const int n_rows : {1, 15, 16, 17, 192})
       for (const int n_cols : {32, 96, 320})
         expect_product({bits, n_rows, n_cols, 32}, 1 + random.below(9), false, random);
+  for (int i = 0; i < 20; ++i) {  // and any shapes
+    const int group = 32 << random.below(3);
+    expect_product(
+        {4 + 4 * random.below(2), 1 + random.below(400), group * (1 + random.below(40)), group},
+        1 + random.below(9), false, random);
+  }
 }
 
 // More tiles of rows than a block's sums are kept for: 132 blocks of 20 tiles.
 TEST_F(Cuda, GptqProductsOfManyRowsStayWithinTheirBound) {
-  Random random(65);
+  Random random(fresh_seed());
   for (const int bits : {4, 8})
     for (const int n_tokens : {1, 2, 4})
       expect_product({bits, 42001, 64, 32}, n_tokens, false, random);
 }
 
 TEST_F(Cuda, GptqProductsFitSmallBlocks) {
-  Random random(66);
+  Random random(fresh_seed());
   for (const int bits : {4, 8}) {
     expect_product({bits, 40, 16384, 128}, 2, false, random, kSmallBlock);
     expect_product({bits, 100, 6144, 128}, 5, false, random, kSmallBlock);
@@ -208,7 +214,7 @@ TEST_F(Cuda, AGptqProductsBitsDoNotDependOnTheBatch) {
 }
 
 TEST_F(Cuda, GptqProductsTakeAnyFiniteX) {
-  Random random(68);
+  Random random(fresh_seed());
   for (const int bits : {4, 8}) {
     const Shape s = {bits, 40, 384, 128};
     DeviceWeights memory;
@@ -309,7 +315,7 @@ void expect_swiglu(const Shape& gate_shape, const Shape& up_shape, int n_tokens,
 }
 
 TEST_F(Cuda, GptqGatesAndUpsStayWithinTheirBound) {
-  Random random(71);
+  Random random(fresh_seed());
   for (const int bits : {4, 8})
     for (const int n_tokens : {1, 3, 6}) {
       const Shape s = {bits, 96, 320, 32}, wide = {bits, 2047, 384, 128};

@@ -194,8 +194,8 @@ __device__ inline unsigned phase_of(int round) { return static_cast<unsigned>(ro
 
 // The blocks' parts of the scores, a round to a tile of keys, in two buffers. A warp that
 // multiplies has 16 heads, and gives its part to the block that weighs these, when that block has
-// sent it a credit: it has taken what was there two rounds before. Only what somebody will wait for
-// is sent, so nothing arrives at a block that has ended.
+// said that it has taken what was there two rounds before. Only what somebody will wait for is
+// said, so nothing arrives at a block that has ended.
 template <bool kHalf>
 class ScoreExchange {
  public:
@@ -269,8 +269,8 @@ struct Weights {
 };
 
 // Rounds go from the warps that weigh, 16 keys each, to those of every block that add the latents,
-// 16 heads each, lane to lane, in two buffers. These are free when all blocks have sent a credit,
-// as in ScoreExchange.
+// 16 heads each, lane to lane, in two buffers. These are free when all blocks have said so, as
+// in ScoreExchange.
 template <bool kHalf>
 class WeightExchange {
   static constexpr int kPlanes = Cluster::planes(kHalf);

@@ -18,7 +18,7 @@ namespace assay::kernels {
 namespace {
 
 TEST_F(Cuda, ExpertsOfDifferentKindsAddUpAsTheReferenceSays) {
-  Random random(4);
+  Random random(fresh_seed());
   Layer l = random_layer(64, 32, 4, 2, 3, random);
   for (int e = 0; e < 4; ++e) {
     l.host.push_back(e % 2 == 0 ? vq(8, 256, 32, 64, 64, false, random)
@@ -75,7 +75,7 @@ TEST_F(Cuda, ShortTablesHaveTheSameBits) {
 
 // GLM-5.2's own widths: twelve warps to a tile, four experts at once.
 TEST_F(Cuda, ExpertsOfTheLargestShapesStayWithinTheRoundingBound) {
-  Random random(9);
+  Random random(fresh_seed());
   const Books books = codebooks(random);
   Layer l = random_layer(6144, 2048, 8, 8, 1, random);
   constexpr int kMixture[8][3] = {{0, 0, 0}, {0, 0, 2}, {0, 2, 0}, {3, 0, 3},
@@ -151,7 +151,7 @@ TEST_F(Cuda, ExpertsInUnitsAreExactOnIntegers) {
 
 // Far beyond binary16 either way, all zero, and one value that outweighs its neighbours.
 TEST_F(Cuda, InputsOfAnySizeStayWithinTheRoundingBound) {
-  Random random(34);
+  Random random(fresh_seed());
   const Books books = codebooks(random);
   Layer l = random_layer(1088, 96, 3, 2, 4, random);
   for (int e = 0; e < 3; ++e) add_expert(l, books, {2, 0, 2}, 128, random);

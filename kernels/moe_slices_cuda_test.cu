@@ -61,7 +61,7 @@ TEST_F(SlicesCuda, MixedExpertsStayWithinTheRoundingBound) {
 
 // A kind by itself, whose blocks are all there are: more than slices, and fewer.
 TEST_F(SlicesCuda, ExpertsOfOneKindStayWithinTheRoundingBound) {
-  Random random(5);
+  Random random(fresh_seed());
   const Books books = codebooks(random);
   for (int tier = 0; tier < kTiers; ++tier) {
     const Tiers tiers(4, {tier, tier, tier});
@@ -74,7 +74,7 @@ TEST_F(SlicesCuda, ExpertsOfOneKindStayWithinTheRoundingBound) {
 
 // GLM-5.2's own widths, and a mixture as its release has, are planned so.
 TEST_F(SlicesCuda, LargeExpertsThatMixTiersGoBySlices) {
-  Random random(9);
+  Random random(fresh_seed());
   const Books books = codebooks(random);
   const Tiers mixture = {{0, 0, 0}, {0, 0, 2}, {0, 2, 0}, {3, 0, 3},
                          {0, 3, 0}, {2, 3, 0}, {0, 0, 3}, {3, 2, 2}};
@@ -100,7 +100,7 @@ TEST_F(SlicesCuda, LargeExpertsThatMixTiersGoBySlices) {
 }
 
 TEST_F(SlicesCuda, LargeExpertsOfOneAndAHalfBitsGoBySlices) {
-  Random random(10);
+  Random random(fresh_seed());
   const Books books = codebooks(random);
   const Layer l = layer_of(books, Tiers(2, {1, 1, 1}), 2048, 1024, 128, 2, 1, random);
   std::string plan;
@@ -167,7 +167,7 @@ TEST_F(SlicesCuda, MixedExpertsAreExactOnIntegers) {
 
 // Far beyond binary16 either way, all zero, and one value that outweighs its neighbours.
 TEST_F(SlicesCuda, SlicesOfInputsOfAnySizeStayWithinTheBound) {
-  Random random(34);
+  Random random(fresh_seed());
   const Books books = codebooks(random);
   Layer l = layer_of(books, kAllKinds, 1088, 96, 128, 3, 4, random);
   for (auto* v : {&l.shared, &l.residual}) std::fill(v->begin(), v->end(), 0.0f);

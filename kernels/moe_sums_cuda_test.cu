@@ -67,7 +67,7 @@ TEST_F(PartialSumsCuda, ExpertsInPartialSumsStayWithinTheRoundingBound) {
 
 // GLM-5.2's own widths are planned so: six and twelve slices for gate and up.
 TEST_F(PartialSumsCuda, LargeExpertsOfShortCodesGoByPartialSums) {
-  Random random(9);
+  Random random(fresh_seed());
   const Books books = codebooks(random);
   for (const SumsTiers& tiers : {SumsTiers{0, 0}, {2, 2}}) {
     if (under_racecheck() && tiers.down == 2) continue;
@@ -121,7 +121,7 @@ TEST_F(PartialSumsCuda, ExpertsInPartialSumsAreExactOnIntegers) {
 
 // Far beyond binary16 either way, all zero, and one value that outweighs its neighbours.
 TEST_F(PartialSumsCuda, PartialSumsOfInputsOfAnySizeStayWithinTheBound) {
-  Random random(34);
+  Random random(fresh_seed());
   const Books books = codebooks(random);
   for (const SumsTiers& tiers : {SumsTiers{0, 0}, {2, 2}}) {
     Layer l = layer_of(books, tiers, 1088, 96, 128, 3, 2, 4, random);

@@ -5,6 +5,8 @@
 #include <vector>
 
 #include "kernels/cuda_testing.cuh"
+#include "kernels/device_matrix_testing.cuh"
+#include "kernels/fresh_seed_testing.h"
 #include "kernels/project_cuda.h"
 
 namespace assay::kernels {
@@ -26,12 +28,12 @@ std::vector<float> numbers(std::size_t n, unsigned seed) {
 // Rows of x and y that are longer than what is used of them, as a layer has them.
 class Heads {
  public:
-  explicit Heads(const Shape& s)
+  Heads(const Shape& s, unsigned seed)
       : s_(s),
         x_head_(s.n_cols + 4),
         y_head_(s.n_rows + 3),
-        w_(numbers(static_cast<std::size_t>(s.n_heads * s.n_rows * s.n_cols), 1)),
-        x_(numbers(static_cast<std::size_t>(s.n_tokens * s.n_heads * x_head_), 2)) {}
+        w_(numbers(static_cast<std::size_t>(s.n_heads * s.n_rows * s.n_cols), seed)),
+        x_(numbers(static_cast<std::size_t>(s.n_tokens * s.n_heads * x_head_), seed + 1)) {}
 
   std::vector<float> run(int first_token, int n_tokens) const {
     const DeviceArray<float> w(w_), x(x_);
@@ -85,14 +87,22 @@ class Heads {
 };
 
 TEST_F(Cuda, ProductsByHeadAreExactToTheirBoundWhateverTheWidths) {
-  for (const Shape& s : {Shape{64, 512, 192, 1},
-                         {64, 256, 512, 1},
-                         {6, 128, 32, 9},
-                         {3, 21, 11, 3},
-                         {2, 13, 700, 17},
-                         {1, 1, 1, 1},
-                         {5, 4, 257, 8}}) {
-    const Heads heads(s);
+  const unsigned seed = fresh_seed();
+  Random random(seed);
+  std::vector<Shape> shapes =
+      sizes<Shape>({{64, 512, 192, 1},
+                    {64, 256, 512, 1},
+                    {6, 128, 32, 9},
+                    {3, 21, 11, 3},
+                    {2, 13, 700, 17},
+                    {1, 1, 1, 1},
+                    {5, 4, 257, 8}},
+                   {{6, 128, 32, 9}, {3, 21, 11, 3}, {2, 13, 700, 17}, {5, 4, 257, 8}});
+  for (int i = 0; i < (under_racecheck() ? 1 : 10); ++i)
+    shapes.push_back(
+        {1 + random.below(9), 1 + random.below(300), 1 + random.below(300), 1 + random.below(20)});
+  for (const Shape& s : shapes) {
+    const Heads heads(s, seed);
     const std::vector<float> y = heads.run(0, s.n_tokens);
     heads.expect_near(y);
     heads.expect_rest_untouched(y);
@@ -101,7 +111,7 @@ TEST_F(Cuda, ProductsByHeadAreExactToTheirBoundWhateverTheWidths) {
 
 TEST_F(Cuda, ATokensProductsByHeadHaveTheBitsThatItHasAlone) {
   const Shape s{4, 64, 300, 19};
-  const Heads heads(s);
+  const Heads heads(s, 1);
   const std::vector<float> all = heads.run(0, s.n_tokens);
   for (int t = 0; t < s.n_tokens; ++t) {
     const std::vector<float> alone = heads.run(t, 1);

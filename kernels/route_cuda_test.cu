@@ -106,7 +106,12 @@ std::string name_of(std::pair<int, int> shape) {
 
 TEST_F(Cuda, RoutingIsTheReferences) {
   Random random(fresh_seed());
-  for (const auto& shape : kShapes)
+  auto shapes = kShapes;
+  for (int i = 0; i < (under_racecheck() ? 1 : 20); ++i) {
+    const int n = 1 + random.below(1024);
+    shapes.emplace_back(n, 1 + random.below(std::min(n, 32)));
+  }
+  for (const auto& shape : shapes)
     for (const bool normalise : {true, false}) {
       const auto n = static_cast<std::size_t>(shape.first);
       const Router router = {random.floats(n), shape.second, normalise};

@@ -188,13 +188,15 @@ CudaLayer CudaModel::upload_layer(const LayerWeights& w) {
   }
   for (const DeviceMatrix& m :
        {l.q_a, l.q_b, l.kv_a, l.o, l.index_q, l.index_k, l.mlp.gate, l.mlp.up, l.mlp.down})
-    count_by_value(m);
-  for (const DeviceMatrix& m : experts) count_by_value(m);
+    count_slow(m, true);
+  for (const DeviceMatrix& m : experts) count_slow(m, false);
   return l;
 }
 
-void CudaModel::count_by_value(const DeviceMatrix& m) {
-  if (m.n_rows > 0 && kernels::is_decoded_by_value(m)) ++n_by_value_;
+void CudaModel::count_slow(const DeviceMatrix& m, bool is_dense) {
+  if (m.n_rows == 0) return;
+  if (kernels::is_decoded_by_value(m)) ++n_by_value_;
+  if (is_dense && m.kind == DeviceMatrix::Kind::kGptq && !m.in_units()) ++n_by_row_;
 }
 
 std::string CudaModel::kernel() const {
@@ -205,13 +207,15 @@ std::string CudaModel::kernel() const {
   if (how.bf16_chunks) chunks = ", chunks: mma";
   if (how.bf16_chunks && n_by_value_ > 0)
     chunks += fmt::format(" ({} matrices value by value)", n_by_value_);
+  std::string dense;
+  if (n_by_row_ > 0) dense = fmt::format(", {} GPTQ matrices by row", n_by_row_);
   std::string indexer;
   if (c.index_topk > 0)
     indexer =
         fmt::format(", indexer: {}", kernels::index_design(c.index_n_heads, c.index_head_dim));
-  return fmt::format("sm_{}{} {}, {}{}, attention: {}{}{}{}{}", device.major, device.minor,
+  return fmt::format("sm_{}{} {}, {}{}{}, attention: {}{}{}{}{}", device.major, device.minor,
                      how.bf16_chunks ? "bf16" : "f32", how.records_steps ? "graph" : "stream",
-                     chunks, kernels::mla_design(c.n_heads, c.kv_lora, c.qk_rope), indexer,
+                     chunks, dense, kernels::mla_design(c.n_heads, c.kv_lora, c.qk_rope), indexer,
                      designs.empty() ? "" : ", experts: ", fmt::join(designs, " and "),
                      layout == kernels::MoeLayout::kSmallest ? ", laid out for memory" : "");
 }

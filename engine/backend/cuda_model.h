@@ -86,13 +86,14 @@ class CudaModel final : public BackendModel, public std::enable_shared_from_this
 
  private:
   CudaLayer upload_layer(const LayerWeights& w);
-  void count_by_value(const DeviceMatrix& m);
+  void count_slow(const DeviceMatrix& m, bool is_dense);
   void upload_kv_b(const Matrix& kv_b, CudaLayer& l);
 
   std::int64_t routed_bytes_ = 0;  // of memory.bytes(): all routed experts
   std::int64_t embed_bytes_ = 0;   // and the embedding, where it is no head
   std::int64_t index_bytes_ = 0;   // and what an indexer multiplies and norms with
   int n_by_value_ = 0;             // matrices of prompt chunks that are decoded value by value
+  int n_by_row_ = 0;               // dense GPTQ matrices that no unit fits, which are slower
 };
 
 }  // namespace assay::engine

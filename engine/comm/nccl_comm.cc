@@ -41,7 +41,13 @@ class NcclComm final : public Comm {
       : rank_(rank), size_(size), device_(device), comm_(comm), host_(std::move(host)) {}
   ~NcclComm() override {
     sums_.end();
-    ncclCommDestroy(comm_);
+    if (comm_ != nullptr) ncclCommDestroy(comm_);
+  }
+  // Who waits in NCCL for this rank stops waiting, with an error.
+  void abort() {
+    sums_.drop();
+    ncclCommAbort(comm_);
+    comm_ = nullptr;
   }
 
   ncclComm_t nccl() const { return comm_; }
@@ -53,7 +59,8 @@ class NcclComm final : public Comm {
   void meet() override { host_.meet(); }
   bool agree(bool yes) override { return host_.agree(yes); }
   std::string_view how_it_sums() const override {
-    return sums_.works() ? "sums in one launch" : "sums of gathered parts";
+    return sums_.works() ? "sums in one launch (long ones of gathered parts)"
+                         : "sums of gathered parts";
   }
 
   // All executors of the ranks share one, as large as the largest asked for. None is freed, because
@@ -96,7 +103,7 @@ class NcclComm final : public Comm {
   }
 
   const int rank_, size_, device_;
-  const ncclComm_t comm_;
+  ncclComm_t comm_;
   const HostSide host_;
   RankSum sums_;
   std::vector<DeviceArray<float>> parts_;  // (size, n) each; the last is in use
@@ -158,16 +165,25 @@ std::vector<DeviceArray<float>> values_of(std::span<const Rank> here, int n_rank
   return values;
 }
 
-// Sums in one launch, where all ranks can; else none has them. Of those here, in one thread.
-bool begin_sums(std::span<NcclComm* const> here) {
-  for (NcclComm* c : here)
-    if (!RankSum::can(c->nccl())) return false;
-  bool begun = ncclGroupStart() == ncclSuccess;
+// Sums in one launch, for all ranks or for none, which is no error: ncclInvalidUsage, said before
+// anything is done. After any other error NCCL has aborted the comms, and sums over them would be
+// wrong. Of ranks in one thread.
+ncclResult_t begin_sums(std::span<NcclComm* const> here) {
   for (NcclComm* c : here) {
     c->enter();
-    begun = c->sums().begin(c->nccl()) == ncclSuccess && begun;
+    if (!RankSum::may(c->nccl())) return ncclSuccess;
   }
-  return ncclGroupEnd() == ncclSuccess && begun;
+  ncclResult_t result = ncclGroupStart();
+  if (result != ncclSuccess) return result;
+  for (NcclComm* c : here) {
+    c->enter();
+    if (result == ncclSuccess) result = c->sums().begin(c->nccl());
+  }
+  const ncclResult_t ended = ncclGroupEnd();
+  if (result == ncclSuccess) result = ended;
+  if (result != ncclSuccess)
+    for (NcclComm* c : here) c->sums().drop();
+  return result == ncclInvalidUsage ? ncclSuccess : result;
 }
 
 // The one GPU that it sees (Slurm gives each process its own), or the one with its number.
@@ -246,10 +262,9 @@ Result<Comms> new_nccl_comms(int n_ranks) {
   }
   const int device_before = kernels::current_cuda_device();
   const auto values = values_of(ranks, n_ranks);
-  const ncclResult_t connected =
+  ncclResult_t connected =
       values.empty() ? ncclUnhandledCudaError : exchange(ranks, n_ranks, values);
-  if (connected == ncclSuccess && !begin_sums(own))
-    for (NcclComm* c : own) c->sums().end();
+  if (connected == ncclSuccess) connected = begin_sums(own);
   kernels::select_cuda_device(device_before);
   if (connected != ncclSuccess)
     return tl::unexpected<Error>(Error{cannot_connect(n_ranks, connected)});
@@ -279,9 +294,14 @@ Result<std::unique_ptr<Comm>> new_nccl_process_comm(Processes& processes) {
   if (const ncclResult_t result = exchange(own, size, values); result != ncclSuccess)
     error = cannot_connect(size, result);
   ASSAY_TRY_VOID(agree(processes, error));
-  if (all_agree(processes, RankSum::can(comm)) &&
-      !all_agree(processes, made->sums().begin(comm) == ncclSuccess))
-    made->sums().end();
+  if (!all_agree(processes, RankSum::may(comm))) return made;
+  const ncclResult_t begun = made->sums().begin(comm);
+  if (begun != ncclSuccess && begun != ncclInvalidUsage) {
+    error = cannot_connect(size, begun);
+    made->abort();
+  }
+  ASSAY_TRY_VOID(agree(processes, error));
+  if (!all_agree(processes, begun == ncclSuccess)) made->sums().drop();
   return made;
 }
 

@@ -1,3 +1,7 @@
+#include <nccl_device.h>
+
+#include <cstdint>
+
 #include "base/check.h"
 #include "engine/comm/rank_sum.h"
 #include "kernels/cuda_check.cuh"
@@ -35,39 +39,57 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-bool RankSum::can(ncclComm_t comm) {
-  // What the device reads is laid out as this minor version does.
+struct RankSum::OnDevice {
+  ncclDevComm comm{};
+  ncclLLA2AHandle exchange{};
+};
+
+RankSum::RankSum() = default;
+RankSum::~RankSum() { end(); }
+
+bool RankSum::may(ncclComm_t comm) {
+  // What the device reads, and what the library writes, differs between releases of one minor
+  // version too.
   int version = 0, n_ranks = 0;
-  if (ncclGetVersion(&version) != ncclSuccess || version / 100 != NCCL_VERSION_CODE / 100)
-    return false;
+  if (ncclGetVersion(&version) != ncclSuccess || version != NCCL_VERSION_CODE) return false;
   return ncclCommCount(comm, &n_ranks) == ncclSuccess && ncclTeamLsa(comm).nRanks == n_ranks;
 }
 
 ncclResult_t RankSum::begin(ncclComm_t comm) {
+  CHECK(!works());
   int n_ranks = 0;
   if (const ncclResult_t result = ncclCommCount(comm, &n_ranks); result != ncclSuccess)
     return result;
+  auto made = std::make_unique<OnDevice>();
   ncclDevResourceRequirements memory{};
   ncclLLA2ACreateRequirement(kMaxBlocks, ncclLLA2ACalcSlots(n_ranks * kThreads, sizeof(float2)),
-                             &exchange_, &memory);
+                             &made->exchange, &memory);
+#ifdef NCCL_DEV_COMM_REQUIREMENTS_INITIALIZER
+  ncclDevCommRequirements needs = NCCL_DEV_COMM_REQUIREMENTS_INITIALIZER;
+#else
   ncclDevCommRequirements needs{};
+#endif
   needs.resourceRequirementsList = &memory;
-  const ncclResult_t result = ncclDevCommCreate(comm, &needs, &on_device_);
-  if (result == ncclSuccess) comm_ = comm;
+  const ncclResult_t result = ncclDevCommCreate(comm, &needs, &made->comm);
+  if (result != ncclSuccess) return result;
+  comm_ = comm;
+  on_device_ = std::move(made);
   return result;
 }
 
+void RankSum::drop() { on_device_ = nullptr; }
+
 void RankSum::end() {
-  if (on_device_.nRanks > 0) ncclDevCommDestroy(comm_, &on_device_);
-  comm_ = nullptr;
-  on_device_ = {};
+  if (works()) ncclDevCommDestroy(comm_, &on_device_->comm);
+  drop();
 }
 
 void RankSum::sum(float* values, std::size_t n, kernels::CudaStream stream) const {
-  CHECK(takes(n)) << n;
+  CHECK(takes(n) && reinterpret_cast<std::uintptr_t>(values) % sizeof(float2) == 0) << n;
   const int n_pairs = static_cast<int>(n / 2);
   kernels::overlapped(sum_over_ranks, dim3((n_pairs + kThreads - 1) / kThreads), kThreads, 0,
-                      stream, on_device_, exchange_, reinterpret_cast<float2*>(values), n_pairs);
+                      stream, on_device_->comm, on_device_->exchange,
+                      reinterpret_cast<float2*>(values), n_pairs);
 }
 
 }  // namespace assay::engine
