@@ -102,6 +102,7 @@ Result<std::shared_ptr<const LoadedModel>> load_model(const std::filesystem::pat
   info.model_dir = dir.string();
   info.model_type = config.model_type;
   info.synthetic = config.synthetic;
+  info.misspelt = config.misspelt;
   info.fingerprint = summary.fingerprint;
   info.backend = backend->backend();
   info.kernel = backend->kernel();

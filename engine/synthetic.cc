@@ -315,6 +315,8 @@ Result<SyntheticSummary> synthesize(const fs::path& config_or_folder, const fs::
   ASSAY_TRY(const Shape shape, read_shape(config, options));
   ASSAY_TRY_VOID(load_generation_config(config.parent_path(), shape.config));
   ASSAY_TRY_VOID(check_tokenizer(tokenizer, shape.config));
+  for (const std::string& key : shape.config.misspelt)
+    if (options.on_note) options.on_note(fmt::format("{}: {}", config.string(), key));
   ASSAY_TRY(const SyntheticModel model, synthetic_model(shape.config));
   std::size_t n_bytes = 0;
   for (const SyntheticTensor& t : model.tensors) n_bytes += t.n_bytes();

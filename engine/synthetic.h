@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <string>
 
 #include "base/result.h"
 
@@ -17,6 +18,8 @@ struct SyntheticOptions {
   int n_threads = 0;  // 0: every usable core
   // Asked again and again, by any thread, whether to end.
   std::function<bool()> stop = {};
+  // What is to be known before anything is made, in words.
+  std::function<void(const std::string& note)> on_note = {};
   // Of files and bytes, as they are written.
   std::function<void(int n_files, int of, std::int64_t n_bytes)> on_file = {};
 };

@@ -4,9 +4,9 @@
 #include <map>
 
 #include "base/csv.h"
+#include "base/suggest.h"
 #include "engine/text/unicode.h"
 #include "harness/extract.h"
-#include "harness/suggest.h"
 #include "harness/text_answer.h"
 
 namespace assay::harness {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <set>
 
-#include "harness/suggest.h"
+#include "base/suggest.h"
 
 namespace assay::harness {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "harness/suggest.h"
+#include "base/suggest.h"
 
 namespace assay::harness {
 namespace {

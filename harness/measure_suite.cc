@@ -1,7 +1,7 @@
 #include "harness/measure_suite.h"
 
+#include "base/suggest.h"
 #include "harness/divergence_table.h"
-#include "harness/suggest.h"
 #include "harness/suite.h"
 #include "harness/table.h"
 #include "harness/throughput_table.h"

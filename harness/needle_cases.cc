@@ -6,8 +6,8 @@
 #include <set>
 
 #include "base/hash.h"
+#include "base/suggest.h"
 #include "harness/json_fields.h"
-#include "harness/suggest.h"
 
 namespace assay::harness {
 namespace {

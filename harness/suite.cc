@@ -7,12 +7,12 @@
 #include <set>
 
 #include "base/hash.h"
+#include "base/suggest.h"
 #include "engine/text/unicode.h"
 #include "harness/cases.h"
 #include "harness/json_fields.h"
 #include "harness/mgsm.h"
 #include "harness/needle_source.h"
-#include "harness/suggest.h"
 
 namespace assay::harness {
 namespace {

@@ -4,11 +4,38 @@
 #include <cmath>
 #include <cstdint>
 #include <optional>
+#include <set>
+#include <utility>
 
 #include "base/json.h"
+#include "base/suggest.h"
 
 namespace assay::engine {
 namespace {
+
+// Of config.json in this family, and not read, or only where another key says so.
+const std::vector<std::string> kOtherKeys = {"architectures",
+                                             "attention_dropout",
+                                             "bos_token_id",
+                                             "dtype",
+                                             "ep_size",
+                                             "head_dim",
+                                             "index_head_dim",
+                                             "index_n_heads",
+                                             "index_skip_topk_offset",
+                                             "index_topk_freq",
+                                             "index_topk_pattern",
+                                             "initializer_range",
+                                             "model_type",
+                                             "moe_router_dtype",
+                                             "pad_token_id",
+                                             "quantization_config",
+                                             "rope_scaling",
+                                             "rope_theta",
+                                             "torch_dtype",
+                                             "transformers_version",
+                                             "use_cache",
+                                             "vq"};
 
 std::string show(const Json& json) {
   std::string text = json.dump(-1, ' ', false, Json::error_handler_t::replace);
@@ -21,7 +48,10 @@ class Fields {
  public:
   Fields(const Json& json, std::string_view source) : json_(json), source_(source) {}
 
-  bool has(const char* key) const { return json_.contains(key) && !json_[key].is_null(); }
+  bool has(const char* key) {
+    asked_.insert(key);
+    return json_.contains(key) && !json_[key].is_null();
+  }
 
   int integer(const char* key, int lo, int hi, std::optional<int> absent = {}) {
     if (!has(key)) return missing(key, absent, "an integer");
@@ -79,6 +109,23 @@ class Fields {
     if (error_.empty()) error_ = fmt::format("{}: {}", source_, message);
   }
 
+  // What is there under nearly the name of a key that is not. Once all has been read: what was
+  // asked for is what is known, with kOtherKeys.
+  std::vector<std::string> misspelt() const {
+    std::set<std::string> known(kOtherKeys.begin(), kOtherKeys.end());
+    known.insert(asked_.begin(), asked_.end());
+    std::vector<std::string> absent, out;
+    for (const std::string& key : known)
+      if (!json_.contains(key)) absent.push_back(key);
+    for (const auto& [written, value] : json_.items()) {
+      if (known.contains(written)) continue;
+      if (const std::string key = nearest(written, absent);
+          !key.empty() && edit_distance(written, key) <= kSlips)
+        out.push_back(fmt::format("{} has no effect: is {} meant?", written, key));
+    }
+    return out;
+  }
+
   const std::string& error() const { return error_; }
   const Json& json() const { return json_; }
 
@@ -89,9 +136,12 @@ class Fields {
     return absent.value_or(T{});
   }
 
+  static constexpr int kSlips = 2;  // a letter left out, one too many, or two that changed places
+
   const Json& json_;
   std::string_view source_;
   std::string error_;
+  std::set<std::string> asked_;
 };
 
 double rope_theta(Fields& f) {
@@ -264,7 +314,9 @@ Result<ModelConfig> parse_config(std::string_view text, std::string_view source)
   check_layer_types(f, c);
   for (const int id : c.eos_ids)
     if (id >= c.vocab) f.wrong("eos_token_id", fmt::format("ids below vocab_size = {}", c.vocab));
-  if (!f.error().empty()) return fail("{}", f.error());
+  c.misspelt = f.misspelt();
+  if (!f.error().empty())  // a key that is absent may be there by another name
+    return fail("{}{}{}", f.error(), c.misspelt.empty() ? "" : ". ", fmt::join(c.misspelt, " "));
   return c;
 }
 

@@ -42,6 +42,10 @@ struct ModelConfig {
   // Not a model's: "random weights in the shape of the first 7 of 78 layers" (assay synthesize);
   // else "".
   std::string synthetic;
+  // Keys of config.json that are nearly another's name: "norm_topk_prb has no effect: is
+  // norm_topk_prob meant?" Other keys that are not known are nothing to speak of: many models of
+  // the hub have some.
+  std::vector<std::string> misspelt;
 
   // Of a rank of several, whose `vocab` is its part (backend/shard.h): of all ranks, on the one
   // that samples; 0 on others.

@@ -6,12 +6,15 @@
 #include <chrono>
 #include <functional>
 
+#include "base/check.h"
 #include "engine/checkpoint/tiny_checkpoint.h"
 
 namespace assay::engine {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 Result<ModelConfig> with(const std::function<void(Json&)>& change) {
   Json json = tiny_config();
@@ -53,6 +56,46 @@ TEST(Config, ReadsGlm52AndIgnoresItsMisleadingHeadDim) {
   EXPECT_EQ(c->rope_theta, 8e6);
   EXPECT_EQ(c->rms_eps, 1e-5f);
   EXPECT_EQ(ModelConfig::kLoraRmsEps, 1e-6f);
+}
+
+TEST(Config, AKeyThatIsNearlyAnothersNameIsNamedAndOtherUnknownOnesAreNot) {
+  const auto misspelt = [](const std::function<void(Json&)>& change) {
+    const auto c = with(change);
+    CHECK(c.has_value()) << c.error().message;
+    return c->misspelt;
+  };
+  EXPECT_THAT(misspelt([](Json& j) {
+                j.erase("norm_topk_prob");
+                j["norm_topk_prb"] = false;
+                j["index_topk_feq"] = 4;
+              }),
+              ElementsAre("index_topk_feq has no effect: is index_topk_freq meant?",
+                          "norm_topk_prb has no effect: is norm_topk_prob meant?"));
+  // As models of the hub have them.
+  EXPECT_THAT(misspelt([](Json& j) {
+                j["pretraining_tp"] = j["n_group"] = j["n_groups"] = 1;  // another key beside it
+                j["layer_types"] = j["auto_map"] = j["sliding_window"] = nullptr;
+                j["router_aux_loss_coef"] = j["mlp_bias"] = j["use_qk_norm"] = 0;
+                j.erase("eos_token_id");
+                j["bos_token_id"] = j["pad_token_id"] = j["sep_token_id"] = 1;
+              }),
+              IsEmpty());
+  EXPECT_THAT(error_of([](Json& j) {
+                j.erase("n_shared_experts");
+                j["n_share_experts"] = 1;
+              }),
+              HasSubstr("n_shared_experts is absent, expected an integer. n_share_experts has no "
+                        "effect: is n_shared_experts meant?"));
+}
+
+TEST(Config, OfBundledModelsNoKeyIsTakenForASlip) {
+  const fs::path source = ASSAY_SOURCE_DIR;
+  for (const char* folder :
+       {"docs/shapes/glm-5.2", "golden/micro-glm/model", "golden/micro-glm/vq-1.71"}) {
+    const auto c = load_config(source / folder);
+    ASSERT_TRUE(c.has_value()) << c.error().message;
+    EXPECT_THAT(c->misspelt, IsEmpty()) << folder;
+  }
 }
 
 // As of GLM-5.2's 1.71-bit release, which names each expert's projections: what takes their square

@@ -160,6 +160,7 @@ Result<CheckpointSummary> inspect(const Checkpoint& checkpoint,
   s.dir = checkpoint.dir().string();
   s.model_type = c.model_type;
   s.synthetic = c.synthetic;
+  s.misspelt = c.misspelt;
   s.n_shards = static_cast<int>(checkpoint.shards().size());
   ASSAY_TRY(const ModelWeights weights, bind_weights(checkpoint, false));
   ASSAY_TRY(s.fingerprint, checkpoint.fingerprint(cache_dir));
@@ -226,6 +227,7 @@ Json to_json(const CheckpointSummary& s) {
       {"bits",
        {{"routed_experts_total", s.routed_total_bits}, {"all_tensors", s.bits_per_parameter()}}}};
   if (!s.synthetic.empty()) out["synthetic"] = s.synthetic;
+  if (!s.misspelt.empty()) out["misspelt"] = s.misspelt;
   if (s.quantisation.empty()) return out;
   Json tiers = Json::array();
   for (const TierSummary& t : s.tiers)

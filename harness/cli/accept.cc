@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "base/plural.h"
+#include "base/suggest.h"
 #include "harness/cli/at_least.h"
 #include "harness/cli/command_line.h"
 #include "harness/cli/engine_flags.h"
@@ -22,7 +23,6 @@
 #include "harness/find_suites.h"
 #include "harness/golden_check.h"
 #include "harness/run_folder.h"
-#include "harness/suggest.h"
 
 namespace assay::cli {
 namespace {

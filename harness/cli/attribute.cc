@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/shortened.h"
+#include "base/suggest.h"
 #include "engine/mixture.h"
 #include "harness/attribution_result.h"
 #include "harness/cli/at_least.h"
@@ -20,7 +21,6 @@
 #include "harness/cli/verb.h"
 #include "harness/engine_target.h"
 #include "harness/find_suites.h"
-#include "harness/suggest.h"
 
 namespace assay::cli {
 namespace {

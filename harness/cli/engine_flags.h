@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
+#include <span>
 #include <string>
 
 #include "engine/engine.h"
@@ -30,5 +31,8 @@ void add_engine_flags(CLI::App& app, EngineFlags& flags);   // --model and the r
 void add_compute_flags(CLI::App& app, EngineFlags& flags);  // all but --model
 Result<engine::EngineOptions> engine_options(const EngineFlags& flags);
 Result<engine::Engine> load_engine(const EngineFlags& flags);
+// A warning for each (engine::ModelConfig::misspelt).
+void warn_of_misspelt_keys(const std::filesystem::path& config,
+                           std::span<const std::string> misspelt);
 
 }  // namespace assay::cli

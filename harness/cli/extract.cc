@@ -12,9 +12,9 @@
 #include "base/csv.h"
 #include "base/json.h"
 #include "base/plural.h"
+#include "base/suggest.h"
 #include "engine/text/unicode.h"
 #include "harness/cli/verb.h"
-#include "harness/suggest.h"
 
 namespace assay::cli {
 namespace {
@@ -43,7 +43,7 @@ Result<void> check_utf8(std::string_view bytes, std::string_view source) {
 Result<void> check_language(const std::string& language, std::string_view where) {
   if (std::find(kLanguages.begin(), kLanguages.end(), language) != kLanguages.end()) return {};
   return fail("{}: expected the language ja, en or zh, got '{}'.{}", where, language,
-              harness::suggestion(language, kLanguages));
+              suggestion(language, kLanguages));
 }
 
 // "答えは⟦18⟧です。", on one line.
@@ -96,7 +96,7 @@ Result<Columns> find_columns(const CsvTable& table, std::string_view source) {
       return fail(
           "{}:1: expected the columns language, text and perhaps expected, reason, got "
           "'{}'.{} For a plain text say its language: --lang ja.",
-          source, name, harness::suggestion(name, kColumns));
+          source, name, suggestion(name, kColumns));
     if (!columns.emplace(name, i).second)
       return fail("{}:1: column '{}' is there twice. Keep one.", source, name);
   }
@@ -201,7 +201,7 @@ Result<int> run(const Options& o) {
   if (!pipeline) {
     const std::vector<std::string> known = {"flexible", "strict"};
     return fail("--pipeline: expected flexible or strict, got '{}'.{}", o.pipeline,
-                harness::suggestion(o.pipeline, known));
+                suggestion(o.pipeline, known));
   }
   const bool from_input = o.text.empty() || o.text == "-";
   const std::string_view source = from_input ? "standard input" : "the text";

@@ -7,11 +7,11 @@
 #include <string>
 #include <vector>
 
+#include "base/suggest.h"
 #include "harness/cli/missing_value.h"
 #include "harness/cli/process_job.h"
 #include "harness/cli/say.h"
 #include "harness/cli/verb.h"
-#include "harness/suggest.h"
 #include "harness/version.h"
 
 namespace assay::cli {
@@ -56,7 +56,7 @@ int report_extras(const CLI::App& app, const CLI::ExtrasError& error) {
     const std::string command = where == &app ? "assay" : command_of(*where);
     if (written.starts_with("-"))
       return report_error(fmt::format("{}: unknown option '{}'.{} See {} --help.", command, written,
-                                      harness::suggestion(written, flag_names(*where)), command));
+                                      suggestion(written, flag_names(*where)), command));
     return report_error(
         fmt::format("{}: unexpected argument '{}'. See {} --help.", command, extra, command));
   }
@@ -87,7 +87,7 @@ int run(int argc, char** argv) {
     const std::vector<std::string> names = verb_names();
     if (std::find(names.begin(), names.end(), written) == names.end())
       return report_error(fmt::format("unknown command '{}'.{} See assay --help.", written,
-                                      harness::suggestion(written, names)));
+                                      suggestion(written, names)));
   }
   for (const Entry& entry : entries) {
     if (argc < 2 || entry.sub->get_name() != argv[1]) continue;

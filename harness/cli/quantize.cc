@@ -12,15 +12,16 @@
 
 #include "base/memory.h"
 #include "base/plural.h"
+#include "base/suggest.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "harness/cli/at_least.h"
 #include "harness/cli/calibration_texts.h"
 #include "harness/cli/command_line.h"
+#include "harness/cli/engine_flags.h"
 #include "harness/cli/interrupt.h"
 #include "harness/cli/say.h"
 #include "harness/cli/stage_progress.h"
 #include "harness/cli/verb.h"
-#include "harness/suggest.h"
 
 namespace assay::cli {
 namespace {
@@ -44,7 +45,7 @@ Result<void> set_all(const std::vector<std::string>& assignments, engine::Recipe
     const std::string name = assignment.substr(0, assignment.find('='));
     if (std::find(known.begin(), known.end(), name) == known.end())
       return fail("--set {}: unknown setting '{}'.{} assay quantize --help lists them all",
-                  assignment, name, harness::suggestion(name, known));
+                  assignment, name, suggestion(name, known));
     if (const auto [before, is_new] = given.try_emplace(name, assignment); !is_new)
       return fail("--set {} and --set {}: one setting, given twice. Leave one out", before->second,
                   assignment);
@@ -243,6 +244,7 @@ Result<Asked> asked_of(const Options& o) {
     return fail("{}. Choose others with --bits, --tiers or --set", fits.error().message);
   // Before its parts are missed by name.
   ASSAY_TRY(const engine::Checkpoint checkpoint, engine::Checkpoint::open(o.model));
+  warn_of_misspelt_keys(fs::path(o.model) / "config.json", checkpoint.config().misspelt);
   in.calibration = o.calibration.empty() ? default_calibration(o.recipe) : o.calibration;
   ASSAY_TRY(in.texts, read_calibration(in.calibration, o.model, o.limit));
   in.calibration = fs::path(in.calibration).filename().string();

@@ -51,15 +51,17 @@ Result<int> run(const Options& o) {
   ASSAY_TRY(const fs::path tokenizer, tokenizer_folder(o));
   const auto start = std::chrono::steady_clock::now();
   watch_interrupts();
-  const auto summary =
-      engine::synthesize(o.config, tokenizer, o.out,
-                         {.n_layers = o.n_layers,
-                          .seed = o.seed,
-                          .n_threads = o.n_threads,
-                          .stop = interrupted,
-                          .on_file = [](int n, int of, std::int64_t n_bytes) {
-                            say("assay synthesize: file {} of {}, {:.2f} GB\n", n, of, gb(n_bytes));
-                          }});
+  const auto summary = engine::synthesize(
+      o.config, tokenizer, o.out,
+      {.n_layers = o.n_layers,
+       .seed = o.seed,
+       .n_threads = o.n_threads,
+       .stop = interrupted,
+       .on_note = [](const std::string& note) { say("warning: {}\n", note); },
+       .on_file =
+           [](int n, int of, std::int64_t n_bytes) {
+             say("assay synthesize: file {} of {}, {:.2f} GB\n", n, of, gb(n_bytes));
+           }});
   if (!summary && interrupted()) {
     say("assay synthesize: interrupted, and nothing of {} is left\n", o.out);
     return kInterrupted;

@@ -51,6 +51,26 @@ TEST_F(Cli, SynthesizeRefusesInWords) {
   EXPECT_FALSE(fs::exists(fs::path(dir_) / "o"));
 }
 
+TEST_F(Cli, AMisspeltKeyOfAConfigIsNamedByWhateverReadsIt) {
+  Json config = *read_json(fs::path(kModel) / "config.json");
+  config.erase("norm_topk_prob");
+  config["norm_topk_prb"] = false;
+  write(dir_ / "given" / "config.json", config.dump());
+  const std::string out = dir_ / "shape";
+  const auto is_named =
+      AllOf(HasSubstr("warning: "), HasSubstr("config.json: norm_topk_prb has no "
+                                              "effect: is norm_topk_prob meant?"));
+  const Outcome made = assay({"synthesize", dir_ / "given" / "config.json", "--layers", "2",
+                              "--tokenizer", kModel, "--out", out});
+  ASSERT_EQ(made.code, 0) << made.err;
+  EXPECT_THAT(made.err, is_named);
+  const Outcome inspected = assay({"inspect", out, "--json"});
+  EXPECT_THAT(inspected.err, is_named);
+  EXPECT_THAT(Json::parse(inspected.out)["misspelt"].dump(), HasSubstr("norm_topk_prb"));
+  EXPECT_THAT(assay({"generate", "x", "--model", out, "--max-tokens", "1"}).err, is_named);
+  EXPECT_THAT(assay({"inspect", kModel}).err, Not(HasSubstr("no effect")));
+}
+
 TEST_F(Cli, BenchOfNothingAndBeyondTheContextNamesTheFlags) {
   expect_error(assay({"bench", "--model", kModel, "--prompt", "0", "--decode", "0"}),
                HasSubstr("--prompt and --decode are both 0"));

@@ -1,4 +1,4 @@
-#include "harness/suggest.h"
+#include "base/suggest.h"
 
 #include <fmt/format.h>
 
@@ -7,7 +7,7 @@
 
 #include "base/shortened.h"
 
-namespace assay::harness {
+namespace assay {
 
 constexpr std::size_t kMostKnown = 12;
 
@@ -51,4 +51,4 @@ std::string suggestion(std::string_view written, std::span<const std::string> ca
   return fmt::format(" Known: {}.", shortened(candidates, ", ", kMostKnown));
 }
 
-}  // namespace assay::harness
+}  // namespace assay

@@ -1,11 +1,11 @@
-#include "harness/suggest.h"
+#include "base/suggest.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <vector>
 
-namespace assay::harness {
+namespace assay {
 namespace {
 
 TEST(Suggest, EditDistanceCountsInsertionsDeletionsAndSubstitutions) {
@@ -29,4 +29,4 @@ TEST(Suggest, AnUnrelatedNameListsWhatIsKnown) {
 }
 
 }  // namespace
-}  // namespace assay::harness
+}  // namespace assay

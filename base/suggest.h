@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-namespace assay::harness {
+namespace assay {
 
 // Levenshtein distance over bytes: insertions, deletions and substitutions.
 int edit_distance(std::string_view a, std::string_view b);
@@ -18,4 +18,4 @@ std::string nearest(std::string_view written, std::span<const std::string> candi
 // append to a message.
 std::string suggestion(std::string_view written, std::span<const std::string> candidates);
 
-}  // namespace assay::harness
+}  // namespace assay
