@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/figure.h"
 #include "base/hypothesis.h"
 
 namespace assay::harness {
@@ -118,10 +119,10 @@ void set_against(FidelityRow& row, const Json& base_texts, const Json& candidate
 
 std::string sentence(const FidelityRow& row) {
   return fmt::format(
-      "fidelity{}: the typical text is {:.2f} times as far from the base (mean KLD {:.2g}, was "
+      "fidelity{}: the typical text is {} times as far from the base (mean KLD {:.2g}, was "
       "{:.2g} nats; p = {:.2g} after Holm)",
-      row.language == "all" ? "" : " in " + row.language, row.ratio->estimate, row.candidate->value,
-      row.base->value, row.p_holm);
+      row.language == "all" ? "" : " in " + row.language, figure(row.ratio->estimate, 2, 4),
+      row.candidate->value, row.base->value, row.p_holm);
 }
 
 void judge(Fidelity& out) {
@@ -205,18 +206,18 @@ void add_comparison(Verdict& verdict, const Comparison& comparison, const Fideli
   if (was_asked || !is_judged) return add_comparison(verdict, comparison, "", confirmation, whose);
   const FidelityRow& all = fidelity.rows.front();
   verdict.summary += fmt::format(
-      "{}Against the baseline the typical of {} texts is {:.2f} [{:.2f}, {:.2f}] times as far from "
+      "{}Against the baseline the typical of {} texts is {} [{}, {}] times as far from "
       "the base",
-      verdict.summary.empty() ? "" : " ", all.n_texts, all.ratio->estimate, all.ratio->lo,
-      all.ratio->hi);
+      verdict.summary.empty() ? "" : " ", all.n_texts, figure(all.ratio->estimate, 2, 4),
+      figure(all.ratio->lo, 2, 4), figure(all.ratio->hi, 2, 4));
   if (!all.can_tell) {
     verdict.summary += "; with so few texts no distance could have shown.";
     return add_finding(verdict, VerdictState::kInvalid,
                        "too few texts for a comparison: ask more (--profile)");
   }
-  verdict.summary += fidelity.same_size
-                         ? fmt::format("; {:.2f} times would have been called.", *all.would_show)
-                         : "; builds of unequal size are only warned of.";
+  verdict.summary += fidelity.same_size ? fmt::format("; {} times would have been called.",
+                                                      figure(*all.would_show, 2, 4))
+                                        : "; builds of unequal size are only warned of.";
 }
 
 Json to_json(const Fidelity& fidelity) {

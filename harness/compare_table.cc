@@ -7,7 +7,9 @@
 #include <optional>
 #include <vector>
 
+#include "base/figure.h"
 #include "base/plural.h"
+#include "harness/compare.h"
 #include "harness/table.h"
 
 namespace assay::harness {
@@ -123,6 +125,17 @@ std::string label_of(const Json& row) {
   return blind || lost ? "cannot tell" : verdict;
 }
 
+// The same of a length, of which a tenth more is what is called: the interval has to exclude that,
+// and the test of so many clusters to be able to call it.
+std::string label_of_length(const Json& length, double alpha) {
+  std::string verdict = verdict_of(length);
+  if (verdict != "pass") return verdict;
+  const bool blind = std::exp2(1 - length.at("n_clusters").get<int>()) >= alpha;
+  if (const Json& hi = length.at("hi"); !blind && !hi.is_null())
+    return hi.get<double>() < kLengthFloor ? verdict : "up to × " + figure(hi.get<double>(), 2, 4);
+  return !blind && length.at("ratio").get<double>() == 1 ? verdict : "cannot tell";
+}
+
 std::string would_show(const Json& row) {
   const std::string verdict = verdict_of(row);
   const int detectable = row.at("detectable").get<int>(), n = row.at("n").get<int>();
@@ -207,7 +220,7 @@ std::string thinking_table(const Json& comparison, bool colour) {
                     {fmt::format("{:.2f}{}", l.at("ratio").get<double>(), interval), false, ink},
                     right(fmt::format("{}", l.at("n").get<int>())),
                     right(p_text(l)),
-                    {verdict, false, ink}});
+                    {label_of_length(l, comparison.at("alpha").get<double>()), false, ink}});
   }
   return table_text(rows, colour) + "\n";
 }
@@ -244,7 +257,7 @@ std::string render_comparison(const Json& comparison, const CompareStyle& style)
 
 std::string render_fidelity(const Json& fidelity, bool colour) {
   if (fidelity.at("rows").empty()) return "";
-  const auto figure = [](const Json& e) -> std::string {
+  const auto kld = [](const Json& e) -> std::string {
     if (e.is_null()) return "–";
     const std::string value = fmt::format("{:.4f}", e.at("value").get<double>());
     return e.at("error").is_null() ? value
@@ -252,8 +265,8 @@ std::string render_fidelity(const Json& fidelity, bool colour) {
   };
   const auto ratio = [](const Json& r) -> std::string {
     if (r.is_null()) return "–";
-    return fmt::format("{:.2f} [{:.2f}, {:.2f}]", r.at("estimate").get<double>(),
-                       r.at("lo").get<double>(), r.at("hi").get<double>());
+    const auto times = [&](const char* key) { return figure(r.at(key).get<double>(), 2, 4); };
+    return fmt::format("{} [{}, {}]", times("estimate"), times("lo"), times("hi"));
   };
   Rows rows = {{soft("mean KLD to the base, nats"), soft("texts", true), soft("base", true),
                 soft("now", true), soft("difference", true), soft("typical text × [95 %]", true),
@@ -264,9 +277,9 @@ std::string render_fidelity(const Json& fidelity, bool colour) {
     const bool judged = !r.at("difference").is_null(), able = r.value("can_tell", false);
     rows.push_back({{text_of(r, "language")},
                     right(fmt::format("{}", r.at("n_texts").get<int>())),
-                    right(figure(r.at("base"))),
-                    right(figure(r.at("candidate"))),
-                    right(figure(r.at("difference"))),
+                    right(kld(r.at("base"))),
+                    right(kld(r.at("candidate"))),
+                    right(kld(r.at("difference"))),
                     right(ratio(r.at("ratio")), ink_of(verdict)),
                     right(r.at("noise_floor").is_null()
                               ? "–"
@@ -276,7 +289,7 @@ std::string render_fidelity(const Json& fidelity, bool colour) {
                      : judged ? "too few"
                               : "",
                      false, ink_of(verdict)},
-                    right(able ? fmt::format("{:.2f}", r.at("would_show").get<double>()) : "–")});
+                    right(able ? figure(r.at("would_show").get<double>(), 2, 4) : "–")});
   }
   std::string out = table_text(rows, colour);
   if (const std::string reason = text_of(fidelity, "reason"); !reason.empty())

@@ -80,6 +80,25 @@ TEST(CompareTable, RowsSayTheirVerdictAndWhatWouldHaveShown) {
   EXPECT_THAT(render_comparison(to_json(c), {.colour = true}), HasSubstr("\x1b["));
 }
 
+TEST(CompareTable, ALengthThatCouldNotHaveShownHasNotPassed) {
+  const auto label = [](int n_clusters, double ratio, std::optional<Interval> interval) {
+    Comparison c;
+    JudgedLength length;
+    length.suite = "sums";
+    length.arm = "thinking";
+    length.n = length.n_clusters = n_clusters;
+    length.ratio = ratio;
+    length.ratio95 = interval;
+    c.lengths = {length};
+    return render_comparison(to_json(c), {});
+  };
+  EXPECT_THAT(label(2, 1, {}), ContainsRegex("sums · thinking .*cannot tell"));
+  EXPECT_THAT(label(2, 1, Interval{1, 1, 1}), HasSubstr("cannot tell")) << "no test of two calls";
+  EXPECT_THAT(label(40, 1.02, Interval{1.02, 0.9, 1.31}), HasSubstr("up to × 1.31"));
+  EXPECT_THAT(label(40, 1.02, Interval{1.02, 1.0, 1.05}), ContainsRegex("sums · thinking .*pass"));
+  EXPECT_THAT(label(40, 1, {}), ContainsRegex("sums · thinking .*pass")) << "all as long";
+}
+
 TEST(CompareTable, ManyRowsAreCutToWhatChanged) {
   Comparison c;
   for (int i = 0; i < 30; ++i) {

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/plural.h"
 #include "harness/closing_lines.h"
 #include "harness/compare_table.h"
 #include "harness/measure_suite.h"
@@ -199,13 +200,13 @@ std::string gates_held(const Json& gates, bool colour) {
       if (text_of(gate, "suite") == suite) ++n[text_of(gate, "state")];
     const int n_all = n["pass"] + n["fail"];
     const bool good = n["fail"] == 0;
-    rows.push_back({{n_all == 0 ? "–"
-                     : good     ? "✓"
-                                : "✗",
-                     false,
-                     n_all == 0 ? Ink::kWarn
-                     : good     ? Ink::kGood
-                                : Ink::kBad},
+    if (n_all == 0) {
+      rows.push_back({{"–", false, Ink::kWarn},
+                      {suite},
+                      {"no case for its " + counted(n["not_run"], "gate"), true}});
+      continue;
+    }
+    rows.push_back({{good ? "✓" : "✗", false, good ? Ink::kGood : Ink::kBad},
                     {suite},
                     {fmt::format("{} of {} gates hold", n["pass"], n_all), true},
                     {n["not_run"] == 0 ? "" : fmt::format("{} had no case", n["not_run"]), false,

@@ -118,6 +118,20 @@ TEST(Console, AComparisonShowsEveryRowAndMarksTheOneThatRegressed) {
   EXPECT_THAT(coloured, Not(HasSubstr("\x1b[31m+2.5")));
 }
 
+TEST(Console, ASuiteWithoutACaseSaysSoAndCountsNoGates) {
+  Json run = small_run();
+  const Json gate = run["verdict"]["gates"][0];
+  for (int i = 0; i < 12; ++i) {
+    run["verdict"]["gates"].push_back(gate);
+    run["verdict"]["gates"].back()["suite"] = "facts";
+    run["verdict"]["gates"].back()["state"] = "not_run";
+  }
+  const std::string text = render_console(run, {});
+  EXPECT_THAT(text, ContainsRegex("– +facts +no case for its 12 gates"));
+  EXPECT_THAT(text, HasSubstr("gates hold"));
+  EXPECT_THAT(text, Not(HasSubstr("0 of 0")));
+}
+
 TEST(Console, ColourOnlyWhereItIsAskedFor) {
   EXPECT_THAT(render_console(small_run(), {false, ""}), Not(HasSubstr("\x1b")));
   EXPECT_THAT(render_console(small_run(), {true, ""}), HasSubstr("\x1b[32m"));

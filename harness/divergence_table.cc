@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "base/figure.h"
 #include "base/plural.h"
 #include "harness/divergence.h"
 #include "harness/table.h"
@@ -17,7 +18,9 @@ std::string text_of(const Json& json, const char* key) { return json.at(key).get
 // "± ?" where the error is not known, which is not an error of 0.
 std::string error_of(const Json& estimate, double scale = 1) {
   const Json& error = estimate.at("error");
-  return error.is_null() ? "?" : fmt::format("{:.2g}", scale * error.get<double>());
+  if (error.is_null()) return "?";
+  const double e = scale * error.get<double>();
+  return e < 100 ? fmt::format("{:.2g}", e) : figure(e, 0, 2);
 }
 
 double value_of(const Json& estimate) { return estimate.at("value").get<double>(); }
@@ -49,7 +52,7 @@ std::string group_table(const Json& groups, bool colour) {
                     {shown(kld.at("p99"))},
                     {fmt::format("{:.2f} ± {}", 100 * value_of(top1), error_of(top1, 100))},
                     {shown(g.at("delta_p").at("rms"), 100)},
-                    {fmt::format("{:.5f} ± {}", value_of(ratio), error_of(ratio))}});
+                    {fmt::format("{} ± {}", figure(value_of(ratio), 5, 6), error_of(ratio))}});
   }
   return table_text(rows, colour);
 }
@@ -58,11 +61,11 @@ std::string all_positions(const Json& all) {
   const Json &kld = all.at("kld"), &perplexity = all.at("perplexity");
   return fmt::format(
       "  all positions: KLD median {}, 90 % {}, 95 % {}, 99.9 % {}, largest of {} {:.4g}\n"
-      "                 mean Δp {} %, perplexity {:.4f} → {:.4f}\n",
+      "                 mean Δp {} %, perplexity {} → {}\n",
       shown(kld.at("median")), shown(kld.at("p90")), shown(kld.at("p95")), shown(kld.at("p99.9")),
       all.at("n_positions").get<int>(), value_of(kld.at("max")),
-      shown(all.at("delta_p").at("mean"), 100), value_of(perplexity.at("base")),
-      value_of(perplexity.at("candidate")));
+      shown(all.at("delta_p").at("mean"), 100), figure(value_of(perplexity.at("base")), 4, 6),
+      figure(value_of(perplexity.at("candidate")), 4, 6));
 }
 
 // Newlines made visible, and cut to `width` cells of a terminal: at its end, or at its beginning.

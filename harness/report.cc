@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/hash.h"
+#include "harness/closing_lines.h"
 #include "harness/report_page.h"
 
 namespace assay::harness {
@@ -108,7 +109,8 @@ std::string script_safe_json(const Json& json) {
 }
 
 std::string render_report(const Json& run, const std::vector<Sample>& samples) {
-  Json data = {{"run", run}, {"samples", Json::array()}};
+  const auto command = run.at("provenance").at("command").get<std::string>();
+  Json data = {{"run", run}, {"samples", Json::array()}, {"command_again", command_again(command)}};
   for (const Sample& sample : samples) data["samples"].push_back(page_sample(sample));
   const std::string json = script_safe_json(data);
   std::string names;

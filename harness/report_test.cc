@@ -110,6 +110,17 @@ TEST(Report, AComparisonStandsAboveTheGatesAndItsTextIsNeverMarkup) {
     EXPECT_THAT(script(), HasSubstr(key)) << key;
 }
 
+// Pasted as it was it would be refused: the folder is there.
+TEST(Report, TheCommandToCopyMakesAFolderOfItsOwn) {
+  Json run = run_of({});
+  run["provenance"]["command"] = "assay run sums --out out/a --model m";
+  const auto data = parse_json(data_of(render_report(run, {})), "data");
+  ASSERT_TRUE(data) << data.error().message;
+  EXPECT_EQ((*data)["command_again"], "assay run sums --model m");
+  EXPECT_THAT(script(), HasSubstr("copy(again, copyButton)"));
+  EXPECT_THAT(script(), Not(HasSubstr("who.command")));
+}
+
 TEST(Report, IsOnePageThatAsksForNothing) {
   const std::string page = render_report(run_of({}), {});
   EXPECT_THAT(page, HasSubstr("default-src 'none'"));
@@ -157,7 +168,8 @@ TEST(Report, TheBinaryCarriesTheFilesAsTheyAre) {
 
 // What a row that passed means is what would not have passed; of gates what the terminal says.
 TEST(Report, SaysWhatWouldHaveShownInTheConsolesWords) {
-  for (const char* words : {"✓ no drop of ", " points", " or more", "gates hold", "had no case"})
+  for (const char* words :
+       {"✓ no drop of ", " points", " or more", "gates hold", "had no case", "no case for its "})
     EXPECT_THAT(script(), HasSubstr(words)) << words;
   EXPECT_THAT(std::string(kReportComparisonJs), Not(HasSubstr("✓ holds")));
   EXPECT_THAT(std::string(kReportJs), Not(HasSubstr("' not run'")));

@@ -1,6 +1,6 @@
 'use strict';
 // Draws the page from the JSON that it carries. Text that a model wrote reaches the page through textContent only.
-const {run, samples} = JSON.parse(document.getElementById('data').textContent);
+const {run, samples, command_again: again} = JSON.parse(document.getElementById('data').textContent);
 
 // ---- small helpers
 const at = id => document.getElementById(id);
@@ -63,7 +63,7 @@ function drawVerdict() {
   const header = at('verdict'), verdict = run.verdict, who = run.provenance, steps = run.timings.steps;
   header.className = verdict.state;
   const theme = el('button', {type: 'button', title: 'Light or dark (d)', onclick: toggleTheme}, 'Theme');
-  const copyButton = el('button', {type: 'button', onclick: () => copy(who.command, copyButton)}, 'Copy');
+  const copyButton = el('button', {type: 'button', onclick: () => copy(again, copyButton)}, 'Copy');
   const suites = run.plan.suites.map(s => s.title + ' (' + s.name + ' v' + s.version + ')').join(', ');
   const fact = (name, value) => el('span', {}, name + ' ', el('b', {}, value));
   header.append(...[
@@ -80,7 +80,7 @@ function drawVerdict() {
       fact('Backend', [who.target.backend, who.target.kernel].filter(Boolean).join(' ') || '–'),
       steps ? fact('Steps', number(steps.replayed) + ' replayed as graphs, ' + number(steps.recorded) + ' recorded, ' + number(steps.direct) + ' launch by launch' + (steps.beyond_graphs ? ', ' + number(steps.beyond_graphs) + ' of them because the memory for graphs is used up' : '')) : null,
       fact('Seed', run.plan.seed), fact('Started', who.started)),
-    el('div', {class: 'command'}, el('code', {title: 'The command that made this run'}, who.command), copyButton)].filter(Boolean));
+    el('div', {class: 'command'}, el('code', {title: 'Runs this again, into a new folder'}, again), copyButton)].filter(Boolean));
 }
 function toggleTheme() {
   const root = document.documentElement;
@@ -106,7 +106,7 @@ function drawGates() {
   for (const suite of [...new Set(gates.map(g => g.suite))]) {
     const mine = gates.filter(g => g.suite === suite), count = state => mine.filter(g => g.state === state).length;
     const nJudged = count('pass') + count('fail'), sign = !nJudged ? badge('–', 'meh') : count('fail') ? badge('✗', 'bad') : badge('✓', 'good');
-    const held = count('pass') + ' of ' + nJudged + ' gates hold' + (count('not_run') ? ', ' + count('not_run') + ' had no case' : '');  // as the console says it
+    const held = !nJudged ? 'no case for its ' + counted(mine.length, 'gate') : count('pass') + ' of ' + nJudged + ' gates hold' + (count('not_run') ? ', ' + count('not_run') + ' had no case' : '');  // as the console says it
     at('gates').append(el('details', {class: 'fold'}, el('summary', {}, sign, ' ', el('b', {}, suite), ' ', held), tableOf(mine)));
   }
 }

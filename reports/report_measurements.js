@@ -14,6 +14,10 @@ function drawMeasurements() {
 function digits(v) {
   return v >= 1000 ? number(Math.round(v)) : v.toFixed(v >= 100 ? 0 : v >= 10 ? 1 : 2);
 }
+// A ratio, with so many decimals where that is not too much: 1.0012, 30,106.
+function factor(v, decimals) {
+  return v < 10 ? v.toFixed(decimals) : digits(v);
+}
 function throughputTables({engine, decode, prefill, useful}) {
   const measured = row => row.tokens_per_s !== null, rate = r => el('td', {class: 'num'}, el('b', {}, digits(r.median)), el('span', {class: 'interval'}, '[' + digits(r.lo) + ', ' + digits(r.hi) + ']'));
   const times = ms => ['p50', 'p90', 'p99', 'max'].map(key => num(digits(ms[key])));
@@ -35,7 +39,7 @@ function throughputTables({engine, decode, prefill, useful}) {
   return out;
 }
 function divergenceTables({base, candidate, noise_floor: noise, decode_against_prefill: decode, calibration, groups, worst}) {
-  const figure = (e, scale = 1, shown = v => v.toPrecision(3)) => el('td', {class: 'num'}, shown(scale * e.value), el('span', {class: 'interval', title: 'One standard error over texts; ?: of one text, unknown'}, '± ' + (e.error === null ? '?' : (scale * e.error).toPrecision(2))));
+  const figure = (e, scale = 1, shown = v => v.toPrecision(3)) => el('td', {class: 'num'}, shown(scale * e.value), el('span', {class: 'interval', title: 'One standard error over texts; ?: of one text, unknown'}, '± ' + (e.error === null ? '?' : scale * e.error < 100 ? (scale * e.error).toPrecision(2) : digits(scale * e.error))));
   const language = lang => lang === 'all' ? 'All languages' : languageName[lang] ?? lang;
   const out = [el('p', {class: 'soft'}, 'KL(base ‖ candidate) over the tokens of replies that were given to both. KLD and Δp: lower is better, 0 is the base itself. Same top-1: higher is better. Perplexity ratio: 1 is the base’s.'),
     el('p', {class: 'soft wrap'}, 'Base ' + (base.dir ?? base.fingerprint) + ', candidate ' + (candidate.dir ?? candidate.fingerprint) + '.')];
@@ -43,7 +47,7 @@ function divergenceTables({base, candidate, noise_floor: noise, decode_against_p
   out.push(table(['Language', 'Part of the reply', {text: 'Mean KLD, nats', num: true}, {text: tight('KLD 99 %, nats'), num: true, title: 'One position in a hundred is further apart'}, {text: tight('Same top-1, %'), num: true, title: 'Positions at which both find the same token the most likely'},
     {text: tight('RMS Δp, %'), num: true, title: 'Of the probability of the token that follows'}, {text: 'Perplexity ratio', num: true, title: 'Candidate over base'}, {text: 'Texts', num: true}, {text: 'Positions', num: true}],
     groups.map(g => el('tr', {class: g.part === 'all' ? 'total' : null}, el('th', {scope: 'row'}, language(g.lang)), el('td', {}, g.part === 'all' ? 'all of it' : g.part), figure(g.kld.mean), figure(g.kld.p99),
-      figure(g.top1_agreement, 100, v => v.toFixed(2)), figure(g.delta_p.rms, 100), figure(g.perplexity.ratio, 1, v => v.toFixed(4)), num(number(g.n_texts)), num(number(g.n_positions))))));
+      figure(g.top1_agreement, 100, v => v.toFixed(2)), figure(g.delta_p.rms, 100), figure(g.perplexity.ratio, 1, v => factor(v, 4)), num(number(g.n_texts)), num(number(g.n_positions))))));
   if (noise) out.push(el('p', {class: 'soft'}, 'Noise floor, the base against itself (' + noise.between.join(' against ') + '): mean KLD ' + noise.kld.mean.value.toPrecision(2) + ' nats. What is below is no news.'));
   if (decode && !decode.same_bits) out.push(el('p', {class: 'soft'}, 'Decode against prefill of the candidate: ' + (decode.figures ? 'mean KLD ' + decode.figures.kld.mean.value.toPrecision(2) + ' nats.' : 'not the same bits with this kernel, and not measured.')));
   const all = groups[0];

@@ -67,6 +67,15 @@ TEST_F(DivergenceSuiteRun, AModelDoesNotDivergeFromItself) {
                     HasSubstr("furthest apart")));
 }
 
+TEST_F(DivergenceSuiteRun, AFigureHasNoMoreDigitsThanSaySomething) {
+  Json result = run({.limit = 1}, {.loaded = &engine_}, engine_);
+  Json& perplexity = result["groups"][0]["perplexity"];
+  perplexity["ratio"] = {{"value", 30105.55547}, {"error", 12034.5}};
+  perplexity["candidate"]["value"] = 94021.12345;
+  EXPECT_THAT(render_divergence(result, false),
+              AllOf(HasSubstr("30105.6 ± 12034"), HasSubstr("→ 94021.1\n")));
+}
+
 TEST_F(DivergenceSuiteRun, TheRecordFitsTheSchema) {
   Json schema = *read_json(fs::path(ASSAY_SOURCE_DIR) / "reports/run.schema.json");
   const Json all = {{"measurements", schema["properties"]["measurements"]}};

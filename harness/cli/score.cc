@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <memory>
 
+#include "base/figure.h"
 #include "base/plural.h"
 #include "engine/engine.h"
 #include "harness/cli/at_least.h"
@@ -70,8 +71,9 @@ Result<int> run(const Options& o) {
     }
   }
   if (n_scored > 0)
-    fmt::print("\n{} scored, mean log probability {:.4f}, perplexity {:.4f}\n",
-               counted(n_scored, "token"), total / n_scored, std::exp(-total / n_scored));
+    fmt::print("\n{} scored, mean log probability {:.4f}, perplexity {}\n",
+               counted(n_scored, "token"), total / n_scored,
+               figure(std::exp(-total / n_scored), 4, 6));
   return 0;
 }
 
