@@ -178,8 +178,7 @@ Result<Engine> Engine::over(std::shared_ptr<const LoadedModel> model,
   auto impl = std::make_unique<Impl>();
   impl->sparse = has_indexer && options.attention != Attention::kDense;
   impl->info = model->info;
-  if (options.context > 0)
-    impl->info.max_positions = std::min(options.context, impl->info.max_positions);
+  if (options.context > 0) impl->info.max_positions = options.context;
   ASSAY_TRY(impl->info.memory, model->backend->plan({.n_executors = options.n_engines,
                                                      .n_contexts = options.n_contexts,
                                                      .prefill_chunk = options.prefill_chunk,

@@ -43,7 +43,7 @@ struct EngineOptions {
   bool check_finite = true;         // read every weight once and refuse NaN and Inf
   std::filesystem::path cache_dir;  // where fingerprints are kept; empty: nowhere
   int prefill_chunk = 512;          // prompt tokens per step and sequence
-  int context = 0;  // most tokens of a conversation; 0: the model's positions, which it cannot pass
+  int context = 0;  // most tokens of a conversation, at most the model's positions; 0: those
   // Engines on these weights (share) at a time, this one included: a GPU's memory is planned for
   // all of them before anything runs.
   int n_engines = 1;

@@ -326,6 +326,9 @@ TEST(Engine, RefusesWhatItCannotRun) {
   EXPECT_THAT(message({.kernel = "neon512"}), HasSubstr("neon512"));
   EXPECT_THAT(message({.prefill_chunk = 0}), HasSubstr("at least 1"));
   EXPECT_THAT(message({.context = -1}), HasSubstr("context is -1 tokens, expected 0"));
+  EXPECT_THAT(message({.context = 32769}), HasSubstr("a context of 32769 tokens was asked for "
+                                                     "(--context), and the model has 32768"));
+  EXPECT_EQ(message({.context = 32768}), "");
   EXPECT_THAT(message({.tensor_parallel = 0}), HasSubstr("size is 0, expected at least 1 (--tp)"));
   EXPECT_THAT(message({.tensor_parallel = 4}), HasSubstr("one of --tp 1, 2, 3, 6"));
   const auto missing = Engine::load("/nonexistent/model");

@@ -3,6 +3,7 @@
 #include <array>
 #include <chrono>
 
+#include "base/plural.h"
 #include "engine/backend/tensor_parallel.h"
 #include "engine/checkpoint/inspect.h"
 #include "engine/processes.h"
@@ -76,6 +77,11 @@ Result<std::shared_ptr<const LoadedModel>> load_model(const std::filesystem::pat
   const auto kept = std::make_shared<const Checkpoint>(std::move(opened));
   const Checkpoint& checkpoint = *kept;
   const ModelConfig& config = checkpoint.config();
+  if (options.context > config.max_positions)  // before hours of reading
+    return fail(
+        "{}: a context of {} was asked for (--context), and the model has {}: ask for at most "
+        "that, or leave it out",
+        dir.string(), counted(options.context, "token"), counted(config.max_positions, "position"));
   ASSAY_TRY(const GenerationConfig generation, load_generation_config(dir, config));
   ASSAY_TRY(text::Tokenizer tokenizer, text::Tokenizer::load(dir / "tokenizer.json"));
   if (tokenizer.vocab_size() > config.vocab)

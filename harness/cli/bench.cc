@@ -6,12 +6,14 @@
 #include <memory>
 #include <utility>
 
+#include "base/plural.h"
 #include "base/stats.h"
 #include "engine/engine.h"
 #include "harness/cli/bench_roof.h"
 #include "harness/cli/command_line.h"
 #include "harness/cli/engine_flags.h"
 #include "harness/cli/interrupt.h"
+#include "harness/cli/say.h"
 #include "harness/cli/verb.h"
 #include "harness/step_counts.h"
 
@@ -152,7 +154,21 @@ Result<Measurement> bench_decode(Engine& e, Roof& roof, int n, int depth, int re
   return m;
 }
 
-Result<int> bench(const Options& o) {
+// A test is clocked once, however often it is asked for.
+void drop_repeated(const char* flag, std::vector<int>& list) {
+  std::vector<int> once;
+  for (const int n : list)
+    if (std::find(once.begin(), once.end(), n) == once.end())
+      once.push_back(n);
+    else
+      say("assay bench: {} {} is given twice, and clocked once\n", flag, n);
+  list = std::move(once);
+}
+
+Result<int> bench(Options o) {
+  drop_repeated("--prompt", o.n_prompt);
+  drop_repeated("--decode", o.n_decode);
+  drop_repeated("--depth", o.depth);
   if (o.repetitions < 1) return fail("--repetitions is {}, expected at least 1", o.repetitions);
   const auto is_none = [](const std::vector<int>& n) {
     return std::all_of(n.begin(), n.end(), [](int tokens) { return tokens == 0; });
@@ -211,9 +227,9 @@ Result<int> bench(const Options& o) {
     std::puts(out.dump(2).c_str());
     return 0;
   }
-  fmt::print("{}  {} {} ({}), {} threads, {} attention, {} repetitions\n", e.info().model_dir,
-             e.info().backend, e.info().kernel, e.info().model_type, e.info().n_threads,
-             e.info().attention, o.repetitions);
+  fmt::print("{}  {} {} ({}), {}, {} attention, {}\n", e.info().model_dir, e.info().backend,
+             e.info().kernel, e.info().model_type, counted(e.info().n_threads, "thread"),
+             e.info().attention, counted(o.repetitions, "repetition"));
   print_load(e);
   fmt::print("\n{:<16} {:>12} {:>9} {:>9}  {}\n", "test", "tokens/s", "± MAD", "of roof", "roof");
   for (const Measurement& m : all) {

@@ -21,7 +21,9 @@ inline constexpr const char* kTensorParallelHelp =
     "under mpirun -np N its processes";
 
 inline constexpr const char* kContextHelp =
-    "Most tokens of a conversation, so that a GPU plans less memory (0: the model's positions)";
+    "Most tokens of a conversation, up to the model's positions, so that a GPU plans less memory "
+    "(0: "
+    "all of them)";
 
 // Where fingerprints are kept between runs: $XDG_CACHE_HOME/assay, else ~/.cache/assay, else
 // nowhere.

@@ -58,8 +58,8 @@ TEST_F(Cli, AMisspeltKeyOfAConfigIsNamedByWhateverReadsIt) {
   write(dir_ / "given" / "config.json", config.dump());
   const std::string out = dir_ / "shape";
   const auto is_named =
-      AllOf(HasSubstr("warning: "), HasSubstr("config.json: norm_topk_prb has no "
-                                              "effect: is norm_topk_prob meant?"));
+      AllOf(HasSubstr("config.json: norm_topk_prb has no "
+                      "effect: is norm_topk_prob meant?"));
   const Outcome made = assay({"synthesize", dir_ / "given" / "config.json", "--layers", "2",
                               "--tokenizer", kModel, "--out", out});
   ASSERT_EQ(made.code, 0) << made.err;
@@ -76,6 +76,26 @@ TEST_F(Cli, BenchOfNothingAndBeyondTheContextNamesTheFlags) {
                HasSubstr("--prompt and --decode are both 0"));
   expect_error(assay({"bench", "--model", kModel, "--context", "10"}),
                AllOf(HasSubstr("--prompt 512"), HasSubstr("10 positions of --context")));
+  expect_error(assay({"bench", "--model", kModel, "--context", "99999999"}),
+               AllOf(HasSubstr("a context of 99999999 tokens was asked for (--context)"),
+                     HasSubstr("the model has 32768 positions")));
+}
+
+TEST_F(Cli, BenchClocksATestOnceAndCountsInWords) {
+  const Outcome o = assay({"bench", "--model", kModel, "--prompt", "8,8", "--decode", "4",
+                           "--depth", "0,16,0", "--repetitions", "1", "-t", "1"});
+  ASSERT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.out, AllOf(HasSubstr("1 thread, "), HasSubstr("1 repetition\n")));
+  const auto n_rows = [&](const std::string& test) {
+    std::size_t n = 0;
+    for (std::size_t at = 0; (at = o.out.find("\n" + test + " ", at)) != std::string::npos; ++at)
+      ++n;
+    return n;
+  };
+  EXPECT_EQ(n_rows("pp8"), 1u);
+  EXPECT_EQ(n_rows("tg4"), 2u) << "one of them at depth 16";
+  EXPECT_THAT(o.err, AllOf(HasSubstr("--prompt 8 is given twice, and clocked once"),
+                           HasSubstr("--depth 0 is given twice, and clocked once")));
 }
 
 TEST_F(Cli, BenchOnAGpuIsHeldAgainstTheGpu) {
