@@ -49,6 +49,18 @@ Result<void> write_all(int fd, const fs::path& path, std::string_view bytes) {
 
 }  // namespace
 
+bool is_there(const fs::path& path) {
+  std::error_code ignored;  // else it throws, for example of a name that is too long
+  return fs::exists(path, ignored);
+}
+
+bool is_current(int fd, const fs::path& path) {
+  struct stat own {
+  }, named{};
+  return fstat(fd, &own) == 0 && stat(path.c_str(), &named) == 0 && own.st_ino == named.st_ino &&
+         own.st_dev == named.st_dev;
+}
+
 Result<std::string> read_file(const fs::path& path) {
   Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (fd.get() < 0) return fail("cannot open {}: {}", path.string(), reason());

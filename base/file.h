@@ -14,6 +14,12 @@ namespace assay {
 
 namespace fs = std::filesystem;
 
+// What cannot be looked at is not there.
+bool is_there(const fs::path& path);
+// Whether an open file or folder is still what `path` names: another process may have deleted or
+// replaced it.
+bool is_current(int fd, const fs::path& path);
+
 Result<std::string> read_file(const fs::path& path);
 
 // The same, unpacked if it is a gzip file.

@@ -1,8 +1,10 @@
 #include "base/file.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <cstring>
@@ -51,6 +53,24 @@ class FileSizeLimit {
   rlimit before_{};
   void (*handler_)(int);
 };
+
+TEST_F(File, WhatCannotBeLookedAtIsNotThere) {
+  EXPECT_TRUE(is_there(dir_));
+  EXPECT_FALSE(is_there(dir_ / "none"));
+  EXPECT_FALSE(is_there(dir_ / std::string(5000, 'x'))) << "a name that is too long";
+}
+
+TEST_F(File, AnOpenFileIsCurrentUntilAnotherHasItsName) {
+  const fs::path path = dir_ / "a";
+  ASSERT_TRUE(write_file_atomic(path, "one"));
+  const int fd = ::open(path.c_str(), O_RDONLY);
+  EXPECT_TRUE(is_current(fd, path));
+  ASSERT_TRUE(write_file_atomic(path, "two"));
+  EXPECT_FALSE(is_current(fd, path));
+  fs::remove(path);
+  EXPECT_FALSE(is_current(fd, path));
+  ::close(fd);
+}
 
 TEST_F(File, ReadsBackWhatWasWritten) {
   std::string bytes(200'000, '\0');  // several reads; NUL and every other byte

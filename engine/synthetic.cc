@@ -1,12 +1,8 @@
 #include "engine/synthetic.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
+#include <cstdlib>
 #include <memory>
 #include <span>
 #include <string>
@@ -18,6 +14,7 @@
 #include "engine/checkpoint/config.h"
 #include "engine/checkpoint/enclosing.h"
 #include "engine/checkpoint/safetensors.h"
+#include "engine/synthetic_stage.h"
 #include "engine/synthetic_tensors.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
@@ -27,11 +24,6 @@ namespace {
 
 constexpr std::size_t kFileBytes = std::size_t{512} << 20;  // a file's, and so what is in memory
 constexpr std::size_t kPartBytes = std::size_t{1} << 20;    // that a thread fills at a time
-
-bool is_there(const fs::path& path) {
-  std::error_code ignored;
-  return fs::exists(path, ignored);
-}
 
 Result<void> check_out(const fs::path& out) {
   std::error_code ignored;
@@ -150,50 +142,6 @@ Result<void> copy_if_there(const fs::path& from, const fs::path& to) {
   if (error) return fail("cannot copy {} to {}: {}", from.string(), to.string(), error.message());
   return {};
 }
-
-// A folder beside the one that is to be made, deleted with all that it holds unless it becomes
-// that. So no other's file is ever deleted, and nobody sees a half of it under its name.
-class Stage {
- public:
-  static Result<std::unique_ptr<Stage>> beside(const fs::path& out) {
-    std::error_code error;
-    const fs::path target = fs::weakly_canonical(fs::absolute(out), error);
-    if (error) return fail("cannot make {}: {}", out.string(), error.message());
-    fs::create_directories(target.parent_path(), error);
-    fs::path folder;
-    for (int i = 0; !error && i < 100; ++i) {
-      folder = target.parent_path() /
-               fmt::format(".{}.unfinished-{}-{}", target.filename().string(), ::getpid(), i);
-      if (fs::create_directory(folder, error)) return std::make_unique<Stage>(folder, target);
-    }
-    return fail("cannot create folder {}: {}. Choose another place",
-                (folder.empty() ? target.parent_path() : folder).string(),
-                error ? error.message() : "it is there already");
-  }
-  Stage(fs::path folder, fs::path target)
-      : folder_(std::move(folder)), target_(std::move(target)) {}
-  ~Stage() {
-    std::error_code ignored;
-    if (!folder_.empty()) fs::remove_all(folder_, ignored);
-  }
-  Stage(const Stage&) = delete;
-  Stage& operator=(const Stage&) = delete;
-
-  const fs::path& folder() const { return folder_; }
-  // An empty folder gives way to it, and nothing else does.
-  Result<void> finish() {
-    if (std::rename(folder_.c_str(), target_.c_str()) != 0)
-      return fail("cannot name what was made {}: {}. Choose another folder", target_.string(),
-                  errno == ENOTEMPTY || errno == EEXIST || errno == ENOTDIR
-                      ? "it came to be there meanwhile"
-                      : std::strerror(errno));
-    folder_.clear();
-    return {};
-  }
-
- private:
-  fs::path folder_, target_;
-};
 
 class Writer {
  public:
@@ -318,6 +266,10 @@ Result<SyntheticSummary> synthesize(const fs::path& config_or_folder, const fs::
   for (const std::string& key : shape.config.misspelt)
     if (options.on_note) options.on_note(fmt::format("{}: {}", config.string(), key));
   ASSAY_TRY(const SyntheticModel model, synthetic_model(shape.config));
+  for (const fs::path& left : Stage::clear_left_beside(out))
+    if (options.on_note)
+      options.on_note(fmt::format("{} was left half made by a process that is gone, and is deleted",
+                                  left.string()));
   std::size_t n_bytes = 0;
   for (const SyntheticTensor& t : model.tensors) n_bytes += t.n_bytes();
   ASSAY_TRY_VOID(check_space(out, n_bytes));

@@ -34,7 +34,8 @@ struct SyntheticSummary {
 // stored; where there is none they are as release_quantization says (synthetic_tensors.h).
 // `tokenizer`: a folder whose tokenizer and chat template are copied; generation_config.json is
 // that beside the config, if any. `out` must not be there, or be an empty folder, and lie in no
-// checkpoint. What is made lies beside it until it is whole; after an error nothing of it is left.
+// checkpoint. What is made lies beside it until it is whole; after an error nothing of it is left,
+// and what a process that was killed left of the same folder is cleared.
 // The same config, layers and seed make the same bytes, whatever the threads.
 Result<SyntheticSummary> synthesize(const std::filesystem::path& config,
                                     const std::filesystem::path& tokenizer,

@@ -2,10 +2,15 @@
 // seed, stored as its config says, and never taken for a model.
 #include "engine/synthetic.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmath>
+#include <csignal>
 #include <map>
 #include <utility>
 
@@ -216,6 +221,44 @@ TEST_F(Synthetic, OfTwoAtOnceOneIsWholeAndTheOtherSaysSo) {
   ASSERT_FALSE(first);
   EXPECT_EQ(Checkpoint::open(dir_ / "out")->config().n_layers, 2);
   EXPECT_EQ(n_entries(), 1);
+}
+
+TEST_F(Synthetic, WhatAKilledProcessLeftIsClearedAndNothingElse) {
+  std::vector<std::string> notes;
+  const auto made = [&] {
+    return make("out", bundled("model"), {.n_layers = 1, .on_note = [&](const std::string& note) {
+                                            notes.push_back(note);
+                                          }});
+  };
+  // Left by a child that is killed in the middle of it, so with nobody's lock.
+  const pid_t child = ::fork();
+  if (child == 0) {
+    (void)make("out", bundled("model"),
+               {.n_layers = 1, .n_threads = 1, .on_file = [](int, int, auto) {
+                  ::kill(::getpid(), SIGKILL);
+                }});
+    _exit(1);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  ASSERT_TRUE(WIFSIGNALED(status));
+  const fs::path left = dir_ / fmt::format(".out.unfinished-{}-0", child);
+  ASSERT_TRUE(fs::exists(left));
+  const std::vector<std::string> others = {".out.unfinished-notes", ".out.unfinished-1",
+                                           ".outer.unfinished-1-0", "out.unfinished-1-0"};
+  for (const std::string& name : others) fs::create_directory(dir_ / name);
+  ASSERT_TRUE(write_file_atomic(dir_ / ".out.unfinished-2-0", "a file"));
+  fs::create_directory_symlink(others[0], dir_ / ".out.unfinished-3-0");
+  fs::create_directory(dir_ / ".out.unfinished-4-0");
+  const int living = ::open((dir_ / ".out.unfinished-4-0").c_str(), O_RDONLY | O_DIRECTORY);
+  ASSERT_EQ(::flock(living, LOCK_EX), 0);
+
+  ASSERT_TRUE(made());
+  EXPECT_THAT(notes, testing::ElementsAre(
+                         AllOf(HasSubstr(left.string()), HasSubstr("by a process that is gone"))));
+  EXPECT_FALSE(fs::exists(left));
+  EXPECT_EQ(n_entries(), 8) << "what was made, four others, a file, a link, a living process's";
+  ::close(living);
 }
 
 TEST_F(Synthetic, OneThatIsStoppedLeavesNothing) {

@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "base/file.h"
 #include "base/json.h"
 #include "engine/checkpoint/mending.h"
 #include "engine/checkpoint/unfinished.h"
@@ -34,12 +35,6 @@ Result<std::map<std::string, std::string>> read_index(const std::filesystem::pat
     map[name] = text;
   }
   return map;
-}
-
-// std::filesystem::exists throws on what it cannot look up, for example a name that is too long.
-bool is_there(const std::filesystem::path& path) {
-  std::error_code ignored;
-  return std::filesystem::exists(path, ignored);
 }
 
 // What can be read but is damaged is said with what mends it; a Git LFS pointer says that itself.

@@ -13,11 +13,6 @@
 namespace assay::engine {
 namespace {
 
-bool is_there(const fs::path& path) {
-  std::error_code ignored;
-  return fs::exists(path, ignored);
-}
-
 bool has_layer(const fs::path& round, int layer) {
   return is_there(round / layer_tensors_name(layer)) && is_there(round / layer_report_name(layer));
 }

@@ -16,11 +16,6 @@
 namespace assay::engine {
 namespace {
 
-bool is_there(const fs::path& path) {
-  std::error_code ignored;
-  return fs::exists(path, ignored);
-}
-
 // A folder of nothing, or of a state in which nothing is finished yet.
 bool is_as_good_as_empty(const fs::path& out) {
   std::error_code ignored;

@@ -25,11 +25,6 @@ auto projections_of(Stats& e) {
 
 }  // namespace
 
-bool State::is_there(const fs::path& path) {
-  std::error_code ignored;
-  return fs::exists(path, ignored);
-}
-
 Result<StateLock> State::lock_what_is_there(const fs::path& out) {
   if (!is_there(quantise_state(out))) return StateLock();
   return StateLock::take(quantise_state(out));

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/file.h"
 #include "engine/quantize/plan.h"
 #include "engine/quantize/sealed_file.h"
 #include "engine/quantize/state_lock.h"
@@ -65,7 +66,6 @@ class State {
   std::filesystem::path errors_file(std::size_t layer) const;
   std::filesystem::path report_file(int round, int layer) const;
   std::filesystem::path uncertainty_file() const { return folder_ / "uncertainty.safetensors"; }
-  static bool is_there(const std::filesystem::path& path);
 
   std::filesystem::path out_, folder_;
   StateLock lock_;

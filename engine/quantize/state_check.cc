@@ -15,11 +15,6 @@ namespace {
 
 constexpr std::size_t kMostNamed = 4;
 
-bool is_there(const fs::path& path) {
-  std::error_code ignored;
-  return fs::exists(path, ignored);
-}
-
 // Below the state's folder, in order: finished files, not its lock nor what was half written.
 std::vector<fs::path> pieces_of(const fs::path& folder) {
   std::vector<fs::path> out;

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -31,14 +30,6 @@ std::string own_name() {
   return fmt::format("process {} on {}", getpid(), host.data());
 }
 
-// Whether `fd` is still what `file` names: its last holder may have deleted it.
-bool is_current(int fd, const fs::path& file) {
-  struct stat own {
-  }, named{};
-  return fstat(fd, &own) == 0 && stat(file.c_str(), &named) == 0 && own.st_ino == named.st_ino &&
-         own.st_dev == named.st_dev;
-}
-
 }  // namespace
 
 fs::path StateLock::file_of(const fs::path& folder) { return quantise_lock(folder); }
@@ -61,7 +52,7 @@ Result<StateLock> StateLock::take(const fs::path& folder) {
       return fail("{} is being worked on by {}: wait for it or end it, or choose another folder",
                   folder.parent_path().string(), holder.empty() ? "another process" : holder);
     }
-    if (!is_current(lock.fd_, file)) continue;
+    if (!is_current(lock.fd_, file)) continue;  // its last holder deleted it
     const std::string name = own_name();
     // Only for who is kept out: a full disk takes nothing from the lock itself.
     if (ftruncate(lock.fd_, 0) == 0 && pwrite(lock.fd_, name.data(), name.size(), 0) < 0) errno = 0;

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <memory>
 
+#include "base/file.h"
 #include "base/json.h"
 #include "base/plural.h"
 #include "engine/synthetic.h"
@@ -24,11 +25,6 @@ struct Options {
   std::uint64_t seed = 0;
   bool json = false;
 };
-
-bool is_there(const fs::path& path) {
-  std::error_code ignored;
-  return fs::exists(path, ignored);
-}
 
 // Beside the config if it is there; else micro-glm's, whose vocabulary is a small one.
 Result<fs::path> tokenizer_folder(const Options& o) {
@@ -57,7 +53,7 @@ Result<int> run(const Options& o) {
        .seed = o.seed,
        .n_threads = o.n_threads,
        .stop = interrupted,
-       .on_note = [](const std::string& note) { say("warning: {}\n", note); },
+       .on_note = [](const std::string& note) { say("assay synthesize: {}\n", note); },
        .on_file =
            [](int n, int of, std::int64_t n_bytes) {
              say("assay synthesize: file {} of {}, {:.2f} GB\n", n, of, gb(n_bytes));
