@@ -1,13 +1,11 @@
 // A token's row of the indexer's keys on a GPU: layer norm and rotation. One row, a batch of
 // conversations, and a prompt chunk. Checked against the reference.
-#include <memory>
 #include <vector>
 
 #include "kernels/bench/cuda_registry.h"
 #include "kernels/bench/model_bench_data.h"
 #include "kernels/layer_cuda.h"
 #include "kernels/norm.h"
-#include "kernels/rope.h"
 
 namespace assay::kernels {
 namespace {
@@ -23,23 +21,14 @@ struct IndexAppends {
         n_rows(rows),
         bytes(4.0 * (2.0 * rows * m.index_dim + 2.0 * m.index_dim + rows * m.qk_rope)),
         n_copies(n_cold_copies(bytes)),
-        angles(m, 0, rows),
+        rope(m, 0, rows, n_copies),
         host_in(bench_floats(area(rows, m.index_dim), 1)),
         host_weight(bench_floats(static_cast<std::size_t>(m.index_dim), 2)),
         host_bias(bench_floats(static_cast<std::size_t>(m.index_dim), 3)),
         in(host_in, n_copies),
         weight(host_weight, n_copies),
         bias(host_bias, n_copies),
-        cosine(angles.cosine, n_copies),
-        sine(angles.sine, n_copies),
-        caches(poison(host_in.size()), n_copies) {
-    std::vector<int> positions;
-    std::vector<float*> of_rows;
-    for (int r = 0; r < rows; ++r) positions.push_back(rows - 1 - r);  // not the order of rows
-    for (int i = 0; i < n_copies; ++i) of_rows.insert(of_rows.end(), area(rows, 1), caches.at(i));
-    position = DeviceArray<int>(positions);
-    cache_of_row = DeviceArray<float*>(of_rows);
-  }
+        to(poison(host_in.size()), rows, n_copies) {}
   void launch(int i, CudaStream stream) const {
     append_index_cuda({.in = in.at(i),
                        .norm_weight = weight.at(i),
@@ -47,9 +36,9 @@ struct IndexAppends {
                        .eps = kEps,
                        .dim = m.index_dim,
                        .n_rows = n_rows,
-                       .cache = cache_of_row.data() + area(i, n_rows),
-                       .position = position.data()},
-                      {cosine.at(i), sine.at(i), m.qk_rope, true}, stream);
+                       .cache = to.at(i),
+                       .position = to.position.data()},
+                      rope.at(i), stream);
   }
   bool is_right() const {
     std::vector<float> expected(host_in.size());
@@ -57,12 +46,11 @@ struct IndexAppends {
       float* row = &expected[area(n_rows - 1 - r, m.index_dim)];
       layer_norm_reference(&host_in[area(r, m.index_dim)], host_weight.data(), host_bias.data(),
                            kEps, m.index_dim, row);
-      rope_reference(&angles.cosine[area(r, m.qk_rope / 2)], &angles.sine[area(r, m.qk_rope / 2)],
-                     m.qk_rope, true, row);
+      rope.rotate(r, row);
     }
     for (const int i : {0, n_copies - 1}) {
       launch(i, nullptr);
-      if (!all_near(expected, caches.host(i, expected.size()), 0, kBound)) return false;
+      if (!all_near(expected, to.caches.host(i, expected.size()), 0, kBound)) return false;
     }
     return true;
   }
@@ -70,29 +58,16 @@ struct IndexAppends {
   int n_rows;
   double bytes;
   int n_copies;
-  Angles angles;
+  RopeCopies rope;
   std::vector<float> host_in, host_weight, host_bias;
-  Copies<float> in, weight, bias, cosine, sine, caches;
-  DeviceArray<int> position;
-  DeviceArray<float*> cache_of_row;
+  Copies<float> in, weight, bias;
+  AppendCopies<float> to;
 };
-
-void append_index_on(benchmark::State& state, const BenchModel& m, int n_rows) {
-  const IndexAppends& appends =
-      kept<IndexAppends>(std::string(m.name) + "/" + std::to_string(n_rows),
-                         [&] { return std::make_unique<IndexAppends>(m, n_rows); });
-  if (!appends.is_right()) {
-    state.SkipWithError("wrong result");
-    return;
-  }
-  time_launches(state, appends.n_copies, appends.bytes, 0,
-                [&](int i, CudaStream stream) { appends.launch(i, stream); });
-}
 
 }  // namespace
 
 void register_append_index_cuda_benchmarks() {
-  add_for_models("append_index_cuda", append_index_on);
+  add_for_models("append_index_cuda", time_rows<IndexAppends>);
 }
 
 }  // namespace assay::kernels

@@ -1,7 +1,6 @@
 // A token's row of the latent cache on a GPU: norm, rotation and the two halves that are stored.
 // One row, a batch of conversations, and a prompt chunk, whose rows follow each other. Checked
 // against the reference.
-#include <memory>
 #include <vector>
 
 #include "kernels/bench/cuda_registry.h"
@@ -9,7 +8,6 @@
 #include "kernels/dtype.h"
 #include "kernels/layer_cuda.h"
 #include "kernels/norm.h"
-#include "kernels/rope.h"
 
 namespace assay::kernels {
 namespace {
@@ -22,35 +20,26 @@ struct Appends {
         n_rows(rows),
         bytes(8.0 * rows * m.kv_row() + 4.0 * m.kv_lora + 4.0 * rows * m.qk_rope),
         n_copies(n_cold_copies(bytes)),
-        angles(m, 0, rows),
+        rope(m, 0, rows, n_copies),
         host_in(bench_floats(area(rows, m.kv_row()), 1)),
         host_weight(bench_floats(static_cast<std::size_t>(m.kv_lora), 2)),
         in(host_in, n_copies),
         weight(host_weight, n_copies),
-        cosine(angles.cosine, n_copies),
-        sine(angles.sine, n_copies),
-        caches(std::vector<std::uint16_t>(area(rows, 2 * m.kv_row()), kNan), n_copies) {
-    std::vector<int> positions;
-    std::vector<std::uint16_t*> of_rows;
-    for (int r = 0; r < rows; ++r) positions.push_back(rows - 1 - r);  // not the order of rows
-    for (int i = 0; i < n_copies; ++i) of_rows.insert(of_rows.end(), area(rows, 1), caches.at(i));
-    position = DeviceArray<int>(positions);
-    cache_of_row = DeviceArray<std::uint16_t*>(of_rows);
-  }
+        to(std::vector<std::uint16_t>(area(rows, 2 * m.kv_row()), kNan), rows, n_copies) {}
   void launch(int i, CudaStream stream) const {
     append_kv_cuda({.in = in.at(i),
                     .norm_weight = weight.at(i),
                     .eps = kEps,
                     .kv_lora = m.kv_lora,
                     .n_rows = n_rows,
-                    .cache = cache_of_row.data() + area(i, n_rows),
-                    .position = position.data()},
-                   {cosine.at(i), sine.at(i), m.qk_rope, true}, stream);
+                    .cache = to.at(i),
+                    .position = to.position.data()},
+                   rope.at(i), stream);
   }
   bool is_right() const {
     for (const int i : {0, n_copies - 1}) {
       launch(i, nullptr);
-      const auto cache = caches.host(i, area(n_rows, 2 * m.kv_row()));
+      const auto cache = to.caches.host(i, area(n_rows, 2 * m.kv_row()));
       for (int r = 0; r < n_rows; ++r)
         if (!is_right(r, &cache[area(n_rows - 1 - r, 2 * m.kv_row())])) return false;
     }
@@ -61,8 +50,7 @@ struct Appends {
     std::vector<float> expected(&host_in[area(r, m.kv_row())],
                                 &host_in[area(r, m.kv_row())] + m.kv_row());
     rms_norm_reference(expected.data(), host_weight.data(), kEps, m.kv_lora, expected.data());
-    rope_reference(&angles.cosine[area(r, m.qk_rope / 2)], &angles.sine[area(r, m.qk_rope / 2)],
-                   m.qk_rope, true, &expected[static_cast<std::size_t>(m.kv_lora)]);
+    rope.rotate(r, &expected[static_cast<std::size_t>(m.kv_lora)]);
     std::vector<float> got;
     for (int c = 0; c < m.kv_row(); ++c)
       got.push_back(f16_to_f32(halves[c]) + f16_to_f32(halves[m.kv_row() + c]));
@@ -75,27 +63,14 @@ struct Appends {
   int n_rows;
   double bytes;
   int n_copies;
-  Angles angles;
+  RopeCopies rope;
   std::vector<float> host_in, host_weight;
-  Copies<float> in, weight, cosine, sine;
-  Copies<std::uint16_t> caches;
-  DeviceArray<int> position;
-  DeviceArray<std::uint16_t*> cache_of_row;
+  Copies<float> in, weight;
+  AppendCopies<std::uint16_t> to;
 };
-
-void append_kv_on(benchmark::State& state, const BenchModel& m, int n_rows) {
-  const Appends& appends = kept<Appends>(std::string(m.name) + "/" + std::to_string(n_rows),
-                                         [&] { return std::make_unique<Appends>(m, n_rows); });
-  if (!appends.is_right()) {
-    state.SkipWithError("wrong result");
-    return;
-  }
-  time_launches(state, appends.n_copies, appends.bytes, 0,
-                [&](int i, CudaStream stream) { appends.launch(i, stream); });
-}
 
 }  // namespace
 
-void register_append_kv_cuda_benchmarks() { add_for_models("append_kv_cuda", append_kv_on); }
+void register_append_kv_cuda_benchmarks() { add_for_models("append_kv_cuda", time_rows<Appends>); }
 
 }  // namespace assay::kernels

@@ -48,6 +48,17 @@ double time_launches(benchmark::State& state, int n, double bytes, double weight
                      const std::function<void(int, CudaStream)>& launch,
                      Launching how = Launching::kGraph);
 
+// The same of what knows its copies, bytes and launches, once it is right.
+template <class T>
+void time_if_right(benchmark::State& state, const T& launches, double weights = 0) {
+  if (!launches.is_right()) {
+    state.SkipWithError("wrong result");
+    return;
+  }
+  time_launches(state, launches.n_copies, launches.bytes, weights,
+                [&](int i, CudaStream stream) { launches.launch(i, stream); });
+}
+
 // A benchmark whose clock is time_launches: some 50 ms beside what sets it up, however fast it is.
 void add_cuda_benchmark(const std::string& name, const std::function<void(benchmark::State&)>& run);
 

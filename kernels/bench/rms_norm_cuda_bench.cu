@@ -44,14 +44,8 @@ struct Norms {
 };
 
 void rms_norm_on(benchmark::State& state, int n, int n_rows) {
-  const Norms& norms = kept<Norms>(std::to_string(n) + "/" + std::to_string(n_rows),
-                                   [=] { return std::make_unique<Norms>(n, n_rows); });
-  if (!norms.is_right()) {
-    state.SkipWithError("wrong result");
-    return;
-  }
-  time_launches(state, norms.n_copies, norms.bytes, 0,
-                [&](int i, CudaStream stream) { norms.launch(i, stream); });
+  time_if_right(state, kept<Norms>(std::to_string(n) + "/" + std::to_string(n_rows),
+                                   [=] { return std::make_unique<Norms>(n, n_rows); }));
 }
 
 }  // namespace

@@ -1,12 +1,10 @@
 // RoPE of a query's heads on a GPU: from the projection's rows to the absorbed query's, as
 // attention takes them. Checked against the reference. B/s is of what is rotated, read and written.
-#include <memory>
 #include <vector>
 
 #include "kernels/bench/cuda_registry.h"
 #include "kernels/bench/model_bench_data.h"
 #include "kernels/layer_cuda.h"
-#include "kernels/rope.h"
 
 namespace assay::kernels {
 namespace {
@@ -17,15 +15,12 @@ struct Rotations {
         n_rows(rows),
         bytes(4.0 * rows * (2.0 * m.n_heads * m.qk_rope + m.qk_rope)),
         n_copies(n_cold_copies(bytes)),
-        angles(m, 1000, rows),
+        rope(m, 1000, rows, n_copies),
         host_query(bench_floats(area(rows, m.n_heads * m.qk_head()), 1)),
         query(host_query, n_copies),
-        absorbed(poison(area(rows, m.n_heads * m.kv_row())), n_copies),
-        cosine(angles.cosine, n_copies),
-        sine(angles.sine, n_copies) {}
+        absorbed(poison(area(rows, m.n_heads * m.kv_row())), n_copies) {}
   void launch(int i, CudaStream stream) const {
-    rope_cuda({cosine.at(i), sine.at(i), m.qk_rope, true},
-              {query.at(i) + m.qk_nope, m.n_heads * m.qk_head(), m.qk_head()},
+    rope_cuda(rope.at(i), {query.at(i) + m.qk_nope, m.n_heads * m.qk_head(), m.qk_head()},
               {absorbed.at(i) + m.kv_lora, m.n_heads * m.kv_row(), m.kv_row()}, m.n_heads, n_rows,
               stream);
   }
@@ -45,8 +40,7 @@ struct Rotations {
         const auto to =
             got.begin() + static_cast<std::ptrdiff_t>(area(r * m.n_heads + h, m.kv_row()));
         std::vector<float> expected(from + m.qk_nope, from + m.qk_head());
-        rope_reference(&angles.cosine[area(r, m.qk_rope / 2)], &angles.sine[area(r, m.qk_rope / 2)],
-                       m.qk_rope, true, expected.data());
+        rope.rotate(r, expected.data());
         // Two products of values below 1 and their sum, each rounded.
         if (!all_near(expected, {to + m.kv_lora, to + m.kv_row()}, 0, 8 * 0x1p-24)) return false;
         if (!std::isnan(to[m.kv_lora - 1])) return false;
@@ -57,25 +51,13 @@ struct Rotations {
   int n_rows;
   double bytes;
   int n_copies;
-  Angles angles;
+  RopeCopies rope;
   std::vector<float> host_query;
-  Copies<float> query, absorbed, cosine, sine;
+  Copies<float> query, absorbed;
 };
-
-void rope_on(benchmark::State& state, const BenchModel& m, int n_rows) {
-  const Rotations& rotations =
-      kept<Rotations>(std::string(m.name) + "/" + std::to_string(n_rows),
-                      [&] { return std::make_unique<Rotations>(m, n_rows); });
-  if (!rotations.is_right()) {
-    state.SkipWithError("wrong result");
-    return;
-  }
-  time_launches(state, rotations.n_copies, rotations.bytes, 0,
-                [&](int i, CudaStream stream) { rotations.launch(i, stream); });
-}
 
 }  // namespace
 
-void register_rope_cuda_benchmarks() { add_for_models("rope_cuda", rope_on); }
+void register_rope_cuda_benchmarks() { add_for_models("rope_cuda", time_rows<Rotations>); }
 
 }  // namespace assay::kernels

@@ -101,13 +101,7 @@ void route_on(benchmark::State& state, const BenchModel& m, int n_rows, bool has
   const Router& router = kept<Router>(
       std::string(m.name) + "/" + std::to_string(n_rows) + (has_product ? "/product" : ""),
       [&] { return std::make_unique<Router>(m, n_rows, has_product); });
-  if (!router.is_right()) {
-    state.SkipWithError("wrong result");
-    return;
-  }
-  time_launches(state, router.n_copies, router.bytes,
-                has_product ? static_cast<double>(m.n_experts) * m.hidden : 0,
-                [&](int i, CudaStream stream) { router.launch(i, stream); });
+  time_if_right(state, router, has_product ? static_cast<double>(m.n_experts) * m.hidden : 0);
 }
 
 }  // namespace

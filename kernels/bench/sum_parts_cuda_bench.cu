@@ -40,15 +40,10 @@ struct Parts {
 };
 
 void sum_parts_on(benchmark::State& state, const BenchModel& m, int n_rows, int n_ranks) {
-  const Parts& parts = kept<Parts>(
-      std::string(m.name) + "/" + std::to_string(n_rows) + "/" + std::to_string(n_ranks),
-      [&] { return std::make_unique<Parts>(n_ranks, area(n_rows, m.hidden)); });
-  if (!parts.is_right()) {
-    state.SkipWithError("wrong result");
-    return;
-  }
-  time_launches(state, parts.n_copies, parts.bytes, 0,
-                [&](int i, CudaStream stream) { parts.launch(i, stream); });
+  time_if_right(
+      state, kept<Parts>(
+                 std::string(m.name) + "/" + std::to_string(n_rows) + "/" + std::to_string(n_ranks),
+                 [&] { return std::make_unique<Parts>(n_ranks, area(n_rows, m.hidden)); }));
 }
 
 }  // namespace
