@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <memory>
 #include <span>
-#include <string_view>
+#include <string>
 #include <vector>
 
 #include "base/result.h"
@@ -38,7 +38,7 @@ class Comm {
   // recording, or on the host (null).
   virtual void sum(float* values, std::size_t n, kernels::CudaStream stream) = 0;
   // For the record, where there are ways to choose from; else empty.
-  virtual std::string_view how_it_sums() const { return {}; }
+  virtual std::string how_it_sums() const { return {}; }
   // Rank 0's `whole` (rows.size(), cuts.back()) becomes, row by row, what the ranks have of it side
   // by side: rows[i] of rank r are its values [cuts[r], cuts[r + 1]) of row i. All in the memory of
   // the ranks' backend, as of sum; nothing is written on other ranks, whose `whole` is null.

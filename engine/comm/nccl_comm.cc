@@ -58,9 +58,14 @@ class NcclComm final : public Comm {
   void enter() override { kernels::select_cuda_device(device_); }
   void meet() override { host_.meet(); }
   bool agree(bool yes) override { return host_.agree(yes); }
-  std::string_view how_it_sums() const override {
-    return sums_.works() ? "sums in one launch (long ones of gathered parts)"
-                         : "sums of gathered parts";
+  std::string how_it_sums() const override {
+    if (sums_.works()) return "sums in one launch (long ones of gathered parts)";
+    return fmt::format("sums of gathered parts ({})", why_gathered_);
+  }
+  // Where sums do not go in one launch.
+  void gather_because(const std::string& why) {
+    sums_.drop();
+    why_gathered_ = why;
   }
 
   // All executors of the ranks share one, as large as the largest asked for. None is freed, because
@@ -106,6 +111,7 @@ class NcclComm final : public Comm {
   ncclComm_t comm_;
   const HostSide host_;
   RankSum sums_;
+  std::string why_gathered_ = "not connected";
   std::vector<DeviceArray<float>> parts_;  // (size, n) each; the last is in use
 };
 
@@ -165,13 +171,19 @@ std::vector<DeviceArray<float>> values_of(std::span<const Rank> here, int n_rank
   return values;
 }
 
+constexpr const char* kNoPeerAccess = "the GPUs do not reach each other's memory";
+
 // Sums in one launch, for all ranks or for none, which is no error: ncclInvalidUsage, said before
 // anything is done. After any other error NCCL has aborted the comms, and sums over them would be
 // wrong. Of ranks in one thread.
 ncclResult_t begin_sums(std::span<NcclComm* const> here) {
-  for (NcclComm* c : here) {
-    c->enter();
-    if (!RankSum::may(c->nccl())) return ncclSuccess;
+  const auto gather = [&](const std::string& why) {
+    for (NcclComm* c : here) c->gather_because(why);
+  };
+  here[0]->enter();
+  if (const std::string why = RankSum::why_not(here[0]->nccl()); !why.empty()) {
+    gather(why);
+    return ncclSuccess;
   }
   ncclResult_t result = ncclGroupStart();
   if (result != ncclSuccess) return result;
@@ -181,8 +193,7 @@ ncclResult_t begin_sums(std::span<NcclComm* const> here) {
   }
   const ncclResult_t ended = ncclGroupEnd();
   if (result == ncclSuccess) result = ended;
-  if (result != ncclSuccess)
-    for (NcclComm* c : here) c->sums().drop();
+  if (result != ncclSuccess) gather(kNoPeerAccess);
   return result == ncclInvalidUsage ? ncclSuccess : result;
 }
 
@@ -294,14 +305,18 @@ Result<std::unique_ptr<Comm>> new_nccl_process_comm(Processes& processes) {
   if (const ncclResult_t result = exchange(own, size, values); result != ncclSuccess)
     error = cannot_connect(size, result);
   ASSAY_TRY_VOID(agree(processes, error));
-  if (!all_agree(processes, RankSum::may(comm))) return made;
+  const std::string why = RankSum::why_not(comm);
+  if (!all_agree(processes, why.empty())) {
+    made->gather_because(why.empty() ? "not all ranks may" : why);
+    return made;
+  }
   const ncclResult_t begun = made->sums().begin(comm);
   if (begun != ncclSuccess && begun != ncclInvalidUsage) {
     error = cannot_connect(size, begun);
     made->abort();
   }
   ASSAY_TRY_VOID(agree(processes, error));
-  if (!all_agree(processes, begun == ncclSuccess)) made->sums().drop();
+  if (!all_agree(processes, begun == ncclSuccess)) made->gather_because(kNoPeerAccess);
   return made;
 }
 

@@ -47,12 +47,19 @@ struct RankSum::OnDevice {
 RankSum::RankSum() = default;
 RankSum::~RankSum() { end(); }
 
-bool RankSum::may(ncclComm_t comm) {
+std::string RankSum::why_not(ncclComm_t comm) {
   // What the device reads, and what the library writes, differs between releases of one minor
   // version too.
   int version = 0, n_ranks = 0;
-  if (ncclGetVersion(&version) != ncclSuccess || version != NCCL_VERSION_CODE) return false;
-  return ncclCommCount(comm, &n_ranks) == ncclSuccess && ncclTeamLsa(comm).nRanks == n_ranks;
+  const auto text = [](int v) {
+    return std::to_string(v / 10000) + "." + std::to_string(v / 100 % 100) + "." +
+           std::to_string(v % 100);
+  };
+  if (ncclGetVersion(&version) != ncclSuccess || version != NCCL_VERSION_CODE)
+    return "NCCL is " + text(version) + ", built for " + text(NCCL_VERSION_CODE);
+  if (ncclCommCount(comm, &n_ranks) == ncclSuccess && ncclTeamLsa(comm).nRanks == n_ranks)
+    return "";
+  return "ranks on several machines";
 }
 
 ncclResult_t RankSum::begin(ncclComm_t comm) {

@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <string>
 
 #include "kernels/cuda_memory.h"
 
@@ -26,9 +27,9 @@ class RankSum {
   RankSum(const RankSum&) = delete;
   RankSum& operator=(const RankSum&) = delete;
 
-  // Whether NCCL, as it is here, may: with the layout that this was built for, and all ranks on
-  // one machine. The same in all ranks of a machine.
-  static bool may(ncclComm_t comm);
+  // "" where NCCL, as it is here, may: the release that this was built for, and all ranks on one
+  // machine. Else why not, the same in all ranks of a machine.
+  static std::string why_not(ncclComm_t comm);
   // Takes memory on the rank's device, 3 MB for two ranks. Of several ranks in one thread within
   // an NCCL group, whose end is the beginning. ncclInvalidUsage: these GPUs do not reach each
   // other's memory, and `comm` is as it was. After any other error `comm` is of no use.

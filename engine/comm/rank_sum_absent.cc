@@ -8,7 +8,7 @@ struct RankSum::OnDevice {};
 
 RankSum::RankSum() = default;
 RankSum::~RankSum() = default;
-bool RankSum::may(ncclComm_t) { return false; }
+std::string RankSum::why_not(ncclComm_t) { return "built with NCCL before 2.28"; }
 ncclResult_t RankSum::begin(ncclComm_t) { return ncclInvalidUsage; }
 void RankSum::drop() {}
 void RankSum::end() {}
