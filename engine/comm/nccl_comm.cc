@@ -134,9 +134,9 @@ struct Rank {
   ncclComm_t comm;
 };
 
-// NCCL takes memory for messages between two ranks when there is a first one: this one, before
-// anyone plans with what is free. `values`: of each rank here, as many as the ranks are. All ranks
-// do it together.
+// NCCL takes memory, and connects, for messages between two ranks and for gathering when there is a
+// first one: these, before anyone plans with what is free or records what gathers. `values`: of
+// each rank here, as many as the ranks are. All ranks do it together.
 ncclResult_t exchange(std::span<const Rank> here, int n_ranks,
                       const std::vector<DeviceArray<float>>& values) {
   ncclResult_t result = ncclGroupStart();
@@ -147,6 +147,14 @@ ncclResult_t exchange(std::span<const Rank> here, int n_ranks,
     if (here[i].rank > 0) add(ncclSend(at, 1, ncclFloat32, 0, here[i].comm, nullptr));
     for (int r = 1; here[i].rank == 0 && r < n_ranks; ++r)
       add(ncclRecv(at + r, 1, ncclFloat32, r, here[i].comm, nullptr));
+  }
+  add(ncclGroupEnd());
+  if (result != ncclSuccess) return result;
+  result = ncclGroupStart();
+  for (std::size_t i = 0; i < here.size(); ++i) {
+    kernels::select_cuda_device(here[i].device);
+    float* at = values[i].data();
+    add(ncclAllGather(at + here[i].rank, at, 1, ncclFloat32, here[i].comm, nullptr));
   }
   add(ncclGroupEnd());
   if (result != ncclSuccess) return result;
