@@ -18,8 +18,8 @@ using kernels::RecordedGraph;
 class NcclCommTwoGpus : public testing::Test {
  protected:
   void SetUp() override {
-    n_ranks = std::clamp(kernels::n_cuda_devices(), 2, 8);  // from three on order shows
-    auto comms = new_nccl_comms(n_ranks);
+    n_ranks_ = std::clamp(kernels::n_cuda_devices(), 2, 8);  // from three on order shows
+    auto comms = new_nccl_comms(n_ranks_);
     if (!comms)
       GTEST_SKIP() << comms.error().message << ". This test shows nothing here.";
     else
@@ -35,7 +35,7 @@ class NcclCommTwoGpus : public testing::Test {
     EXPECT_TRUE(is_one) << "parts are gathered here: do the GPUs reach each other's memory "
                            "(nvidia-smi topo -p2p r), is NCCL the release that this was built for?";
   }
-  int n_ranks = 0;
+  int n_ranks_ = 0;
   std::unique_ptr<RankGroup> group_;
 };
 
@@ -80,7 +80,7 @@ TEST_F(NcclCommTwoGpus, EveryRankHasTheSumInOrderOfRank) {
         comm.meet();  // nothing is allocated while a sum waits for its peer
         comm.sum(values.data(), n, stream.get());
         kernels::synchronise(stream.get());
-        expect_equal(values.host(), sum_of_ranks(n_ranks, n, round));
+        expect_equal(values.host(), sum_of_ranks(n_ranks_, n, round));
       }
   });
 }
@@ -110,7 +110,7 @@ TEST_F(NcclCommTwoGpus, RecordedSumsOfAnySizesFollowEachOther) {
     for (int i = 0; i < 20; ++i) graph->launch(stream.get());
     kernels::synchronise(stream.get());
     for (std::size_t i = 0; i < sizes.size(); ++i)
-      expect_equal(values[i].host(), sum_of_ranks(n_ranks, sizes[i], static_cast<int>(i)));
+      expect_equal(values[i].host(), sum_of_ranks(n_ranks_, sizes[i], static_cast<int>(i)));
   });
 }
 
@@ -141,8 +141,8 @@ TEST_F(NcclCommTwoGpus, RecordedSumsFollowEachOther) {
     std::vector<float> want(kN);
     for (std::size_t i = 0; i < kN; ++i) {
       float v = 0;
-      for (int r = 0; r < n_ranks; ++r) v += static_cast<float>(static_cast<int>(i) % 7 - 3 + r);
-      for (int k = 1; k < kSums; ++k) v *= static_cast<float>(n_ranks);
+      for (int r = 0; r < n_ranks_; ++r) v += static_cast<float>(static_cast<int>(i) % 7 - 3 + r);
+      for (int k = 1; k < kSums; ++k) v *= static_cast<float>(n_ranks_);
       want[i] = v;
     }
     expect_equal(values.host(), want);
