@@ -264,7 +264,7 @@ Result<SyntheticSummary> synthesize(const fs::path& config_or_folder, const fs::
   ASSAY_TRY_VOID(load_generation_config(config.parent_path(), shape.config));
   ASSAY_TRY_VOID(check_tokenizer(tokenizer, shape.config));
   for (const std::string& key : shape.config.misspelt)
-    if (options.on_note) options.on_note(fmt::format("{}: {}", config.string(), key));
+    if (options.on_note) options.on_note(fmt::format("warning: {}: {}", config.string(), key));
   ASSAY_TRY(const SyntheticModel model, synthetic_model(shape.config));
   for (const fs::path& left : Stage::clear_left_beside(out))
     if (options.on_note)

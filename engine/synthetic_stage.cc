@@ -20,7 +20,7 @@ Result<fs::path> target_of(const fs::path& out) {
   std::error_code error;
   fs::path target = fs::weakly_canonical(fs::absolute(out), error);
   if (error) return fail("cannot make {}: {}", out.string(), error.message());
-  return target;
+  return target.has_filename() ? target : target.parent_path();  // "out/"
 }
 
 std::string prefix_of(const fs::path& target) {

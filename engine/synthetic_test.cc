@@ -223,6 +223,12 @@ TEST_F(Synthetic, OfTwoAtOnceOneIsWholeAndTheOtherSaysSo) {
   EXPECT_EQ(n_entries(), 1);
 }
 
+TEST_F(Synthetic, AFolderMayBeNamedWithASlashBehindIt) {
+  const auto made = make("out/", bundled("model"), {.n_layers = 1});
+  ASSERT_TRUE(made) << made.error().message;
+  EXPECT_TRUE(fs::exists(dir_ / "out" / "config.json"));
+}
+
 TEST_F(Synthetic, WhatAKilledProcessLeftIsClearedAndNothingElse) {
   std::vector<std::string> notes;
   const auto made = [&] {

@@ -1,6 +1,7 @@
 #include "engine/checkpoint/config.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <cstdint>
 #include <optional>
@@ -40,6 +41,14 @@ const std::vector<std::string> kOtherKeys = {"architectures",
 std::string show(const Json& json) {
   std::string text = json.dump(-1, ' ', false, Json::error_handler_t::replace);
   return text.size() > 60 ? text.substr(0, 57) + "..." : text;
+}
+
+// Without what another convention of names writes otherwise.
+std::string plain_name(std::string_view key) {
+  std::string plain;
+  for (const unsigned char c : key)
+    if (c != '_' && c != '-') plain.push_back(static_cast<char>(std::tolower(c)));
+  return plain;
 }
 
 // Reads keys of one JSON object and remembers the first thing that is wrong, so that the caller
@@ -119,9 +128,15 @@ class Fields {
       if (!json_.contains(key)) absent.push_back(key);
     for (const auto& [written, value] : json_.items()) {
       if (known.contains(written)) continue;
-      if (const std::string key = nearest(written, absent);
-          !key.empty() && edit_distance(written, key) <= kSlips)
-        out.push_back(fmt::format("{} has no effect: is {} meant?", written, key));
+      const std::string plain = plain_name(written);
+      const std::string* meant = nullptr;
+      for (const std::string& key : absent)
+        if (plain_name(key) == plain) meant = &key;  // normTopkProb, norm-topk-prob
+      const std::string near = nearest(written, absent);
+      if (meant == nullptr && !near.empty() && edit_distance(written, near) <= kSlips)
+        meant = &near;
+      if (meant != nullptr)
+        out.push_back(fmt::format("{} has no effect: is {} meant?", written, *meant));
     }
     return out;
   }

@@ -71,6 +71,13 @@ TEST(Config, AKeyThatIsNearlyAnothersNameIsNamedAndOtherUnknownOnesAreNot) {
               }),
               ElementsAre("index_topk_feq has no effect: is index_topk_freq meant?",
                           "norm_topk_prb has no effect: is norm_topk_prob meant?"));
+  EXPECT_THAT(misspelt([](Json& j) {
+                j.erase("norm_topk_prob");
+                j["normTopkProb"] = false;
+                j["index-topk-freq"] = 4;
+              }),
+              ElementsAre("index-topk-freq has no effect: is index_topk_freq meant?",
+                          "normTopkProb has no effect: is norm_topk_prob meant?"));
   // As models of the hub have them.
   EXPECT_THAT(misspelt([](Json& j) {
                 j["pretraining_tp"] = j["n_group"] = j["n_groups"] = 1;  // another key beside it

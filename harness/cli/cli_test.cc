@@ -40,6 +40,13 @@ TEST_F(Cli, TyposSuggestTheNearest) {
                HasSubstr("avx1024"));
 }
 
+// In decimal, as `seq -w` writes them.
+TEST_F(Cli, NumbersMayBeginWithZeros) {
+  const auto bench = assay({"bench", "-m", kModel, "-p", "010,08", "-n", "0", "-r", "1"});
+  ASSERT_EQ(bench.code, 0) << bench.err;
+  EXPECT_THAT(bench.out, AllOf(HasSubstr("pp10 "), HasSubstr("pp8 ")));
+}
+
 TEST_F(Cli, AFlagIsNoValueOfAnother) {
   const std::string out = dir_ / "o";
   expect_error(assay({"run", "--resume", "--out", out}),

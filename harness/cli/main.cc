@@ -91,6 +91,7 @@ int run(int argc, char** argv) {
   }
   for (const Entry& entry : entries) {
     if (argc < 2 || entry.sub->get_name() != argv[1]) continue;
+    read_as_decimal(*entry.sub);
     const std::string wrong =
         missing_value(*entry.sub, std::span(argv, static_cast<std::size_t>(argc)).subspan(2));
     if (!wrong.empty()) return report_error(fmt::format("{}: {}", command_of(*entry.sub), wrong));

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cctype>
 #include <string_view>
 
@@ -33,6 +34,24 @@ std::string missing_value(const CLI::App& verb, std::span<char* const> words) {
     ++i;  // the value is no option, whatever it looks like
   }
   return "";
+}
+
+void read_as_decimal(CLI::App& verb) {
+  for (CLI::Option* option : verb.get_options()) {
+    const std::string type = option->get_type_name();
+    if (type != "N" && !type.starts_with("INT") && !type.starts_with("UINT")) continue;
+    option->transform(CLI::Validator(
+        [](std::string& text) {
+          const std::size_t sign = text.starts_with('-') || text.starts_with('+') ? 1 : 0;
+          const bool is_number =
+              text.size() > sign + 1 &&
+              std::all_of(text.begin() + static_cast<std::ptrdiff_t>(sign), text.end(),
+                          [](unsigned char c) { return std::isdigit(c) != 0; });
+          while (is_number && text[sign] == '0' && text.size() > sign + 1) text.erase(sign, 1);
+          return std::string();
+        },
+        ""));
+  }
 }
 
 }  // namespace assay::cli

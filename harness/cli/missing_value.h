@@ -12,4 +12,7 @@ namespace assay::cli {
 // value that really begins so is written --name=--value.
 std::string missing_value(const CLI::App& verb, std::span<char* const> words);
 
+// "010" is ten: CLI11 reads it as eight, and refuses "08".
+void read_as_decimal(CLI::App& verb);
+
 }  // namespace assay::cli
