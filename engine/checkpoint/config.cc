@@ -51,6 +51,30 @@ std::string plain_name(std::string_view key) {
   return plain;
 }
 
+constexpr int kSlips = 2;  // a letter left out, one too many, or two that changed places
+
+// What is in `json` under nearly the name of a known key that is not.
+std::vector<std::string> misspelt_in(const Json& json, const std::set<std::string>& known) {
+  std::vector<std::string> absent, out;
+  if (!json.is_object()) return out;
+  for (const std::string& key : known)
+    if (!json.contains(key)) absent.push_back(key);
+  for (const auto& [written, value] : json.items()) {
+    if (known.contains(written)) continue;
+    const std::string plain = plain_name(written);
+    const std::string* meant = nullptr;
+    for (const std::string& key : absent)
+      if (plain_name(key) == plain) meant = &key;  // normTopkProb, norm-topk-prob
+    const std::string near = nearest(written, absent);
+    if (meant == nullptr && !near.empty() && edit_distance(written, near) <= kSlips) meant = &near;
+    if (meant != nullptr)
+      out.push_back(fmt::format("{} has no effect: is {} meant?", written, *meant));
+  }
+  return out;
+}
+
+constexpr const char* kRope = "rope_parameters";
+
 // Reads keys of one JSON object and remembers the first thing that is wrong, so that the caller
 // reads like a table.
 class Fields {
@@ -118,26 +142,15 @@ class Fields {
     if (error_.empty()) error_ = fmt::format("{}: {}", source_, message);
   }
 
-  // What is there under nearly the name of a key that is not. Once all has been read: what was
-  // asked for is what is known, with kOtherKeys.
+  // Once all has been read: what was asked for is what is known, with kOtherKeys.
   std::vector<std::string> misspelt() const {
     std::set<std::string> known(kOtherKeys.begin(), kOtherKeys.end());
     known.insert(asked_.begin(), asked_.end());
-    std::vector<std::string> absent, out;
-    for (const std::string& key : known)
-      if (!json_.contains(key)) absent.push_back(key);
-    for (const auto& [written, value] : json_.items()) {
-      if (known.contains(written)) continue;
-      const std::string plain = plain_name(written);
-      const std::string* meant = nullptr;
-      for (const std::string& key : absent)
-        if (plain_name(key) == plain) meant = &key;  // normTopkProb, norm-topk-prob
-      const std::string near = nearest(written, absent);
-      if (meant == nullptr && !near.empty() && edit_distance(written, near) <= kSlips)
-        meant = &near;
-      if (meant != nullptr)
-        out.push_back(fmt::format("{} has no effect: is {} meant?", written, *meant));
-    }
+    std::vector<std::string> out = misspelt_in(json_, known);
+    if (json_.contains(kRope))
+      for (const std::string& key :
+           misspelt_in(json_[kRope], {"rope_theta", "rope_type", "partial_rotary_factor"}))
+        out.push_back(fmt::format("{}.{}", kRope, key));
     return out;
   }
 
@@ -150,8 +163,6 @@ class Fields {
     if (!absent) wrong(key, expected);
     return absent.value_or(T{});
   }
-
-  static constexpr int kSlips = 2;  // a letter left out, one too many, or two that changed places
 
   const Json& json_;
   std::string_view source_;

@@ -78,6 +78,10 @@ TEST(Config, AKeyThatIsNearlyAnothersNameIsNamedAndOtherUnknownOnesAreNot) {
               }),
               ElementsAre("index-topk-freq has no effect: is index_topk_freq meant?",
                           "normTopkProb has no effect: is norm_topk_prob meant?"));
+  EXPECT_THAT(misspelt([](Json& j) {
+                j["rope_parameters"] = {{"rope_theta", 1e6}, {"rope_typ", "yarn"}, {"factor", 4}};
+              }),
+              ElementsAre("rope_parameters.rope_typ has no effect: is rope_type meant?"));
   // As models of the hub have them.
   EXPECT_THAT(misspelt([](Json& j) {
                 j["pretraining_tp"] = j["n_group"] = j["n_groups"] = 1;  // another key beside it
