@@ -43,7 +43,7 @@ std::string show(const Json& json) {
   return text.size() > 60 ? text.substr(0, 57) + "..." : text;
 }
 
-// Without what another convention of names writes otherwise.
+// Without what another convention of names writes otherwise: normTopkProb, norm-topk-prob.
 std::string plain_name(std::string_view key) {
   std::string plain;
   for (const unsigned char c : key)
@@ -63,10 +63,14 @@ std::vector<std::string> misspelt_in(const Json& json, const std::set<std::strin
     if (known.contains(written)) continue;
     const std::string plain = plain_name(written);
     const std::string* meant = nullptr;
+    int n_slips = kSlips + 1;
     for (const std::string& key : absent)
-      if (plain_name(key) == plain) meant = &key;  // normTopkProb, norm-topk-prob
-    const std::string near = nearest(written, absent);
-    if (meant == nullptr && !near.empty() && edit_distance(written, near) <= kSlips) meant = &near;
+      // Of a name of two letters something must be left.
+      if (const int n = edit_distance(plain, plain_name(key));
+          n < n_slips && n < static_cast<int>(std::max(plain.size(), key.size()))) {
+        meant = &key;
+        n_slips = n;
+      }
     if (meant != nullptr)
       out.push_back(fmt::format("{} has no effect: is {} meant?", written, *meant));
   }

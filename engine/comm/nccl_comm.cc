@@ -201,8 +201,13 @@ ncclResult_t begin_sums(std::span<NcclComm* const> here) {
   }
   const ncclResult_t ended = ncclGroupEnd();
   if (result == ncclSuccess) result = ended;
-  if (result != ncclSuccess) gather(kNoPeerAccess);
-  return result == ncclInvalidUsage ? ncclSuccess : result;
+  if (result == ncclInvalidUsage) {
+    gather(kNoPeerAccess);
+    return ncclSuccess;
+  }
+  if (result != ncclSuccess)
+    for (NcclComm* c : here) c->abort();
+  return result;
 }
 
 // The one GPU that it sees (Slurm gives each process its own), or the one with its number.

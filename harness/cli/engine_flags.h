@@ -22,8 +22,7 @@ inline constexpr const char* kTensorParallelHelp =
 
 inline constexpr const char* kContextHelp =
     "Most tokens of a conversation, up to the model's positions, so that a GPU plans less memory "
-    "(0: "
-    "all of them)";
+    "(0: all of them)";
 
 // Where fingerprints are kept between runs: $XDG_CACHE_HOME/assay, else ~/.cache/assay, else
 // nowhere.
