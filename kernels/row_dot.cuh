@@ -1,10 +1,12 @@
-// One row of any weight matrix times one vector, by the lanes of one or several warps. A lane's
-// chain and the tree over lanes depend on the matrix alone, so the same request gives the same bits
-// whatever shares its batch.
+// One row of any weight matrix times one vector or several, by the lanes of one or several warps. A
+// lane's chain and the tree over lanes depend on the matrix alone, so the same request gives the
+// same bits whatever shares its batch.
 #pragma once
 
 #include <cuda_fp16.h>
 #include <cuda_fp8.h>
+
+#include <bit>
 
 #include "kernels/bf16_weights.cuh"
 #include "kernels/device_matrix.h"
@@ -29,32 +31,12 @@ __device__ inline float dense_value(const DeviceMatrix& m, long long i) {
   return bf16_low(static_cast<const unsigned short*>(m.values)[i]);
 }
 
-// Which lane of how many that share the row.
-struct RowLane {
-  int lane, n_lanes;
-};
-
-// The elements i = lane, lane + n_lanes … of n of a row, in that order, with kAhead of them on
-// their way: sum = use(fetch(i), i, sum). Elements are as wide as keeps the lanes' x side by side.
-template <class Element, int kAhead, class Fetch, class Use>
-__device__ inline float over_elements(int n, RowLane l, const Fetch& fetch, const Use& use) {
-  float sum = 0;
-  for (int i = l.lane; i < n; i += kAhead * l.n_lanes) {
-    Element e[kAhead];
-#pragma unroll
-    for (int u = 0; u < kAhead; ++u)
-      if (i + u * l.n_lanes < n) e[u] = fetch(i + u * l.n_lanes);
-#pragma unroll
-    for (int u = 0; u < kAhead; ++u)
-      if (i + u * l.n_lanes < n) sum = use(e[u], i + u * l.n_lanes, sum);
-  }
-  return sum;
+__device__ inline float4 bf16_quad(unsigned low, unsigned high) {
+  return {bf16_low(low), bf16_high(low), bf16_low(high), bf16_high(high)};
 }
-template <class Element, int kAhead, class Use>
-__device__ inline float over_row(const void* row, int n, RowLane l, const Use& use) {
-  const Element* elements = static_cast<const Element*>(row);
-  return over_elements<Element, kAhead>(
-      n, l, [&](int i) { return __ldg(elements + i); }, use);
+__device__ inline float4 f16_quad(unsigned low, unsigned high) {
+  const float2 a = f16_pair(low), b = f16_pair(high);
+  return {a.x, a.y, b.x, b.y};
 }
 
 __device__ inline float fma4(float4 w, float4 x, float sum) {
@@ -64,45 +46,124 @@ __device__ inline float fma4(float4 w, float4 x, float sum) {
   return fmaf(w.w, x.w, sum);
 }
 
-__device__ inline float dense_dot(const DeviceMatrix& m, int row, const float* x, RowLane l) {
+__host__ __device__ inline bool is_power_of_two(int n) {
+#ifdef __CUDA_ARCH__
+  return __popc(n) == 1;
+#else
+  return std::has_single_bit(static_cast<unsigned>(n));
+#endif
+}
+// Of a quantised matrix: whether rows and scales' groups are whole pieces of `width` columns, of
+// which a group has a power of two.
+__host__ __device__ inline bool has_whole_pieces(const DeviceMatrix& m, int width) {
+  return m.n_cols % width == 0 && m.group % width == 0 && is_power_of_two(m.group / width);
+}
+__device__ inline int log2_of(int power) { return __ffs(power) - 1; }
+
+// Which lane of how many that share the row.
+struct RowLane {
+  int lane, n_lanes;
+};
+
+// Rows of x that are multiplied together; where there are fewer, the last one's again. 16-byte
+// aligned.
+template <int kTokens>
+struct TokenInputs {
+  const float* x;
+  int at[kTokens];
+  __device__ TokenInputs(const float* first, int stride, int n_tokens) : x(first) {
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) at[t] = min(t, n_tokens - 1) * stride;
+  }
+  __device__ const float* operator[](int t) const { return x + at[t]; }
+  // Values 4 i and following.
+  __device__ float4 quad(int t, int i) const {
+    return reinterpret_cast<const float4*>((*this)[t])[i];
+  }
+};
+template <>
+struct TokenInputs<1> {
+  const float* x;
+  __device__ const float* operator[](int) const { return x; }
+  __device__ float4 quad(int, int i) const { return reinterpret_cast<const float4*>(x)[i]; }
+};
+
+// A row's, of each token: what is decoded serves all of them, and each has the chain that it has
+// alone.
+template <int kTokens>
+struct TokenSums {
+  float of[kTokens];
+
+  __device__ void add(float w, const TokenInputs<kTokens>& x, int col) {
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) of[t] = fmaf(w, x[t][col], of[t]);
+  }
+  __device__ void add(float scale, const TokenSums& part) {
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) of[t] = fmaf(scale, part.of[t], of[t]);
+  }
+  __device__ void add4(float4 w, const TokenInputs<kTokens>& x, int quad) {
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) of[t] = fma4(w, x.quad(t, quad), of[t]);
+  }
+};
+
+// The elements i = lane, lane + n_lanes … of n of a row, in that order, with kAhead of them on
+// their way: use(fetch(i), i, sum). Elements are as wide as keeps the lanes' x side by side.
+template <class Element, int kAhead, int kTokens, class Fetch, class Use>
+__device__ inline TokenSums<kTokens> over_elements(int n, RowLane l, const Fetch& fetch,
+                                                   const Use& use) {
+  TokenSums<kTokens> sum{};
+  for (int i = l.lane; i < n; i += kAhead * l.n_lanes) {
+    Element e[kAhead];
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u)
+      if (i + u * l.n_lanes < n) e[u] = fetch(i + u * l.n_lanes);
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u)
+      if (i + u * l.n_lanes < n) use(e[u], i + u * l.n_lanes, sum);
+  }
+  return sum;
+}
+template <class Element, int kAhead, int kTokens, class Use>
+__device__ inline TokenSums<kTokens> over_row(const void* row, int n, RowLane l, const Use& use) {
+  const Element* elements = static_cast<const Element*>(row);
+  return over_elements<Element, kAhead, kTokens>(
+      n, l, [&](int i) { return __ldg(elements + i); }, use);
+}
+
+template <int kTokens>
+__device__ inline TokenSums<kTokens> dense_dot(const DeviceMatrix& m, int row,
+                                               const TokenInputs<kTokens>& x, RowLane l) {
   const long long first = static_cast<long long>(row) * m.n_cols;
-  if (m.kind == DeviceMatrix::Kind::kBf16 && m.n_cols % 8 == 0) {
-    const float4* x4 = reinterpret_cast<const float4*>(x);
-    return over_row<uint4, 4>(
-        static_cast<const unsigned short*>(m.values) + first, m.n_cols / 8, l,
-        [&](uint4 p, int i, float sum) {
-          sum =
-              fma4({bf16_low(p.x), bf16_high(p.x), bf16_low(p.y), bf16_high(p.y)}, x4[2 * i], sum);
-          return fma4({bf16_low(p.z), bf16_high(p.z), bf16_low(p.w), bf16_high(p.w)}, x4[2 * i + 1],
-                      sum);
-        });
-  }
-  if (m.kind == DeviceMatrix::Kind::kF32 && m.n_cols % 4 == 0) {
-    const float4* x4 = reinterpret_cast<const float4*>(x);
-    return over_row<float4, 8>(static_cast<const float*>(m.values) + first, m.n_cols / 4, l,
-                               [&](float4 w, int i, float sum) { return fma4(w, x4[i], sum); });
-  }
-  if (m.kind == DeviceMatrix::Kind::kF16 && m.n_cols % 8 == 0) {
-    const float4* x4 = reinterpret_cast<const float4*>(x);
-    return over_row<uint4, 4>(static_cast<const __half*>(m.values) + first, m.n_cols / 8, l,
-                              [&](uint4 p, int i, float sum) {
-                                const float2 a = f16_pair(p.x), b = f16_pair(p.y),
-                                             c = f16_pair(p.z), d = f16_pair(p.w);
-                                sum = fma4({a.x, a.y, b.x, b.y}, x4[2 * i], sum);
-                                return fma4({c.x, c.y, d.x, d.y}, x4[2 * i + 1], sum);
-                              });
-  }
-  float sum = 0;
-  for (int c = l.lane; c < m.n_cols; c += l.n_lanes)
-    sum = fmaf(dense_value(m, first + c), x[c], sum);
+  using Sums = TokenSums<kTokens>;
+  if (m.kind == DeviceMatrix::Kind::kBf16 && m.n_cols % 8 == 0)
+    return over_row<uint4, 4, kTokens>(static_cast<const unsigned short*>(m.values) + first,
+                                       m.n_cols / 8, l, [&](uint4 p, int i, Sums& sum) {
+                                         sum.add4(bf16_quad(p.x, p.y), x, 2 * i);
+                                         sum.add4(bf16_quad(p.z, p.w), x, 2 * i + 1);
+                                       });
+  if (m.kind == DeviceMatrix::Kind::kF32 && m.n_cols % 4 == 0)
+    return over_row<float4, 8, kTokens>(static_cast<const float*>(m.values) + first, m.n_cols / 4,
+                                        l, [&](float4 w, int i, Sums& sum) { sum.add4(w, x, i); });
+  if (m.kind == DeviceMatrix::Kind::kF16 && m.n_cols % 8 == 0)
+    return over_row<uint4, 4, kTokens>(static_cast<const __half*>(m.values) + first, m.n_cols / 8,
+                                       l, [&](uint4 p, int i, Sums& sum) {
+                                         sum.add4(f16_quad(p.x, p.y), x, 2 * i);
+                                         sum.add4(f16_quad(p.z, p.w), x, 2 * i + 1);
+                                       });
+  Sums sum{};
+  for (int c = l.lane; c < m.n_cols; c += l.n_lanes) sum.add(dense_value(m, first + c), x, c);
   return sum;
 }
 
 // In units, which moe_cuda's own kernel multiplies, a weight at a time: right, not fast.
-__device__ inline float vq_dot(const DeviceMatrix& m, int row, const float* x, RowLane l) {
+template <int kTokens>
+__device__ inline TokenSums<kTokens> vq_dot(const DeviceMatrix& m, int row,
+                                            const TokenInputs<kTokens>& x, RowLane l) {
+  TokenSums<kTokens> sum{};
   if (m.units.bits > 0) {
-    float sum = 0;
-    for (int c = l.lane; c < m.n_cols; c += l.n_lanes) sum = fmaf(unit_value(m, row, c), x[c], sum);
+    for (int c = l.lane; c < m.n_cols; c += l.n_lanes) sum.add(unit_value(m, row, c), x, c);
     return sum;
   }
   const unsigned* words =
@@ -110,9 +171,8 @@ __device__ inline float vq_dot(const DeviceMatrix& m, int row, const float* x, R
   const __half* scales =
       static_cast<const __half*>(m.scales) + static_cast<long long>(row) * m.n_groups;
   const unsigned mask = (1u << m.index_bits) - 1;
-  float sum = 0;
   for (int j = l.lane; j < m.n_cols / m.dim; j += l.n_lanes) {
-    float part = 0;
+    TokenSums<kTokens> part{};
     for (int b = 0; b < m.n_books; ++b) {
       const int bit = (j * m.n_books + b) * m.index_bits, word = bit / 32;
       unsigned long long both = words[word];
@@ -120,9 +180,9 @@ __device__ inline float vq_dot(const DeviceMatrix& m, int row, const float* x, R
         both |= static_cast<unsigned long long>(words[word + 1]) << 32;
       const unsigned index = static_cast<unsigned>(both >> (bit % 32)) & mask;
       const float* codeword = m.codebook + (static_cast<long long>(b) * m.n_codes + index) * m.dim;
-      for (int i = 0; i < m.dim; ++i) part = fmaf(codeword[i], x[j * m.dim + i], part);
+      for (int i = 0; i < m.dim; ++i) part.add(codeword[i], x, j * m.dim + i);
     }
-    sum = fmaf(__half2float(scales[j * m.dim / m.group]), part, sum);
+    sum.add(__half2float(scales[j * m.dim / m.group]), part);
   }
   return sum;
 }
@@ -135,36 +195,40 @@ __device__ inline float gptq_value(unsigned word, int k, float zero) {
                                    : 0x4B000000u | (word >> (kBits * k) & ((1u << kBits) - 1));
   return __uint_as_float(bits) - zero;
 }
-
+// Values k to k + 3.
 template <int kBits>
-__device__ inline float gptq_dot(const DeviceMatrix& m, int row, const float* x, RowLane l) {
+__device__ inline float4 gptq_quad(unsigned word, int k, float zero) {
+  return {gptq_value<kBits>(word, k, zero), gptq_value<kBits>(word, k + 1, zero),
+          gptq_value<kBits>(word, k + 2, zero), gptq_value<kBits>(word, k + 3, zero)};
+}
+
+template <int kBits, int kTokens>
+__device__ inline TokenSums<kTokens> gptq_dot(const DeviceMatrix& m, int row,
+                                              const TokenInputs<kTokens>& x, RowLane l) {
   const GptqRow codes(m, row);
+  using Sums = TokenSums<kTokens>;
   constexpr int kPerWord = 32 / kBits;
-  const int words_of_group = m.group / kPerWord;
-  if (m.n_cols % kPerWord == 0 && m.group % kPerWord == 0 && __popc(words_of_group) == 1) {
-    const int shift = __ffs(words_of_group) - 1;
-    const float4* x4 = reinterpret_cast<const float4*>(x);
+  if (has_whole_pieces(m, kPerWord)) {
+    const int shift = log2_of(m.group / kPerWord);
     const auto fetch = [&](int i) { return codes.word(i); };
-    return over_elements<unsigned, 8>(m.row_words, l, fetch, [&](unsigned word, int i, float sum) {
-      const float2 scale = codes.scale(i >> shift);
-      float part = 0;
+    return over_elements<unsigned, 8, kTokens>(
+        m.row_words, l, fetch, [&](unsigned word, int i, Sums& sum) {
+          const float2 scale = codes.scale(i >> shift);
+          Sums part{};
 #pragma unroll
-      for (int k = 0; k < kPerWord; k += 4)
-        part =
-            fma4({gptq_value<kBits>(word, k, scale.y), gptq_value<kBits>(word, k + 1, scale.y),
-                  gptq_value<kBits>(word, k + 2, scale.y), gptq_value<kBits>(word, k + 3, scale.y)},
-                 x4[(i * kPerWord + k) / 4], part);
-      return fmaf(scale.x, part, sum);
-    });
+          for (int k = 0; k < kPerWord; k += 4)
+            part.add4(gptq_quad<kBits>(word, k, scale.y), x, (i * kPerWord + k) / 4);
+          sum.add(scale.x, part);
+        });
   }
-  float sum = 0;
+  Sums sum{};
   for (int i = l.lane; i < m.row_words; i += l.n_lanes) {
     const unsigned word = codes.word(i);
     for (int k = 0; k < kPerWord; ++k) {
       const int c = i * kPerWord + k;
       if (c >= m.n_cols) break;
       const float2 scale = codes.scale(c / m.group);
-      sum = fmaf(gptq_value<kBits>(word, k, scale.y) * scale.x, x[c], sum);
+      sum.add(gptq_value<kBits>(word, k, scale.y) * scale.x, x, c);
     }
   }
   return sum;
@@ -178,28 +242,36 @@ __device__ inline float4 fp8_values(unsigned word) {
   return {low.x, low.y, high.x, high.y};
 }
 
-__device__ inline float fp8_dot(const DeviceMatrix& m, int row, const float* x, RowLane l) {
+template <int kTokens>
+__device__ inline TokenSums<kTokens> fp8_dot(const DeviceMatrix& m, int row,
+                                             const TokenInputs<kTokens>& x, RowLane l) {
   const __nv_fp8_storage_t* values =
       static_cast<const __nv_fp8_storage_t*>(m.values) + static_cast<long long>(row) * m.n_cols;
   const float* scales =
       static_cast<const float*>(m.scales) + static_cast<long long>(row / m.group) * m.n_groups;
-  const float4* x4 = reinterpret_cast<const float4*>(x);
-  if (m.n_cols % 4 == 0 && m.group % 4 == 0 && __popc(m.group) == 1) {
-    const int shift = __ffs(m.group / 4) - 1;
-    return over_row<unsigned, 8>(values, m.n_cols / 4, l, [&](unsigned word, int i, float sum) {
-      return fmaf(__ldg(scales + (i >> shift)), fma4(fp8_values(word), x4[i], 0), sum);
-    });
+  using Sums = TokenSums<kTokens>;
+  if (has_whole_pieces(m, 4)) {
+    const int shift = log2_of(m.group / 4);
+    return over_row<unsigned, 8, kTokens>(values, m.n_cols / 4, l,
+                                          [&](unsigned word, int i, Sums& sum) {
+                                            const float scale = __ldg(scales + (i >> shift));
+                                            Sums part{};
+                                            part.add4(fp8_values(word), x, i);
+                                            sum.add(scale, part);
+                                          });
   }
-  float sum = 0;
+  Sums sum{};
   for (int c = l.lane; c < m.n_cols; c += l.n_lanes) {
     const float v = __half2float(__half(__nv_cvt_fp8_to_halfraw(values[c], __NV_E4M3)));
-    sum = fmaf(v * scales[c / m.group], x[c], sum);
+    sum.add(v * scales[c / m.group], x, c);
   }
   return sum;
 }
 
-// This lane's part. x has m.n_cols values, 16-byte aligned.
-__device__ inline float row_part(const DeviceMatrix& m, int row, const float* x, RowLane l) {
+// This lane's part of the row's products. x has m.n_cols values.
+template <int kTokens>
+__device__ inline TokenSums<kTokens> row_parts(const DeviceMatrix& m, int row,
+                                               const TokenInputs<kTokens>& x, RowLane l) {
   switch (m.kind) {
     case DeviceMatrix::Kind::kVq:
       return vq_dot(m, row, x, l);
@@ -213,6 +285,9 @@ __device__ inline float row_part(const DeviceMatrix& m, int row, const float* x,
       break;
   }
   return dense_dot(m, row, x, l);
+}
+__device__ inline float row_part(const DeviceMatrix& m, int row, const float* x, RowLane l) {
+  return row_parts(m, row, TokenInputs<1>{x}, l).of[0];
 }
 
 // By one warp: every lane returns the same sum.
