@@ -53,7 +53,7 @@ void expect_product(const HostMatrix& m, int rows, int cols, int n_tokens, bool 
 
 TEST_F(Cuda, ProductsOfEveryKindOfMatrixAreExactOnIntegers) {
   Random random(1);
-  for (const int n_tokens : {1, 3}) {
+  for (const int n_tokens : {1, 2, 3, 8, 9}) {
     expect_product(dense(WeightType::kBf16, 130, 264, true, random), 130, 264, n_tokens, true,
                    random, "bf16");
     expect_product(dense(WeightType::kF16, 5, 320, true, random), 5, 320, n_tokens, true, random,
@@ -71,8 +71,9 @@ TEST_F(Cuda, ProductsOfEveryKindOfMatrixAreExactOnIntegers) {
 
 TEST_F(Cuda, ProductsOfEveryKindOfMatrixStayWithinTheRoundingBound) {
   Random random(fresh_seed());
-  expect_product(dense(WeightType::kBf16, 257, 6144, false, random), 257, 6144, 2, false, random,
-                 "bf16");
+  for (const int n_tokens : {2, 4, 8})
+    expect_product(dense(WeightType::kBf16, 257, 6144, false, random), 257, 6144, n_tokens, false,
+                   random, "bf16");
   // Rows by 16 bytes, split over warps or not, and rows that are no multiple of them.
   expect_product(dense(WeightType::kF32, 256, 6144, false, random), 256, 6144, 2, false, random,
                  "f32");
@@ -87,7 +88,8 @@ TEST_F(Cuda, ProductsOfEveryKindOfMatrixStayWithinTheRoundingBound) {
   }
   expect_product(gptq(4, 96, 2048, 128, false, random), 96, 2048, 2, false, random, "gptq4");
   expect_product(gptq(8, 96, 320, 32, false, random), 96, 320, 3, false, random, "gptq8");
-  expect_product(fp8(130, 260, 128, random), 130, 260, 2, false, random, "fp8");
+  for (const int n_tokens : {2, 4, 8})
+    expect_product(fp8(130, 260, 128, random), 130, 260, n_tokens, false, random, "fp8");
 }
 
 TEST_F(Cuda, ATokensBitsDoNotDependOnItsBatch) {

@@ -2,14 +2,13 @@
 #include <vector>
 
 #include "kernels/cuda_check.cuh"
+#include "kernels/few_rows_cuda.h"
 #include "kernels/gptq_cuda.h"
 #include "kernels/project_cuda.h"
 #include "kernels/row_dot.cuh"
 
 namespace assay::kernels {
 namespace {
-
-constexpr int kProjectWarps = 8;  // of a block
 
 __device__ size_t bytes_of_row(const DeviceMatrix& m) {
   switch (m.kind) {
@@ -78,24 +77,6 @@ __global__ void project(const __grid_constant__ RowProducts<kMost> a) {
   out = a.accumulate ? out + sum : sum;
 }
 
-// Few long rows do not fill a GPU with a warp each. By the matrix's shape alone, so that a token's
-// bits do not depend on its batch.
-int warps_of_row(const DeviceMatrix& m) {
-  constexpr int kWarpsOfGpu = 16384, kColumnsOfWarp = 768;
-  int split = 1;
-  while (split < kProjectWarps && m.n_rows * split < kWarpsOfGpu &&
-         m.n_cols >= 2 * kColumnsOfWarp * split)
-    split *= 2;
-  return split;
-}
-
-// What products of one x have in common.
-struct ProductInput {
-  const float* x;
-  int x_stride, n_tokens;
-  bool accumulate;
-};
-
 template <int kMost>
 void project_rows(std::span<const DeviceProduct> products, const ProductInput& in,
                   CudaStream stream) {
@@ -105,16 +86,18 @@ void project_rows(std::span<const DeviceProduct> products, const ProductInput& i
   args.accumulate = in.accumulate;
   int n_blocks = 0;
   for (const DeviceProduct& p : products) {
-    const int split = warps_of_row(*p.matrix);
+    const int split = parts_of_row(*p.matrix);
     args.of[args.n++] = {*p.matrix, split, n_blocks, p.y, p.y_stride};
     n_blocks += (p.matrix->n_rows * split + kProjectWarps - 1) / kProjectWarps;
   }
   overlapped(project<kMost>, dim3(n_blocks, in.n_tokens), dim3(32, kProjectWarps), 0, stream, args);
 }
 
-bool share_a_launch(const DeviceMatrix& a, const DeviceMatrix& b, std::size_t shared_bytes) {
+bool share_a_launch(const DeviceMatrix& a, const DeviceMatrix& b, int n_tokens,
+                    std::size_t shared_bytes) {
   if (is_for_gptq_cuda(a, shared_bytes, false)) return are_alike(a, b);
-  return !is_for_gptq_cuda(b, shared_bytes, false);
+  if (is_for_gptq_cuda(b, shared_bytes, false)) return false;
+  return n_tokens == 1 || are_of_one_row_form(a, b);
 }
 
 // Of products that share one.
@@ -128,6 +111,8 @@ void launch(std::span<const DeviceProduct> products, const ProductInput& in,
                .accumulate = in.accumulate,
                .shared_bytes = shared_bytes},
               stream);
+  else if (in.n_tokens > 1)
+    project_few_rows(products, in, stream);
   else if (products.size() == 1)
     project_rows<1>(products, in, stream);
   else
@@ -240,7 +225,7 @@ void project_cuda(std::span<const DeviceProduct> products, const float* x, int x
     const DeviceMatrix& first = *left[0].matrix;
     const auto others = std::stable_partition(left.begin(), left.end(), [&](const auto& p) {
       CHECK(p.matrix->n_cols == first.n_cols) << p.matrix->n_cols << ", " << first.n_cols;
-      return share_a_launch(first, *p.matrix, shared);
+      return share_a_launch(first, *p.matrix, n_tokens, shared);
     });
     launch(std::span(left.begin(), others), {x, x_stride, n_tokens, false}, shared, stream);
     left.erase(left.begin(), others);
@@ -272,6 +257,7 @@ void swiglu_cuda(const DeviceMatrix& gate, const DeviceMatrix& up, const float* 
                       .shared_bytes = shared},
                      stream);
   }
+  if (n_tokens > 1) return swiglu_few_rows(gate, up, {x, x_stride, n_tokens, false}, h, stream);
   overlapped(swiglu, row_grid(gate.n_rows, n_tokens), dim3(32, kRowWarps), 0, stream, gate, up, x,
              x_stride, h);
 }

@@ -65,20 +65,25 @@ struct RowLane {
   int lane, n_lanes;
 };
 
-// Rows of x that are multiplied together; where there are fewer, the last one's again. 16-byte
-// aligned.
+// Rows of x that are multiplied together, below 4 GB; where there are fewer, the last one's again.
+// 16-byte aligned.
 template <int kTokens>
 struct TokenInputs {
   const float* x;
-  int at[kTokens];
+  unsigned at[kTokens];  // bytes: one register, or none, where an address takes two
   __device__ TokenInputs(const float* first, int stride, int n_tokens) : x(first) {
 #pragma unroll
-    for (int t = 0; t < kTokens; ++t) at[t] = min(t, n_tokens - 1) * stride;
+    for (int t = 0; t < kTokens; ++t) at[t] = min(t, n_tokens - 1) * stride * 4u;
   }
-  __device__ const float* operator[](int t) const { return x + at[t]; }
+  __device__ const float* operator[](int t) const { return from<float>(at[t]); }
   // Values 4 i and following.
-  __device__ float4 quad(int t, int i) const {
-    return reinterpret_cast<const float4*>((*this)[t])[i];
+  __device__ const float4* quads(int t, int i) const { return from<float4>(at[t] + 16u * i); }
+  __device__ float4 quad(int t, int i) const { return *quads(t, i); }
+
+ private:
+  template <class T>
+  __device__ const T* from(unsigned offset) const {
+    return reinterpret_cast<const T*>(reinterpret_cast<const char*>(x) + offset);
   }
 };
 template <>

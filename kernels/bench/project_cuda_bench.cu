@@ -1,4 +1,4 @@
-// Dense products of one row on a GPU, of a few, and gate and up with silu: GLM-5.2's shapes and
+// Dense products of one row on a GPU and of a few, and gate and up with silu: GLM-5.2's shapes and
 // micro-glm's in every kind that a spine comes in.
 #include <algorithm>
 #include <cmath>
@@ -146,25 +146,28 @@ bool is_swiglu(const HostMatrix& m, const Shape& s, int row, const float* x, flo
   return std::abs(static_cast<double>(got) - silu * sum.sum) <= bound;
 }
 
-void swiglu_on(benchmark::State& state, const std::string& kind, const Shape& s) {
+// Of n_tokens rows of x. What is read is counted once, however many they are.
+void swiglu_on(benchmark::State& state, const std::string& kind, const Shape& s, int n_tokens) {
   const HostMatrix& host = spine_matrix(kind, s.n_rows, s.n_cols);
   const double bytes = 2 * file_bytes(host);
   const int n = n_cold_copies(bytes);
   const MatrixCopies& w = kept<MatrixCopies>(
       "two " + kind + "/" + s.name, [&] { return std::make_unique<MatrixCopies>(host, 2 * n); });
-  const std::vector<float> x = bench_floats(static_cast<std::size_t>(s.n_cols), 2);
-  const DeviceArray<float> dx(x), h(poison(static_cast<std::size_t>(s.n_rows)));
+  const std::vector<float> x = bench_floats(area(n_tokens, s.n_cols), 2);
+  const DeviceArray<float> dx(x), h(poison(area(n_tokens, s.n_rows)));
   const auto launch = [&](int i, CudaStream stream) {
-    swiglu_cuda(w.at(2 * i), w.at(2 * i + 1), dx.data(), s.n_cols, 1, h.data(), stream);
+    swiglu_cuda(w.at(2 * i), w.at(2 * i + 1), dx.data(), s.n_cols, n_tokens, h.data(), stream);
   };
   launch(n - 1, nullptr);
   const std::vector<float> got = h.host();
-  for (int r = s.n_rows - 1; r >= 0; r -= s.n_rows / 13)
-    if (!is_swiglu(host, s, r, x.data(), got[static_cast<std::size_t>(r)])) {
-      state.SkipWithError("wrong result");
-      return;
-    }
-  time_launches(state, n, bytes, 2.0 * s.n_rows * s.n_cols, launch);
+  for (int t = 0; t < n_tokens; ++t)
+    for (int r = s.n_rows - 1; r >= 0; r -= s.n_rows / 13)
+      if (!is_swiglu(host, s, r, &x[area(t, s.n_cols)],
+                     got[area(t, s.n_rows) + static_cast<std::size_t>(r)])) {
+        state.SkipWithError("wrong result");
+        return;
+      }
+  time_launches(state, n, bytes, 2.0 * n_tokens * s.n_rows * s.n_cols, launch);
 }
 
 }  // namespace
@@ -192,7 +195,12 @@ void register_project_cuda_benchmarks() {
                            [=](benchmark::State& state) { project_on(state, kind, s, n_tokens); });
     for (const Shape& s : kGates)
       add_cuda_benchmark("swiglu_cuda/" + std::string(s.name) + "/" + kind,
-                         [=](benchmark::State& state) { swiglu_on(state, kind, s); });
+                         [=](benchmark::State& state) { swiglu_on(state, kind, s, 1); });
+    for (const Shape& s : {kGates[0], kGates[1]})
+      for (const int n_tokens : {2, 4, 8})
+        add_cuda_benchmark(
+            "swiglu_cuda/" + std::string(s.name) + "/" + kind + "/rows:" + std::to_string(n_tokens),
+            [=](benchmark::State& state) { swiglu_on(state, kind, s, n_tokens); });
   }
 }
 

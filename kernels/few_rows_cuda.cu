@@ -1,0 +1,220 @@
+#include "kernels/cuda_check.cuh"
+#include "kernels/few_rows.cuh"
+#include "kernels/few_rows_cuda.h"
+
+namespace assay::kernels {
+namespace {
+
+constexpr int kMostRounds = 2;
+// At least: 128 registers a thread for the forms that are read by the piece.
+constexpr int blocks_of_multiprocessor(RowForm form) { return form == RowForm::kOther ? 1 : 2; }
+
+struct FewRowsArgs {
+  struct Product {
+    DeviceMatrix matrix;
+    int warps = 1, rounds = 1;  // warps * rounds: parts of a row, of which a warp has one a round
+    int first_block = 0;
+    float* y = nullptr;
+    int y_stride = 0;
+  };
+  Product of[kMostProducts];
+  int n = 0;
+  const float* x = nullptr;
+  int x_stride = 0, n_tokens = 0;
+  bool accumulate = false;
+};
+
+// Tokens of a block: the grid's y times kTokens and following.
+template <int kTokens>
+struct Pass {
+  int first, n;
+  __device__ explicit Pass(int n_tokens)
+      : first(static_cast<int>(blockIdx.y) * kTokens), n(min(kTokens, n_tokens - first)) {}
+  __device__ TokenInputs<kTokens> inputs(const float* x, int x_stride) const {
+    return {x + static_cast<size_t>(first) * x_stride, x_stride, n};
+  }
+};
+
+// A warp has kRows rows of one product, and of each a part, or kMostRounds in turn.
+template <RowForm kForm, int kRows, int kTokens>
+__global__ void __launch_bounds__(32 * kProjectWarps, blocks_of_multiprocessor(kForm))
+    project_few(const __grid_constant__ FewRowsArgs a) {
+  constexpr int kSums = kTokens * kRows;
+  __shared__ float of_part[kProjectWarps][kMostRounds][kSums];
+  int which = 0;
+  while (which + 1 < a.n && a.of[which + 1].first_block <= static_cast<int>(blockIdx.x)) ++which;
+  const FewRowsArgs::Product& p = a.of[which];
+  const int lane = threadIdx.x, warp = threadIdx.y, n_rows = p.matrix.n_rows;
+  const int warps = p.warps, rounds = p.rounds, rows_of_block = kProjectWarps / warps * kRows;
+  const int first_row = (static_cast<int>(blockIdx.x) - p.first_block) * rows_of_block;
+  const int row = first_row + warp / warps * kRows;
+  const auto lane_of = [&](int round) {
+    return RowLane{(round * warps + warp % warps) * 32 + lane, warps * rounds * 32};
+  };
+  const bool works = row < n_rows;
+  FewRows<kForm, 1, kRows, kTokens> rows(works ? row : 0, p.matrix);
+  if (works) rows.begin(lane_of(0));
+  await_previous();
+  let_next_begin();
+  const Pass<kTokens> pass(a.n_tokens);
+  if (works) {
+    const TokenInputs<kTokens> x = pass.inputs(a.x, a.x_stride);
+#pragma unroll 1
+    for (int round = 0; round < rounds; ++round) {
+      float sum[kSums];
+      rows.multiply(lane_of(round), x, sum);
+      if (round + 1 < rounds) rows.begin(lane_of(round + 1));
+      const float total = warp_sums(sum);
+      if (lane % (32 / kSums) == 0) of_part[warp][round][lane / (32 / kSums)] = total;
+    }
+  }
+  __syncthreads();
+  for (int i = warp * 32 + lane; i < rows_of_block * pass.n; i += 32 * kProjectWarps) {
+    const int t = i / rows_of_block, r = i % rows_of_block;
+    if (first_row + r >= n_rows) continue;
+    float sum = 0;
+    for (int round = 0; round < rounds; ++round)
+      for (int w = 0; w < warps; ++w)
+        sum += of_part[r / kRows * warps + w][round][t * kRows + r % kRows];
+    float& out = p.y[static_cast<size_t>(pass.first + t) * p.y_stride + first_row + r];
+    out = a.accumulate ? out + sum : sum;
+  }
+}
+
+// kRows: half of them of either.
+template <RowForm kForm, int kRows, int kTokens>
+__global__ void __launch_bounds__(32 * kProjectWarps, blocks_of_multiprocessor(kForm))
+    swiglu_few(const __grid_constant__ DeviceMatrix gate, const __grid_constant__ DeviceMatrix up,
+               const float* x, int x_stride, int n_tokens, float* h) {
+  constexpr int kRowsOf = kRows / 2, kSums = kTokens * kRows, kLanes = 32 / kSums;
+  const int lane = threadIdx.x;
+  const int row = static_cast<int>(blockIdx.x * kProjectWarps + threadIdx.y) * kRowsOf;
+  const bool works = row < gate.n_rows;
+  FewRows<kForm, 2, kRows, kTokens> rows(works ? row : 0, gate, up);
+  if (works) rows.begin({lane, 32});
+  await_previous();
+  let_next_begin();
+  if (!works) return;
+  const Pass<kTokens> pass(n_tokens);
+  float sum[kSums];
+  rows.multiply({lane, 32}, pass.inputs(x, x_stride), sum);
+  const float g = warp_sums(sum);
+  const float u = __shfl_down_sync(0xFFFFFFFFu, g, kRowsOf * kLanes);
+  const int t = lane / kLanes / kRows, r = lane / kLanes % kRows;
+  if (lane % kLanes != 0 || t >= pass.n || r >= kRowsOf || row + r >= gate.n_rows) return;
+  h[static_cast<size_t>(pass.first + t) * gate.n_rows + row + r] = silu(g) * u;
+}
+
+// x of a block's warps, side by side, should stay in the first-level cache, or each group of rows
+// reads it from the second. Warps that have several parts in turn need less of it at a time, if
+// there are enough of them.
+int warps_of_row(const DeviceMatrix& m, int rows_of_warp, int n_tokens) {
+  constexpr long long kBytesOfX = 128 << 10;
+  constexpr int kWarpsOfMultiprocessor = 16;
+  const int parts = parts_of_row(m);
+  if (parts == 1 || 4ll * n_tokens * m.n_cols <= kBytesOfX) return parts;
+  const long long n_warps = static_cast<long long>(m.n_rows) / rows_of_warp * (parts / 2);
+  static_assert(kMostRounds == 2);
+  return n_warps < static_cast<long long>(kWarpsOfMultiprocessor) * n_multiprocessors() ? parts
+                                                                                        : parts / 2;
+}
+
+// Calls use(form, tokens), std::integral_constant both: as many tokens as a block has.
+template <RowForm kForm, class Use>
+void with_tokens(int n_tokens, const Use& use) {
+  const std::integral_constant<RowForm, kForm> form;
+  if (n_tokens <= 2) return use(form, std::integral_constant<int, 2>());
+  if (n_tokens <= 4) return use(form, std::integral_constant<int, 4>());
+  use(form, std::integral_constant<int, 8>());
+}
+template <class Use>
+void with_form_and_tokens(RowForm form, int n_tokens, const Use& use) {
+  switch (form) {
+    case RowForm::kBf16:
+      return with_tokens<RowForm::kBf16>(n_tokens, use);
+    case RowForm::kF16:
+      return with_tokens<RowForm::kF16>(n_tokens, use);
+    case RowForm::kF32:
+      return with_tokens<RowForm::kF32>(n_tokens, use);
+    case RowForm::kFp8:
+      return with_tokens<RowForm::kFp8>(n_tokens, use);
+    case RowForm::kGptq4:
+      return with_tokens<RowForm::kGptq4>(n_tokens, use);
+    case RowForm::kGptq8:
+      return with_tokens<RowForm::kGptq8>(n_tokens, use);
+    case RowForm::kOther:
+      return with_tokens<RowForm::kOther>(n_tokens, use);
+  }
+}
+
+int in_blocks(int n, int of_block) { return (n + of_block - 1) / of_block; }
+
+struct FewRowsLaunch {
+  FewRowsArgs args;
+  int n_blocks = 0;  // along rows
+};
+FewRowsLaunch plan_few_rows(std::span<const DeviceProduct> products, const ProductInput& in,
+                            int rows_of_warp, int tokens_of_pass) {
+  FewRowsLaunch l;
+  l.args.x = in.x;
+  l.args.x_stride = in.x_stride;
+  l.args.n_tokens = in.n_tokens;
+  l.args.accumulate = in.accumulate;
+  for (const DeviceProduct& p : products) {
+    CHECK(are_of_one_row_form(*products[0].matrix, *p.matrix)) << l.args.n;
+    const int warps = warps_of_row(*p.matrix, rows_of_warp, tokens_of_pass),
+              rounds = parts_of_row(*p.matrix) / warps;
+    l.args.of[l.args.n++] = {*p.matrix, warps, rounds, l.n_blocks, p.y, p.y_stride};
+    l.n_blocks += in_blocks(p.matrix->n_rows, kProjectWarps / warps * rows_of_warp);
+  }
+  return l;
+}
+
+template <RowForm kForm, int kRows, int kTokens>
+void launch(const FewRowsLaunch& l, CudaStream stream) {
+  overlapped(project_few<kForm, kRows, kTokens>,
+             dim3(l.n_blocks, in_blocks(l.args.n_tokens, kTokens)), dim3(32, kProjectWarps), 0,
+             stream, l.args);
+}
+
+template <RowForm kForm, int kRows, int kTokens>
+void launch_swiglu(const DeviceMatrix& gate, const DeviceMatrix& up, const ProductInput& in,
+                   float* h, CudaStream stream) {
+  overlapped(
+      swiglu_few<kForm, kRows, kTokens>,
+      dim3(in_blocks(gate.n_rows, kProjectWarps * kRows / 2), in_blocks(in.n_tokens, kTokens)),
+      dim3(32, kProjectWarps), 0, stream, gate, up, in.x, in.x_stride, in.n_tokens, h);
+}
+
+}  // namespace
+
+bool are_of_one_row_form(const DeviceMatrix& a, const DeviceMatrix& b) {
+  return row_form_of(a) == row_form_of(b);
+}
+
+void project_few_rows(std::span<const DeviceProduct> products, const ProductInput& in,
+                      CudaStream stream) {
+  CHECK(!products.empty() && products.size() <= kMostProducts) << products.size();
+  with_form_and_tokens(row_form_of(*products[0].matrix), in.n_tokens, [&](auto form, auto tokens) {
+    constexpr int kRows = form() == RowForm::kOther ? 1 : 4;
+    const FewRowsLaunch l = plan_few_rows(products, in, kRows, tokens());
+    if (l.n_blocks >= n_multiprocessors() || kRows == 1)
+      launch<form(), kRows, tokens()>(l, stream);
+    else
+      launch<form(), 1, tokens()>(plan_few_rows(products, in, 1, tokens()), stream);
+  });
+}
+
+void swiglu_few_rows(const DeviceMatrix& gate, const DeviceMatrix& up, const ProductInput& in,
+                     float* h, CudaStream stream) {
+  const RowForm common = are_of_one_row_form(gate, up) ? row_form_of(gate) : RowForm::kOther;
+  with_form_and_tokens(common, in.n_tokens, [&](auto form, auto tokens) {
+    constexpr int kRows = form() == RowForm::kOther ? 2 : 4;
+    if (in_blocks(gate.n_rows, kProjectWarps * kRows / 2) >= n_multiprocessors() || kRows == 2)
+      launch_swiglu<form(), kRows, tokens()>(gate, up, in, h, stream);
+    else
+      launch_swiglu<form(), 2, tokens()>(gate, up, in, h, stream);
+  });
+}
+
+}  // namespace assay::kernels

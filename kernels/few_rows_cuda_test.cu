@@ -1,0 +1,223 @@
+// Products of several tokens on a GPU have, of each token, the bits that it has alone: every kind
+// of matrix, whole pieces and none, rows in one part and in eight. Need a GPU.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda_testing.cuh"
+#include "kernels/device_matrix_testing.cuh"
+#include "kernels/few_rows_cuda.h"
+#include "kernels/fresh_seed_testing.h"
+#include "kernels/project_cuda.h"
+
+namespace assay::kernels {
+namespace {
+
+constexpr int kMostTokens = 9;  // a pass of eight and one of one
+
+std::size_t area(int rows, int cols) {
+  return static_cast<std::size_t>(rows) * static_cast<std::size_t>(cols);
+}
+
+// The same bits; of NaNs, another NaN.
+bool is_same(float a, float b) {
+  return std::bit_cast<unsigned>(a) == std::bit_cast<unsigned>(b) ||
+         (std::isnan(a) && std::isnan(b));
+}
+
+// Rows of kMostTokens tokens with NaNs between them. The second token has an infinity and the
+// fourth a NaN, which no other may meet.
+std::vector<float> inputs(int n_cols, int stride, Random& random) {
+  std::vector<float> x(area(kMostTokens, stride), std::nanf(""));
+  for (int t = 0; t < kMostTokens; ++t) {
+    const std::vector<float> row = random.floats(static_cast<std::size_t>(n_cols));
+    std::copy(row.begin(), row.end(), x.begin() + static_cast<std::ptrdiff_t>(area(t, stride)));
+  }
+  x[area(1, stride) + static_cast<std::size_t>(random.below(n_cols))] =
+      std::numeric_limits<float>::infinity();
+  x[area(3, stride) + static_cast<std::size_t>(random.below(n_cols))] = std::nanf("");
+  return x;
+}
+
+// run(x, y, n_tokens), of rows x_stride and y_stride apart, for 1 to kMostTokens tokens and each of
+// them alone; y is `before` before. What is no row of y stays as it was.
+template <class Run>
+void expect_bits_of_each_token_alone(const std::string& what, int n_rows, int n_cols,
+                                     const std::vector<float>& before, int y_stride, Random& random,
+                                     const Run& run) {
+  const int x_stride = n_cols + 4 - n_cols % 4;  // 16-byte aligned, and longer
+  const DeviceArray<float> x(inputs(n_cols, x_stride, random));
+  const DeviceArray<float> one_by_one(before);
+  for (int t = 0; t < kMostTokens; ++t)
+    run(x.data() + area(t, x_stride), x_stride, one_by_one.data() + area(t, y_stride), 1);
+  const std::vector<float> alone = one_by_one.host();
+  for (int n = 1; n <= kMostTokens; ++n) {
+    const DeviceArray<float> together(before);
+    run(x.data(), x_stride, together.data(), n);
+    const std::vector<float> got = together.host();
+    for (int t = 0; t < kMostTokens; ++t)
+      for (int r = 0; r < y_stride; ++r) {
+        const std::size_t i = area(t, y_stride) + static_cast<std::size_t>(r);
+        const bool is_product = t < n && r < n_rows;
+        ASSERT_TRUE(is_same(got[i], is_product ? alone[i] : before[i]))
+            << what << " " << n_rows << " x " << n_cols << ", " << n << " tokens: token " << t
+            << ", row " << r << ": " << got[i] << ", alone " << alone[i];
+      }
+  }
+}
+
+void expect_products(const std::string& what, const HostMatrix& host, Random& random,
+                     const UnitForm& units = {}) {
+  DeviceWeights memory;
+  const DeviceMatrix m = host.upload(memory, units);
+  const int y_stride = m.n_rows + 3;
+  for (const bool accumulate : {false, true}) {
+    const std::size_t n = area(kMostTokens, y_stride);
+    const std::vector<float> before =
+        accumulate ? random.floats(n) : std::vector<float>(n, std::nanf(""));
+    expect_bits_of_each_token_alone(what, m.n_rows, m.n_cols, before, y_stride, random,
+                                    [&](const float* x, int x_stride, float* y, int n_tokens) {
+                                      project_cuda(m, x, x_stride, n_tokens, y, y_stride,
+                                                   accumulate, nullptr);
+                                    });
+  }
+}
+
+TEST_F(Cuda, EachOfSeveralTokensHasTheBitsThatItHasAlone) {
+  Random random(11);
+  struct Size {
+    int n_rows, n_cols;
+  };
+  // Rows in one, two and eight parts; fewer than a GPU has multiprocessors for, of which a warp has
+  // one, and more, of which it has four, the last ones missing; pieces that do not go around, and
+  // fewer than lanes.
+  const std::vector<Size> in_pieces =
+      sizes<Size>({{5, 264}, {3021, 1600}, {130, 6144}, {770, 6144}, {1, 8}, {16385, 96}},
+                  {{5, 264}, {3, 6144}});
+  for (const Size& s : in_pieces) {
+    expect_products("bf16", dense(WeightType::kBf16, s.n_rows, s.n_cols, false, random), random);
+    expect_products("f16", dense(WeightType::kF16, s.n_rows, s.n_cols, false, random), random);
+    expect_products("f32", dense(WeightType::kF32, s.n_rows, s.n_cols, false, random), random);
+    expect_products("fp8", fp8(s.n_rows, s.n_cols, 32, random), random);
+    // A group of 16 has no units: in rows.
+    expect_products("gptq4", gptq(4, s.n_rows, s.n_cols, 16, false, random), random);
+    expect_products("gptq8", gptq(8, s.n_rows, s.n_cols, 16, false, random), random);
+  }
+}
+
+TEST_F(Cuda, SoItHasWhereRowsAreNoWholePieces) {
+  Random random(12);
+  for (const int n_cols : {1, 101, 3102}) {
+    expect_products("bf16", dense(WeightType::kBf16, 37, n_cols, false, random), random);
+    expect_products("f16", dense(WeightType::kF16, 37, n_cols, false, random), random);
+    expect_products("f32", dense(WeightType::kF32, 37, n_cols, false, random), random);
+    expect_products("fp8", fp8(37, n_cols, 32, random), random);
+  }
+  expect_products("fp8, groups of 24", fp8(50, 96, 24, random), random);
+  expect_products("gptq4, groups of 24", gptq(4, 37, 96, 24, false, random), random);
+  expect_products("gptq8, groups of 24", gptq(8, 37, 96, 24, false, random), random);
+  expect_products("gptq8 in units", gptq(8, 37, 384, 64, false, random), random);
+  for (const int n_codes : {256, 4096})
+    for (const int dim : {4, 8}) {
+      expect_products("vq", vq(dim, n_codes, 33, 1560, 24, false, random), random);
+      const HostMatrix m = vq(dim, n_codes, 19, 1024, 128, false, random);
+      expect_products("vq in units", m, random, {dim, n_codes == 256 ? 8 : 12, 4});
+    }
+}
+
+// x of several tokens is more than a first-level cache should hold: warps have two parts of a row
+// in turn.
+TEST_F(Cuda, SoItHasWhereRowsAreLong) {
+  if (under_racecheck()) GTEST_SKIP() << "too large for racecheck";
+  Random random(13);
+  expect_products("bf16", dense(WeightType::kBf16, 6021, 4104, false, random), random);
+  expect_products("fp8", fp8(6021, 4104, 128, random), random);
+}
+
+TEST_F(Cuda, SoItHasWhateverTheShape) {
+  Random random(fresh_seed());
+  for (int i = 0; i < (under_racecheck() ? 1 : 12); ++i) {
+    const int n_rows = 1 + random.below(600), n_cols = 1 + random.below(5000),
+              group = 1 << (2 + random.below(6));
+    expect_products("bf16", dense(WeightType::kBf16, n_rows, n_cols, false, random), random);
+    expect_products("bf16", dense(WeightType::kBf16, n_rows, n_cols / 8 * 8 + 8, false, random),
+                    random);
+    expect_products("f32", dense(WeightType::kF32, n_rows, n_cols / 4 * 4 + 4, false, random),
+                    random);
+    expect_products("fp8", fp8(n_rows, n_cols / 4 * 4 + 4, group, random), random);
+    expect_products("gptq4", gptq(4, n_rows, n_cols / 8 * 8 + 8, 16, false, random), random);
+  }
+}
+
+void expect_gates_and_ups(const std::string& what, const HostMatrix& host_gate,
+                          const HostMatrix& host_up, Random& random) {
+  DeviceWeights memory;
+  const DeviceMatrix gate = host_gate.upload(memory), up = host_up.upload(memory);
+  expect_bits_of_each_token_alone(what, gate.n_rows, gate.n_cols,
+                                  std::vector<float>(area(kMostTokens, gate.n_rows), std::nanf("")),
+                                  gate.n_rows, random,
+                                  [&](const float* x, int x_stride, float* h, int n_tokens) {
+                                    swiglu_cuda(gate, up, x, x_stride, n_tokens, h, nullptr);
+                                  });
+}
+
+TEST_F(Cuda, SoHaveGatesAndUps) {
+  Random random(14);
+  for (const int n_rows : sizes<int>({1, 96, 3101}, {1, 37})) {
+    for (const int n_cols : {320, 1544, 101}) {
+      for (const WeightType type : {WeightType::kBf16, WeightType::kF16, WeightType::kF32})
+        expect_gates_and_ups("dense", dense(type, n_rows, n_cols, false, random),
+                             dense(type, n_rows, n_cols, false, random), random);
+      expect_gates_and_ups("fp8", fp8(n_rows, n_cols, 32, random), fp8(n_rows, n_cols, 32, random),
+                           random);
+      expect_gates_and_ups("bf16 and fp8", dense(WeightType::kBf16, n_rows, n_cols, false, random),
+                           fp8(n_rows, n_cols, 64, random), random);
+    }
+    for (const int bits : {4, 8})
+      expect_gates_and_ups("gptq", gptq(bits, n_rows, 320, 16, false, random),
+                           gptq(bits, n_rows, 320, 16, false, random), random);
+  }
+}
+
+// silu is nowhere steeper than 1.1; its parts and the product are eight roundings.
+TEST_F(Cuda, GatesAndUpsOfSeveralTokensAreOfTheirOwnRowsAndTokens) {
+  Random random(fresh_seed());
+  constexpr int kRows = 61, kCols = 264;
+  for (const int n_tokens : {2, 3, 4, 7, 8, 9}) {
+    const HostMatrix gate = dense(WeightType::kBf16, kRows, kCols, false, random),
+                     up = dense(WeightType::kBf16, kRows, kCols, false, random);
+    DeviceWeights memory;
+    const DeviceMatrix g = gate.upload(memory), u = up.upload(memory);
+    std::vector<float> x = random.floats(area(n_tokens, kCols));
+    for (float& v : x) v /= 16;
+    const DeviceArray<float> dx(x);
+    const auto h = poisoned(area(n_tokens, kRows));
+    swiglu_cuda(g, u, dx.data(), kCols, n_tokens, h.data(), nullptr);
+    const std::vector<float> got = h.host();
+    for (int t = 0; t < n_tokens; ++t)
+      for (int r = 0; r < kRows; ++r) {
+        double a = 0, b = 0, size_a = 0, size_b = 0;
+        for (int c = 0; c < kCols; ++c) {
+          const auto v = static_cast<double>(x[area(t, kCols) + static_cast<std::size_t>(c)]);
+          a += gate.at(r, c) * v, size_a += std::abs(gate.at(r, c) * v);
+          b += up.at(r, c) * v, size_b += std::abs(up.at(r, c) * v);
+        }
+        const double chain = (kCols + 3) * 0x1p-24, of_a = chain * size_a, of_b = chain * size_b;
+        const double silu = a / (1 + std::exp(-a));
+        const double bound = 1.1 * of_a * (std::abs(b) + of_b) + std::abs(silu) * of_b +
+                             8 * 0x1p-24 * (std::abs(silu * b) + of_a);
+        ASSERT_LE(std::abs(static_cast<double>(got[area(t, kRows) + static_cast<std::size_t>(r)]) -
+                           silu * b),
+                  bound)
+            << n_tokens << " tokens: token " << t << ", row " << r;
+      }
+  }
+}
+
+}  // namespace
+}  // namespace assay::kernels
