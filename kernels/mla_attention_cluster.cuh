@@ -260,7 +260,6 @@ __device__ void add_latents(const MlaAttentionCuda& a, const Share& share, const
     Weights<kHalf> weights;
     exchange.take(weights, round);
     HeadRound of_heads[2] = {exchange.head(0, round), exchange.head(1, round)};
-    exchange.release(round);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const float keep = of_heads[r].keep;
@@ -278,6 +277,7 @@ __device__ void add_latents(const MlaAttentionCuda& a, const Share& share, const
       multiply_columns(out, weights.low[k], keys.latents(stage, 0, k));
     }
     close_products();
+    exchange.release(round);
     await_products<0>();
     hold(out);
     arrive_as_warp(at.freed(stage), arrivals);

@@ -74,9 +74,10 @@ __device__ inline void store_in_cluster(unsigned address, float4 v, unsigned bar
       "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(barrier)
       : "memory");
 }
-// At another block's barrier, behind what this thread has read of its own block's shared memory:
-// release at the block's scope, as CUTLASS's consumers say so too. At the cluster's it waits for
-// all memory (MEMBAR.ALL.GPU), which takes an eighth of the whole kernel's time.
+// At another block's barrier, once what has been read of the own block's shared memory is in
+// registers, and used: release at the block's scope does not order loads that are still on their
+// way before an arrival elsewhere, and at the cluster's it waits for all memory (MEMBAR.ALL.GPU),
+// which takes an eighth of the whole kernel's time.
 __device__ inline void arrive_in_cluster(unsigned barrier) {
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
@@ -239,7 +240,8 @@ class ScoreExchange {
       score[4 * j + 3] = sum.w;
     }
   }
-  // By all that weigh, when all of them have taken it. Four lanes say so, one to a block.
+  // By all that weigh, when all of them have used what they took: they have met at a barrier since.
+  // Four lanes say so, one to a block.
   __device__ void release(int round) const {
     if (round + 2 >= n_rounds_) return;
     const unsigned is_free = at_.scores_free(round, block_);
@@ -328,6 +330,7 @@ class WeightExchange {
         load_floats(of_head(warp_of_group() * 16 + result_row(lane_of_warp()) + 8 * r, round));
     return {v.x, v.y, v.z, v.w};
   }
+  // When products have begun that take a round's weights, so that all of its loads have come back.
   __device__ void release(int round) const {
     __syncwarp();
     const int to_block = warp_of_group();
