@@ -1,7 +1,6 @@
-// Products by the row of a few tokens. What a warp has read and decoded of its rows serves all
-// tokens, what it has read of x all rows. Each
-// sum is the chain of FMAs and the tree over lanes that row_dot.cuh has for one token, so a token's
-// bits are those that it has alone.
+// Products by the row of one to a few tokens. What a warp has read and decoded of its rows serves
+// all tokens, what it has read of x all rows. A lane's chain of FMAs and the tree over lanes are
+// the same for every number of tokens, so a token's bits are those that it has alone.
 #pragma once
 
 #include <type_traits>
@@ -66,13 +65,28 @@ template <>
 struct PieceOf<RowForm::kF32> : PieceOf<RowForm::kBf16> {
   static constexpr int kQuads = 1;
 };
-// Pieces of each row that are on their way: as many as registers hold beside the tokens' sums. More
-// tokens take longer over a piece and need fewer.
-constexpr int pieces_ahead(RowForm form, int n_rows, int n_tokens) {
-  const bool is_code = form == RowForm::kFp8 || form == RowForm::kGptq4 || form == RowForm::kGptq8;
-  if (n_rows <= 2) return is_code ? 8 : n_tokens <= 4 ? 4 : 2;
-  if (n_tokens <= 4) return is_code ? 4 : 2;
-  return form == RowForm::kFp8 ? 4 : is_code ? 2 : 1;
+// How a warp reads its rows: pieces of each that are on their way before they are needed, and
+// blocks of a multiprocessor, at least, which is what registers are shared out for.
+struct ReadAhead {
+  int pieces, blocks;
+};
+// Two ways, for grids that fill one or the other better: crowded has more blocks, fewer pieces.
+// Registers allow no third. Measured: docs/design/cuda-kernels.md.
+constexpr ReadAhead read_ahead(RowForm form, int n_rows, int n_tokens, bool crowded) {
+  if (form == RowForm::kOther) return {0, 1};
+  const bool is_gptq = form == RowForm::kGptq4 || form == RowForm::kGptq8;
+  const bool is_code = is_gptq || form == RowForm::kFp8;
+  if (n_rows == 4) {
+    if (n_tokens == 1 && is_code) return is_gptq ? ReadAhead{4, 3} : ReadAhead{4, 4};
+    if (n_tokens == 1) return crowded ? ReadAhead{1, 4} : ReadAhead{2, 3};
+    if (n_tokens <= 4 && is_gptq) return {2, 2};
+    if (n_tokens == 2 && is_code) return {2, 4};
+    if (n_tokens <= 4) return crowded ? ReadAhead{is_code ? 2 : 1, 3} : ReadAhead{2, 2};
+    return {1, 2};
+  }
+  if (n_tokens == 1) return {is_code || n_rows == 1 ? 8 : 4, 3};
+  if (n_tokens <= 4) return {is_code ? 8 : 4, 2};
+  return {is_code ? 8 : 2, 2};
 }
 
 // Columns 4 quad and following of a piece.
@@ -91,6 +105,10 @@ __device__ inline float4 weights_of(const typename PieceOf<kForm>::Type& p, int 
     return gptq_quad<kBits>(p, 4 * quad, zero);
   }
 }
+
+// Its quads the other way around.
+__device__ inline uint4 turned(uint4 p) { return {p.z, p.w, p.x, p.y}; }
+__device__ inline unsigned turned(unsigned p) { return __funnelshift_l(p, p, 16); }
 
 // kRows rows of a matrix from `row`, a multiple of kRows below n_rows, on; instead of those that
 // there are not, the last one.
@@ -134,7 +152,7 @@ class MatrixRows {
 };
 
 // A warp's kRows rows, as many of each of kMatrices of one shape.
-template <RowForm kForm, int kMatrices, int kRows, int kTokens>
+template <RowForm kForm, int kMatrices, int kRows, int kTokens, int kAhead>
 class FewRows {
  public:
   using Piece = typename PieceOf<kForm>::Type;
@@ -167,7 +185,6 @@ class FewRows {
 
  private:
   static constexpr int kQuads = PieceOf<kForm>::kQuads;
-  static constexpr int kAhead = pieces_ahead(kForm, kRows, kTokens);
   static constexpr int kRowsOf = kRows / kMatrices;
 
   template <class... Others>
@@ -179,8 +196,17 @@ class FewRows {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) ahead_[u][r] = of_[r / kRowsOf].fetch(r % kRowsOf, i);
   }
-  __device__ void add(const Piece (&piece)[kRows], int i, const TokenInputs<kTokens>& x,
+  // Of a piece that is two quads, every second four lanes take the second first: what eight lanes
+  // ask of x at a time lies on different banks then.
+  __device__ void add(Piece (&piece)[kRows], int i, const TokenInputs<kTokens>& x,
                       float (&sum)[kTokens * kRows]) const {
+    unsigned turn = 0;
+    if constexpr (kQuads == 2) {
+      turn = threadIdx.x / 4 % 2;
+      if (turn)
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) piece[r] = turned(piece[r]);
+    }
     if constexpr (PieceOf<kForm>::kScaled) {
       float scale[kRows];
       float4 w[kRows][kQuads];
@@ -196,7 +222,7 @@ class FewRows {
         float part[kRows] = {};
 #pragma unroll
         for (int q = 0; q < kQuads; ++q) {
-          const float4 of_x = x.quads(t, i * kQuads)[q];
+          const float4 of_x = x.quad(t, (i * kQuads + q) ^ turn);
 #pragma unroll
           for (int r = 0; r < kRows; ++r) part[r] = fma4(w[r][q], of_x, part[r]);
         }
@@ -212,7 +238,7 @@ class FewRows {
         for (int r = 0; r < kRows; ++r) w[r] = weights_of<kForm>(piece[r], q, 0);
 #pragma unroll
         for (int t = 0; t < kTokens; ++t) {
-          const float4 of_x = x.quads(t, i * kQuads)[q];
+          const float4 of_x = x.quad(t, (i * kQuads + q) ^ turn);
 #pragma unroll
           for (int r = 0; r < kRows; ++r) sum[t * kRows + r] = fma4(w[r], of_x, sum[t * kRows + r]);
         }
@@ -227,7 +253,7 @@ class FewRows {
 
 // A row of each.
 template <int kRows, int kTokens>
-class FewRows<RowForm::kOther, kRows, kRows, kTokens> {
+class FewRows<RowForm::kOther, kRows, kRows, kTokens, 0> {
  public:
   template <class... Matrices>
   __device__ FewRows(int row, const Matrices&... m) : row_(row), of_{&m...} {}
@@ -251,22 +277,23 @@ class FewRows<RowForm::kOther, kRows, kRows, kTokens> {
 // lanes of each 32 / kValues return the same one, in order.
 template <int kOffset = 16, int kValues>
 __device__ inline float warp_sums(const float (&value)[kValues]) {
-  static_assert(kValues <= 2 * kOffset && kValues % 2 == 0);
-  const bool upper = (threadIdx.x & kOffset) != 0;
-  float half[kValues / 2];
+  static_assert(std::has_single_bit(static_cast<unsigned>(kValues)));
+  if constexpr (kValues == 1) {
+    float sum = value[0];
 #pragma unroll
-  for (int i = 0; i < kValues / 2; ++i) {
-    const float low = value[i], high = value[i + kValues / 2];
-    half[i] = (upper ? high : low) + __shfl_xor_sync(0xFFFFFFFFu, upper ? low : high, kOffset);
-  }
-  if constexpr (kValues > 2) {
-    return warp_sums<kOffset / 2>(half);
-  } else {
-    float sum = half[0];
-#pragma unroll
-    for (int offset = kOffset / 2; offset > 0; offset /= 2)
+    for (int offset = kOffset; offset > 0; offset /= 2)
       sum += __shfl_xor_sync(0xFFFFFFFFu, sum, offset);
     return sum;
+  } else {
+    static_assert(kValues <= 2 * kOffset);
+    const bool upper = (threadIdx.x & kOffset) != 0;
+    float half[kValues / 2];
+#pragma unroll
+    for (int i = 0; i < kValues / 2; ++i) {
+      const float low = value[i], high = value[i + kValues / 2];
+      half[i] = (upper ? high : low) + __shfl_xor_sync(0xFFFFFFFFu, upper ? low : high, kOffset);
+    }
+    return warp_sums<kOffset / 2>(half);
   }
 }
 

@@ -6,8 +6,6 @@ namespace assay::kernels {
 namespace {
 
 constexpr int kMostRounds = 2;
-// At least: 128 registers a thread for the forms that are read by the piece.
-constexpr int blocks_of_multiprocessor(RowForm form) { return form == RowForm::kOther ? 1 : 2; }
 
 struct FewRowsArgs {
   struct Product {
@@ -24,39 +22,49 @@ struct FewRowsArgs {
   bool accumulate = false;
 };
 
-// Tokens of a block: the grid's y times kTokens and following.
+constexpr int kTokensOfPass = 8;
+// The tokens of a block, and which of the blocks along rows it is. Blocks that have the same rows
+// are neighbours in the grid, so that the second-level cache still has what they read.
 template <int kTokens>
 struct Pass {
-  int first, n;
-  __device__ explicit Pass(int n_tokens)
-      : first(static_cast<int>(blockIdx.y) * kTokens), n(min(kTokens, n_tokens - first)) {}
+  int block, first = 0, n;
+  __device__ explicit Pass(int n_tokens) : block(blockIdx.x), n(n_tokens) {
+    if constexpr (kTokens == kTokensOfPass) {
+      const int n_passes = (n_tokens + kTokens - 1) / kTokens;
+      block /= n_passes;
+      first = (static_cast<int>(blockIdx.x) - block * n_passes) * kTokens;
+      n = min(kTokens, n_tokens - first);
+    }
+  }
   __device__ TokenInputs<kTokens> inputs(const float* x, int x_stride) const {
     return {x + static_cast<size_t>(first) * x_stride, x_stride, n};
   }
 };
 
 // A warp has kRows rows of one product, and of each a part, or kMostRounds in turn.
-template <RowForm kForm, int kRows, int kTokens>
-__global__ void __launch_bounds__(32 * kProjectWarps, blocks_of_multiprocessor(kForm))
+template <RowForm kForm, int kRows, int kTokens, bool kCrowded>
+__global__ void __launch_bounds__(32 * kProjectWarps,
+                                  read_ahead(kForm, kRows, kTokens, kCrowded).blocks)
     project_few(const __grid_constant__ FewRowsArgs a) {
   constexpr int kSums = kTokens * kRows;
   __shared__ float of_part[kProjectWarps][kMostRounds][kSums];
+  const Pass<kTokens> pass(a.n_tokens);
   int which = 0;
-  while (which + 1 < a.n && a.of[which + 1].first_block <= static_cast<int>(blockIdx.x)) ++which;
+  while (which + 1 < a.n && a.of[which + 1].first_block <= pass.block) ++which;
   const FewRowsArgs::Product& p = a.of[which];
   const int lane = threadIdx.x, warp = threadIdx.y, n_rows = p.matrix.n_rows;
   const int warps = p.warps, rounds = p.rounds, rows_of_block = kProjectWarps / warps * kRows;
-  const int first_row = (static_cast<int>(blockIdx.x) - p.first_block) * rows_of_block;
+  const int first_row = (pass.block - p.first_block) * rows_of_block;
   const int row = first_row + warp / warps * kRows;
   const auto lane_of = [&](int round) {
     return RowLane{(round * warps + warp % warps) * 32 + lane, warps * rounds * 32};
   };
   const bool works = row < n_rows;
-  FewRows<kForm, 1, kRows, kTokens> rows(works ? row : 0, p.matrix);
+  constexpr int kAhead = read_ahead(kForm, kRows, kTokens, kCrowded).pieces;
+  FewRows<kForm, 1, kRows, kTokens, kAhead> rows(works ? row : 0, p.matrix);
   if (works) rows.begin(lane_of(0));
   await_previous();
   let_next_begin();
-  const Pass<kTokens> pass(a.n_tokens);
   if (works) {
     const TokenInputs<kTokens> x = pass.inputs(a.x, a.x_stride);
 #pragma unroll 1
@@ -82,20 +90,22 @@ __global__ void __launch_bounds__(32 * kProjectWarps, blocks_of_multiprocessor(k
 }
 
 // kRows: half of them of either.
-template <RowForm kForm, int kRows, int kTokens>
-__global__ void __launch_bounds__(32 * kProjectWarps, blocks_of_multiprocessor(kForm))
+template <RowForm kForm, int kRows, int kTokens, bool kCrowded>
+__global__ void __launch_bounds__(32 * kProjectWarps,
+                                  read_ahead(kForm, kRows, kTokens, kCrowded).blocks)
     swiglu_few(const __grid_constant__ DeviceMatrix gate, const __grid_constant__ DeviceMatrix up,
                const float* x, int x_stride, int n_tokens, float* h) {
   constexpr int kRowsOf = kRows / 2, kSums = kTokens * kRows, kLanes = 32 / kSums;
+  const Pass<kTokens> pass(n_tokens);
   const int lane = threadIdx.x;
-  const int row = static_cast<int>(blockIdx.x * kProjectWarps + threadIdx.y) * kRowsOf;
+  const int row = (pass.block * kProjectWarps + static_cast<int>(threadIdx.y)) * kRowsOf;
   const bool works = row < gate.n_rows;
-  FewRows<kForm, 2, kRows, kTokens> rows(works ? row : 0, gate, up);
+  constexpr int kAhead = read_ahead(kForm, kRows, kTokens, kCrowded).pieces;
+  FewRows<kForm, 2, kRows, kTokens, kAhead> rows(works ? row : 0, gate, up);
   if (works) rows.begin({lane, 32});
   await_previous();
   let_next_begin();
   if (!works) return;
-  const Pass<kTokens> pass(n_tokens);
   float sum[kSums];
   rows.multiply({lane, 32}, pass.inputs(x, x_stride), sum);
   const float g = warp_sums(sum);
@@ -123,9 +133,10 @@ int warps_of_row(const DeviceMatrix& m, int rows_of_warp, int n_tokens) {
 template <RowForm kForm, class Use>
 void with_tokens(int n_tokens, const Use& use) {
   const std::integral_constant<RowForm, kForm> form;
-  if (n_tokens <= 2) return use(form, std::integral_constant<int, 2>());
+  if (n_tokens == 1) return use(form, std::integral_constant<int, 1>());
+  if (n_tokens == 2) return use(form, std::integral_constant<int, 2>());
   if (n_tokens <= 4) return use(form, std::integral_constant<int, 4>());
-  use(form, std::integral_constant<int, 8>());
+  use(form, std::integral_constant<int, kTokensOfPass>());
 }
 template <class Use>
 void with_form_and_tokens(RowForm form, int n_tokens, const Use& use) {
@@ -146,8 +157,26 @@ void with_form_and_tokens(RowForm form, int n_tokens, const Use& use) {
       return with_tokens<RowForm::kOther>(n_tokens, use);
   }
 }
-
 int in_blocks(int n, int of_block) { return (n + of_block - 1) / of_block; }
+
+// Of the blocks that a GPU has room for while a grid runs, as many as the grid has.
+double fill(int n_blocks, int of_multiprocessor) {
+  const int at_once = of_multiprocessor * n_multiprocessors();
+  return static_cast<double>(n_blocks) / (in_blocks(n_blocks, at_once) * at_once);
+}
+// Calls use(crowded), std::bool_constant. A grid that fills both nearly as well is crowded.
+template <RowForm kForm, int kRows, int kTokens, class Use>
+void with_read_ahead(int n_blocks, const Use& use) {
+  constexpr double kNearly = 0.1;
+  constexpr int kCrowded = read_ahead(kForm, kRows, kTokens, true).blocks,
+                kDeep = read_ahead(kForm, kRows, kTokens, false).blocks;
+  if constexpr (kCrowded == kDeep)
+    use(std::false_type());
+  else if (fill(n_blocks, kCrowded) + kNearly >= fill(n_blocks, kDeep))
+    use(std::true_type());
+  else
+    use(std::false_type());
+}
 
 struct FewRowsLaunch {
   FewRowsArgs args;
@@ -172,18 +201,22 @@ FewRowsLaunch plan_few_rows(std::span<const DeviceProduct> products, const Produ
 
 template <RowForm kForm, int kRows, int kTokens>
 void launch(const FewRowsLaunch& l, CudaStream stream) {
-  overlapped(project_few<kForm, kRows, kTokens>,
-             dim3(l.n_blocks, in_blocks(l.args.n_tokens, kTokens)), dim3(32, kProjectWarps), 0,
-             stream, l.args);
+  const int n_blocks = l.n_blocks * in_blocks(l.args.n_tokens, kTokens);
+  with_read_ahead<kForm, kRows, kTokens>(n_blocks, [&](auto crowded) {
+    overlapped(project_few<kForm, kRows, kTokens, crowded()>, dim3(n_blocks),
+               dim3(32, kProjectWarps), 0, stream, l.args);
+  });
 }
 
 template <RowForm kForm, int kRows, int kTokens>
 void launch_swiglu(const DeviceMatrix& gate, const DeviceMatrix& up, const ProductInput& in,
                    float* h, CudaStream stream) {
-  overlapped(
-      swiglu_few<kForm, kRows, kTokens>,
-      dim3(in_blocks(gate.n_rows, kProjectWarps * kRows / 2), in_blocks(in.n_tokens, kTokens)),
-      dim3(32, kProjectWarps), 0, stream, gate, up, in.x, in.x_stride, in.n_tokens, h);
+  const int n_blocks =
+      in_blocks(gate.n_rows, kProjectWarps * kRows / 2) * in_blocks(in.n_tokens, kTokens);
+  with_read_ahead<kForm, kRows, kTokens>(n_blocks, [&](auto crowded) {
+    overlapped(swiglu_few<kForm, kRows, kTokens, crowded()>, dim3(n_blocks),
+               dim3(32, kProjectWarps), 0, stream, gate, up, in.x, in.x_stride, in.n_tokens, h);
+  });
 }
 
 }  // namespace
@@ -192,25 +225,29 @@ bool are_of_one_row_form(const DeviceMatrix& a, const DeviceMatrix& b) {
   return row_form_of(a) == row_form_of(b);
 }
 
-void project_few_rows(std::span<const DeviceProduct> products, const ProductInput& in,
-                      CudaStream stream) {
+void project_by_row(std::span<const DeviceProduct> products, const ProductInput& in,
+                    CudaStream stream) {
   CHECK(!products.empty() && products.size() <= kMostProducts) << products.size();
   with_form_and_tokens(row_form_of(*products[0].matrix), in.n_tokens, [&](auto form, auto tokens) {
-    constexpr int kRows = form() == RowForm::kOther ? 1 : 4;
-    const FewRowsLaunch l = plan_few_rows(products, in, kRows, tokens());
-    if (l.n_blocks >= n_multiprocessors() || kRows == 1)
-      launch<form(), kRows, tokens()>(l, stream);
-    else
+    if constexpr (form() == RowForm::kOther) {
       launch<form(), 1, tokens()>(plan_few_rows(products, in, 1, tokens()), stream);
+    } else {
+      const FewRowsLaunch four = plan_few_rows(products, in, 4, tokens());
+      if (four.n_blocks >= 2 * n_multiprocessors())
+        return launch<form(), 4, tokens()>(four, stream);
+      const FewRowsLaunch two = plan_few_rows(products, in, 2, tokens());
+      if (two.n_blocks >= n_multiprocessors()) return launch<form(), 2, tokens()>(two, stream);
+      launch<form(), 1, tokens()>(plan_few_rows(products, in, 1, tokens()), stream);
+    }
   });
 }
 
-void swiglu_few_rows(const DeviceMatrix& gate, const DeviceMatrix& up, const ProductInput& in,
-                     float* h, CudaStream stream) {
+void swiglu_by_row(const DeviceMatrix& gate, const DeviceMatrix& up, const ProductInput& in,
+                   float* h, CudaStream stream) {
   const RowForm common = are_of_one_row_form(gate, up) ? row_form_of(gate) : RowForm::kOther;
   with_form_and_tokens(common, in.n_tokens, [&](auto form, auto tokens) {
     constexpr int kRows = form() == RowForm::kOther ? 2 : 4;
-    if (in_blocks(gate.n_rows, kProjectWarps * kRows / 2) >= n_multiprocessors() || kRows == 2)
+    if (in_blocks(gate.n_rows, kProjectWarps * kRows / 2) >= 2 * n_multiprocessors())
       launch_swiglu<form(), kRows, tokens()>(gate, up, in, h, stream);
     else
       launch_swiglu<form(), 2, tokens()>(gate, up, in, h, stream);

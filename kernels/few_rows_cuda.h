@@ -1,5 +1,5 @@
-// Products by the row of a few tokens on a GPU: project_cuda's and swiglu_cuda's where n_tokens is
-// above one. A matrix is read once for up to eight tokens. All pointers are device pointers.
+// Products by the row on a GPU, of one to a few tokens: project_cuda's and swiglu_cuda's that do
+// not go to tensor cores. A matrix is read from memory once. All pointers are device pointers.
 #pragma once
 
 #include <span>
@@ -33,10 +33,10 @@ struct ProductInput {
 // Whether the matrices may share a launch.
 bool are_of_one_row_form(const DeviceMatrix& a, const DeviceMatrix& b);
 // Of one row form, 1 to kMostProducts, as many columns.
-void project_few_rows(std::span<const DeviceProduct> products, const ProductInput& in,
-                      CudaStream stream);
+void project_by_row(std::span<const DeviceProduct> products, const ProductInput& in,
+                    CudaStream stream);
 // h (n_tokens, gate.n_rows) = silu(gate x) * (up x); of one shape.
-void swiglu_few_rows(const DeviceMatrix& gate, const DeviceMatrix& up, const ProductInput& in,
-                     float* h, CudaStream stream);
+void swiglu_by_row(const DeviceMatrix& gate, const DeviceMatrix& up, const ProductInput& in,
+                   float* h, CudaStream stream);
 
 }  // namespace assay::kernels

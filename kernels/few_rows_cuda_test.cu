@@ -93,12 +93,12 @@ TEST_F(Cuda, EachOfSeveralTokensHasTheBitsThatItHasAlone) {
   struct Size {
     int n_rows, n_cols;
   };
-  // Rows in one, two and eight parts; fewer than a GPU has multiprocessors for, of which a warp has
-  // one, and more, of which it has four, the last ones missing; pieces that do not go around, and
-  // fewer than lanes.
-  const std::vector<Size> in_pieces =
-      sizes<Size>({{5, 264}, {3021, 1600}, {130, 6144}, {770, 6144}, {1, 8}, {16385, 96}},
-                  {{5, 264}, {3, 6144}});
+  // Rows in one, two and eight parts; of which a warp has one, two and four (of an H200), the last
+  // ones missing, and of four the blocks fill a GPU three times over, two or four times, so that
+  // both ways to read ahead are taken; pieces that do not go around, and fewer than lanes.
+  const std::vector<Size> in_pieces = sizes<Size>(
+      {{5, 264}, {3021, 1600}, {6021, 1600}, {130, 6144}, {770, 6144}, {1, 8}, {16385, 96}},
+      {{5, 264}, {3, 6144}});
   for (const Size& s : in_pieces) {
     expect_products("bf16", dense(WeightType::kBf16, s.n_rows, s.n_cols, false, random), random);
     expect_products("f16", dense(WeightType::kF16, s.n_rows, s.n_cols, false, random), random);
@@ -168,8 +168,9 @@ void expect_gates_and_ups(const std::string& what, const HostMatrix& host_gate,
 
 TEST_F(Cuda, SoHaveGatesAndUps) {
   Random random(14);
-  for (const int n_rows : sizes<int>({1, 96, 3101}, {1, 37})) {
-    for (const int n_cols : {320, 1544, 101}) {
+  // The last two: four rows a warp, of an H200 (as above).
+  for (const int n_rows : sizes<int>({1, 96, 3101, 6301, 8401}, {1, 37})) {
+    for (const int n_cols : n_rows > 6000 ? std::vector{104} : std::vector{320, 1544, 101}) {
       for (const WeightType type : {WeightType::kBf16, WeightType::kF16, WeightType::kF32})
         expect_gates_and_ups("dense", dense(type, n_rows, n_cols, false, random),
                              dense(type, n_rows, n_cols, false, random), random);

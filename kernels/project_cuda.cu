@@ -10,94 +10,10 @@
 namespace assay::kernels {
 namespace {
 
-__device__ size_t bytes_of_row(const DeviceMatrix& m) {
-  switch (m.kind) {
-    case DeviceMatrix::Kind::kGptq:
-      if (m.in_units()) return 0;  // no row lies together
-      [[fallthrough]];
-    case DeviceMatrix::Kind::kVq:
-      return size_t{4} * m.row_words;
-    case DeviceMatrix::Kind::kFp8:
-      return m.n_cols;
-    case DeviceMatrix::Kind::kF32:
-      return size_t{4} * m.n_cols;
-    case DeviceMatrix::Kind::kBf16:
-    case DeviceMatrix::Kind::kF16:
-      break;
-  }
-  return size_t{2} * m.n_cols;
-}
-
-// Products by the row, each by a range of the grid's blocks. n: of kMost, which is 1 or all.
-template <int kMost>
-struct RowProducts {
-  struct Product {
-    DeviceMatrix matrix;
-    int split = 1;  // warps to a row, a divisor of kProjectWarps
-    int first_block = 0;
-    float* y = nullptr;
-    int y_stride = 0;
-  };
-  Product of[kMost];
-  int n = 0;
-  const float* x = nullptr;
-  int x_stride = 0;
-  bool accumulate = false;
-};
-
-template <int kMost>
-__global__ void project(const __grid_constant__ RowProducts<kMost> a) {
-  __shared__ float of_warp[kProjectWarps];
-  int which = 0;
-  if constexpr (kMost > 1)
-    while (which + 1 < a.n && a.of[which + 1].first_block <= static_cast<int>(blockIdx.x)) ++which;
-  const DeviceMatrix m = a.of[which].matrix;
-  const int split = a.of[which].split, block = blockIdx.x - a.of[which].first_block;
-  const int warp = threadIdx.y, part = warp % split;
-  const int row = (block * kProjectWarps + warp) / split;
-  const size_t row_bytes = bytes_of_row(m);
-  if (row < m.n_rows) {  // what the first loads will want, a line a lane
-    const size_t line = (static_cast<size_t>(part) * 32 + threadIdx.x) * 128;
-    if (line < row_bytes)
-      prefetch_line(static_cast<const char*>(m.values) + row * row_bytes + line);
-  }
-  await_previous();
-  let_next_begin();
-  if (row < m.n_rows) {
-    const RowLane lane = {part * 32 + static_cast<int>(threadIdx.x), split * 32};
-    const float sum =
-        warp_sum(row_part(m, row, a.x + static_cast<size_t>(blockIdx.y) * a.x_stride, lane));
-    if (threadIdx.x == 0) of_warp[warp] = sum;
-  }
-  __syncthreads();
-  if (row >= m.n_rows || part != 0 || threadIdx.x != 0) return;
-  float sum = 0;
-  for (int w = warp; w < warp + split; ++w) sum += of_warp[w];
-  float& out = a.of[which].y[static_cast<size_t>(blockIdx.y) * a.of[which].y_stride + row];
-  out = a.accumulate ? out + sum : sum;
-}
-
-template <int kMost>
-void project_rows(std::span<const DeviceProduct> products, const ProductInput& in,
-                  CudaStream stream) {
-  RowProducts<kMost> args;
-  args.x = in.x;
-  args.x_stride = in.x_stride;
-  args.accumulate = in.accumulate;
-  int n_blocks = 0;
-  for (const DeviceProduct& p : products) {
-    const int split = parts_of_row(*p.matrix);
-    args.of[args.n++] = {*p.matrix, split, n_blocks, p.y, p.y_stride};
-    n_blocks += (p.matrix->n_rows * split + kProjectWarps - 1) / kProjectWarps;
-  }
-  overlapped(project<kMost>, dim3(n_blocks, in.n_tokens), dim3(32, kProjectWarps), 0, stream, args);
-}
-
-bool share_a_launch(const DeviceMatrix& a, const DeviceMatrix& b, int n_tokens,
-                    std::size_t shared_bytes) {
+bool share_a_launch(const DeviceMatrix& a, const DeviceMatrix& b, std::size_t shared_bytes) {
   if (is_for_gptq_cuda(a, shared_bytes, false)) return are_alike(a, b);
   if (is_for_gptq_cuda(b, shared_bytes, false)) return false;
-  return n_tokens == 1 || are_of_one_row_form(a, b);
+  return are_of_one_row_form(a, b);
 }
 
 // Of products that share one.
@@ -111,12 +27,8 @@ void launch(std::span<const DeviceProduct> products, const ProductInput& in,
                .accumulate = in.accumulate,
                .shared_bytes = shared_bytes},
               stream);
-  else if (in.n_tokens > 1)
-    project_few_rows(products, in, stream);
-  else if (products.size() == 1)
-    project_rows<1>(products, in, stream);
   else
-    project_rows<kMostProducts>(products, in, stream);
+    project_by_row(products, in, stream);
 }
 
 constexpr int kHeadWarps = 4;  // of a block
@@ -196,16 +108,6 @@ void launch_heads(const HeadsCudaArgs& a, CudaStream stream) {
     launch_heads<kRows, kTokens, 16>(a, stream);
 }
 
-__global__ void swiglu(DeviceMatrix gate, DeviceMatrix up, const float* x, int x_stride, float* h) {
-  await_previous();
-  let_next_begin();
-  const int row = warp_row();
-  if (row >= gate.n_rows) return;
-  x += static_cast<size_t>(blockIdx.y) * x_stride;
-  const float g = row_dot(gate, row, x, threadIdx.x), u = row_dot(up, row, x, threadIdx.x);
-  if (threadIdx.x == 0) h[static_cast<size_t>(blockIdx.y) * gate.n_rows + row] = silu(g) * u;
-}
-
 }  // namespace
 
 void project_cuda(const DeviceMatrix& m, const float* x, int x_stride, int n_tokens, float* y,
@@ -225,7 +127,7 @@ void project_cuda(std::span<const DeviceProduct> products, const float* x, int x
     const DeviceMatrix& first = *left[0].matrix;
     const auto others = std::stable_partition(left.begin(), left.end(), [&](const auto& p) {
       CHECK(p.matrix->n_cols == first.n_cols) << p.matrix->n_cols << ", " << first.n_cols;
-      return share_a_launch(first, *p.matrix, n_tokens, shared);
+      return share_a_launch(first, *p.matrix, shared);
     });
     launch(std::span(left.begin(), others), {x, x_stride, n_tokens, false}, shared, stream);
     left.erase(left.begin(), others);
@@ -257,9 +159,7 @@ void swiglu_cuda(const DeviceMatrix& gate, const DeviceMatrix& up, const float* 
                       .shared_bytes = shared},
                      stream);
   }
-  if (n_tokens > 1) return swiglu_few_rows(gate, up, {x, x_stride, n_tokens, false}, h, stream);
-  overlapped(swiglu, row_grid(gate.n_rows, n_tokens), dim3(32, kRowWarps), 0, stream, gate, up, x,
-             x_stride, h);
+  swiglu_by_row(gate, up, {x, x_stride, n_tokens, false}, h, stream);
 }
 
 }  // namespace assay::kernels

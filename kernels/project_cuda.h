@@ -1,8 +1,7 @@
 // Projections on a GPU, in float32: any kind of weight matrix. GPTQ in units goes to tensor cores
-// (gptq_cuda.h), all others go by the row: one token's by one to eight warps each, several tokens'
-// by the same for four rows (few_rows_cuda.h). All pointers are device pointers; x and y rows are
-// 16-byte aligned. Accumulates in a fixed order: the same request gives the same bits whatever
-// n_tokens is.
+// (gptq_cuda.h), all others go by the row (few_rows_cuda.h). All pointers are device pointers; x
+// and y rows are 16-byte aligned. Accumulates in a fixed order: the same request gives the same
+// bits whatever n_tokens is.
 #pragma once
 
 #include <span>
@@ -16,8 +15,8 @@ namespace assay::kernels {
 void project_cuda(const DeviceMatrix& m, const float* x, int x_stride, int n_tokens, float* y,
                   int y_stride, bool accumulate, CudaStream stream);
 // Up to kMostProducts of one x, all with the bits that they have alone, in as few launches as their
-// kinds allow: matrices in units of one shape (are_alike) share one, and all that go by the row do,
-// or with several tokens all of one form (are_of_one_row_form).
+// kinds allow: matrices in units of one shape (are_alike) share one, and those that go by the row
+// do if they are of one form (are_of_one_row_form).
 void project_cuda(std::span<const DeviceProduct> products, const float* x, int x_stride,
                   int n_tokens, CudaStream stream);
 

@@ -73,12 +73,14 @@ struct TokenInputs {
   unsigned at[kTokens];  // bytes: one register, or none, where an address takes two
   __device__ TokenInputs(const float* first, int stride, int n_tokens) : x(first) {
 #pragma unroll
-    for (int t = 0; t < kTokens; ++t) at[t] = min(t, n_tokens - 1) * stride * 4u;
+    for (int t = 0; t < kTokens; ++t) {
+      at[t] = min(t, n_tokens - 1) * stride * 4u;
+      if constexpr (kTokens <= 4) asm volatile("" : "+r"(at[t]));  // not made again at each use
+    }
   }
   __device__ const float* operator[](int t) const { return from<float>(at[t]); }
   // Values 4 i and following.
-  __device__ const float4* quads(int t, int i) const { return from<float4>(at[t] + 16u * i); }
-  __device__ float4 quad(int t, int i) const { return *quads(t, i); }
+  __device__ float4 quad(int t, int i) const { return *from<float4>(at[t] + 16u * i); }
 
  private:
   template <class T>
@@ -89,6 +91,7 @@ struct TokenInputs {
 template <>
 struct TokenInputs<1> {
   const float* x;
+  __device__ TokenInputs(const float* first, int = 0, int = 1) : x(first) {}
   __device__ const float* operator[](int) const { return x; }
   __device__ float4 quad(int, int i) const { return reinterpret_cast<const float4*>(x)[i]; }
 };

@@ -188,8 +188,8 @@ void register_project_cuda_benchmarks() {
       if (std::string(kind) == "bf16" || s.n_rows <= kMostRowsOfCodes)
         add_cuda_benchmark("project_cuda/" + std::string(s.name) + "/" + kind,
                            [=](benchmark::State& state) { project_on(state, kind, s, 1); });
-    for (const Shape& s : {kShapes[1], kShapes[3]})  // several sequences' next tokens
-      for (const int n_tokens : {2, 4, 8})
+    for (const Shape& s : {kShapes[1], kShapes[3]})  // several sequences' next tokens, a prompt's
+      for (const int n_tokens : {2, 4, 8, 64})
         add_cuda_benchmark("project_cuda/" + std::string(s.name) + "/" + kind +
                                "/rows:" + std::to_string(n_tokens),
                            [=](benchmark::State& state) { project_on(state, kind, s, n_tokens); });
