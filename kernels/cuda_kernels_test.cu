@@ -149,7 +149,7 @@ TEST_F(Cuda, MatricesMultipliedTogetherHaveTheBitsTheyHaveAlone) {
   const auto bf16 = [&](int n_rows, int n_cols) {
     return dense(WeightType::kBf16, n_rows, n_cols, false, random);
   };
-  for (const int n_tokens : {1, 3}) {
+  for (const int n_tokens : {1, 3, 9}) {
     expect_together_as_alone({bf16(130, 6144), bf16(576, 6144)}, 6144, n_tokens, random);
     expect_together_as_alone({bf16(1, 1536), bf16(16384, 1536), bf16(31, 1536), bf16(5000, 1536)},
                              1536, n_tokens, random);
@@ -157,11 +157,12 @@ TEST_F(Cuda, MatricesMultipliedTogetherHaveTheBitsTheyHaveAlone) {
   }
 }
 
-// Those in units share one launch, all others another one, in whatever order they come.
+// Those in units of one shape share a launch, and those that go by the row in one form, in whatever
+// order they come.
 TEST_F(Cuda, SoHaveMatricesOfSeveralKinds) {
   Random random(6);
   constexpr int kCols = 1536;
-  for (const int n_tokens : {1, 5}) {
+  for (const int n_tokens : {1, 5, 9}) {
     expect_together_as_alone(
         {gptq(8, 200, kCols, 128, false, random),
          dense(WeightType::kBf16, 130, kCols, false, random),
@@ -171,6 +172,14 @@ TEST_F(Cuda, SoHaveMatricesOfSeveralKinds) {
         {fp8(130, kCols, 128, random), gptq(4, 33, kCols, 64, false, random),
          gptq(8, 48, kCols, 64, false, random), gptq(4, 17, kCols, 128, false, random)},
         kCols, n_tokens, random);
+    expect_together_as_alone(
+        {fp8(130, kCols, 128, random), dense(WeightType::kBf16, 65, kCols, false, random),
+         fp8(60, kCols, 128, random), dense(WeightType::kBf16, 3, kCols, false, random)},
+        kCols, n_tokens, random);
+    // By the weight: kinds may differ.
+    expect_together_as_alone({vq(4, 256, 33, 1560, 24, false, random), fp8(40, 1560, 24, random),
+                              gptq(4, 21, 1560, 24, false, random)},
+                             1560, n_tokens, random);
   }
 }
 

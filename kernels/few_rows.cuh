@@ -9,10 +9,9 @@
 
 namespace assay::kernels {
 
-// How the pieces lie that a lane has of a row; kOther, a weight at a time, takes every matrix.
+// How the pieces lie that a lane has of a row; kOther, by row_dot.cuh, takes every matrix.
 enum class RowForm { kBf16, kF16, kF32, kFp8, kGptq4, kGptq8, kOther };
 
-// Those that row_dot.cuh multiplies by the piece.
 inline RowForm row_form_of(const DeviceMatrix& m) {
   switch (m.kind) {
     case DeviceMatrix::Kind::kBf16:
@@ -70,10 +69,11 @@ struct PieceOf<RowForm::kF32> : PieceOf<RowForm::kBf16> {
 struct ReadAhead {
   int pieces, blocks;
 };
-// Two ways, for grids that fill one or the other better: crowded has more blocks, fewer pieces.
-// Registers allow no third. Measured: docs/design/cuda-kernels.md.
+// Two ways, for grids that fill one or the other better: crowded has more blocks, and no more
+// pieces. Measured, of four rows: docs/design/cuda-kernels.md; of fewer, which only small matrices
+// have, as many as registers hold.
 constexpr ReadAhead read_ahead(RowForm form, int n_rows, int n_tokens, bool crowded) {
-  if (form == RowForm::kOther) return {0, 1};
+  if (form == RowForm::kOther) return {0, n_tokens == 1 ? 3 : n_tokens <= 4 ? 2 : 1};
   const bool is_gptq = form == RowForm::kGptq4 || form == RowForm::kGptq8;
   const bool is_code = is_gptq || form == RowForm::kFp8;
   if (n_rows == 4) {

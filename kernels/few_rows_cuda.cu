@@ -5,6 +5,19 @@
 namespace assay::kernels {
 namespace {
 
+constexpr int kProjectWarps = 8;  // of a block
+
+// Few long rows do not fill a GPU with a warp each. By the matrix's shape alone, so that a token's
+// bits do not depend on its batch: a divisor of kProjectWarps, of 32 lanes each.
+constexpr int parts_of_row(const DeviceMatrix& m) {
+  constexpr int kWarpsOfGpu = 16384, kColumnsOfWarp = 768;
+  int parts = 1;
+  while (parts < kProjectWarps && m.n_rows * parts < kWarpsOfGpu &&
+         m.n_cols >= 2 * kColumnsOfWarp * parts)
+    parts *= 2;
+  return parts;
+}
+
 constexpr int kMostRounds = 2;
 
 struct FewRowsArgs {
@@ -168,11 +181,11 @@ double fill(int n_blocks, int of_multiprocessor) {
 template <RowForm kForm, int kRows, int kTokens, class Use>
 void with_read_ahead(int n_blocks, const Use& use) {
   constexpr double kNearly = 0.1;
-  constexpr int kCrowded = read_ahead(kForm, kRows, kTokens, true).blocks,
-                kDeep = read_ahead(kForm, kRows, kTokens, false).blocks;
-  if constexpr (kCrowded == kDeep)
+  constexpr int kCrowdedBlocks = read_ahead(kForm, kRows, kTokens, true).blocks,
+                kDeepBlocks = read_ahead(kForm, kRows, kTokens, false).blocks;
+  if constexpr (kCrowdedBlocks == kDeepBlocks)
     use(std::false_type());
-  else if (fill(n_blocks, kCrowded) + kNearly >= fill(n_blocks, kDeep))
+  else if (fill(n_blocks, kCrowdedBlocks) + kNearly >= fill(n_blocks, kDeepBlocks))
     use(std::true_type());
   else
     use(std::false_type());
@@ -232,11 +245,13 @@ void project_by_row(std::span<const DeviceProduct> products, const ProductInput&
     if constexpr (form() == RowForm::kOther) {
       launch<form(), 1, tokens()>(plan_few_rows(products, in, 1, tokens()), stream);
     } else {
+      const int n_passes = in_blocks(in.n_tokens, tokens());
       const FewRowsLaunch four = plan_few_rows(products, in, 4, tokens());
-      if (four.n_blocks >= 2 * n_multiprocessors())
+      if (four.n_blocks * n_passes >= 2 * n_multiprocessors())
         return launch<form(), 4, tokens()>(four, stream);
       const FewRowsLaunch two = plan_few_rows(products, in, 2, tokens());
-      if (two.n_blocks >= n_multiprocessors()) return launch<form(), 2, tokens()>(two, stream);
+      if (two.n_blocks * n_passes >= n_multiprocessors())
+        return launch<form(), 2, tokens()>(two, stream);
       launch<form(), 1, tokens()>(plan_few_rows(products, in, 1, tokens()), stream);
     }
   });
@@ -247,7 +262,8 @@ void swiglu_by_row(const DeviceMatrix& gate, const DeviceMatrix& up, const Produ
   const RowForm common = are_of_one_row_form(gate, up) ? row_form_of(gate) : RowForm::kOther;
   with_form_and_tokens(common, in.n_tokens, [&](auto form, auto tokens) {
     constexpr int kRows = form() == RowForm::kOther ? 2 : 4;
-    if (in_blocks(gate.n_rows, kProjectWarps * kRows / 2) >= 2 * n_multiprocessors())
+    if (in_blocks(gate.n_rows, kProjectWarps * kRows / 2) * in_blocks(in.n_tokens, tokens()) >=
+        2 * n_multiprocessors())
       launch_swiglu<form(), kRows, tokens()>(gate, up, in, h, stream);
     else
       launch_swiglu<form(), 2, tokens()>(gate, up, in, h, stream);

@@ -1,5 +1,7 @@
-// Products by the row on a GPU, of one to a few tokens: project_cuda's and swiglu_cuda's that do
-// not go to tensor cores. A matrix is read from memory once. All pointers are device pointers.
+// Products by the row on a GPU: project_cuda's and swiglu_cuda's that do not go to tensor cores. A
+// matrix is read from memory once for up to eight tokens, and for more from the second-level cache
+// at best. Matrices are a model's: they are read before the launch ahead has ended. All pointers
+// are device pointers.
 #pragma once
 
 #include <span>
@@ -8,20 +10,6 @@
 #include "kernels/device_matrix.h"
 
 namespace assay::kernels {
-
-inline constexpr int kProjectWarps = 8;  // of a block
-
-// Few long rows do not fill a GPU with a warp each. By the matrix's shape alone, so that a token's
-// bits do not depend on its batch: a divisor of kProjectWarps, as many lanes times 32 as share the
-// row.
-constexpr int parts_of_row(const DeviceMatrix& m) {
-  constexpr int kWarpsOfGpu = 16384, kColumnsOfWarp = 768;
-  int parts = 1;
-  while (parts < kProjectWarps && m.n_rows * parts < kWarpsOfGpu &&
-         m.n_cols >= 2 * kColumnsOfWarp * parts)
-    parts *= 2;
-  return parts;
-}
 
 // What products of one x have in common.
 struct ProductInput {

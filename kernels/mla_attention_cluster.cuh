@@ -277,9 +277,9 @@ __device__ void add_latents(const MlaAttentionCuda& a, const Share& share, const
       multiply_columns(out, weights.low[k], keys.latents(stage, 0, k));
     }
     close_products();
-    exchange.release(round);
     await_products<0>();
     hold(out);
+    exchange.release(round);
     arrive_as_warp(at.freed(stage), arrivals);
     if (kParts || !share.ends_split(next)) continue;
     write_split<false>(a, heads, block, out, of_heads, first / share.split_keys, next >= share.end);
@@ -314,7 +314,8 @@ __device__ void attend_in_cluster(const MlaAttentionCuda& a, int n_head_tiles, i
     // Under racecheck nobody passes the cluster's barrier before all have come to this wait.
     if (arrivals > 1) await_cluster();
     fetch_keys<kHalf>(share, at, FetchedKeys<kHalf>(of_row, at.stages, block, kParts));
-    __syncwarp();  // lanes may leave a wait one by one
+    await_copies<0>();  // no warp ends before its copies
+    __syncwarp();       // lanes may leave a wait one by one
     if (arrivals == 1) await_cluster();
     return await_previous();
   }

@@ -25,7 +25,7 @@ __device__ void find_factors(const float2* states, int n, Factors& f) {
   float2 state[kMostSplits / 32];
 #pragma unroll
   for (int w = 0; w < kMostSplits / 32; ++w)
-    state[w] = w * 32 + lane < n ? states[w * 32 + lane] : float2{-INFINITY, 0};
+    state[w] = w * 32 + lane < n ? __ldcg(states + w * 32 + lane) : float2{-INFINITY, 0};
   float past = -INFINITY;  // largest of the splits before these
 #pragma unroll
   for (int w = 0; w < kMostSplits / 32; ++w) {
@@ -46,8 +46,9 @@ __device__ void find_factors(const float2* states, int n, Factors& f) {
   }
 }
 
-// What a block folds by itself when it has all splits, from its parts. Grid: pairs, a block's
-// threads of their columns.
+// What a block folds by itself when it has all splits, from its parts, each read once: past this
+// multiprocessor's own cache, on which it may have begun before they were written. Grid: pairs, a
+// block's threads of their columns.
 __global__ void __launch_bounds__(kMostFoldThreads) fold_splits(MlaAttentionCuda a, int n_splits) {
   __shared__ Factors factors;
   const size_t pair = blockIdx.x;
@@ -59,8 +60,9 @@ __global__ void __launch_bounds__(kMostFoldThreads) fold_splits(MlaAttentionCuda
   const auto fetch = [&](int first, float(&v)[kFoldAhead]) {
 #pragma unroll
     for (int i = 0; i < kFoldAhead; ++i)
-      v[i] = first + i < n && column < a.kv_lora ? part[static_cast<size_t>(first + i) * a.kv_lora]
-                                                 : 0;
+      v[i] = first + i < n && column < a.kv_lora
+                 ? __ldcg(part + static_cast<size_t>(first + i) * a.kv_lora)
+                 : 0;
   };
   await_previous();
   let_next_begin();

@@ -1,12 +1,10 @@
 // Attention on a GPU against the reference: exact where one key takes all, within a derived bound,
 // and bit by bit whatever the launch.
-#include <cuda_fp16.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -14,7 +12,6 @@
 #include "kernels/device_matrix_testing.cuh"
 #include "kernels/fresh_seed_testing.h"
 #include "kernels/layer_cuda.h"
-#include "kernels/mla_attention.h"
 #include "kernels/mla_attention_cuda.h"
 #include "kernels/mla_attention_testing.cuh"
 #include "kernels/norm.h"

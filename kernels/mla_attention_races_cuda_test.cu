@@ -3,6 +3,9 @@
 // has overwritten. Needs a GPU.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -22,11 +25,12 @@ namespace {
 std::string differences(const std::vector<float>& got, const std::vector<float>& expected,
                         int n_heads, int n_splits, int n_columns) {
   std::map<std::tuple<int, int, int, int>, int> where;
-  std::size_t n = 0;
+  std::size_t n = 0, n_nans = 0;
   double greatest = 0;
   for (std::size_t i = 0; i < expected.size(); ++i) {
     if (std::memcmp(&got[i], &expected[i], sizeof(float)) == 0) continue;
     ++n;
+    n_nans += std::isnan(got[i]);
     greatest = std::max(greatest,
                         std::abs(static_cast<double>(got[i]) - static_cast<double>(expected[i])));
     const int column = static_cast<int>(i) % n_columns, group = static_cast<int>(i) / n_columns,
@@ -34,7 +38,8 @@ std::string differences(const std::vector<float>& got, const std::vector<float>&
     ++where[{pair / n_heads, pair % n_heads / 16, group % n_splits, column / 128}];
   }
   std::ostringstream out;
-  out << n << " of " << expected.size() << " differ, by up to " << greatest << ":";
+  out << n << " of " << expected.size() << " differ, " << n_nans << " of them NaN, by up to "
+      << greatest << ":";
   for (const auto& [place, count] : where)
     out << " row " << std::get<0>(place) << " heads " << 16 * std::get<1>(place) << "… split "
         << std::get<2>(place) << " columns " << 128 * std::get<3>(place) << "…: " << count << ";";
@@ -44,9 +49,10 @@ std::string differences(const std::vector<float>& got, const std::vector<float>&
 // One problem in device memory, asked again and again.
 class Repeated {
  public:
-  Repeated(const AttentionProblem& p, bool half)
+  Repeated(const AttentionProblem& p, bool half, bool splits)
       : p_(p),
         half_(half),
+        splits_(splits),
         q_(p.q),
         cache_(p.cache()),
         caches_(std::vector<std::uint16_t*>(static_cast<std::size_t>(p.rows), cache_.data())),
@@ -66,14 +72,19 @@ class Repeated {
                         .scale = p_.s.scale(),
                         .max_keys = p_.last + 1,
                         .half = half_,
-                        .parts = parts_.data(),
+                        .parts = splits_ ? parts_.data() : nullptr,
                         .out = out_.data()},
                        nullptr);
   }
   std::vector<float> out() const { return out_.host(); }
-  // Of every split, without the splits' states behind them.
+  // Of every split the latents, and behind them the states: largest scores and sums.
   std::vector<float> latents() const {
-    return parts_.host(out_.size() * static_cast<std::size_t>(n_splits()), nullptr);
+    const std::vector<float> all = parts_.host();
+    return {all.begin(), all.begin() + n_latents()};
+  }
+  std::vector<float> states() const {
+    const std::vector<float> all = parts_.host();
+    return {all.begin() + n_latents(), all.end()};
   }
   int n_splits() const {
     return static_cast<int>(parts_.size() /
@@ -81,13 +92,14 @@ class Repeated {
   }
 
  private:
+  std::ptrdiff_t n_latents() const { return static_cast<std::ptrdiff_t>(out_.size()) * n_splits(); }
   static std::vector<int> positions(const AttentionProblem& p) {
     std::vector<int> out;
     for (int r = 0; r < p.rows; ++r) out.push_back(p.last - p.rows + 1 + r);
     return out;
   }
   const AttentionProblem& p_;
-  bool half_;
+  bool half_, splits_;
   DeviceArray<float> q_;
   DeviceArray<std::uint16_t> cache_;
   DeviceArray<std::uint16_t*> caches_;
@@ -102,9 +114,11 @@ int n_launches() {
 }
 
 // Splits of more tiles than there are stages, of halves and not; more clusters than are there at
-// once, and as many.
+// once, and as many. What it is for was seen once, while others had the GPU too: alone on a GPU it
+// has never failed (docs/performance.md).
 TEST_F(Cuda, AttentionsBitsAreTheSameEveryTime) {
   if (under_racecheck()) GTEST_SKIP() << "AttentionsBitsDependOnTheKeysAlone has racecheck's sizes";
+  constexpr int kBetweenLooks = 4;  // launches, of which one overlaps the end of the one before
   Random random(21);
   for (const int n_heads : {64, 72})
     for (const int n_rows : {1, 3})
@@ -113,19 +127,27 @@ TEST_F(Cuda, AttentionsBitsAreTheSameEveryTime) {
                                  random);
         const std::vector<float> expected =
             p.computed({}, {.splits = false, .runs = false, .half = half});
-        const Repeated attention(p, half);
-        attention.launch();
-        const std::vector<float> latents = attention.latents();
-        for (int i = 0; i < n_launches(); ++i) {
+        for (const bool splits : {false, true}) {
+          const Repeated attention(p, half, splits);
           attention.launch();
-          const std::vector<float> got = attention.out();
-          if (std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)) == 0) continue;
-          ADD_FAILURE() << n_heads << " heads, " << n_rows << " rows, " << p.last + 1 << " keys"
-                        << (half ? ", halves" : "") << ", launch " << i << ":\n"
-                        << differences(got, expected, n_heads, 1, p.s.kv_lora) << "\nof splits: "
-                        << differences(attention.latents(), latents, n_heads, attention.n_splits(),
-                                       p.s.kv_lora);
-          break;
+          ASSERT_EQ(attention.out(), expected) << n_heads << " heads, the first launch";
+          const std::vector<float> latents = attention.latents(), states = attention.states();
+          for (int i = 0; i < n_launches(); i += kBetweenLooks) {
+            for (int j = 0; j < kBetweenLooks; ++j) attention.launch();
+            const std::vector<float> got = attention.out();
+            if (std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)) == 0) continue;
+            ADD_FAILURE() << n_heads << " heads, " << n_rows << " rows, " << p.last + 1 << " keys"
+                          << (half ? ", halves" : "") << (splits ? ", splits" : "") << ", launch "
+                          << i + kBetweenLooks << ":\n"
+                          << differences(got, expected, n_heads, 1, p.s.kv_lora)
+                          << "\nof splits' latents: "
+                          << differences(attention.latents(), latents, n_heads,
+                                         attention.n_splits(), p.s.kv_lora)
+                          << "\nof splits' states: "
+                          << differences(attention.states(), states, n_heads, attention.n_splits(),
+                                         2);
+            break;
+          }
         }
       }
 }

@@ -11,7 +11,8 @@
 
 namespace assay::kernels {
 
-// y (n_tokens, y_stride) = x (n_tokens, x_stride) mᵀ; accumulate adds to y. n_tokens < 65536.
+// y (n_tokens, y_stride) = x (n_tokens, x_stride) mᵀ; accumulate adds to y. n_tokens < 65536. m is
+// a model's: it is read before the launch ahead has ended, here and below.
 void project_cuda(const DeviceMatrix& m, const float* x, int x_stride, int n_tokens, float* y,
                   int y_stride, bool accumulate, CudaStream stream);
 // Up to kMostProducts of one x, all with the bits that they have alone, in as few launches as their
