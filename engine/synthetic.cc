@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/size_text.h"
 #include "base/thread_pool.h"
 #include "engine/checkpoint/config.h"
 #include "engine/checkpoint/enclosing.h"
@@ -129,10 +130,10 @@ Result<void> check_space(const fs::path& out, std::size_t n_bytes) {
   const fs::space_info disk = fs::space(place, error);
   if (error || disk.available >= n_bytes) return {};
   return fail(
-      "{:.1f} GiB are free on the disk of {}, and {} takes {:.1f}: ask for fewer --layers, "
-      "or choose a folder on another disk",
-      static_cast<double>(disk.available) / 0x1p30, place.string(), out.string(),
-      static_cast<double>(n_bytes) / 0x1p30);
+      "{} are free on the disk of {}, and {} takes {}: ask for fewer --layers, or choose a folder "
+      "on another disk",
+      size_text(static_cast<double>(disk.available)), place.string(), out.string(),
+      size_text(static_cast<double>(n_bytes)));
 }
 
 Result<void> copy_if_there(const fs::path& from, const fs::path& to) {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/plural.h"
+#include "base/size_text.h"
 #include "base/stats.h"
 #include "engine/engine.h"
 #include "harness/cli/bench_roof.h"
@@ -114,8 +115,9 @@ Json load_of(const engine::EngineInfo& e) {
 void print_load(const Engine& e) {
   const engine::EngineInfo& i = e.info();
   if (i.weight_bytes > 0)
-    fmt::print("weights: {:.1f} MB laid out in {:.2f} s, {:.2f} GB/s\n",
-               static_cast<double>(i.weight_bytes) / 1e6, i.layout_s, load_bytes_per_s(i) * 1e-9);
+    fmt::print("weights: {:.1f} MB laid out in {:.2f} s, {}/s\n",
+               static_cast<double>(i.weight_bytes) / 1e6, i.layout_s,
+               size_text(load_bytes_per_s(i)));
   if (!i.memory.is_planned()) return;
   fmt::print("memory: {}\nsteps: {}\n", i.memory.text(),
              harness::step_counts_text(harness::to_json(e.step_counts())));

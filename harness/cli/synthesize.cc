@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/plural.h"
+#include "base/size_text.h"
 #include "engine/synthetic.h"
 #include "harness/cli/at_least.h"
 #include "harness/cli/command_line.h"
@@ -41,7 +42,7 @@ Result<fs::path> tokenizer_folder(const Options& o) {
       o.config, bundled.string());
 }
 
-double gb(std::int64_t n_bytes) { return static_cast<double>(n_bytes) * 1e-9; }
+std::string size_of(std::int64_t n_bytes) { return size_text(static_cast<double>(n_bytes)); }
 
 Result<int> run(const Options& o) {
   ASSAY_TRY(const fs::path tokenizer, tokenizer_folder(o));
@@ -56,7 +57,7 @@ Result<int> run(const Options& o) {
        .on_note = [](const std::string& note) { say("assay synthesize: {}\n", note); },
        .on_file =
            [](int n, int of, std::int64_t n_bytes) {
-             say("assay synthesize: file {} of {}, {:.2f} GB\n", n, of, gb(n_bytes));
+             say("assay synthesize: file {} of {}, {}\n", n, of, size_of(n_bytes));
            }});
   if (!summary && interrupted()) {
     say("assay synthesize: interrupted, and nothing of {} is left\n", o.out);
@@ -81,9 +82,10 @@ Result<int> run(const Options& o) {
     return kPass;
   }
   fmt::print(
-      "{}: random weights in the shape of {} of {} layers, {:.2f} GB in {} files, {:.1f} s\n"
+      "{}: random weights in the shape of {} of {} layers, {} in {}, {:.1f} s\n"
       "  assay bench --model {}    how fast it is here\n",
-      o.out, made.n_layers, made.of_layers, gb(made.n_bytes), made.n_files, s, shell_quoted(o.out));
+      o.out, made.n_layers, made.of_layers, size_of(made.n_bytes), counted(made.n_files, "file"), s,
+      shell_quoted(o.out));
   return kPass;
 }
 

@@ -1,6 +1,7 @@
 // assay synthesize and what is said of its folders; assay bench where a GPU computes.
 #include "base/json.h"
 #include "harness/cli/cli_testing.h"
+#include "harness/cli/tiny_model.h"
 
 namespace assay {
 namespace {
@@ -33,6 +34,14 @@ TEST_F(Cli, SynthesizeMakesAFolderThatIsSaidToBeNoModel) {
   EXPECT_THAT((*record)["provenance"]["target"].dump(), HasSubstr("random weights"));
   EXPECT_THAT(assay({"inspect", out}).out, HasSubstr("not a model"));
   EXPECT_THAT(assay({"inspect", kModel}).out, Not(HasSubstr("not a model")));
+}
+
+TEST_F(Cli, ASmallFolderHasASizeToo) {
+  make_tiny_model(dir_ / "tiny");
+  const Outcome made = assay({"synthesize", dir_ / "tiny", "--out", dir_ / "shape"});
+  ASSERT_EQ(made.code, 0) << made.err;
+  EXPECT_THAT(made.out, AllOf(HasSubstr(" MB in 2 files, "), Not(HasSubstr("GB"))));
+  EXPECT_THAT(made.err, AllOf(HasSubstr("file 1 of 2, "), Not(HasSubstr("GB"))));
 }
 
 TEST_F(Cli, SynthesizeSaysThatItClearsWhatAKilledOneLeft) {
