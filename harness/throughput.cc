@@ -44,7 +44,7 @@ Result<void> read_settings(const JsonFields& fields, ThroughputSettings& out) {
 Json to_json(const MedianInterval& m, std::span<const double> values) {
   return {{"n", values.size()},
           {"median", m.median},
-          {"mad", scaled_mad(values)},
+          {"mad", values.size() < 2 ? Json() : Json(scaled_mad(values))},  // one has no spread
           {"lo", m.lo},
           {"hi", m.hi},
           {"coverage", m.coverage},

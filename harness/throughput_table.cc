@@ -33,8 +33,10 @@ std::string digits(const Json& x) { return digits(x.get<double>()); }
 // "98.7", "[97.1, 99.0]" and "± 0.4".
 void add_rate(std::vector<Cell>& row, const Json& rate) {
   row.push_back({digits(rate.at("median")), true, Ink::kBold});
-  row.push_back({fmt::format("[{}, {}]", digits(rate.at("lo")), digits(rate.at("hi")))});
-  row.push_back({"± " + digits(rate.at("mad")), true});
+  const bool is_one = rate.at("n") == 1;  // which has no spread; older records have 0 there
+  row.push_back(
+      {is_one ? "–" : fmt::format("[{}, {}]", digits(rate.at("lo")), digits(rate.at("hi")))});
+  row.push_back({is_one ? "–" : "± " + digits(rate.at("mad")), true});
 }
 
 void add_percentiles(std::vector<Cell>& row, const Json& ms) {
@@ -94,11 +96,14 @@ std::string reasons(const Json& rows) {
 // The interval is one of order statistics, so its coverage goes by the number of repetitions alone.
 std::string footnote(const Json& result) {
   for (const char* part : {"decode", "prefill"})
-    for (const Json& row : result.at(part))
-      if (const Json& rate = row.at("tokens_per_s"); !rate.is_null())
-        return fmt::format(
-            "  {} repetitions of each row in turns; [ ] holds the median with {:.1f} %\n",
-            rate.at("n").get<int>(), 100 * rate.at("coverage").get<double>());
+    for (const Json& row : result.at(part)) {
+      const Json& rate = row.at("tokens_per_s");
+      if (rate.is_null()) continue;
+      if (rate.at("n") == 1) return "  1 repetition of each row, which has no spread\n";
+      return fmt::format(
+          "  {} repetitions of each row in turns; [ ] holds the median with {:.1f} %\n",
+          rate.at("n").get<int>(), 100 * rate.at("coverage").get<double>());
+    }
   return "";
 }
 

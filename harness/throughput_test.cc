@@ -183,6 +183,19 @@ TEST(Throughput, TheTableShowsSpreadAndReason) {
                           HasSubstr("[ ] holds the median with 50.0 %"), Not(HasSubstr("useful"))));
 }
 
+TEST(Throughput, OneRepetitionHasNoSpread) {
+  ThroughputResult one = small_result();
+  for (DecodeRow& row : one.decode)
+    if (!row.repetitions.empty()) row.repetitions.resize(1);
+  for (PrefillRow& row : one.prefill)
+    if (!row.ttft_s.empty()) row.ttft_s.resize(1);
+  const Json json = to_json(one);
+  EXPECT_TRUE(json["decode"][0]["tokens_per_s"]["mad"].is_null());
+  EXPECT_THAT(render_throughput(json, false),
+              AllOf(HasSubstr("1 repetition of each row, which has no spread"), Not(HasSubstr("±")),
+                    Not(HasSubstr("[100, 100]"))));
+}
+
 Sample reply(int n_tokens, double decode_s, Termination termination) {
   Sample s = made_sample("a", "a", "en", Correctness::kWrong);
   s.ids.assign(static_cast<std::size_t>(n_tokens), 7);

@@ -19,7 +19,7 @@ function factor(v, decimals) {
   return v < 10 ? v.toFixed(decimals) : digits(v);
 }
 function throughputTables({engine, decode, prefill, useful}) {
-  const measured = row => row.tokens_per_s !== null, rate = r => el('td', {class: 'num'}, el('b', {}, digits(r.median)), el('span', {class: 'interval'}, '[' + digits(r.lo) + ', ' + digits(r.hi) + ']'));
+  const measured = row => row.tokens_per_s !== null, rate = r => el('td', {class: 'num'}, el('b', {}, digits(r.median)), r.n === 1 ? '' : el('span', {class: 'interval'}, '[' + digits(r.lo) + ', ' + digits(r.hi) + ']')), spread = r => num(r.n === 1 ? '–' : digits(r.mad));
   const times = ms => ['p50', 'p90', 'p99', 'max'].map(key => num(digits(ms[key])));
   const timeHeads = (what, title) => [{text: what + ', ms: p50', num: true, title}, {text: 'p90', num: true}, {text: 'p99', num: true}, {text: 'max', num: true}];
   const speed = {text: 'Tokens/s [median in]', num: true, title: 'Of all sequences of the batch together; higher is better'};
@@ -27,13 +27,13 @@ function throughputTables({engine, decode, prefill, useful}) {
   const out = [el('p', {class: 'soft'}, engine.backend + ' ' + engine.kernel + ', ' + counted(engine.n_threads, 'thread') + ', ' + engine.attention + ' attention. Tokens/s: higher is better. Milliseconds: lower is better.')];
   if (decode.some(measured)) out.push(el('h4', {}, 'Decode: tokens one after the other'),
     table([{text: 'Depth, tokens', num: true, title: 'In the cache before the first decoded token'}, {text: 'Batch, sequences', num: true}, speed, {text: '± MAD', num: true}, {text: 'Each sequence, tokens/s', num: true}, ...timeHeads('Between tokens', 'Inter-token latency')],
-      decode.filter(measured).map(r => el('tr', {}, num(number(r.depth)), num(number(r.batch)), rate(r.tokens_per_s), num(digits(r.tokens_per_s.mad)), num(digits(r.tokens_per_s.median / r.batch)), ...times(r.itl_ms)))));
+      decode.filter(measured).map(r => el('tr', {}, num(number(r.depth)), num(number(r.batch)), rate(r.tokens_per_s), spread(r.tokens_per_s), num(digits(r.tokens_per_s.median / r.batch)), ...times(r.itl_ms)))));
   if (prefill.some(measured)) out.push(el('h4', {}, 'Prefill: reading a prompt'),
     table([{text: 'Prompt, tokens', num: true}, speed, {text: '± MAD', num: true}, ...timeHeads('To the first token', 'Time to first token')],
-      prefill.filter(measured).map(r => el('tr', {}, num(number(r.n_prompt)), rate(r.tokens_per_s), num(digits(r.tokens_per_s.mad)), ...times(r.ttft_ms)))));
+      prefill.filter(measured).map(r => el('tr', {}, num(number(r.n_prompt)), rate(r.tokens_per_s), spread(r.tokens_per_s), ...times(r.ttft_ms)))));
   const sample = counts([...decode, ...prefill]);
   for (const reason of new Set([...decode, ...prefill].map(r => r.reason).filter(Boolean))) out.push(el('p', {class: 'soft'}, 'Not measured: ' + reason));
-  if (sample) out.push(el('p', {class: 'soft'}, tight(counted(sample.n, 'repetition') + ' of each row in turns; [ ] holds the median with ' + percent(sample.coverage))));
+  if (sample) out.push(el('p', {class: 'soft'}, sample.n === 1 ? '1 repetition of each row, which has no spread' : tight(counted(sample.n, 'repetition') + ' of each row in turns; [ ] holds the median with ' + percent(sample.coverage))));
   if (useful && useful.share !== null) out.push(el('p', {}, tight('Useful: ' + percent(useful.share) + ' of ' + number(useful.n_tokens) + ' tokens, in the ' + number(useful.n_answered) + ' of ' + number(useful.n_replies) + ' replies that ended in an answer'
     + (useful.useful_tokens_per_s === null ? '' : '; ' + digits(useful.useful_tokens_per_s) + ' useful tokens/s of ' + digits(useful.tokens_per_s) + ' in a reply'))));
   return out;

@@ -45,11 +45,15 @@ struct Measurement {
     for (std::size_t i = 0; i < per_s.size(); ++i) out.push_back(per_s[i] / roof_s[i]);
     return out;
   }
+  // One repetition has none.
+  std::string spread() const {
+    return per_s.size() < 2 ? "–" : fmt::format("{:.1f}", scaled_mad(per_s));
+  }
   Json to_json() const {
     Json out = {{"test", name},
                 {"tokens_per_s", per_s},
                 {"median", median(per_s)},
-                {"mad", scaled_mad(per_s)},
+                {"mad", per_s.size() < 2 ? Json() : Json(scaled_mad(per_s))},
                 {"roof", roof},
                 {"roof_tokens_per_s", roof_s},
                 {"share_of_roof", share()},
@@ -235,16 +239,17 @@ Result<int> bench(Options o) {
   print_load(e);
   fmt::print("\n{:<16} {:>12} {:>9} {:>9}  {}\n", "test", "tokens/s", "± MAD", "of roof", "roof");
   for (const Measurement& m : all) {
-    fmt::print("{:<16} {:>12.1f} {:>9.1f} {:>8.0f}%  {}\n", m.name, median(m.per_s),
-               scaled_mad(m.per_s), 100 * median(m.share()), m.roof);
+    fmt::print("{:<16} {:>12.1f} {:>9} {:>8.0f}%  {}\n", m.name, median(m.per_s), m.spread(),
+               100 * median(m.share()), m.roof);
     if (!m.share_of_reads.empty())
       fmt::print("{:<16} {:>12} {:>9} {:>8.0f}%  {}\n", "", "", "", 100 * median(m.share_of_reads),
                  "the same read with experts drawn from all weights, as a token's are");
   }
-  fmt::print(
-      "\nMedian and scaled median absolute deviation. The roof is {}, measured beside every "
-      "repetition in this process.\n",
-      roof.of_text());
+  fmt::print("\n{} The roof is {}, measured beside every repetition in this process.\n",
+             o.repetitions == 1
+                 ? "One repetition, which has no spread: ask for more with --repetitions."
+                 : "Median and scaled median absolute deviation.",
+             roof.of_text());
   return 0;
 }
 

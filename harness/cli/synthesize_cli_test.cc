@@ -104,6 +104,7 @@ TEST_F(Cli, BenchClocksATestOnceAndCountsInWords) {
                            "--depth", "0,16,0", "--repetitions", "1", "-t", "1"});
   ASSERT_EQ(o.code, 0) << o.err;
   EXPECT_THAT(o.out, AllOf(HasSubstr("1 thread, "), HasSubstr("1 repetition\n")));
+  EXPECT_THAT(o.out, AllOf(HasSubstr("One repetition, which has no spread"), HasSubstr(" – ")));
   const auto n_rows = [&](const std::string& test) {
     std::size_t n = 0;
     for (std::size_t at = 0; (at = o.out.find("\n" + test + " ", at)) != std::string::npos; ++at)
