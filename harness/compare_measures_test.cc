@@ -10,6 +10,7 @@
 namespace assay::harness {
 namespace {
 
+using testing::AllOf;
 using testing::Contains;
 using testing::HasSubstr;
 using testing::IsEmpty;
@@ -194,11 +195,12 @@ TEST(Speed, ASureSlowdownBeyondItsFloorIsARegression) {
   EXPECT_DOUBLE_EQ(row.slower.estimate, 10.0 / 104);
   EXPECT_DOUBLE_EQ(row.floor, 3 * 1.4826 * 2 / 104);
   EXPECT_TRUE(row.conclusive);
-  const Speed speed = judge_speed({row});
+  const Speed speed = judge_speed({row}, "--repetitions");
   EXPECT_EQ(speed.rows[0].verdict, RowVerdict::kRegression);
   EXPECT_THAT(speed.regressions, Contains(HasSubstr("gemv: slower by 9.6 %")));
   EXPECT_THAT(
-      judge_speed({speed_row("gemv", "ns", times(110, 1, 9), times(100, 1, 9), Better::kLess)})
+      judge_speed({speed_row("gemv", "ns", times(110, 1, 9), times(100, 1, 9), Better::kLess)},
+                  "--repetitions")
           .regressions,
       IsEmpty())
       << "faster";
@@ -206,24 +208,31 @@ TEST(Speed, ASureSlowdownBeyondItsFloorIsARegression) {
 
 TEST(Speed, ForRatesLessIsSlower) {
   const auto fast = times(100, 0.1, 9), slow = times(95, 0.1, 9);
-  EXPECT_THAT(judge_speed({speed_row("decode", "tokens/s", fast, slow, Better::kMore)}).regressions,
-              SizeIs(1));
-  EXPECT_THAT(judge_speed({speed_row("decode", "tokens/s", slow, fast, Better::kMore)}).regressions,
-              IsEmpty());
+  EXPECT_THAT(
+      judge_speed({speed_row("decode", "tokens/s", fast, slow, Better::kMore)}, "--repetitions")
+          .regressions,
+      SizeIs(1));
+  EXPECT_THAT(
+      judge_speed({speed_row("decode", "tokens/s", slow, fast, Better::kMore)}, "--repetitions")
+          .regressions,
+      IsEmpty());
 }
 
 TEST(Speed, BelowTwoPercentIsNoSlowdownAndWithinTheSpreadAWarning) {
   EXPECT_EQ(judge_speed(
-                {speed_row("a", "ns", times(100, 0.01, 12), times(101.5, 0.01, 12), Better::kLess)})
+                {speed_row("a", "ns", times(100, 0.01, 12), times(101.5, 0.01, 12), Better::kLess)},
+                "--repetitions")
                 .rows[0]
                 .verdict,
             RowVerdict::kPass);
   // All of one side above all of the other, by less than three spreads.
-  EXPECT_EQ(judge_speed({speed_row("a", "ns", times(100, 1, 9), times(109, 1, 9), Better::kLess)})
+  EXPECT_EQ(judge_speed({speed_row("a", "ns", times(100, 1, 9), times(109, 1, 9), Better::kLess)},
+                        "--repetitions")
                 .rows[0]
                 .verdict,
             RowVerdict::kRegression);
-  EXPECT_EQ(judge_speed({speed_row("a", "ns", times(100, 2, 9), times(117, 2, 9), Better::kLess)})
+  EXPECT_EQ(judge_speed({speed_row("a", "ns", times(100, 2, 9), times(117, 2, 9), Better::kLess)},
+                        "--repetitions")
                 .rows[0]
                 .verdict,
             RowVerdict::kWarn);
@@ -233,11 +242,25 @@ TEST(Speed, FewRepetitionsDecideNothingAndCostNothing) {
   const SpeedRow few = speed_row("few", "ns", times(1, 0.1, 8), times(100, 0.1, 9), Better::kLess);
   const SpeedRow good =
       speed_row("good", "ns", times(100, 0.1, 9), times(110, 0.1, 9), Better::kLess);
-  const Speed speed = judge_speed({few, good});
-  EXPECT_THAT(speed.inconclusive, Contains(HasSubstr("few: 8 and 9 repetitions")));
+  const Speed speed = judge_speed({few, good}, "--repetitions");
+  EXPECT_THAT(speed.inconclusive,
+              Contains(AllOf(HasSubstr("few: 8 and 9 repetitions"), HasSubstr("--repetitions=9"))));
   EXPECT_THAT(speed.regressions, SizeIs(1));
   EXPECT_EQ(speed.rows[1].p, speed.rows[1].p_holm);
   EXPECT_FALSE(speed_row("none", "ns", {}, {}, Better::kLess).conclusive);
+  const std::vector<SpeedRow> many(200, few);
+  EXPECT_THAT(judge_speed(many, "--repetitions").inconclusive, SizeIs(1)) << "a line for all alike";
+}
+
+TEST(Speed, WhatIsTwiceAsSlowIsSaidAsARatio) {
+  EXPECT_EQ(slowdown_text(0.0957), "9.6 %");
+  EXPECT_EQ(slowdown_text(0.9949), "99.5 %");
+  EXPECT_EQ(slowdown_text(1), "× 2.00");
+  EXPECT_EQ(slowdown_text(11.3), "× 12.3");
+  const SpeedRow row =
+      speed_row("gemv", "ns", times(100, 0.1, 9), times(1230, 0.1, 9), Better::kLess);
+  EXPECT_THAT(judge_speed({row}, "--repetitions").regressions,
+              Contains(HasSubstr("gemv: slower by × 12.3 (from 100.4 to 1230 ns")));
 }
 
 Json benchmark(const std::string& name, const std::vector<double>& values,

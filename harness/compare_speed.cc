@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <map>
 
+#include "base/figure.h"
 #include "base/hypothesis.h"
 #include "base/shortened.h"
 
@@ -22,12 +24,10 @@ Result<double> ns_per(const std::string& unit, std::string_view where) {
   return fail("{}: unknown time_unit \"{}\", expected ns, us, ms or s", where, unit);
 }
 
-std::string percent(double share) { return fmt::format("{:.1f} %", 100 * share); }
-
 std::string sentence_of(const SpeedRow& r) {
   return fmt::format("{}: slower by {} (from {:.4g} to {:.4g} {}; p = {:.2g} after Holm, floor {})",
-                     r.name, percent(r.slower.estimate), r.base, r.candidate, r.unit, r.p_holm,
-                     percent(r.floor));
+                     r.name, slowdown_text(r.slower.estimate), r.base, r.candidate, r.unit,
+                     r.p_holm, slowdown_text(r.floor));
 }
 
 // The smallest p of Mann–Whitney's test: every repetition of one side below all of the other's.
@@ -38,7 +38,7 @@ double least_p(int n, int m) {
 }
 
 // Rows of which no slowdown could be a regression beside so many others decide nothing.
-void leave_out_undecidable(std::vector<SpeedRow>& rows, Speed& out) {
+void leave_out_undecidable(std::vector<SpeedRow>& rows, std::string_view flag, Speed& out) {
   const auto n_judged = static_cast<double>(
       std::count_if(rows.begin(), rows.end(), [](const SpeedRow& r) { return r.conclusive; }));
   int n_left_out = 0;
@@ -50,10 +50,11 @@ void leave_out_undecidable(std::vector<SpeedRow>& rows, Speed& out) {
   int enough = kLeastRepetitions;
   while (least_p(enough, enough) * n_judged >= kAlpha) ++enough;
   if (n_left_out > 0)
-    out.inconclusive.push_back(fmt::format(
-        "{} rows: beside {} others no p of so few repetitions stays below {} after Holm; take {} "
-        "on both sides, or compare fewer rows",
-        n_left_out, n_judged - 1, kAlpha, enough));
+    out.inconclusive.push_back(
+        fmt::format("{} rows: beside {} others no p of so few repetitions stays below {} after "
+                    "Holm; clock both "
+                    "sides with {}={}, or compare fewer rows",
+                    n_left_out, n_judged - 1, kAlpha, flag, enough));
 }
 
 // The roof that every GPU row of a file was clocked under moved: clocks, or somebody else's work.
@@ -94,14 +95,22 @@ SpeedRow speed_row(std::string name, std::string unit, std::span<const double> b
   return row;
 }
 
-Speed judge_speed(std::vector<SpeedRow> rows) {
+std::string slowdown_text(double slower) {
+  return slower >= kRatioFrom ? "× " + figure(1 + slower, 2, 3)
+                              : fmt::format("{:.1f} %", 100 * slower);
+}
+
+Speed judge_speed(std::vector<SpeedRow> rows, std::string_view flag) {
   Speed out;
+  std::map<std::pair<int, int>, std::vector<std::string>> too_few;  // a file's rows are alike
   for (const SpeedRow& row : rows)
-    if (!row.conclusive)
-      out.inconclusive.push_back(
-          fmt::format("{}: {} and {} repetitions, at least {} are needed on both sides", row.name,
-                      row.n_base, row.n_candidate, kLeastRepetitions));
-  leave_out_undecidable(rows, out);
+    if (!row.conclusive) too_few[{row.n_base, row.n_candidate}].push_back(row.name);
+  for (const auto& [n, names] : too_few)
+    out.inconclusive.push_back(fmt::format(
+        "{}: {} and {} repetitions, at least {} are needed on both sides: clock both "
+        "with {}={}",
+        shortened(names), n.first, n.second, kLeastRepetitions, flag, kLeastRepetitions));
+  leave_out_undecidable(rows, flag, out);
   std::vector<double> p;
   for (const SpeedRow& row : rows)
     if (row.conclusive) p.push_back(row.p);
@@ -130,7 +139,7 @@ Speed compare_throughput(const ThroughputResult& base, const ThroughputResult& c
       if (b.depth == c.depth && b.batch == c.batch && b.reason.empty() && c.reason.empty())
         rows.push_back(speed_row(fmt::format("decode at depth {}, batch {}", b.depth, b.batch),
                                  "tokens/s", per_s(b), per_s(c), Better::kMore));
-  return judge_speed(std::move(rows));
+  return judge_speed(std::move(rows), "--repetitions");
 }
 
 Result<BenchmarkTimes> parse_google_benchmark(const Json& json, std::string_view source) {
@@ -206,7 +215,7 @@ Speed compare_benchmarks(const BenchmarkTimes& base, const BenchmarkTimes& candi
   alone = gone;
   for (const auto& [name, times] : candidate.ns)
     if (find(base, name) == base.ns.end()) alone.push_back(name);
-  Speed out = judge_speed(std::move(rows));
+  Speed out = judge_speed(std::move(rows), "--benchmark_repetitions");
   out.alone = std::move(alone);
   if (!gone.empty())
     out.warnings.push_back(

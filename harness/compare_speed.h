@@ -45,8 +45,14 @@ SpeedRow speed_row(std::string name, std::string unit, std::span<const double> b
                    std::span<const double> candidate, Better better);
 // Rows of so few repetitions that no slowdown could be one beside so many others are inconclusive.
 // A row is a regression if Holm's adjusted p is below kAlpha and the slowdown reaches its floor; it
-// warns if p is below kAlpha and the slowdown reaches kSpeedFloor, though not both.
-Speed judge_speed(std::vector<SpeedRow> rows);
+// warns if p is below kAlpha and the slowdown reaches kSpeedFloor, though not both. `flag` is what
+// whoever has too few repetitions gets more by.
+Speed judge_speed(std::vector<SpeedRow> rows, std::string_view flag);
+
+// From twice the time on (or the rate) a ratio is read sooner than a percentage.
+inline constexpr double kRatioFrom = 1;
+// A slowdown that is a share of the base: "20.0 %", "× 12.3".
+std::string slowdown_text(double slower);
 
 // Of two results that were clocked in turns (harness/throughput_run.h): rows that both have.
 Speed compare_throughput(const ThroughputResult& base, const ThroughputResult& candidate);

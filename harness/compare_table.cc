@@ -10,6 +10,7 @@
 #include "base/figure.h"
 #include "base/plural.h"
 #include "harness/compare.h"
+#include "harness/compare_speed.h"
 #include "harness/table.h"
 
 namespace assay::harness {
@@ -50,6 +51,19 @@ std::string verdict_of(const Json& row) {
 
 std::string p_text(const Json& row) {
   return fmt::format("{:.2g}", row.at("p_holm").get<double>());
+}
+
+// "+9.6 % [+8.7, +10.6]", "× 12.3 [12.1, 12.4]"; of a rate that grew "faster × 12.3 [12.1, 12.4]".
+std::string slower_by(const Json& row) {
+  const double slower = row.at("slower").get<double>(), lo = row.at("lo").get<double>(),
+               hi = row.at("hi").get<double>();
+  const auto times = [](double ratio) { return figure(ratio, 2, 3); };
+  if (slower >= kRatioFrom)
+    return fmt::format("× {} [{}, {}]", times(1 + slower), times(1 + lo), times(1 + hi));
+  if (slower <= -kRatioFrom)
+    return fmt::format("faster × {} [{}, {}]", times(1 - slower), times(1 - hi), times(1 - lo));
+  return fmt::format("{} % [{}, {}]", signed_text(100 * slower), signed_text(100 * lo),
+                     signed_text(100 * hi));
 }
 
 // One line of what may be many, cut between characters.
@@ -297,26 +311,28 @@ std::string render_fidelity(const Json& fidelity, bool colour) {
   return out + "\n";
 }
 
-std::string render_speed(const Json& speed, bool colour) {
-  Rows rows = {{soft("speed, in turns"), soft("repetitions", true), soft("base", true),
+std::string render_speed(const Json& speed, std::string_view how, bool colour) {
+  Rows rows = {{soft(fmt::format("speed, {}", how)), soft("repetitions", true), soft("base", true),
                 soft("now", true), soft("slower by [95 %]"), soft("floor", true),
                 soft("p (Holm)", true), soft("")}};
+  bool any_few = false;
   for (const Json& r : speed.at("rows")) {
     const bool conclusive = r.at("conclusive").get<bool>();
     const std::string verdict = conclusive ? verdict_of(r) : "too few";
     const Ink ink = conclusive ? ink_of(verdict) : Ink::kWarn;
-    const auto points = [&](const char* key) { return signed_text(100 * r.at(key).get<double>()); };
+    any_few = any_few || !conclusive;
     rows.push_back(
         {{text_of(r, "name")},
          right(fmt::format("{} / {}", r.at("n_base").get<int>(), r.at("n_candidate").get<int>())),
          right(fmt::format("{:.4g}", r.at("base").get<double>())),
          right(fmt::format("{:.4g} {}", r.at("candidate").get<double>(), text_of(r, "unit"))),
-         {fmt::format("{} % [{}, {}]", points("slower"), points("lo"), points("hi")), false, ink},
-         right(fmt::format("{:.1f} %", 100 * r.at("floor").get<double>())),
+         {slower_by(r), false, ink},
+         right(slowdown_text(r.at("floor").get<double>())),
          right(conclusive ? p_text(r) : "–"),
          {verdict, false, ink}});
   }
   std::string out = table_text(rows, colour);
+  if (any_few) out += "  too few: so few repetitions that no slowdown could be told from chance\n";
   for (const Json& name : speed.at("alone"))
     out += fmt::format("  {} stands in one of the files only\n", name.get<std::string>());
   return out + "\n";

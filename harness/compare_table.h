@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <string>
+#include <string_view>
 
 #include "base/json.h"
 
@@ -19,6 +20,7 @@ struct CompareStyle {
 // are.
 std::string render_comparison(const Json& comparison, const CompareStyle& style);
 std::string render_fidelity(const Json& fidelity, bool colour);
-std::string render_speed(const Json& speed, bool colour);
+// `how` they were clocked: "in turns", "from two files".
+std::string render_speed(const Json& speed, std::string_view how, bool colour);
 
 }  // namespace assay::harness

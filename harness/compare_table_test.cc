@@ -11,6 +11,7 @@
 namespace assay::harness {
 namespace {
 
+using testing::AllOf;
 using testing::ContainsRegex;
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -165,8 +166,30 @@ TEST(CompareTable, TheSecondStageAndMeasuresFollow) {
   Speed speed;
   speed.rows = {slow};
   speed.alone = {"gone"};
-  EXPECT_THAT(render_speed(to_json(speed), false), ContainsRegex("decode .*too few"));
-  EXPECT_THAT(render_speed(to_json(speed), false), HasSubstr("gone stands in one of the files"));
+  const std::string shown = render_speed(to_json(speed), "in turns", false);
+  EXPECT_THAT(shown, ContainsRegex("speed, in turns +repetitions"));
+  EXPECT_THAT(shown, ContainsRegex("decode .*too few"));
+  EXPECT_THAT(shown, HasSubstr("too few: so few repetitions"));
+  EXPECT_THAT(shown, HasSubstr("gone stands in one of the files"));
+}
+
+TEST(CompareTable, ASpeedOfAnotherSizeIsARatio) {
+  const auto shown = [](const char* unit, double slower) {
+    SpeedRow row;
+    row.name = "gemv";
+    row.unit = unit;
+    row.conclusive = true;
+    row.slower = {slower, slower - 0.25, slower + 0.5};
+    Speed speed;
+    speed.rows = {row};
+    return render_speed(to_json(speed), "from two files", false);
+  };
+  EXPECT_THAT(shown("ns", 0.5), HasSubstr("+50.0 % [+25.0, +100.0]"));
+  EXPECT_THAT(shown("ns", 11.3), AllOf(HasSubstr("× 12.3 [12.1, 12.8]"), Not(HasSubstr("113"))));
+  EXPECT_THAT(shown("ns", -0.9), HasSubstr("−90.0 %")) << "of a time no more can be gained";
+  EXPECT_THAT(shown("tokens/s", -2), HasSubstr("faster × 3.00 [2.50, 3.25]"));
+  EXPECT_THAT(shown("ns", 0), AllOf(HasSubstr("speed, from two files"), Not(HasSubstr("turns")),
+                                    Not(HasSubstr("too few"))));
 }
 
 Json run_with(double accuracy, bool thinks, const Json& measurements) {

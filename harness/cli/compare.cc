@@ -106,8 +106,8 @@ Result<int> compare_benchmark_files(const Options& o) {
   add_speed(verdict, speed);
   verdict.summary = fmt::format("{} of {} benchmarks are slower beyond their floor and chance.",
                                 speed.regressions.size(), speed.rows.size());
-  return conclude({{"speed", to_json(speed)}}, render_speed(to_json(speed), on_terminal()), verdict,
-                  o);
+  return conclude({{"speed", to_json(speed)}},
+                  render_speed(to_json(speed), "from two files", on_terminal()), verdict, o);
 }
 
 // The plans decide; of the samples only the prompts.
@@ -199,7 +199,7 @@ Result<int> judge_two(const RunFolder& base, const RunFolder& candidate, const O
   Json record = {{"candidate", candidate.describe()}, {"comparison", std::move(comparison)}};
   if (speed) {
     record["speed"] = to_json(*speed);
-    text += render_speed(record["speed"], on_terminal());
+    text += render_speed(record["speed"], "in turns", on_terminal());
   }
   return conclude(std::move(record), text, verdict, o);
 }

@@ -211,6 +211,7 @@ TEST_F(CompareCli, BenchmarkFilesAreJudgedLikeAnything) {
   const Outcome o = assay({"compare", base, slow});
   EXPECT_EQ(o.code, 1) << o.out << o.err;
   EXPECT_THAT(o.out, AllOf(HasSubstr("gemv"), HasSubstr("slower by"), HasSubstr("REGRESSION")));
+  EXPECT_THAT(o.out, AllOf(HasSubstr("speed, from two files"), Not(HasSubstr("in turns"))));
   EXPECT_EQ(assay({"compare", slow, base}).code, 0);
   EXPECT_EQ(assay({"compare", base, file("h-few.json", 120, 5)}).code, 3) << "too few";
   EXPECT_EQ(assay({"compare", base, file("other.json", 120, 9)}).code, 3) << "another machine";
