@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "base/figure.h"
@@ -127,6 +128,11 @@ std::string flips_text(const Json& comparison, const CompareStyle& style) {
   return out + "\n";
 }
 
+constexpr const char* kCannotTell = "cannot tell";
+
+// Not even the loss of every sample would have shown.
+bool is_blind(const Json& row) { return row.at("detectable").get<int>() > row.at("n").get<int>(); }
+
 // A row that passed is no proof where nothing could have shown, or where as much was lost as the
 // floor allows and it cannot be told from chance.
 std::string label_of(const Json& row) {
@@ -134,9 +140,13 @@ std::string label_of(const Json& row) {
   if (verdict != "pass") return verdict;
   const int n = row.at("n").get<int>(),
             drop = row.at("n_base").get<int>() - row.at("n_candidate").get<int>();
-  const bool blind = row.at("detectable").get<int>() > n,
-             lost = drop > 0 && row.contains("floor") && drop >= row.at("floor").get<double>() * n;
-  return blind || lost ? "cannot tell" : verdict;
+  const bool lost = drop > 0 && row.contains("floor") && drop >= row.at("floor").get<double>() * n;
+  return is_blind(row) || lost ? kCannotTell : verdict;
+}
+
+// No test of so few clusters calls anything.
+bool is_blind_length(const Json& length, double alpha) {
+  return std::exp2(1 - length.at("n_clusters").get<int>()) >= alpha;
 }
 
 // The same of a length, of which a tenth more is what is called: the interval has to exclude that,
@@ -144,10 +154,10 @@ std::string label_of(const Json& row) {
 std::string label_of_length(const Json& length, double alpha) {
   std::string verdict = verdict_of(length);
   if (verdict != "pass") return verdict;
-  const bool blind = std::exp2(1 - length.at("n_clusters").get<int>()) >= alpha;
+  const bool blind = is_blind_length(length, alpha);
   if (const Json& hi = length.at("hi"); !blind && !hi.is_null())
     return hi.get<double>() < kLengthFloor ? verdict : "up to × " + figure(hi.get<double>(), 2, 4);
-  return !blind && length.at("ratio").get<double>() == 1 ? verdict : "cannot tell";
+  return !blind && length.at("ratio").get<double>() == 1 ? verdict : kCannotTell;
 }
 
 std::string would_show(const Json& row) {
@@ -159,6 +169,24 @@ std::string would_show(const Json& row) {
   return fmt::format("−{:.1f}", points);
 }
 
+// What the report's page says below its table. `blind`, `lost`: why shown rows cannot tell.
+std::string rules_text(const Json& comparison, bool blind, bool lost) {
+  const double floor = comparison.at("floor").get<double>();
+  std::string others;
+  std::set<std::string> named;
+  for (const Json& r : comparison.at("rows"))
+    if (const double own = r.value("floor", floor);
+        own != floor && named.insert(text_of(r, "suite")).second)
+      others += fmt::format(", {} {:.3g} %", text_of(r, "suite"), 100 * own);
+  std::string out = fmt::format(
+      "  a regression: p below {} and at least {:.3g} % of the row's samples lost, net (the "
+      "floor{})\n",
+      comparison.at("alpha").get<double>(), 100 * floor, others);
+  if (blind) out += "  cannot tell: too few samples for any drop to show\n";
+  if (lost) out += "  cannot tell: as much was lost as the floor, of too few samples to be sure\n";
+  return out;
+}
+
 std::string rows_table(const Json& comparison, const CompareStyle& style) {
   Rows rows = {{soft("against the baseline"), soft("n", true), soft("base", true),
                 soft("now", true), soft("difference [95 %]"), soft("regressed / fixed", true),
@@ -166,6 +194,7 @@ std::string rows_table(const Json& comparison, const CompareStyle& style) {
   const Json& all = comparison.at("rows");
   const bool many = all.size() > kManyRows && !style.every_row;
   int n_left_out = 0;
+  bool blind = false, lost = false;
   for (const Json& r : all) {
     const std::string metric = text_of(r, "metric"), verdict = verdict_of(r);
     const bool changed = r.at("n_regressed") != 0 || r.at("n_fixed") != 0;
@@ -183,6 +212,8 @@ std::string rows_table(const Json& comparison, const CompareStyle& style) {
     };
     const auto points = [&](const char* key) { return signed_text(100 * r.at(key).get<double>()); };
     const Ink ink = ink_of(verdict);
+    const std::string label = label_of(r);
+    if (label == kCannotTell) (is_blind(r) ? blind : lost) = true;
     std::string shown_metric = metric == "accuracy" ? "" : " · " + metric;
     std::replace(shown_metric.begin(), shown_metric.end(), '_', ' ');
     rows.push_back(
@@ -193,10 +224,11 @@ std::string rows_table(const Json& comparison, const CompareStyle& style) {
          {fmt::format("{} [{}, {}]", points("difference"), points("lo"), points("hi")), false, ink},
          right(fmt::format("{} / {}", r.at("n_regressed").get<int>(), r.at("n_fixed").get<int>())),
          right(p_text(r), ink),
-         {label_of(r), false, ink},
+         {label, false, ink},
          right(would_show(r))});
   }
   std::string out = table_text(rows, style.colour);
+  if (rows.size() > 1) out += rules_text(comparison, blind, lost);
   if (n_left_out > 0)
     out += fmt::format("  {} more rows, in which nothing worth a line changed, are in the JSON\n",
                        n_left_out);
@@ -219,6 +251,8 @@ std::string thinking_table(const Json& comparison, bool colour) {
       }
     return "–";
   };
+  const double alpha = comparison.at("alpha").get<double>();
+  bool few = false;
   for (const Json& l : comparison.at("lengths")) {
     const std::string verdict = verdict_of(l);
     if (!text_of(l, "language").empty() && verdict == "pass") continue;
@@ -234,9 +268,11 @@ std::string thinking_table(const Json& comparison, bool colour) {
                     {fmt::format("{:.2f}{}", l.at("ratio").get<double>(), interval), false, ink},
                     right(fmt::format("{}", l.at("n").get<int>())),
                     right(p_text(l)),
-                    {label_of_length(l, comparison.at("alpha").get<double>()), false, ink}});
+                    {label_of_length(l, alpha), false, ink}});
+    few = few || (verdict == "pass" && is_blind_length(l, alpha));
   }
-  return table_text(rows, colour) + "\n";
+  return table_text(rows, colour) +
+         (few ? "  cannot tell: too few samples for any length to show\n\n" : "\n");
 }
 
 std::string confirmation_text(const Json& confirmation, bool colour) {
@@ -286,9 +322,11 @@ std::string render_fidelity(const Json& fidelity, bool colour) {
                 soft("now", true), soft("difference", true), soft("typical text × [95 %]", true),
                 soft("noise floor", true), soft("p (Holm)", true), soft(""),
                 soft("would show ×", true)}};
+  bool any_few = false;
   for (const Json& r : fidelity.at("rows")) {
     const std::string verdict = verdict_of(r);
     const bool judged = !r.at("difference").is_null(), able = r.value("can_tell", false);
+    any_few = any_few || (judged && !able);
     rows.push_back({{text_of(r, "language")},
                     right(fmt::format("{}", r.at("n_texts").get<int>())),
                     right(kld(r.at("base"))),
@@ -306,6 +344,7 @@ std::string render_fidelity(const Json& fidelity, bool colour) {
                     right(able ? figure(r.at("would_show").get<double>(), 2, 4) : "–")});
   }
   std::string out = table_text(rows, colour);
+  if (any_few) out += "  too few: so few texts that no difference could be told from chance\n";
   if (const std::string reason = text_of(fidelity, "reason"); !reason.empty())
     out += fmt::format("  the two are not judged against each other: {}\n", reason);
   return out + "\n";

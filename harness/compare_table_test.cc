@@ -223,6 +223,28 @@ TEST(CompareTable, ARowThatLostAsMuchAsTheFloorDoesNotHold) {
   EXPECT_THAT(render_comparison(to_json(c), {}), HasSubstr("cannot tell"));
 }
 
+TEST(CompareTable, SaysBelowItsRowsWhatTheyAreJudgedBy) {
+  Comparison c;
+  PairedRow row;
+  row.suite = "sums", row.arm = "direct", row.metric = "accuracy";
+  row.n = row.n_base = row.n_candidate = 30;
+  row.detectable = 7;
+  c.rows = {row, row};
+  EXPECT_THAT(render_comparison(to_json(c), {}),
+              AllOf(HasSubstr("at least 2 % of the row's samples lost, net (the floor)\n"),
+                    Not(HasSubstr("cannot tell"))));
+  c.rows[1].suite = "facts";
+  c.rows[1].floor = 0.05;
+  c.rows[1].detectable = 31;
+  EXPECT_THAT(render_comparison(to_json(c), {}),
+              AllOf(HasSubstr("(the floor, facts 5 %)\n"),
+                    HasSubstr("  cannot tell: too few samples for any drop to show\n")));
+  c.rows[0].n_candidate = 20;
+  EXPECT_THAT(render_comparison(to_json(c), {}), HasSubstr("  cannot tell: as much was lost"));
+  c.rows.clear();
+  EXPECT_THAT(render_comparison(to_json(c), {}), Not(HasSubstr("the floor")));
+}
+
 TEST(Releases, AreNamedByWhatTellsTheirFoldersApart) {
   EXPECT_THAT(names_apart(std::vector<std::string>{"out/a", "out/b/"}), ElementsAre("a", "b"));
   EXPECT_THAT(names_apart(std::vector<std::string>{"n/1/m/run", "n/1/vq/run", "n/1/m/run"}),
