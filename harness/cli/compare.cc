@@ -37,19 +37,43 @@ struct Options {
 
 bool on_terminal() { return ::isatty(STDOUT_FILENO) != 0; }
 
-// Where the model of a run still lies, its tokens can be shown as text.
-TokenText token_text(const RunFolder& run) {
+// Where the model of a run still lies, its tokens can be shown as text; else why they cannot.
+struct Tokens {
+  TokenText text;
+  std::string why_none;
+};
+
+Tokens tokens_of(const RunFolder& run) {
   const std::string model = run.run.value("options", Json::object()).value("model", "");
+  if (model.empty()) return {{}, fmt::format("{} names no model's folder", run.folder)};
   const fs::path file = fs::path(model) / "tokenizer.json";
   std::error_code ignored;
-  if (model.empty() || !fs::exists(file, ignored)) return {};
+  if (!fs::exists(file, ignored))
+    return {
+        {},
+        fmt::format("the model's tokenizer was not found at {}{}. {}",
+                    fs::absolute(file, ignored).string(),
+                    file.is_relative() ? fmt::format(" ({} has a relative path)", run.folder) : "",
+                    file.is_relative() ? "Compare in the folder where that run was started"
+                                       : "Put the model back, or a link to where it is now")};
   auto tokenizer = text::Tokenizer::load(file);
-  const std::string recorded = run.run.at("identity").value("tokenizer", "");
-  if (!tokenizer || tokenizer->fingerprint() != recorded) return {};
-  return [tokenizer = *std::move(tokenizer)](int id) {
-    const int one[] = {id};
-    return tokenizer.decode(one).value_or("?");
-  };
+  if (!tokenizer) return {{}, tokenizer.error().message};
+  if (tokenizer->fingerprint() != run.run.at("identity").value("tokenizer", ""))
+    return {{}, fmt::format("{} is not the tokenizer of {} any more", file.string(), run.folder)};
+  return {[tokenizer = *std::move(tokenizer)](int id) {
+            const int one[] = {id};
+            return tokenizer.decode(one).value_or("?");
+          },
+          ""};
+}
+
+// Of a record's flips.
+bool names_tokens(const Json& comparison) {
+  const Json& flips = comparison.at("flips");
+  return std::any_of(flips.begin(), flips.end(), [](const Json& flip) {
+    return !flip.value("base_token", Json()).is_null() ||
+           !flip.value("candidate_token", Json()).is_null();
+  });
 }
 
 std::string verdict_text(const Verdict& verdict, bool colour) {
@@ -185,7 +209,10 @@ Result<int> judge_two(const RunFolder& base, const RunFolder& candidate, const O
                  {shell_quoted(base.folder), shell_quoted(candidate.folder)});
   add_own_failures(verdict, base.run, candidate.run);
 
-  Json comparison = to_json(compared, token_text(candidate));
+  const Tokens tokens = tokens_of(candidate);
+  Json comparison = to_json(compared, tokens.text);
+  if (!tokens.text && names_tokens(comparison))
+    say("assay compare: tokens are shown by number (#18): {}\n", tokens.why_none);
   comparison["baseline"] = base.describe();
   if (second.state != ConfirmationState::kNotNeeded) {
     comparison["confirmation"] = to_json(second);

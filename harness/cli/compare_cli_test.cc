@@ -107,6 +107,37 @@ TEST_F(CompareCli, ADropOfGreedyRepliesIsARegressionAtOnce) {
   EXPECT_EQ(assay({"compare", b, a}).code, 0) << "getting better is none";
 }
 
+TEST_F(CompareCli, TokensWithoutATokenizerSayWhereItWasLookedFor) {
+  make_tiny_model(dir_ / "tiny");
+  const std::vector<std::string> few = {"--limit", "4", "--max-tokens", "2"};
+  const std::string a = run("a", few, (dir_ / "tiny").string()), b = worse(a, "b", 0);
+  // One reply that was right, and is another one now.
+  const auto answer = [&](const std::string& folder, const char* correctness, int last) {
+    const fs::path file = fs::path(folder) / "samples.jsonl";
+    std::istringstream lines(*read_file(file));
+    std::string out, line;
+    std::getline(lines, line);
+    Json s = Json::parse(line);
+    s["outcome"]["correctness"] = s["outcome"]["class"] = correctness;
+    s["ids"].back() = last;
+    out = s.dump() + "\n";
+    while (std::getline(lines, line)) out += line + "\n";
+    EXPECT_TRUE(write_file_atomic(file, out));
+  };
+  answer(a, "correct", 18);
+  answer(b, "wrong", 19);
+  const Outcome there = assay({"compare", a, b});
+  EXPECT_THAT(there.out, AllOf(HasSubstr("part at token"), Not(HasSubstr("#19"))));
+  EXPECT_THAT(there.err, Not(HasSubstr("tokenizer")));
+  edited(b, [](Json& json) { json["options"]["model"] = "models/tiny"; });
+  const Outcome elsewhere = assay({"compare", a, b});
+  EXPECT_THAT(elsewhere.out, HasSubstr("#19"));
+  EXPECT_THAT(elsewhere.err,
+              AllOf(HasSubstr("shown by number"), HasSubstr("/models/tiny/tokenizer.json"),
+                    HasSubstr("the folder where that run was started")));
+  EXPECT_THAT(assay({"compare", a, a}).err, Not(HasSubstr("shown by number")));
+}
+
 // Sampled replies: what looks like a regression is decided by fresh draws of both models.
 TEST_F(CompareCli, ASuspicionIsConfirmedOrNot) {
   const std::vector<std::string> sampled = {"--temperature", "0.6"};
