@@ -180,7 +180,11 @@ Result<Answer> ask_models(const RunFolder& base, const RunFolder& candidate,
                           const Comparison& first, const Options& o) {
   Further out;
   if (o.confirm && first.needs_confirmation()) {
-    out.folder = o.confirm_out.empty() ? "out/confirm-" + utc_now_for_path() : o.confirm_out;
+    out.folder = o.confirm_out;
+    if (out.folder.empty()) {
+      ASSAY_TRY(const fs::path own, make_own_folder("out/confirm-" + utc_now_for_path()));
+      out.folder = own.string();
+    }
     ASSAY_TRY(auto asked, ask_again(base, candidate, first, o.n_draws, out.folder));
     if (const auto* none = std::get_if<NoAnswer>(&asked)) return no_answer(*none, "confirm");
     out.second = std::get<Confirmation>(std::move(asked));

@@ -22,4 +22,17 @@ Result<void> check_own_json(const fs::path& path, std::string_view what,
   });
 }
 
+Result<fs::path> make_own_folder(const fs::path& wanted) {
+  std::error_code error;
+  if (wanted.has_parent_path()) fs::create_directories(wanted.parent_path(), error);
+  constexpr int kMost = 1000;
+  for (int n = 1; !error && n <= kMost; ++n) {
+    const fs::path folder = n == 1 ? wanted : fs::path(fmt::format("{}-{}", wanted.string(), n));
+    // Of all processes that try, the file system lets one make it.
+    if (fs::create_directory(folder, error)) return folder;
+  }
+  return fail("cannot create the output folder {}: {}. Choose another with --out.", wanted.string(),
+              error ? error.message() : "it and its like are all taken");
+}
+
 }  // namespace assay::cli

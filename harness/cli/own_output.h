@@ -18,4 +18,8 @@ Result<void> check_own_or_new(const fs::path& path, std::string_view what,
 Result<void> check_own_json(const fs::path& path, std::string_view what,
                             const std::function<bool(const Json&)>& is_own);
 
+// Makes a folder that nobody else has: `wanted`, or where that is taken `wanted`-2, -3 … Two runs
+// of the same second have the same default.
+Result<fs::path> make_own_folder(const fs::path& wanted);
+
 }  // namespace assay::cli

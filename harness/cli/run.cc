@@ -13,6 +13,7 @@
 #include "harness/cli/engine_flags.h"
 #include "harness/cli/interrupt.h"
 #include "harness/cli/measure.h"
+#include "harness/cli/own_output.h"
 #include "harness/cli/plan_run.h"
 #include "harness/cli/progress.h"
 #include "harness/cli/report_files.h"
@@ -220,9 +221,10 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
                      {"plan", plan.to_json()},
                      {"identity", target.identity()},
                      {"provenance", make_provenance(command_line(), target.describe())}};
-  const fs::path folder = !resume.empty()        ? fs::path(resume)
-                          : !options.out.empty() ? fs::path(options.out)
-                                                 : fs::path(default_out(options.suites));
+  fs::path folder = !resume.empty() ? resume : options.out;
+  if (folder.empty()) {
+    ASSAY_TRY(folder, make_own_folder(default_out(options.suites)));
+  }
   ASSAY_TRY(RunRecord record,
             resume.empty() ? RunRecord::create(folder, head) : RunRecord::resume(folder, head));
   const std::string n_samples =

@@ -4,10 +4,15 @@
 #include <gtest/gtest.h>
 
 #include <CLI/CLI.hpp>
+#include <fstream>
+#include <set>
+#include <thread>
 
 #include "harness/cli/command_line.h"
+#include "harness/cli/own_output.h"
 #include "harness/cli/progress.h"
 #include "harness/cli/verb.h"
+#include "harness/test_support.h"
 
 namespace assay::cli {
 namespace {
@@ -22,6 +27,24 @@ Json given_by(std::vector<std::string> arguments) {
   std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes a vector
   app.parse(arguments);
   return flags.given();
+}
+
+TEST(OwnOutput, RunsOfTheSameSecondHaveFoldersOfTheirOwn) {
+  const harness::TemporaryFolder dir;
+  const fs::path wanted = dir.path() / "out" / "facts-20261130-120000";
+  std::vector<fs::path> made(8);
+  {
+    std::vector<std::jthread> runs;
+    for (fs::path& folder : made)
+      runs.emplace_back([&] { folder = make_own_folder(wanted).value_or(fs::path()); });
+  }
+  EXPECT_EQ(std::set<fs::path>(made.begin(), made.end()).size(), made.size());
+  for (const fs::path& folder : made) EXPECT_TRUE(fs::is_directory(folder)) << folder;
+  EXPECT_THAT(made, testing::Contains(wanted));
+  EXPECT_THAT(made, testing::Contains(fs::path(wanted.string() + "-8")));
+  std::ofstream(dir.path() / "file") << "mine";
+  EXPECT_THAT(make_own_folder(dir.path() / "file" / "facts").error().message,
+              HasSubstr("Choose another with --out"));
 }
 
 TEST(RunOptions, OnlyWhatWasTypedIsGiven) {
