@@ -27,6 +27,31 @@ Sampling overridden(Sampling sampling, const PlanOptions& options) {
   return sampling;
 }
 
+std::vector<int> items_by_suite(const Plan& plan) {
+  std::vector<int> n(plan.suites.size());
+  for (const PlanItem& item : plan.items) ++n[static_cast<std::size_t>(item.suite)];
+  return n;
+}
+
+// `limit` items, as many of each suite as of any other that has as many; of each its first.
+void keep_first_of_each_suite(Plan& plan, int limit) {
+  const std::vector<int> n_all = items_by_suite(plan);
+  std::vector<int> n_kept(n_all.size());
+  for (bool any = true; any && limit > 0;) {
+    any = false;
+    for (std::size_t s = 0; s < n_all.size() && limit > 0; ++s) {
+      if (n_kept[s] == n_all[s]) continue;
+      ++n_kept[s];
+      --limit;
+      any = true;
+    }
+  }
+  std::vector<PlanItem> kept;
+  for (const PlanItem& item : plan.items)
+    if (n_kept[static_cast<std::size_t>(item.suite)]-- > 0) kept.push_back(item);
+  plan.items = std::move(kept);
+}
+
 }  // namespace
 
 Result<Plan> make_plan(std::vector<Suite> suites, const PlanOptions& options) {
@@ -52,8 +77,6 @@ Result<Plan> make_plan(std::vector<Suite> suites, const PlanOptions& options) {
   Plan plan;
   plan.options = options;
   plan.suites = std::move(suites);
-  const std::size_t limit =
-      options.limit > 0 ? static_cast<std::size_t>(options.limit) : static_cast<std::size_t>(-1);
   for (std::size_t s = 0; s < plan.suites.size(); ++s) {
     Suite& suite = plan.suites[s];
     for (Arm& arm : suite.arms) {
@@ -78,12 +101,13 @@ Result<Plan> make_plan(std::vector<Suite> suites, const PlanOptions& options) {
         const Arm& arm = suite.arms[a];
         if (arm.profile > options.profile || !arm.asks(one)) continue;
         if (!options.arms.empty() && !has(options.arms, arm.name)) continue;
-        for (int r = 1; r <= arm.repeats && plan.items.size() < limit; ++r)
+        for (int r = 1; r <= arm.repeats; ++r)
           plan.items.push_back({static_cast<int>(s), static_cast<int>(a), static_cast<int>(c),
                                 arm.repeats == 1 ? 0 : r});
       }
     }
   }
+  if (options.limit > 0) keep_first_of_each_suite(plan, options.limit);
   // A run of measures alone asks nothing.
   if (plan.items.empty() && !plan.suites.empty())
     return fail("nothing to ask: no case of profile '{}' is left after --languages and --arms",
@@ -111,6 +135,7 @@ Json Plan::to_json() const {
                {"seed", options.seed},
                {"n_items", items.size()}};
   json["suites"] = Json::array();
+  const std::vector<int> n_items = items_by_suite(*this);
   for (const Suite& suite : suites) {
     Json arm_list = Json::array();
     for (const Arm& arm : suite.arms)
@@ -129,6 +154,8 @@ Json Plan::to_json() const {
                               {"title", suite.title},
                               {"hash", suite.hash},
                               {"arms", std::move(arm_list)}});
+    if (options.limit > 0 && suites.size() > 1)
+      json["suites"].back()["n_items"] = n_items[json["suites"].size() - 1];
     // Absent otherwise, so that records from before it was known stay comparable.
     if (suite.floor != kDefaultFloor) json["suites"].back()["floor"] = suite.floor;
   }

@@ -14,7 +14,7 @@ namespace assay::harness {
 struct PlanOptions {
   Profile profile = Profile::kQuick;
   std::vector<std::string> languages, arms;  // empty: all
-  int limit = 0;                             // > 0: the first `limit` items of the plan
+  int limit = 0;  // > 0: so many items, spread over the suites, of each the first
   std::uint64_t seed = 0;
   std::optional<double> temperature, top_p, min_p, repetition_penalty;  // override the suites'
   std::optional<int> top_k;

@@ -9,6 +9,7 @@
 namespace assay::harness {
 namespace {
 
+using testing::ElementsAre;
 using testing::HasSubstr;
 
 TEST(Plan, AProfileIncludesTheSmallerOnes) {
@@ -24,6 +25,34 @@ TEST(Plan, LimitTakesTheFirstAndIsRecorded) {
   for (std::size_t i = 0; i < 3; ++i)
     EXPECT_EQ(plan.key_of(plan.items[i]), full.key_of(full.items[i]));
   EXPECT_EQ(plan.to_json()["limit"], 3);
+}
+
+TEST(Plan, LimitIsSpreadOverTheSuites) {
+  const Suite sums = small_plan().suites[0];
+  Suite other = sums, tiny = sums;
+  other.name = "other";
+  tiny.name = "tiny";
+  tiny.cases.resize(1);  // in two arms
+  const auto first_of_each = [&](int limit) {
+    PlanOptions options;
+    options.profile = Profile::kFull;
+    options.limit = limit;
+    const auto plan = make_plan({tiny, sums, other}, options);
+    std::vector<int> n(3);
+    for (const PlanItem& item : plan->items) ++n[static_cast<std::size_t>(item.suite)];
+    EXPECT_EQ(plan->items[0].case_index, 0);
+    const Json recorded = plan->to_json()["suites"];
+    for (std::size_t s = 0; s < 3; ++s) EXPECT_EQ(recorded[s]["n_items"], n[s]);
+    return n;
+  };
+  EXPECT_THAT(first_of_each(2), ElementsAre(1, 1, 0));
+  EXPECT_THAT(first_of_each(7), ElementsAre(2, 3, 2));
+  EXPECT_THAT(first_of_each(21), ElementsAre(2, 10, 9)) << "what one lacks, others ask";
+  EXPECT_THAT(first_of_each(999), ElementsAre(2, 14, 14));
+  PlanOptions one;
+  one.limit = 3;
+  EXPECT_FALSE(small_plan(Profile::kFull, one).to_json()["suites"][0].contains("n_items"))
+      << "records of one suite are as they were";
 }
 
 TEST(Plan, FiltersByLanguageAndArm) {

@@ -177,7 +177,10 @@ void RunFlags::add_to(CLI::App& app) {
       ->delimiter(',')
       ->allow_extra_args(false)  // else "--arms direct arithmetic" would swallow the suite
       ->group(kWhat);
-  option("limit", app.add_option("--limit", v.limit, "Only the first N samples of the plan"), "N")
+  option("limit",
+         app.add_option("--limit", v.limit,
+                        "Only N samples, spread over the suites: the first of each"),
+         "N")
       ->check(at_least(1))
       ->group(kWhat);
   option("suites_folder", app.add_option("--suites", v.suites_folder, "Folder of the suites"),

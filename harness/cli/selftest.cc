@@ -417,7 +417,8 @@ Action setup(CLI::App& app) {
       ->type_name("LIST");
   app.add_option("--profile", o->profile, "quick or ci: the cases that are asked")
       ->capture_default_str();
-  app.add_option("--limit", o->limit, "Only the first N samples of each plan")->check(at_least(1));
+  app.add_option("--limit", o->limit, "Only N samples of each plan, spread over its suites")
+      ->check(at_least(1));
   app.add_option("--suites", o->suites, "Folder of the suites")->type_name("DIR");
   app.add_option("--out", o->out, "Folder to write; a second call goes on there")
       ->capture_default_str();
