@@ -56,7 +56,7 @@ struct EngineInfo {
   std::string model_dir, model_type, fingerprint, backend, kernel,
       attention;                      // attention: "dense" or "sparse"
   std::string synthetic;              // ModelConfig::synthetic: "" of a model
-  std::vector<std::string> misspelt;  // ModelConfig::misspelt
+  std::vector<std::string> misspelt;  // misspelt_in_files (checkpoint/config.h)
   // Else a sample is taken of logits on the host: backend cpu's own, or a fault is planted there.
   bool samples_on_device;
   // "f32", or "bf16": chunks of a prompt are multiplied in bfloat16, so bits differ, and where a

@@ -108,7 +108,7 @@ Result<std::shared_ptr<const LoadedModel>> load_model(const std::filesystem::pat
   info.model_dir = dir.string();
   info.model_type = config.model_type;
   info.synthetic = config.synthetic;
-  info.misspelt = config.misspelt;
+  info.misspelt = misspelt_in_files(dir, config);
   info.fingerprint = summary.fingerprint;
   info.backend = backend->backend();
   info.kernel = backend->kernel();

@@ -262,10 +262,14 @@ Result<SyntheticSummary> synthesize(const fs::path& config_or_folder, const fs::
                               : config_or_folder;
   ASSAY_TRY_VOID(check_out(out));
   ASSAY_TRY(const Shape shape, read_shape(config, options));
-  ASSAY_TRY_VOID(load_generation_config(config.parent_path(), shape.config));
+  ASSAY_TRY(const GenerationConfig generation,
+            load_generation_config(config.parent_path(), shape.config));
   ASSAY_TRY_VOID(check_tokenizer(tokenizer, shape.config));
-  for (const std::string& key : shape.config.misspelt)
-    if (options.on_note) options.on_note(fmt::format("warning: {}: {}", config.string(), key));
+  for (const auto& [file, misspelt] :
+       {std::pair{config, &shape.config.misspelt},
+        {config.parent_path() / "generation_config.json", &generation.misspelt}})
+    for (const std::string& key : *misspelt)
+      if (options.on_note) options.on_note(fmt::format("warning: {}: {}", file.string(), key));
   ASSAY_TRY(const SyntheticModel model, synthetic_model(shape.config));
   for (const fs::path& left : Stage::clear_left_beside(out))
     if (options.on_note)

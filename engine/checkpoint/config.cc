@@ -1,7 +1,6 @@
 #include "engine/checkpoint/config.h"
 
 #include <algorithm>
-#include <cctype>
 #include <cmath>
 #include <cstdint>
 #include <optional>
@@ -9,7 +8,7 @@
 #include <utility>
 
 #include "base/json.h"
-#include "base/suggest.h"
+#include "engine/checkpoint/misspelt.h"
 
 namespace assay::engine {
 namespace {
@@ -43,38 +42,12 @@ std::string show(const Json& json) {
   return text.size() > 60 ? text.substr(0, 57) + "..." : text;
 }
 
-// Without what another convention of names writes otherwise: normTopkProb, norm-topk-prob.
-std::string plain_name(std::string_view key) {
-  std::string plain;
-  for (const unsigned char c : key)
-    if (c != '_' && c != '-') plain.push_back(static_cast<char>(std::tolower(c)));
-  return plain;
-}
+// Of generation_config.json, near to what is read.
+const std::set<std::string> kOtherGenerationKeys = {"bos_token_id", "min_p", "pad_token_id",
+                                                    "sep_token_id", "top_h", "typical_p"};
 
-constexpr int kSlips = 2;  // a letter left out, one too many, or two that changed places
-
-// What is in `json` under nearly the name of a known key that is not.
-std::vector<std::string> misspelt_in(const Json& json, const std::set<std::string>& known) {
-  std::vector<std::string> absent, out;
-  if (!json.is_object()) return out;
-  for (const std::string& key : known)
-    if (!json.contains(key)) absent.push_back(key);
-  for (const auto& [written, value] : json.items()) {
-    if (known.contains(written)) continue;
-    const std::string plain = plain_name(written);
-    const std::string* meant = nullptr;
-    int n_slips = kSlips + 1;
-    for (const std::string& key : absent)
-      // Of a name of two letters something must be left.
-      if (const int n = edit_distance(plain, plain_name(key));
-          n < n_slips && n < static_cast<int>(std::max(plain.size(), key.size()))) {
-        meant = &key;
-        n_slips = n;
-      }
-    if (meant != nullptr)
-      out.push_back(fmt::format("{} has no effect: is {} meant?", written, *meant));
-  }
-  return out;
+void append(std::vector<std::string>& list, const std::vector<std::string>& more) {
+  list.insert(list.end(), more.begin(), more.end());
 }
 
 constexpr const char* kRope = "rope_parameters";
@@ -146,16 +119,12 @@ class Fields {
     if (error_.empty()) error_ = fmt::format("{}: {}", source_, message);
   }
 
-  // Once all has been read: what was asked for is what is known, with kOtherKeys.
-  std::vector<std::string> misspelt() const {
-    std::set<std::string> known(kOtherKeys.begin(), kOtherKeys.end());
-    known.insert(asked_.begin(), asked_.end());
-    std::vector<std::string> out = misspelt_in(json_, known);
-    if (json_.contains(kRope))
-      for (const std::string& key :
-           misspelt_in(json_[kRope], {"rope_theta", "rope_type", "partial_rotary_factor"}))
-        out.push_back(fmt::format("{}.{}", kRope, key));
-    return out;
+  // Once all has been read: what was asked for, and `more`, is what is known.
+  std::vector<std::string> misspelt(const std::vector<std::string>& more,
+                                    const std::set<std::string>& others = {}) const {
+    KnownKeys known{asked_, others};
+    known.read.insert(more.begin(), more.end());
+    return misspelt_keys(json_, known);
   }
 
   const std::string& error() const { return error_; }
@@ -318,7 +287,11 @@ Result<ModelConfig> parse_config(std::string_view text, std::string_view source)
     c.indexer_full.assign(static_cast<std::size_t>(c.n_layers), false);
   }
   c.n_mtp_layers = f.integer("num_nextn_predict_layers", 0, 16, 0);
-  ASSAY_TRY(c.quantisation, Quantisation::parse(json, source));
+  const std::vector<std::string> of_quantisation = Quantisation::misspelt(json);
+  auto quantisation = Quantisation::parse(json, source);
+  if (!quantisation)
+    return fail("{}{}", quantisation.error().message, after_error(of_quantisation));
+  c.quantisation = *std::move(quantisation);
   c.tied_embeddings = f.boolean("tie_word_embeddings", false);
   c.eos_ids = f.ids("eos_token_id");
   c.synthetic = synthetic_text(f);
@@ -344,9 +317,13 @@ Result<ModelConfig> parse_config(std::string_view text, std::string_view source)
   check_layer_types(f, c);
   for (const int id : c.eos_ids)
     if (id >= c.vocab) f.wrong("eos_token_id", fmt::format("ids below vocab_size = {}", c.vocab));
-  c.misspelt = f.misspelt();
-  if (!f.error().empty())  // a key that is absent may be there by another name
-    return fail("{}{}{}", f.error(), c.misspelt.empty() ? "" : ". ", fmt::join(c.misspelt, " "));
+  c.misspelt = f.misspelt(kOtherKeys);
+  if (json.contains(kRope))
+    append(c.misspelt,
+           misspelt_keys(json[kRope], {{"rope_theta", "rope_type", "partial_rotary_factor"}},
+                         fmt::format("{}.", kRope)));
+  append(c.misspelt, of_quantisation);
+  if (!f.error().empty()) return fail("{}{}", f.error(), after_error(c.misspelt));
   return c;
 }
 
@@ -375,7 +352,8 @@ Result<GenerationConfig> load_generation_config(const std::filesystem::path& mod
     for (const int id : g.eos_ids)
       if (id >= config.vocab)
         f.wrong("eos_token_id", fmt::format("ids below vocab_size = {}", config.vocab));
-    if (!f.error().empty()) return fail("{}", f.error());
+    g.misspelt = f.misspelt({}, kOtherGenerationKeys);
+    if (!f.error().empty()) return fail("{}{}", f.error(), after_error(g.misspelt));
   }
   if (g.eos_ids.empty())
     return fail(
@@ -383,6 +361,16 @@ Result<GenerationConfig> load_generation_config(const std::filesystem::path& mod
         "ever end",
         model_dir.string());
   return g;
+}
+
+std::vector<std::string> misspelt_in_files(const std::filesystem::path& model_dir,
+                                           const ModelConfig& config) {
+  std::vector<std::string> out;
+  for (const std::string& key : config.misspelt) out.push_back("config.json: " + key);
+  if (const auto generation = load_generation_config(model_dir, config))
+    for (const std::string& key : generation->misspelt)
+      out.push_back("generation_config.json: " + key);
+  return out;
 }
 
 }  // namespace assay::engine

@@ -42,9 +42,9 @@ struct ModelConfig {
   // Not a model's: "random weights in the shape of the first 7 of 78 layers" (assay synthesize);
   // else "".
   std::string synthetic;
-  // Keys of config.json that are nearly another's name: "norm_topk_prb has no effect: is
-  // norm_topk_prob meant?" Other keys that are not known are nothing to speak of: many models of
-  // the hub have some.
+  // Keys of config.json, its rope_parameters and its quantization_config that are nearly another's
+  // name: "norm_topk_prb has no effect: is norm_topk_prob meant?" Other keys that are not known are
+  // nothing to speak of: many models of the hub have some.
   std::vector<std::string> misspelt;
 
   // Of a rank of several, whose `vocab` is its part (backend/shard.h): of all ranks, on the one
@@ -69,8 +69,14 @@ struct GenerationConfig {
   double temperature = 1.0, top_p = 1.0;
   int top_k = 0;
   std::vector<int> eos_ids;
+  std::vector<std::string> misspelt;  // as ModelConfig's
 };
 Result<GenerationConfig> load_generation_config(const std::filesystem::path& model_dir,
                                                 const ModelConfig& config);
+
+// Of both files, with their names: "config.json: norm_topk_prb has no effect: …". A
+// generation_config.json that cannot be read is for load_generation_config to say.
+std::vector<std::string> misspelt_in_files(const std::filesystem::path& model_dir,
+                                           const ModelConfig& config);
 
 }  // namespace assay::engine

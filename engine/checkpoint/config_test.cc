@@ -99,13 +99,78 @@ TEST(Config, AKeyThatIsNearlyAnothersNameIsNamedAndOtherUnknownOnesAreNot) {
                         "effect: is n_shared_experts meant?"));
 }
 
+// As auto-round's config.json says it of a build.
+Json quantised() {
+  return {{"quant_method", "auto-round"},
+          {"bits", 16},
+          {"group_size", 128},
+          {"sym", false},
+          {"iters", 200},
+          {"data_type", "int"}};
+}
+
+TEST(Config, AMisspeltKeyOfQuantizationConfigIsNamedOnceForAllModules) {
+  const auto misspelt = [](const std::function<void(Json&)>& change) {
+    const auto c = with([&](Json& j) {
+      j["quantization_config"] = quantised();
+      change(j["quantization_config"]);
+    });
+    CHECK(c.has_value()) << c.error().message;
+    return c->misspelt;
+  };
+  EXPECT_THAT(misspelt([](Json&) {}), IsEmpty());
+  EXPECT_THAT(misspelt([](Json& q) {
+                q.erase("group_size");
+                q["group_sze"] = 64;
+                q["descAct"] = true;
+              }),
+              ElementsAre("quantization_config.descAct has no effect: is desc_act meant?",
+                          "quantization_config.group_sze has no effect: is group_size meant?"));
+  EXPECT_THAT(misspelt([](Json& q) {
+                for (const char* module : {"a", "b", "c"})
+                  q["extra_config"][module] = {{"bits", 4}, {"groupsize", 64}, {"sym", true}};
+                q["extra_config"]["b"]["fromat"] = "gptq";
+              }),
+              ElementsAre("quantization_config.extra_config.b.fromat has no effect: is format "
+                          "meant?",
+                          "quantization_config.extra_config.a.groupsize has no effect: is "
+                          "group_size meant? (3 such modules)"));
+  EXPECT_THAT(misspelt([](Json& q) {  // of other tools: what nobody reads is not meant
+                q["damp"] = 0.1;
+                q["seed"] = q["lr"] = q["act"] = 1;
+              }),
+              IsEmpty());
+  EXPECT_THAT(misspelt([](Json& q) {  // as releases have it
+                q = {{"quant_method", "fp8"},
+                     {"fmt", "e4m3"},
+                     {"activation_scheme", "dynamic"},
+                     {"weight_block_size", {128, 128}}};
+              }),
+              IsEmpty());
+  EXPECT_THAT(error_of([](Json& j) {
+                j["quantization_config"] = quantised();
+                j["quantization_config"].erase("bits");
+                j["quantization_config"]["bit"] = 4;
+              }),
+              HasSubstr("bits is absent, expected a number from 0.0625 to 64. "
+                        "quantization_config.bit has no effect: is bits meant?"));
+  EXPECT_THAT(error_of([](Json& j) {
+                j["quantization_config"] = {{"quant_methd", "fp8"}};
+              }),
+              HasSubstr("is quant_method meant?"));
+  EXPECT_THAT(error_of([](Json& j) {
+                j["vq"]["modules"]["a"] = {{"d", 2}, {"K", 16}, {"nbits", 4}, {"norm_grup", 64}};
+              }),
+              HasSubstr("vq.modules.a.norm_grup has no effect: is norm_group meant?"));
+}
+
 TEST(Config, OfBundledModelsNoKeyIsTakenForASlip) {
   const fs::path source = ASSAY_SOURCE_DIR;
   for (const char* folder :
        {"docs/shapes/glm-5.2", "golden/micro-glm/model", "golden/micro-glm/vq-1.71"}) {
     const auto c = load_config(source / folder);
     ASSERT_TRUE(c.has_value()) << c.error().message;
-    EXPECT_THAT(c->misspelt, IsEmpty()) << folder;
+    EXPECT_THAT(misspelt_in_files(source / folder, *c), IsEmpty()) << folder;
   }
 }
 
@@ -227,6 +292,22 @@ TEST(Config, AContradictionNamesTheKeyWhatWasExpectedAndWhatWasFound) {
               }),
               HasSubstr("in all 4096 layers together"));
   EXPECT_THAT(error_of([](Json& j) { j["eos_token_id"] = 40; }), HasSubstr("vocab_size = 40"));
+}
+
+TEST(GenerationConfig, AKeyThatIsNearlyAnothersNameIsNamed) {
+  const TinyCheckpoint tiny;
+  ModelConfig config = *load_config(tiny.dir);
+  tiny.write("generation_config.json",
+             R"({"do_sample": true, "temprature": 0.6, "top-k": 40, "top_h": 1, "max_length": 9,
+                 "eos_token_id": 3, "pad_token_id": 0, "_from_model_config": true})");
+  EXPECT_THAT(load_generation_config(tiny.dir, config)->misspelt,
+              ElementsAre("temprature has no effect: is temperature meant?",
+                          "top-k has no effect: is top_k meant?"));
+  config.misspelt = {"x has no effect: is y meant?"};
+  EXPECT_THAT(misspelt_in_files(tiny.dir, config),
+              ElementsAre("config.json: x has no effect: is y meant?",
+                          "generation_config.json: temprature has no effect: is temperature meant?",
+                          "generation_config.json: top-k has no effect: is top_k meant?"));
 }
 
 TEST(GenerationConfig, FallsBackToTheConfigsStopIdsAndRefusesNone) {

@@ -160,7 +160,7 @@ Result<CheckpointSummary> inspect(const Checkpoint& checkpoint,
   s.dir = checkpoint.dir().string();
   s.model_type = c.model_type;
   s.synthetic = c.synthetic;
-  s.misspelt = c.misspelt;
+  s.misspelt = misspelt_in_files(checkpoint.dir(), c);
   s.n_shards = static_cast<int>(checkpoint.shards().size());
   ASSAY_TRY(const ModelWeights weights, bind_weights(checkpoint, false));
   ASSAY_TRY(s.fingerprint, checkpoint.fingerprint(cache_dir));

@@ -40,7 +40,7 @@ struct TierSummary {
 struct CheckpointSummary {
   std::string dir, model_type, fingerprint;
   std::string synthetic;              // ModelConfig::synthetic
-  std::vector<std::string> misspelt;  // ModelConfig::misspelt
+  std::vector<std::string> misspelt;  // misspelt_in_files (config.h)
   int n_shards;
   std::vector<RoleSummary> roles;
   std::int64_t n_parameters = 0, n_active_parameters = 0, n_bytes = 0;

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 
+#include "engine/checkpoint/misspelt.h"
 #include "kernels/vq.h"
 
 namespace assay::engine {
@@ -102,6 +103,46 @@ Result<ModuleFormat> module_format(const Section& s, int group_size) {
       .kind = Kind::kGptq, .bits = bits, .dim = 0, .n_codes = 0, .n_books = 1, .group = group};
 }
 
+// What is read, and what the tools that write such files write beside it.
+const KnownKeys kModuleKeys = {
+    {"bits", "d", "format", "group_size"},
+    {"act_bits", "act_data_type", "act_dynamic", "act_group_size", "act_sym", "data_type",
+     "scale_dtype", "super_bits", "super_group_size", "sym"}};
+const KnownKeys kMlxModuleKeys = {{"K", "d", "nbits", "norm_group"}, {"in_dims", "vq_bits"}};
+const KnownKeys kGptqKeys = {
+    {"bits", "codebooks_file", "d", "desc_act", "extra_config", "format", "group_size",
+     "quant_method"},
+    {"act_bits", "act_data_type", "act_dynamic", "act_group_size", "act_sym", "checkpoint_format",
+     "data_type", "dataset", "iters", "nsamples", "pack_dtype", "packing_format", "scale_dtype",
+     "static_groups", "super_bits", "super_group_size", "sym"}};
+const std::map<std::string, KnownKeys> kMethodKeys = {
+    {"auto-round", kGptqKeys},
+    {"gptq", kGptqKeys},
+    {"aqlm",
+     {{"in_group_size", "nbits_per_codebook", "num_codebooks", "out_group_size", "quant_method"},
+      {"linear_weights_not_to_quantize"}}},
+    {"fp8",
+     {{"quant_method", "weight_block_size"},
+      {"activation_scheme", "fmt", "modules_to_not_convert", "scale_fmt"}}}};
+
+void add_misspelt_of_modules(const Json& modules, const KnownKeys& known, const std::string& where,
+                             std::vector<std::string>& out) {
+  if (!modules.is_object()) return;
+  struct Found {
+    std::string first;
+    int n = 0;
+  };
+  std::map<std::string, Found> found;  // a slip of whoever wrote them is in all of them
+  for (const auto& [path, entry] : modules.items())
+    for (const std::string& key : misspelt_keys(entry, known)) {
+      Found& f = found[key];
+      if (f.n++ == 0) f.first = path;
+    }
+  for (const auto& [key, f] : found)
+    out.push_back(fmt::format("{}.{}.{}{}", where, f.first, key,
+                              f.n == 1 ? "" : fmt::format(" ({} such modules)", f.n)));
+}
+
 std::string file_name(const Json& config, const Json& section) {
   for (const Json* in : {&section, &config})
     if (in->contains("codebooks_file") && (*in)["codebooks_file"].is_string())
@@ -198,6 +239,31 @@ Result<Quantisation> Quantisation::parse(const Json& config, std::string_view so
         s.where, method.is_null() ? "absent" : show(method));
   }
   return q;
+}
+
+std::vector<std::string> Quantisation::misspelt(const Json& config) {
+  const auto at = [](const Json& json, const char* key) {
+    return json.is_object() && json.contains(key) ? &json[key] : nullptr;
+  };
+  std::vector<std::string> out;
+  if (const Json* vq = at(config, "vq"); vq != nullptr && !vq->is_null()) {
+    out = misspelt_keys(*vq, {{"modules", "codebooks_file"}}, "vq.");
+    if (const Json* modules = at(*vq, "modules"))
+      add_misspelt_of_modules(*modules, kMlxModuleKeys, "vq.modules", out);
+    return out;
+  }
+  const Json* section = at(config, "quantization_config");
+  if (section == nullptr) return out;
+  const Json* method = at(*section, "quant_method");
+  const auto known = method != nullptr && method->is_string()
+                         ? kMethodKeys.find(method->get<std::string>())
+                         : kMethodKeys.end();
+  out = misspelt_keys(*section,
+                      known == kMethodKeys.end() ? KnownKeys{{"quant_method"}} : known->second,
+                      "quantization_config.");
+  if (const Json* modules = at(*section, "extra_config"))
+    add_misspelt_of_modules(*modules, kModuleKeys, "quantization_config.extra_config", out);
+  return out;
 }
 
 }  // namespace assay::engine

@@ -5,6 +5,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/json.h"
 #include "base/result.h"
@@ -27,6 +28,10 @@ class Quantisation {
   // Of a whole config.json. Unknown methods, formats and numbers out of range are errors that name
   // the key and what is supported.
   static Result<Quantisation> parse(const Json& config, std::string_view source);
+
+  // Of the same: keys that are nearly another's name (misspelt.h). One of many modules is named
+  // once, with the first of them.
+  static std::vector<std::string> misspelt(const Json& config);
 
   const std::string& method() const { return method_; }  // "" where nothing is quantised
   // `module` as tensors name it, without ".weight". What is not listed has the method's default.

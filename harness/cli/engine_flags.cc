@@ -72,15 +72,13 @@ Result<engine::Engine> load_engine(const EngineFlags& flags) {
   if (engine && !engine->info().synthetic.empty())
     say("assay: {} is not a model: {}. How fast it is means something, what it says does not\n",
         flags.model, engine->info().synthetic);
-  if (engine)
-    warn_of_misspelt_keys(std::filesystem::path(flags.model) / "config.json",
-                          engine->info().misspelt);
+  if (engine) warn_of_misspelt_keys(flags.model, engine->info().misspelt);
   return engine;
 }
 
-void warn_of_misspelt_keys(const std::filesystem::path& config,
+void warn_of_misspelt_keys(const std::filesystem::path& model,
                            std::span<const std::string> misspelt) {
-  for (const std::string& key : misspelt) say("warning: {}: {}\n", config.string(), key);
+  for (const std::string& key : misspelt) say("warning: {}\n", (model / key).string());
 }
 
 }  // namespace assay::cli

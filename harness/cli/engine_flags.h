@@ -32,8 +32,8 @@ void add_engine_flags(CLI::App& app, EngineFlags& flags);   // --model and the r
 void add_compute_flags(CLI::App& app, EngineFlags& flags);  // all but --model
 Result<engine::EngineOptions> engine_options(const EngineFlags& flags);
 Result<engine::Engine> load_engine(const EngineFlags& flags);
-// A warning for each (engine::ModelConfig::misspelt).
-void warn_of_misspelt_keys(const std::filesystem::path& config,
+// A warning for each of a model's folder (engine::EngineInfo::misspelt).
+void warn_of_misspelt_keys(const std::filesystem::path& model,
                            std::span<const std::string> misspelt);
 
 }  // namespace assay::cli

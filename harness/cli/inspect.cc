@@ -132,7 +132,7 @@ Result<int> run(const Options& o) {
     print_tensors(checkpoint, o.match);
     return kPass;
   }
-  warn_of_misspelt_keys(fs::path(o.model) / "config.json", checkpoint.config().misspelt);
+  warn_of_misspelt_keys(o.model, engine::misspelt_in_files(o.model, checkpoint.config()));
   ASSAY_TRY(const CheckpointSummary summary, engine::inspect(checkpoint, cache_dir()));
   if (o.json) {
     Json out = to_json(summary);

@@ -244,7 +244,7 @@ Result<Asked> asked_of(const Options& o) {
     return fail("{}. Choose others with --bits, --tiers or --set", fits.error().message);
   // Before its parts are missed by name.
   ASSAY_TRY(const engine::Checkpoint checkpoint, engine::Checkpoint::open(o.model));
-  warn_of_misspelt_keys(fs::path(o.model) / "config.json", checkpoint.config().misspelt);
+  warn_of_misspelt_keys(o.model, engine::misspelt_in_files(o.model, checkpoint.config()));
   in.calibration = o.calibration.empty() ? default_calibration(o.recipe) : o.calibration;
   ASSAY_TRY(in.texts, read_calibration(in.calibration, o.model, o.limit));
   in.calibration = fs::path(in.calibration).filename().string();
