@@ -1,6 +1,10 @@
 #include "base/json.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <unordered_set>
+#include <utility>
+#include <vector>
 
 #include "base/json_line.h"
 
@@ -45,6 +49,44 @@ bool too_deep(std::string_view text) {
 
 enum class Source { kFile, kLine };
 
+// Ends the reading at the first key that its object has already.
+class RepeatedKey : public nlohmann::json_sax<Json> {
+ public:
+  std::string path;
+
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(std::int64_t) override { return true; }
+  bool number_unsigned(std::uint64_t) override { return true; }
+  bool number_float(double, const std::string&) override { return true; }
+  bool string(std::string&) override { return true; }
+  bool binary(Json::binary_t&) override { return true; }
+  bool start_object(std::size_t) override {
+    objects_.emplace_back();
+    return true;
+  }
+  bool key(std::string& name) override {
+    auto& [current, seen] = objects_.back();
+    current = name;
+    if (seen.insert(name).second) return true;
+    for (const auto& object : objects_) path += (path.empty() ? "" : ".") + object.first;
+    return false;
+  }
+  bool end_object() override {
+    objects_.pop_back();
+    return true;
+  }
+  bool start_array(std::size_t) override { return true; }
+  bool end_array() override { return true; }
+  bool parse_error(std::size_t, const std::string&, const Json::exception&) override {
+    return false;
+  }
+
+ private:
+  // The open ones, outermost first: where each stands, and its keys.
+  std::vector<std::pair<std::string, std::unordered_set<std::string>>> objects_;
+};
+
 template <class AnyJson>
 Result<AnyJson> parse(std::string_view text, std::string_view source, Source what) {
   if (too_deep(text))
@@ -81,6 +123,12 @@ Result<OrderedJson> parse_ordered_json(std::string_view text, std::string_view s
 
 Result<OrderedJson> parse_ordered_json_line(std::string_view line, std::string_view source) {
   return parse<OrderedJson>(line, source, Source::kLine);
+}
+
+std::string repeated_key(std::string_view text) {
+  RepeatedKey reader;
+  Json::sax_parse(text.begin(), text.end(), &reader);
+  return std::move(reader.path);
 }
 
 Result<Json> read_json(const fs::path& path) {

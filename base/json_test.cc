@@ -25,6 +25,14 @@ TEST(Json, ErrorsNameLineAndColumn) {
   EXPECT_THAT(error_of(""), StartsWith("suite.json:1:1: not valid JSON"));
 }
 
+TEST(Json, AKeyThatStandsThereTwiceHasAPath) {
+  EXPECT_EQ(repeated_key(R"({"a": 1, "b": {"a": 2}, "c": [{"a": 1}, {"a": 1}]})"), "");
+  EXPECT_EQ(repeated_key(R"({"a": 1, "b": 2, "a": 1})"), "a");
+  EXPECT_EQ(repeated_key(R"({"x": {"a": 1, "\u0061": 2}})"), "x.a") << "however it is written";
+  EXPECT_EQ(repeated_key("[1, \"a\", \"a\"]"), "");
+  EXPECT_EQ(repeated_key("{\"a\": "), "") << "whoever parses it says so";
+}
+
 // "set.jsonl:3:1:4" would read as two lines.
 TEST(Json, ErrorsOfALineNameItOnce) {
   const auto json = parse_json_line("[1,]", "set.jsonl:3");

@@ -82,8 +82,9 @@ struct Shape {
 
 Result<Shape> read_shape(const fs::path& path, const SyntheticOptions& o) {
   const std::string source = path.string();
-  ASSAY_TRY(const Json json, read_json(path));
-  ASSAY_TRY(const ModelConfig whole, parse_config(json.dump(), source));
+  ASSAY_TRY(const std::string text, read_text_file(path));
+  ASSAY_TRY(const ModelConfig whole, parse_config(text, source));
+  ASSAY_TRY(const Json json, parse_json(text, source));
   if (o.n_layers < 0 || o.n_layers > whole.n_layers)
     return fail("{} layers are asked for, expected 1 to {}, the model's (0: all)", o.n_layers,
                 whole.n_layers);

@@ -52,6 +52,16 @@ void append(std::vector<std::string>& list, const std::vector<std::string>& more
 
 constexpr const char* kRope = "rope_parameters";
 
+// In which no key stands twice: other readers would take the last, or the first.
+Result<Json> parse_object(std::string_view text, std::string_view source) {
+  ASSAY_TRY(Json json, parse_json(text, source));
+  if (!json.is_object()) return fail("{}: expected a JSON object", source);
+  if (const std::string key = repeated_key(text); !key.empty())
+    return fail("{}: {} stands there twice, so it is not known which is meant: leave one", source,
+                key);
+  return json;
+}
+
 // Reads keys of one JSON object and remembers the first thing that is wrong, so that the caller
 // reads like a table.
 class Fields {
@@ -113,7 +123,7 @@ class Fields {
   void wrong(const char* key, const std::string& expected) {
     if (error_.empty())
       error_ = fmt::format("{}: {} is {}, expected {}", source_, key,
-                           has(key) ? show(json_[key]) : "absent", expected);
+                           json_.contains(key) ? show(json_[key]) : "absent", expected);
   }
   void contradiction(const std::string& message) {
     if (error_.empty()) error_ = fmt::format("{}: {}", source_, message);
@@ -235,8 +245,7 @@ int ModelConfig::n_full_indexers() const {
 }
 
 Result<ModelConfig> parse_config(std::string_view text, std::string_view source) {
-  ASSAY_TRY(const Json json, parse_json(text, source));
-  if (!json.is_object()) return fail("{}: expected a JSON object", source);
+  ASSAY_TRY(const Json json, parse_object(text, source));
   if (!json.contains("model_type") || json["model_type"] != "glm_moe_dsa")
     return fail(
         "{}: model_type is {}, expected \"glm_moe_dsa\" (GLM-5, 5.1, 5.2). Other architectures are "
@@ -339,9 +348,9 @@ Result<GenerationConfig> load_generation_config(const std::filesystem::path& mod
   GenerationConfig g;
   g.eos_ids = config.eos_ids;
   if (std::filesystem::exists(path)) {
-    ASSAY_TRY(const Json json, read_json(path));
-    if (!json.is_object()) return fail("{}: expected a JSON object", path.string());
     const std::string source = path.string();
+    ASSAY_TRY(const std::string text, read_text_file(path));
+    ASSAY_TRY(const Json json, parse_object(text, source));
     Fields f(json, source);
     g.do_sample = f.boolean("do_sample", false);
     g.temperature = f.number("temperature", 0, 100, 1.0);

@@ -164,6 +164,26 @@ TEST(Config, AMisspeltKeyOfQuantizationConfigIsNamedOnceForAllModules) {
               HasSubstr("vq.modules.a.norm_grup has no effect: is norm_group meant?"));
 }
 
+TEST(Config, NullIsNotCalledAbsent) {
+  EXPECT_THAT(error_of([](Json& j) { j["hidden_size"] = nullptr; }),
+              HasSubstr("hidden_size is null, expected an integer"));
+  EXPECT_THAT(error_of([](Json& j) { j.erase("hidden_size"); }),
+              HasSubstr("hidden_size is absent, expected an integer"));
+  EXPECT_THAT(error_of([](Json& j) {
+                j["quantization_config"] = quantised();
+                j["quantization_config"]["bits"] = nullptr;
+              }),
+              HasSubstr("quantization_config.bits is null"));
+}
+
+TEST(Config, AKeyThatStandsThereTwiceIsRefused) {
+  std::string text = tiny_config().dump();
+  text.insert(1, "\"hidden_size\": 7,");
+  const auto c = parse_config(text, "config.json");
+  ASSERT_FALSE(c);
+  EXPECT_THAT(c.error().message, HasSubstr("config.json: hidden_size stands there twice"));
+}
+
 TEST(Config, OfBundledModelsNoKeyIsTakenForASlip) {
   const fs::path source = ASSAY_SOURCE_DIR;
   for (const char* folder :
@@ -321,6 +341,9 @@ TEST(GenerationConfig, FallsBackToTheConfigsStopIdsAndRefusesNone) {
   EXPECT_EQ(g->temperature, 0.6);
   tiny.write("generation_config.json", R"({"temperature": "hot"})");
   EXPECT_THAT(load_generation_config(tiny.dir, config).error().message, HasSubstr("\"hot\""));
+  tiny.write("generation_config.json", R"({"eos_token_id": 3, "top_p": 0.9, "top_p": 0.5})");
+  EXPECT_THAT(load_generation_config(tiny.dir, config).error().message,
+              HasSubstr("generation_config.json: top_p stands there twice"));
   fs::remove(tiny.dir / "generation_config.json");
   ModelConfig none = config;
   none.eos_ids.clear();

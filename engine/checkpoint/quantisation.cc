@@ -43,14 +43,14 @@ struct Section {
     const Json v = at(key);
     if (!v.is_number() || !(v.get<double>() >= lo && v.get<double>() <= hi))
       return fail("{}.{} is {}, expected a number from {} to {}", where, key,
-                  v.is_null() ? "absent" : show(v), lo, hi);
+                  json.contains(key) ? show(v) : "absent", lo, hi);
     return v.get<double>();
   }
   Result<int> integer(const char* key, int lo, int hi) const {
     const Json v = at(key);
     if (!v.is_number_integer() || !(v.get<double>() >= lo && v.get<double>() <= hi))
       return fail("{}.{} is {}, expected an integer from {} to {}", where, key,
-                  v.is_null() ? "absent" : show(v), lo, hi);
+                  json.contains(key) ? show(v) : "absent", lo, hi);
     return v.get<int>();
   }
   Result<int> integer_or(const char* key, int lo, int hi, int absent) const {
@@ -236,7 +236,7 @@ Result<Quantisation> Quantisation::parse(const Json& config, std::string_view so
     return fail(
         "{}.quant_method is {}, expected auto-round (with VQ experts), gptq, aqlm or fp8: other "
         "methods cannot be read",
-        s.where, method.is_null() ? "absent" : show(method));
+        s.where, s.json.contains("quant_method") ? show(method) : "absent");
   }
   return q;
 }
