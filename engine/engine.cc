@@ -319,6 +319,7 @@ Json EngineInfo::to_json() const {
                       {"cache_bytes", memory.cache_bytes},
                       {"cache_tokens", memory.limits.cache_tokens}};
   if (!synthetic.empty()) json["synthetic"] = synthetic;
+  if (!misspelt.empty()) json["misspelt"] = misspelt;
   if (planted_fault.is_planted()) json["planted_fault"] = planted_fault.text();
   return json;
 }

@@ -175,6 +175,10 @@ TEST(Report, SaysWhatWouldHaveShownInTheConsolesWords) {
   EXPECT_THAT(std::string(kReportJs), Not(HasSubstr("' not run'")));
 }
 
+TEST(Report, SaysWhatTheModelsFilesWereWarnedOf) {
+  EXPECT_THAT(script(), AllOf(HasSubstr("who.target.misspelt"), HasSubstr("who.target.synthetic")));
+}
+
 // Every measure has tables of its own: keys of the record are no headings.
 TEST(Report, MeasurementsHaveUnitsAndSayWhatIsBetter) {
   const std::string measures(kReportMeasurementsJs);

@@ -65,6 +65,8 @@ function drawVerdict() {
   const theme = el('button', {type: 'button', title: 'Light or dark (d)', onclick: toggleTheme}, 'Theme');
   const copyButton = el('button', {type: 'button', onclick: () => copy(again, copyButton)}, 'Copy');
   const suites = run.plan.suites.map(s => s.title + ' (' + s.name + ' v' + s.version + ')').join(', ');
+  // What whoever loads the model is warned of.
+  const notes = [...(who.target.synthetic ? ['Not a model: ' + who.target.synthetic] : []), ...(who.target.misspelt ?? [])];
   const fact = (name, value) => el('span', {}, name + ' ', el('b', {}, value));
   header.append(...[
     el('div', {class: 'tools'}, theme),
@@ -80,6 +82,7 @@ function drawVerdict() {
       fact('Backend', [who.target.backend, who.target.kernel].filter(Boolean).join(' ') || '–'),
       steps ? fact('Steps', number(steps.replayed) + ' replayed as graphs, ' + number(steps.recorded) + ' recorded, ' + number(steps.direct) + ' launch by launch' + (steps.beyond_graphs ? ', ' + number(steps.beyond_graphs) + ' of them because the memory for graphs is used up' : '')) : null,
       fact('Seed', run.plan.seed), fact('Started', who.started)),
+    notes.length ? el('ul', {class: 'soft'}, ...notes.map(note => el('li', {}, note))) : null,
     el('div', {class: 'command'}, el('code', {title: 'Runs this again, into a new folder'}, again), copyButton)].filter(Boolean));
 }
 function toggleTheme() {

@@ -89,6 +89,38 @@ TEST_F(Cli, AMisspeltKeyOfAConfigIsNamedByWhateverReadsIt) {
   EXPECT_THAT(assay({"inspect", kModel}).err, Not(HasSubstr("no effect")));
 }
 
+TEST_F(Cli, AMisspeltKeyStandsInTheRecordAndItsReport) {
+  make_tiny_model(dir_ / "tiny");
+  const fs::path config = dir_ / "tiny" / "config.json",
+                 generation = dir_ / "tiny" / "generation_config.json";
+  const auto misspell = [&](const fs::path& file, const char* key, const char* written) {
+    Json json = *read_json(file);
+    json[written] = json[key];
+    json.erase(key);
+    write(file, json.dump());
+  };
+  misspell(config, "norm_topk_prob", "norm_topk_prb");
+  misspell(generation, "temperature", "temprature");
+  const Outcome run = assay({"run", "arithmetic", "--model", dir_ / "tiny", "--limit", "1",
+                             "--max-tokens", "2", "--arms", "direct", "--out", dir_ / "run"});
+  const auto record = read_json(dir_ / "run" / "run.json");
+  ASSERT_TRUE(record) << run.err;
+  const Json expected = {"config.json: norm_topk_prb has no effect: is norm_topk_prob meant?",
+                         "generation_config.json: temprature has no effect: is temperature meant?"};
+  EXPECT_EQ((*record)["provenance"]["target"]["misspelt"], expected);
+  for (const Json& line : expected) {
+    EXPECT_THAT(run.err, HasSubstr((dir_ / "tiny").string() + "/" + line.get<std::string>()));
+    EXPECT_THAT(*read_file(dir_ / "run" / "report.html"), HasSubstr(line.get<std::string>()));
+  }
+  const Outcome inspected = assay({"inspect", dir_ / "tiny", "--json"});
+  EXPECT_EQ(Json::parse(inspected.out)["misspelt"], expected);
+  EXPECT_THAT(inspected.err, HasSubstr("temprature"));
+  const Outcome correct = assay({"run", "arithmetic", "--model", kModel, "--limit", "1",
+                                 "--max-tokens", "2", "--arms", "direct", "--out", dir_ / "ok"});
+  EXPECT_FALSE((*read_json(dir_ / "ok" / "run.json"))["provenance"]["target"].contains("misspelt"))
+      << correct.err;
+}
+
 TEST_F(Cli, BenchOfNothingAndBeyondTheContextNamesTheFlags) {
   expect_error(assay({"bench", "--model", kModel, "--prompt", "0", "--decode", "0"}),
                HasSubstr("--prompt and --decode are both 0"));
