@@ -118,6 +118,8 @@ int n_launches() {
 // has never failed (docs/performance.md).
 TEST_F(Cuda, AttentionsBitsAreTheSameEveryTime) {
   if (under_racecheck()) GTEST_SKIP() << "AttentionsBitsDependOnTheKeysAlone has racecheck's sizes";
+  ASSERT_GT(n_launches(), 0)
+      << "ASSAY_TEST_LAUNCHES is no count: without a launch nothing is tested";
   constexpr int kBetweenLooks = 4;  // launches, of which one overlaps the end of the one before
   Random random(21);
   for (const int n_heads : {64, 72})
