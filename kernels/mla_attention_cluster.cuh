@@ -277,9 +277,9 @@ __device__ void add_latents(const MlaAttentionCuda& a, const Share& share, const
       multiply_columns(out, weights.low[k], keys.latents(stage, 0, k));
     }
     close_products();
+    exchange.release(round);
     await_products<0>();
     hold(out);
-    exchange.release(round);
     arrive_as_warp(at.freed(stage), arrivals);
     if (kParts || !share.ends_split(next)) continue;
     write_split<false>(a, heads, block, out, of_heads, first / share.split_keys, next >= share.end);

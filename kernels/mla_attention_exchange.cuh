@@ -75,9 +75,10 @@ __device__ inline void store_in_cluster(unsigned address, float4 v, unsigned bar
       : "memory");
 }
 // At another block's barrier, once what has been read of the own block's shared memory is in
-// registers, and used: release at the block's scope does not order loads that are still on their
-// way before an arrival elsewhere, and at the cluster's it waits for all memory (MEMBAR.ALL.GPU),
-// which takes an eighth of the whole kernel's time.
+// registers: something has to have used it. Release at the block's scope does not order loads that
+// are still on their way before an arrival elsewhere, which a GPU that another program takes over
+// midway lets overtake them (docs/performance.md, "Attention's bits beside other programs"). At the
+// cluster's scope it waits for all memory (MEMBAR.ALL.GPU), an eighth of the whole kernel's time.
 __device__ inline void arrive_in_cluster(unsigned barrier) {
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
@@ -330,8 +331,7 @@ class WeightExchange {
         load_floats(of_head(warp_of_group() * 16 + result_row(lane_of_warp()) + 8 * r, round));
     return {v.x, v.y, v.z, v.w};
   }
-  // When the products that take a round's weights have ended, so that all of its loads have come
-  // back.
+  // When the products that take a round's weights have been issued, and so its loads have come back.
   __device__ void release(int round) const {
     __syncwarp();
     const int to_block = warp_of_group();

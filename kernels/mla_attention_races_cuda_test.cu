@@ -6,15 +6,16 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <map>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
 
+#include "kernels/every_time_testing.cuh"
 #include "kernels/mla_attention_testing.cuh"
 
 namespace assay::kernels {
@@ -58,8 +59,43 @@ class Repeated {
         caches_(std::vector<std::uint16_t*>(static_cast<std::size_t>(p.rows), cache_.data())),
         position_(positions(p)),
         parts_(poisoned(mla_parts(p.rows, 1, p.s.n_heads, p.s.kv_lora, p.s.rope, p.last + 1))),
-        out_(poisoned(static_cast<std::size_t>(p.rows * p.s.n_heads * p.s.kv_lora))) {}
+        out_(poisoned(static_cast<std::size_t>(p.rows * p.s.n_heads * p.s.kv_lora))) {
+    launch();
+    watched_.emplace(out_, &parts_);
+  }
+  const std::vector<float>& expected() const { return watched_->expected(); }
 
+  // The n-th time, and a time before it, whose end it overlaps.
+  void launch_and_look(int n) {
+    launch();
+    launch();
+    watched_->look(n);
+  }
+  // Nothing, or how many differ and where the first does: in the output, in splits' latents, and in
+  // their states, which are the largest scores and sums.
+  std::string found() const {
+    const std::string launches = watched_->bad_launches();
+    if (launches.empty()) return {};
+    const int kv_lora = p_.s.kv_lora, n_heads = p_.s.n_heads;
+    const std::vector<float> parts = watched_->first_beside(),
+                             should_be = watched_->expected_beside();
+    const auto n_splits = static_cast<int>(
+        parts.size() / static_cast<std::size_t>(p_.rows * n_heads * (kv_lora + 2)));
+    const auto latents = static_cast<std::ptrdiff_t>(out_.size()) * n_splits;
+    const auto head = [&](const std::vector<float>& v) {
+      return std::vector<float>(v.begin(), v.begin() + latents);
+    };
+    const auto tail = [&](const std::vector<float>& v) {
+      return std::vector<float>(v.begin() + latents, v.end());
+    };
+    return launches + differences(watched_->first_bad(), expected(), n_heads, 1, kv_lora) +
+           "\nof splits' latents: " +
+           differences(head(parts), head(should_be), n_heads, n_splits, kv_lora) +
+           "\nof splits' states: " +
+           differences(tail(parts), tail(should_be), n_heads, n_splits, 2);
+  }
+
+ private:
   void launch() const {
     mla_attention_cuda({.q = q_.data(),
                         .cache = caches_.data(),
@@ -76,23 +112,6 @@ class Repeated {
                         .out = out_.data()},
                        nullptr);
   }
-  std::vector<float> out() const { return out_.host(); }
-  // Of every split the latents, and behind them the states: largest scores and sums.
-  std::vector<float> latents() const {
-    const std::vector<float> all = parts_.host();
-    return {all.begin(), all.begin() + n_latents()};
-  }
-  std::vector<float> states() const {
-    const std::vector<float> all = parts_.host();
-    return {all.begin() + n_latents(), all.end()};
-  }
-  int n_splits() const {
-    return static_cast<int>(parts_.size() /
-                            static_cast<std::size_t>(p_.rows * p_.s.n_heads * (p_.s.kv_lora + 2)));
-  }
-
- private:
-  std::ptrdiff_t n_latents() const { return static_cast<std::ptrdiff_t>(out_.size()) * n_splits(); }
   static std::vector<int> positions(const AttentionProblem& p) {
     std::vector<int> out;
     for (int r = 0; r < p.rows; ++r) out.push_back(p.last - p.rows + 1 + r);
@@ -105,22 +124,14 @@ class Repeated {
   DeviceArray<std::uint16_t*> caches_;
   DeviceArray<int> position_;
   DeviceArray<float> parts_, out_;
+  std::optional<Watched> watched_;
 };
 
-// ASSAY_TEST_LAUNCHES: how many of each, for a machine that has the time.
-int n_launches() {
-  const char* n = std::getenv("ASSAY_TEST_LAUNCHES");
-  return n != nullptr ? std::atoi(n) : 200;
-}
-
 // Splits of more tiles than there are stages, of halves and not; more clusters than are there at
-// once, and as many. What it is for was seen once, while others had the GPU too: alone on a GPU it
-// has never failed (docs/performance.md).
+// once, and as many. Alone on a GPU this has never failed: every_time_cuda_test.cu runs it beside
+// others.
 TEST_F(Cuda, AttentionsBitsAreTheSameEveryTime) {
   if (under_racecheck()) GTEST_SKIP() << "AttentionsBitsDependOnTheKeysAlone has racecheck's sizes";
-  ASSERT_GT(n_launches(), 0)
-      << "ASSAY_TEST_LAUNCHES is no count: without a launch nothing is tested";
-  constexpr int kBetweenLooks = 4;  // launches, of which one overlaps the end of the one before
   Random random(21);
   for (const int n_heads : {64, 72})
     for (const int n_rows : {1, 3})
@@ -130,26 +141,12 @@ TEST_F(Cuda, AttentionsBitsAreTheSameEveryTime) {
         const std::vector<float> expected =
             p.computed({}, {.splits = false, .runs = false, .half = half});
         for (const bool splits : {false, true}) {
-          const Repeated attention(p, half, splits);
-          attention.launch();
-          ASSERT_EQ(attention.out(), expected) << n_heads << " heads, the first launch";
-          const std::vector<float> latents = attention.latents(), states = attention.states();
-          for (int i = 0; i < n_launches(); i += kBetweenLooks) {
-            for (int j = 0; j < kBetweenLooks; ++j) attention.launch();
-            const std::vector<float> got = attention.out();
-            if (std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)) == 0) continue;
-            ADD_FAILURE() << n_heads << " heads, " << n_rows << " rows, " << p.last + 1 << " keys"
-                          << (half ? ", halves" : "") << (splits ? ", splits" : "") << ", launch "
-                          << i + kBetweenLooks << ":\n"
-                          << differences(got, expected, n_heads, 1, p.s.kv_lora)
-                          << "\nof splits' latents: "
-                          << differences(attention.latents(), latents, n_heads,
-                                         attention.n_splits(), p.s.kv_lora)
-                          << "\nof splits' states: "
-                          << differences(attention.states(), states, n_heads, attention.n_splits(),
-                                         2);
-            break;
-          }
+          Repeated attention(p, half, splits);
+          ASSERT_EQ(attention.expected(), expected) << n_heads << " heads, the first launch";
+          for (int i = 1; i <= n_launches(); ++i) attention.launch_and_look(i);
+          const std::string found = attention.found();
+          EXPECT_EQ(found, "") << n_heads << " heads, " << n_rows << " rows, " << p.last + 1
+                               << " keys" << (half ? ", halves" : "") << (splits ? ", splits" : "");
         }
       }
 }

@@ -139,44 +139,74 @@ inline UnitPlan plan_of(const Layer& l, const How& how) {
   return plan;
 }
 
-// shared_down: what makes the shared experts' output, instead of the layer's own.
+// A layer in device memory, as it is launched.
+class LaidOutMoe {
+ public:
+  // shared_down: what makes the shared experts' output, instead of the layer's own.
+  LaidOutMoe(const Layer& l, const How& how, const SharedDownCuda& shared_down = {})
+      : units_(plan_of(l, how)),
+        experts_(uploaded(l)),
+        plan_(units_, experts_),
+        d_experts_(experts_),
+        expert_(l.expert),
+        weight_(l.weight),
+        x_(l.x),
+        shared_(l.shared),
+        residual_(l.residual),
+        h_(poisoned(l.expert.size() * static_cast<std::size_t>(l.width))),
+        sums_(poisoned(plan_.sums_per_token(l.hidden, l.width) *
+                       static_cast<std::size_t>(std::max(1, how.sums_tokens)))),
+        args_{.plan = &plan_,
+              .experts = d_experts_.data(),
+              .expert = expert_.data(),
+              .weight = weight_.data(),
+              .n_tokens = l.n_tokens(),
+              .top_k = l.top_k,
+              .hidden = l.hidden,
+              .width = l.width,
+              .x = x_.data(),
+              .h = h_.data(),
+              .shared = shared_down.matrix != nullptr ? nullptr : shared_.data(),
+              .residual = residual_.data(),
+              .sums = sums_.data(),
+              .sums_tokens = std::max(1, how.sums_tokens),
+              .shared_down = shared_down} {}
+  LaidOutMoe(const LaidOutMoe&) = delete;
+
+  // Adds to the residual.
+  void launch() const { moe_cuda(args_, nullptr); }
+  std::string plan() const { return plan_.text(); }
+  const DeviceArray<float>& residual() const { return residual_; }
+
+ private:
+  std::vector<DeviceMatrix> uploaded(const Layer& l) {
+    std::vector<DeviceMatrix> out;
+    for (std::size_t i = 0; i < l.host.size(); ++i) {
+      const HostMatrix& m = l.host[i];
+      out.push_back(units_.is_in_units()
+                        ? m.upload(memory_, units_.of(static_cast<int>(i % 3)).form(m.vq))
+                        : m.upload(memory_));
+    }
+    return out;
+  }
+
+  DeviceWeights memory_;
+  const UnitPlan units_;
+  const std::vector<DeviceMatrix> experts_;
+  const MoePlan plan_;
+  const DeviceArray<DeviceMatrix> d_experts_;
+  const DeviceArray<int> expert_;
+  const DeviceArray<float> weight_, x_, shared_, residual_, h_, sums_;
+  const MoeCudaArgs args_;
+};
+
 inline std::vector<float> run_moe(const Layer& l, const How& how = {},
                                   std::string* plan_text = nullptr,
                                   const SharedDownCuda& shared_down = {}) {
-  DeviceWeights memory;
-  const UnitPlan units = plan_of(l, how);
-  std::vector<DeviceMatrix> experts;
-  for (std::size_t i = 0; i < l.host.size(); ++i) {
-    const HostMatrix& m = l.host[i];
-    experts.push_back(units.is_in_units()
-                          ? m.upload(memory, units.of(static_cast<int>(i % 3)).form(m.vq))
-                          : m.upload(memory));
-  }
-  const MoePlan plan(units, experts);
-  if (plan_text != nullptr) *plan_text = plan.text();
-  const DeviceArray<DeviceMatrix> d_experts(experts);
-  const DeviceArray<int> expert(l.expert);
-  const DeviceArray<float> weight(l.weight), x(l.x), shared(l.shared), residual(l.residual);
-  const auto h = poisoned(l.expert.size() * static_cast<std::size_t>(l.width)),
-             sums = poisoned(plan.sums_per_token(l.hidden, l.width) *
-                             static_cast<std::size_t>(std::max(1, how.sums_tokens)));
-  moe_cuda({.plan = &plan,
-            .experts = d_experts.data(),
-            .expert = expert.data(),
-            .weight = weight.data(),
-            .n_tokens = l.n_tokens(),
-            .top_k = l.top_k,
-            .hidden = l.hidden,
-            .width = l.width,
-            .x = x.data(),
-            .h = h.data(),
-            .shared = shared_down.matrix != nullptr ? nullptr : shared.data(),
-            .residual = residual.data(),
-            .sums = sums.data(),
-            .sums_tokens = std::max(1, how.sums_tokens),
-            .shared_down = shared_down},
-           nullptr);
-  return residual.host();
+  const LaidOutMoe moe(l, how, shared_down);
+  if (plan_text != nullptr) *plan_text = moe.plan();
+  moe.launch();
+  return moe.residual().host();
 }
 
 inline void expect_moe(const Layer& l, const std::vector<float>& out, const std::string& what) {
