@@ -7,23 +7,37 @@ namespace {
 
 constexpr int kProjectWarps = 8;  // of a block
 
-// Few long rows do not fill a GPU with a warp each. By the matrix's shape alone, so that a token's
-// bits do not depend on its batch: a divisor of kProjectWarps, of 32 lanes each.
-constexpr int parts_of_row(const DeviceMatrix& m) {
+// Few long rows do not fill a GPU with a warp each. By the shape alone, so that a token's bits do
+// not depend on its batch: a divisor of kProjectWarps, of 32 lanes each.
+constexpr int parts_of_row(int n_rows, int n_cols) {
   constexpr int kWarpsOfGpu = 16384, kColumnsOfWarp = 768;
   int parts = 1;
-  while (parts < kProjectWarps && m.n_rows * parts < kWarpsOfGpu &&
-         m.n_cols >= 2 * kColumnsOfWarp * parts)
+  while (parts < kProjectWarps && n_rows * parts < kWarpsOfGpu &&
+         n_cols >= 2 * kColumnsOfWarp * parts)
     parts *= 2;
   return parts;
 }
 
 constexpr int kMostRounds = 2;
 
+// warps * rounds: parts of a row, of which a warp has one a round.
+struct RowParts {
+  int warps = 1, rounds = 1;
+
+  __host__ __device__ int rows_of_block(int rows_of_warp) const {
+    return kProjectWarps / warps * rows_of_warp;
+  }
+  __device__ RowLane lane(int round) const {
+    return {(round * warps + static_cast<int>(threadIdx.y) % warps) * 32 +
+                static_cast<int>(threadIdx.x),
+            warps * rounds * 32};
+  }
+};
+
 struct FewRowsArgs {
   struct Product {
     DeviceMatrix matrix;
-    int warps = 1, rounds = 1;  // warps * rounds: parts of a row, of which a warp has one a round
+    RowParts parts;
     int first_block = 0;
     float* y = nullptr;
     int y_stride = 0;
@@ -54,92 +68,113 @@ struct Pass {
   }
 };
 
+// What the warps of a block have of their rows' sums: (kTokens, kRows) of every part.
+template <int kTokens, int kRows>
+class PartSums {
+ public:
+  // By all lanes of a warp.
+  template <class Rows>
+  __device__ void multiply(Rows& rows, const RowParts& parts, const TokenInputs<kTokens>& x) {
+#pragma unroll 1
+    for (int round = 0; round < parts.rounds; ++round) {
+      float sum[kSums];
+      rows.multiply(parts.lane(round), x, sum);
+      if (round + 1 < parts.rounds) rows.begin(parts.lane(round + 1));
+      const float total = warp_sums(sum);
+      const int lane = static_cast<int>(threadIdx.x);
+      if (lane % (32 / kSums) == 0) of_[threadIdx.y][round][lane / (32 / kSums)] = total;
+    }
+  }
+  // Of a token and row of the warps from first_warp on, behind a barrier: in order of rounds, then
+  // of warps.
+  __device__ float total(const RowParts& parts, int first_warp, int token, int row) const {
+    float sum = 0;
+    for (int round = 0; round < parts.rounds; ++round)
+      for (int w = 0; w < parts.warps; ++w) sum += of_[first_warp + w][round][token * kRows + row];
+    return sum;
+  }
+
+ private:
+  static constexpr int kSums = kTokens * kRows;
+  float of_[kProjectWarps][kMostRounds][kSums];
+};
+
 // A warp has kRows rows of one product, and of each a part, or kMostRounds in turn.
 template <RowForm kForm, int kRows, int kTokens, bool kCrowded>
 __global__ void __launch_bounds__(32 * kProjectWarps,
                                   read_ahead(kForm, kRows, kTokens, kCrowded).blocks)
     project_few(const __grid_constant__ FewRowsArgs a) {
-  constexpr int kSums = kTokens * kRows;
-  __shared__ float of_part[kProjectWarps][kMostRounds][kSums];
+  __shared__ PartSums<kTokens, kRows> sums;
   const Pass<kTokens> pass(a.n_tokens);
   int which = 0;
   while (which + 1 < a.n && a.of[which + 1].first_block <= pass.block) ++which;
   const FewRowsArgs::Product& p = a.of[which];
+  const RowParts parts = p.parts;
   const int lane = threadIdx.x, warp = threadIdx.y, n_rows = p.matrix.n_rows;
-  const int warps = p.warps, rounds = p.rounds, rows_of_block = kProjectWarps / warps * kRows;
+  const int rows_of_block = parts.rows_of_block(kRows);
   const int first_row = (pass.block - p.first_block) * rows_of_block;
-  const int row = first_row + warp / warps * kRows;
-  const auto lane_of = [&](int round) {
-    return RowLane{(round * warps + warp % warps) * 32 + lane, warps * rounds * 32};
-  };
+  const int row = first_row + warp / parts.warps * kRows;
   const bool works = row < n_rows;
   constexpr int kAhead = read_ahead(kForm, kRows, kTokens, kCrowded).pieces;
   FewRows<kForm, 1, kRows, kTokens, kAhead> rows(works ? row : 0, p.matrix);
-  if (works) rows.begin(lane_of(0));
+  if (works) rows.begin(parts.lane(0));
   await_previous();
   let_next_begin();
-  if (works) {
-    const TokenInputs<kTokens> x = pass.inputs(a.x, a.x_stride);
-#pragma unroll 1
-    for (int round = 0; round < rounds; ++round) {
-      float sum[kSums];
-      rows.multiply(lane_of(round), x, sum);
-      if (round + 1 < rounds) rows.begin(lane_of(round + 1));
-      const float total = warp_sums(sum);
-      if (lane % (32 / kSums) == 0) of_part[warp][round][lane / (32 / kSums)] = total;
-    }
-  }
+  if (works) sums.multiply(rows, parts, pass.inputs(a.x, a.x_stride));
   __syncthreads();
   for (int i = warp * 32 + lane; i < rows_of_block * pass.n; i += 32 * kProjectWarps) {
     const int t = i / rows_of_block, r = i % rows_of_block;
     if (first_row + r >= n_rows) continue;
-    float sum = 0;
-    for (int round = 0; round < rounds; ++round)
-      for (int w = 0; w < warps; ++w)
-        sum += of_part[r / kRows * warps + w][round][t * kRows + r % kRows];
+    const float sum = sums.total(parts, r / kRows * parts.warps, t, r % kRows);
     float& out = p.y[static_cast<size_t>(pass.first + t) * p.y_stride + first_row + r];
     out = a.accumulate ? out + sum : sum;
   }
 }
 
-// kRows: half of them of either.
-template <RowForm kForm, int kRows, int kTokens, bool kCrowded>
+// As project_few. kRows: half of them of either. kWhole: rows are in one part.
+template <RowForm kForm, int kRows, int kTokens, bool kWhole, bool kCrowded>
 __global__ void __launch_bounds__(32 * kProjectWarps,
                                   read_ahead(kForm, kRows, kTokens, kCrowded).blocks)
     swiglu_few(const __grid_constant__ DeviceMatrix gate, const __grid_constant__ DeviceMatrix up,
-               const float* x, int x_stride, int n_tokens, float* h) {
-  constexpr int kRowsOf = kRows / 2, kSums = kTokens * kRows, kLanes = 32 / kSums;
+               RowParts some, const float* x, int x_stride, int n_tokens, float* h) {
+  const RowParts parts = kWhole ? RowParts{} : some;
+  constexpr int kRowsOf = kRows / 2;
+  __shared__ PartSums<kTokens, kRows> sums;
   const Pass<kTokens> pass(n_tokens);
-  const int lane = threadIdx.x;
-  const int row = (pass.block * kProjectWarps + static_cast<int>(threadIdx.y)) * kRowsOf;
-  const bool works = row < gate.n_rows;
+  const int lane = threadIdx.x, warp = threadIdx.y, n_rows = gate.n_rows;
+  const int rows_of_block = parts.rows_of_block(kRowsOf), first_row = pass.block * rows_of_block;
+  const int row = first_row + warp / parts.warps * kRowsOf;
+  const bool works = row < n_rows;
   constexpr int kAhead = read_ahead(kForm, kRows, kTokens, kCrowded).pieces;
   FewRows<kForm, 2, kRows, kTokens, kAhead> rows(works ? row : 0, gate, up);
-  if (works) rows.begin({lane, 32});
+  if (works) rows.begin(parts.lane(0));
   await_previous();
   let_next_begin();
-  if (!works) return;
-  float sum[kSums];
-  rows.multiply({lane, 32}, pass.inputs(x, x_stride), sum);
-  const float g = warp_sums(sum);
-  const float u = __shfl_down_sync(0xFFFFFFFFu, g, kRowsOf * kLanes);
-  const int t = lane / kLanes / kRows, r = lane / kLanes % kRows;
-  if (lane % kLanes != 0 || t >= pass.n || r >= kRowsOf || row + r >= gate.n_rows) return;
-  h[static_cast<size_t>(pass.first + t) * gate.n_rows + row + r] = silu(g) * u;
+  if (works) sums.multiply(rows, parts, pass.inputs(x, x_stride));
+  __syncthreads();
+  for (int i = warp * 32 + lane; i < rows_of_block * pass.n; i += 32 * kProjectWarps) {
+    const int t = i / rows_of_block, r = i % rows_of_block;
+    if (first_row + r >= n_rows) continue;
+    const int first_warp = r / kRowsOf * parts.warps, of_warp = r % kRowsOf;
+    const float g = sums.total(parts, first_warp, t, of_warp),
+                u = sums.total(parts, first_warp, t, kRowsOf + of_warp);
+    h[static_cast<size_t>(pass.first + t) * n_rows + first_row + r] = silu(g) * u;
+  }
 }
 
 // x of a block's warps, side by side, should stay in the first-level cache, or each group of rows
 // reads it from the second. Warps that have several parts in turn need less of it at a time, if
 // there are enough of them.
-int warps_of_row(const DeviceMatrix& m, int rows_of_warp, int n_tokens) {
+RowParts parts_in_turn(int n_rows, int n_cols, int rows_of_warp, int n_tokens) {
   constexpr long long kBytesOfX = 128 << 10;
   constexpr int kWarpsOfMultiprocessor = 16;
-  const int parts = parts_of_row(m);
-  if (parts == 1 || 4ll * n_tokens * m.n_cols <= kBytesOfX) return parts;
-  const long long n_warps = static_cast<long long>(m.n_rows) / rows_of_warp * (parts / 2);
+  const int parts = parts_of_row(n_rows, n_cols);
+  if (parts == 1 || 4ll * n_tokens * n_cols <= kBytesOfX) return {parts, 1};
+  const long long n_warps = static_cast<long long>(n_rows) / rows_of_warp * (parts / 2);
   static_assert(kMostRounds == 2);
-  return n_warps < static_cast<long long>(kWarpsOfMultiprocessor) * n_multiprocessors() ? parts
-                                                                                        : parts / 2;
+  if (n_warps < static_cast<long long>(kWarpsOfMultiprocessor) * n_multiprocessors())
+    return {parts, 1};
+  return {parts / 2, 2};
 }
 
 // Calls use(form, tokens), std::integral_constant both: as many tokens as a block has.
@@ -204,10 +239,10 @@ FewRowsLaunch plan_few_rows(std::span<const DeviceProduct> products, const Produ
   l.args.accumulate = in.accumulate;
   for (const DeviceProduct& p : products) {
     CHECK(are_of_one_row_form(*products[0].matrix, *p.matrix)) << l.args.n;
-    const int warps = warps_of_row(*p.matrix, rows_of_warp, tokens_of_pass),
-              rounds = parts_of_row(*p.matrix) / warps;
-    l.args.of[l.args.n++] = {*p.matrix, warps, rounds, l.n_blocks, p.y, p.y_stride};
-    l.n_blocks += in_blocks(p.matrix->n_rows, kProjectWarps / warps * rows_of_warp);
+    const RowParts parts =
+        parts_in_turn(p.matrix->n_rows, p.matrix->n_cols, rows_of_warp, tokens_of_pass);
+    l.args.of[l.args.n++] = {*p.matrix, parts, l.n_blocks, p.y, p.y_stride};
+    l.n_blocks += in_blocks(p.matrix->n_rows, parts.rows_of_block(rows_of_warp));
   }
   return l;
 }
@@ -221,14 +256,24 @@ void launch(const FewRowsLaunch& l, CudaStream stream) {
   });
 }
 
+struct SwigluLaunch {
+  const DeviceMatrix &gate, &up;
+  const ProductInput& in;
+  float* h;
+  // Along rows and tokens.
+  int n_blocks(const RowParts& parts, int rows_of_warp, int tokens_of_pass) const {
+    return in_blocks(gate.n_rows, parts.rows_of_block(rows_of_warp / 2)) *
+           in_blocks(in.n_tokens, tokens_of_pass);
+  }
+};
 template <RowForm kForm, int kRows, int kTokens>
-void launch_swiglu(const DeviceMatrix& gate, const DeviceMatrix& up, const ProductInput& in,
-                   float* h, CudaStream stream) {
-  const int n_blocks =
-      in_blocks(gate.n_rows, kProjectWarps * kRows / 2) * in_blocks(in.n_tokens, kTokens);
+void launch(const SwigluLaunch& l, const RowParts& parts, CudaStream stream) {
+  const int n_blocks = l.n_blocks(parts, kRows, kTokens);
   with_read_ahead<kForm, kRows, kTokens>(n_blocks, [&](auto crowded) {
-    overlapped(swiglu_few<kForm, kRows, kTokens, crowded()>, dim3(n_blocks),
-               dim3(32, kProjectWarps), 0, stream, gate, up, in.x, in.x_stride, in.n_tokens, h);
+    const auto kernel = parts.warps == 1 ? swiglu_few<kForm, kRows, kTokens, true, crowded()>
+                                         : swiglu_few<kForm, kRows, kTokens, false, crowded()>;
+    overlapped(kernel, dim3(n_blocks), dim3(32, kProjectWarps), 0, stream, l.gate, l.up, parts,
+               l.in.x, l.in.x_stride, l.in.n_tokens, l.h);
   });
 }
 
@@ -260,13 +305,13 @@ void project_by_row(std::span<const DeviceProduct> products, const ProductInput&
 void swiglu_by_row(const DeviceMatrix& gate, const DeviceMatrix& up, const ProductInput& in,
                    float* h, CudaStream stream) {
   const RowForm common = are_of_one_row_form(gate, up) ? row_form_of(gate) : RowForm::kOther;
+  const SwigluLaunch l{gate, up, in, h};
   with_form_and_tokens(common, in.n_tokens, [&](auto form, auto tokens) {
-    constexpr int kRows = form() == RowForm::kOther ? 2 : 4;
-    if (in_blocks(gate.n_rows, kProjectWarps * kRows / 2) * in_blocks(in.n_tokens, tokens()) >=
-        2 * n_multiprocessors())
-      launch_swiglu<form(), kRows, tokens()>(gate, up, in, h, stream);
-    else
-      launch_swiglu<form(), 2, tokens()>(gate, up, in, h, stream);
+    const RowParts parts = parts_in_turn(2 * gate.n_rows, gate.n_cols, 4, tokens());
+    if constexpr (form() != RowForm::kOther)
+      if (l.n_blocks(parts, 4, tokens()) >= 2 * n_multiprocessors())
+        return launch<form(), 4, tokens()>(l, parts, stream);
+    launch<form(), 2, tokens()>(l, parts, stream);
   });
 }
 

@@ -237,5 +237,58 @@ TEST_F(Cuda, SoHaveGatesAndUps) {
   }
 }
 
+// Rows in two and eight parts, the latter in turn too where there are enough of them.
+TEST_F(Cuda, SoHaveGatesAndUpsOfLongRows) {
+  Random random(15);
+  for (const int n_rows : sizes<int>({37, 1061, 2200}, {3})) {
+    expect_gates_and_ups("bf16", dense(WeightType::kBf16, n_rows, 6144, false, random),
+                         dense(WeightType::kBf16, n_rows, 6144, false, random), random);
+    expect_gates_and_ups("fp8", fp8(n_rows, 6144, 128, random), fp8(n_rows, 6144, 128, random),
+                         random);
+  }
+}
+
+// Where both's rows are in as many parts as either's. x is so large that a gate's silu is the gate
+// itself, or zero.
+TEST_F(Cuda, GatesAndUpsHaveTheBitsOfTheirProducts) {
+  Random random(16);
+  const auto expect_bits = [&](const HostMatrix& host_gate, const HostMatrix& host_up) {
+    DeviceWeights memory;
+    const DeviceMatrix gate = host_gate.upload(memory), up = host_up.upload(memory);
+    for (const int n_tokens : {1, 8}) {
+      std::vector<float> x = random.floats(area(n_tokens, gate.n_cols));
+      for (float& v : x) v *= 1e6f;
+      const DeviceArray<float> dx(x);
+      const std::size_t n = area(n_tokens, gate.n_rows);
+      const auto h = poisoned(n), g = poisoned(n), u = poisoned(n);
+      swiglu_cuda(gate, up, dx.data(), gate.n_cols, n_tokens, h.data(), nullptr);
+      project_cuda(gate, dx.data(), gate.n_cols, n_tokens, g.data(), gate.n_rows, false, nullptr);
+      project_cuda(up, dx.data(), up.n_cols, n_tokens, u.data(), up.n_rows, false, nullptr);
+      const std::vector<float> got = h.host(), of_gate = g.host(), of_up = u.host();
+      std::size_t n_compared = 0;
+      for (std::size_t i = 0; i < n; ++i) {
+        if (std::abs(of_gate[i]) < 128) continue;
+        ++n_compared;
+        ASSERT_EQ(got[i], std::max(of_gate[i], 0.0f) * of_up[i])
+            << gate.n_rows << " x " << gate.n_cols << ", " << n_tokens << " tokens: " << i;
+      }
+      EXPECT_GT(2 * n_compared, n);
+    }
+  };
+  const auto expect_bits_of = [&](int n_rows, int n_cols) {
+    for (const WeightType type : {WeightType::kBf16, WeightType::kF16, WeightType::kF32})
+      expect_bits(dense(type, n_rows, n_cols, false, random),
+                  dense(type, n_rows, n_cols, false, random));
+    expect_bits(fp8(n_rows, n_cols, 32, random), fp8(n_rows, n_cols, 32, random));
+    expect_bits(gptq(4, n_rows, n_cols, 16, false, random),
+                gptq(4, n_rows, n_cols, 16, false, random));
+    expect_bits(gptq(8, n_rows, n_cols, 16, false, random),
+                gptq(8, n_rows, n_cols, 16, false, random));
+  };
+  for (const int n_rows : sizes<int>({37, 1061}, {3}))
+    for (const int n_cols : sizes<int>({320, 1600, 6144}, {320, 6144}))
+      expect_bits_of(n_rows, n_cols);
+}
+
 }  // namespace
 }  // namespace assay::kernels
