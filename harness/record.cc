@@ -49,8 +49,11 @@ bool is_unused(const fs::path& folder) {
   std::error_code error;
   if (!fs::exists(folder, error)) return true;
   if (!fs::is_directory(folder, error)) return false;
-  for (const auto& entry : fs::directory_iterator(folder, error))
-    if (entry.path() != temporary_of(folder / kRunFile)) return false;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    const bool is_no_sample =
+        entry.path() == folder / kSamplesFile && fs::is_empty(entry.path(), error);
+    if (entry.path() != temporary_of(folder / kRunFile) && !is_no_sample) return false;
+  }
   return !error;
 }
 
@@ -123,17 +126,21 @@ Result<Json> read_run_json(const fs::path& folder) {
 }
 
 Result<RunRecord> RunRecord::create(const fs::path& folder, Json head) {
-  std::error_code ignored;
-  if (!is_unused(folder))
+  const auto refuse_if_used = [&]() -> Result<void> {
+    std::error_code ignored;
+    if (is_unused(folder)) return {};
     return fail("{} is there already and not empty. {}hoose another --out.", folder.string(),
                 fs::exists(folder / kRunFile, ignored)
                     ? fmt::format("Continue it with --resume {}, or c", folder.string())
                     : fmt::format("There is no {} in it, so no run to continue: c", kRunFile));
+  };
+  ASSAY_TRY_VOID(refuse_if_used());
   ASSAY_TRY_VOID(make_folder(folder));
   RunRecord record(folder, std::move(head));
-  // In this order: whatever moment the process dies at, what is there can be resumed.
+  // Of two processes that begin here at once one has the samples, and finds no run of the other's.
+  ASSAY_TRY_VOID(record.open_samples());
+  ASSAY_TRY_VOID(refuse_if_used());
   ASSAY_TRY_VOID(record.write_running());
-  ASSAY_TRY_VOID(record.open_samples(true));
   return record;
 }
 
@@ -154,7 +161,7 @@ Result<RunRecord> RunRecord::resume(const fs::path& folder, Json head) {
     head["provenance"]["resumed"] = std::move(resumed);
   }
   RunRecord record(folder, std::move(head));
-  ASSAY_TRY_VOID(record.open_samples(false));  // before anything is dropped
+  ASSAY_TRY_VOID(record.open_samples());  // before anything is dropped
   const fs::path samples_path = folder / kSamplesFile;
   const fs::path steps_path = folder / kStepsFile;
   StepFrames frames;
@@ -200,19 +207,18 @@ RunRecord::~RunRecord() {
   if (steps_fd_ >= 0) ::close(steps_fd_);
 }
 
-Result<void> RunRecord::open_file(int& fd, const char* file, bool truncate) {
+Result<void> RunRecord::open_file(int& fd, const char* file) {
   if (fd >= 0) return {};
   const fs::path path = folder_ / file;
-  fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (truncate ? O_TRUNC : 0),
-              0644);
+  fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (fd < 0) return fail("cannot write {}: {}", path.string(), reason());
   return {};
 }
 
 // One process at a time adds samples. The lock is the kernel's, of the open file: it goes with the
 // process, however that ends. Where the file system has no locks there is none.
-Result<void> RunRecord::open_samples(bool truncate) {
-  ASSAY_TRY_VOID(open_file(fd_, kSamplesFile, truncate));
+Result<void> RunRecord::open_samples() {
+  ASSAY_TRY_VOID(open_file(fd_, kSamplesFile));
   if (flock(fd_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return {};
   return fail(
       "another process is adding samples to {}: wait for it or end it, then continue with --resume "
@@ -230,7 +236,7 @@ Result<void> RunRecord::write_running() {
 Result<void> RunRecord::append(const Sample& sample) {
   // First, so that a sample on record has its steps.
   if (!sample.steps.empty()) {
-    ASSAY_TRY_VOID(open_file(steps_fd_, kStepsFile, false));
+    ASSAY_TRY_VOID(open_file(steps_fd_, kStepsFile));
     ASSAY_TRY_VOID(append_bytes(steps_fd_, kStepsFile, encode_steps(sample.key(), sample.steps)));
   }
   return append_bytes(fd_, kSamplesFile,

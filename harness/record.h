@@ -55,8 +55,8 @@ class RunRecord {
 
  private:
   RunRecord(fs::path folder, Json head) : folder_(std::move(folder)), head_(std::move(head)) {}
-  Result<void> open_file(int& fd, const char* file, bool truncate);
-  Result<void> open_samples(bool truncate);
+  Result<void> open_file(int& fd, const char* file);
+  Result<void> open_samples();
   Result<void> append_bytes(int fd, const char* file, std::string_view rest);
   Result<void> write_running();
 

@@ -1,11 +1,18 @@
 #include "harness/record.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
+#include <barrier>
 #include <csignal>
 #include <fstream>
+#include <mutex>
+#include <optional>
+#include <thread>
 
 #include "harness/test_support.h"
 
@@ -78,6 +85,44 @@ TEST(Record, WhatAKilledProcessLeftBeforeItsFirstFileIsNoRun) {
                         folder.path().string()));
   EXPECT_EQ(error_of(RunRecord::create(folder.path(), head())), "no error");
   EXPECT_FALSE(fs::exists(folder.path() / "run.json.tmp"));
+}
+
+// The other has the samples, and has not come to its run.json.
+TEST(Record, AFolderThatAnotherProcessBeginsInIsLeftToIt) {
+  const TemporaryFolder folder;
+  const fs::path samples = folder.path() / kSamplesFile;
+  const int other = ::open(samples.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+  ASSERT_EQ(flock(other, LOCK_EX), 0);
+  EXPECT_THAT(error_of(RunRecord::create(folder.path(), head())), HasSubstr("another process"));
+  EXPECT_FALSE(fs::exists(folder.path() / kRunFile));
+  ::close(other);  // killed then
+  EXPECT_EQ(error_of(RunRecord::create(folder.path(), head())), "no error");
+}
+
+TEST(Record, OfSeveralThatBeginInOneFolderAtOnceOneDoesAndTheRunIsItsOwn) {
+  const TemporaryFolder folder;
+  for (int round = 0; round < 20; ++round) {
+    const fs::path run = folder.path() / std::to_string(round);
+    constexpr int kThreads = 4;
+    std::barrier begin(kThreads);
+    std::mutex mutex;
+    std::vector<int> seeds;
+    std::vector<std::optional<RunRecord>> kept(kThreads);  // each ends behind all
+    {
+      std::vector<std::jthread> threads;
+      for (int seed = 0; seed < kThreads; ++seed)
+        threads.emplace_back([&, seed] {
+          begin.arrive_and_wait();
+          auto record = RunRecord::create(run, head(seed));
+          if (!record) return;
+          const std::lock_guard lock(mutex);
+          seeds.push_back(seed);
+          kept[static_cast<std::size_t>(seed)].emplace(std::move(*record));
+        });
+    }
+    ASSERT_EQ(seeds.size(), 1u);
+    EXPECT_EQ(read_run_json(run)->at("plan").at("seed"), seeds[0]);
+  }
 }
 
 TEST(Record, AnUnwritableFolderIsAnErrorThatNamesIt) {

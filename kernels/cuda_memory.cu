@@ -69,6 +69,20 @@ CudaDevice cuda_device() {
   return device;
 }
 
+__global__ void any_kernel() {}
+bool has_code_for_cuda_device() {
+  cudaFuncAttributes attributes;
+  const cudaError_t error =
+      cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(any_kernel));
+  if (error == cudaSuccess) return true;
+  CUDA_CHECK(error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction ||
+                     error == cudaErrorUnsupportedPtxVersion
+                 ? cudaSuccess
+                 : error);
+  cudaGetLastError();  // it is told
+  return false;
+}
+
 void select_cuda_device(int id) { CUDA_CHECK(cudaSetDevice(id)) << "device " << id; }
 
 void copy_to_device(void* device, const void* host, std::size_t n_bytes, CudaStream stream) {

@@ -23,6 +23,8 @@ struct CudaDevice {
 };
 int n_cuda_devices();      // 0 where there is no driver, or no device
 CudaDevice cuda_device();  // the current one
+// Whether this build has code that the current device runs (CMAKE_CUDA_ARCHITECTURES).
+bool has_code_for_cuda_device();
 // The calling thread's from now on: what it allocates and launches is there. 0 where a thread has
 // selected none.
 void select_cuda_device(int id);

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -44,9 +47,9 @@ static __global__ void keep_first_bad(const float* from, std::size_t n, int laun
     to[i] = from[i];
 }
 
-// An output in device memory that should be after every launch what it is now. It is looked at on
-// the GPU, so that every launch is and the GPU has no rest: what another program's turn does to a
-// launch midway shows only then.
+// An output in device memory that should be after every launch what it is now: the first launch's,
+// of which none may be a NaN. It is looked at on the GPU, which so has no rest: what another
+// program's turn does to a launch midway shows only then.
 class Watched {
  public:
   // beside: what the first bad launch has left there is kept too.
@@ -57,10 +60,14 @@ class Watched {
         should_be_(expected_),
         kept_(out.size()),
         seen_(std::vector<Seen>(1)) {
+    EXPECT_TRUE(std::none_of(expected_.begin(), expected_.end(), [](float v) {
+      return std::isnan(v);
+    })) << "the first launch has left some of its output unwritten";
     if (beside == nullptr) return;
     expected_beside_ = beside->host();
     kept_beside_ = DeviceArray<float>(beside->size());
   }
+  Watched(const Watched&) = delete;  // others' kernels have its pointers
   void look(int launch) {
     constexpr int kBlocks = 64, kThreads = 256;
     Seen* seen = seen_.data();
@@ -89,5 +96,18 @@ class Watched {
   DeviceArray<float> should_be_, kept_, kept_beside_;
   DeviceArray<Seen> seen_;
 };
+
+// launch() writes all of `out`.
+template <class Launch>
+void expect_same_every_time(const DeviceArray<float>& out, const Launch& launch,
+                            const std::string& what) {
+  launch();
+  Watched watched(out);
+  for (int i = 1; i <= n_launches(); ++i) {
+    launch();
+    watched.look(i);
+  }
+  EXPECT_EQ(watched.bad_launches(), "") << what;
+}
 
 }  // namespace assay::kernels

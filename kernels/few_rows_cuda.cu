@@ -24,6 +24,7 @@ constexpr int kMostRounds = 2;
 struct RowParts {
   int warps = 1, rounds = 1;
 
+  bool is_one() const { return warps * rounds == 1; }
   __host__ __device__ int rows_of_block(int rows_of_warp) const {
     return kProjectWarps / warps * rows_of_warp;
   }
@@ -136,8 +137,8 @@ template <RowForm kForm, int kRows, int kTokens, bool kWhole, bool kCrowded>
 __global__ void __launch_bounds__(32 * kProjectWarps,
                                   read_ahead(kForm, kRows, kTokens, kCrowded).blocks)
     swiglu_few(const __grid_constant__ DeviceMatrix gate, const __grid_constant__ DeviceMatrix up,
-               RowParts some, const float* x, int x_stride, int n_tokens, float* h) {
-  const RowParts parts = kWhole ? RowParts{} : some;
+               RowParts unless_whole, const float* x, int x_stride, int n_tokens, float* h) {
+  const RowParts parts = kWhole ? RowParts{} : unless_whole;
   constexpr int kRowsOf = kRows / 2;
   __shared__ PartSums<kTokens, kRows> sums;
   const Pass<kTokens> pass(n_tokens);
@@ -205,6 +206,7 @@ void with_form_and_tokens(RowForm form, int n_tokens, const Use& use) {
       return with_tokens<RowForm::kOther>(n_tokens, use);
   }
 }
+
 int in_blocks(int n, int of_block) { return (n + of_block - 1) / of_block; }
 
 // Of the blocks that a GPU has room for while a grid runs, as many as the grid has.
@@ -270,8 +272,8 @@ template <RowForm kForm, int kRows, int kTokens>
 void launch(const SwigluLaunch& l, const RowParts& parts, CudaStream stream) {
   const int n_blocks = l.n_blocks(parts, kRows, kTokens);
   with_read_ahead<kForm, kRows, kTokens>(n_blocks, [&](auto crowded) {
-    const auto kernel = parts.warps == 1 ? swiglu_few<kForm, kRows, kTokens, true, crowded()>
-                                         : swiglu_few<kForm, kRows, kTokens, false, crowded()>;
+    const auto kernel = parts.is_one() ? swiglu_few<kForm, kRows, kTokens, true, crowded()>
+                                       : swiglu_few<kForm, kRows, kTokens, false, crowded()>;
     overlapped(kernel, dim3(n_blocks), dim3(32, kProjectWarps), 0, stream, l.gate, l.up, parts,
                l.in.x, l.in.x_stride, l.in.n_tokens, l.h);
   });
@@ -282,6 +284,8 @@ void launch(const SwigluLaunch& l, const RowParts& parts, CudaStream stream) {
 bool are_of_one_row_form(const DeviceMatrix& a, const DeviceMatrix& b) {
   return row_form_of(a) == row_form_of(b);
 }
+
+bool is_of_no_row_form(const DeviceMatrix& m) { return row_form_of(m) == RowForm::kOther; }
 
 void project_by_row(std::span<const DeviceProduct> products, const ProductInput& in,
                     CudaStream stream) {
@@ -307,7 +311,8 @@ void swiglu_by_row(const DeviceMatrix& gate, const DeviceMatrix& up, const Produ
   const RowForm common = are_of_one_row_form(gate, up) ? row_form_of(gate) : RowForm::kOther;
   const SwigluLaunch l{gate, up, in, h};
   with_form_and_tokens(common, in.n_tokens, [&](auto form, auto tokens) {
-    const RowParts parts = parts_in_turn(2 * gate.n_rows, gate.n_cols, 4, tokens());
+    constexpr int kMostRows = form() == RowForm::kOther ? 2 : 4;
+    const RowParts parts = parts_in_turn(2 * gate.n_rows, gate.n_cols, kMostRows, tokens());
     if constexpr (form() != RowForm::kOther)
       if (l.n_blocks(parts, 4, tokens()) >= 2 * n_multiprocessors())
         return launch<form(), 4, tokens()>(l, parts, stream);

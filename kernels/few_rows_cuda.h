@@ -20,6 +20,8 @@ struct ProductInput {
 
 // Whether the matrices may share a launch.
 bool are_of_one_row_form(const DeviceMatrix& a, const DeviceMatrix& b);
+// Whether it comes in no such form.
+bool is_of_no_row_form(const DeviceMatrix& m);
 // Of one row form, 1 to kMostProducts, as many columns.
 void project_by_row(std::span<const DeviceProduct> products, const ProductInput& in,
                     CudaStream stream);

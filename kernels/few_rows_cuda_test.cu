@@ -237,15 +237,39 @@ TEST_F(Cuda, SoHaveGatesAndUps) {
   }
 }
 
-// Rows in two and eight parts, the latter in turn too where there are enough of them.
+TEST_F(Cuda, WhatGoesByThePieceIsKnown) {
+  Random random(17);
+  DeviceWeights memory;
+  const DeviceMatrix whole = dense(WeightType::kBf16, 8, 64, false, random).upload(memory),
+                     odd = dense(WeightType::kBf16, 8, 63, false, random).upload(memory),
+                     other = fp8(8, 64, 32, random).upload(memory),
+                     units = gptq(8, 48, 384, 64, false, random).upload(memory),
+                     rows = gptq(4, 8, 64, 16, false, random).upload(memory),
+                     code = vq(4, 256, 8, 64, 16, false, random).upload(memory);
+  for (const DeviceMatrix* m : {&whole, &other, &units, &rows}) {
+    EXPECT_FALSE(project_is_by_piece(*m));
+    EXPECT_FALSE(swiglu_is_by_piece(*m, *m));
+  }
+  for (const DeviceMatrix* m : {&odd, &code}) {
+    EXPECT_TRUE(project_is_by_piece(*m));
+    EXPECT_TRUE(swiglu_is_by_piece(*m, *m));
+  }
+  EXPECT_TRUE(swiglu_is_by_piece(whole, other));
+  EXPECT_TRUE(swiglu_is_by_piece(units, rows));
+}
+
+// Rows in eight parts (the first, and the second of up to four tokens), in four and two in turn,
+// and in two, which eight tokens take in turn by one warp (the last, of an H100 or H200).
 TEST_F(Cuda, SoHaveGatesAndUpsOfLongRows) {
   Random random(15);
-  for (const int n_rows : sizes<int>({37, 1061, 2200}, {3})) {
-    expect_gates_and_ups("bf16", dense(WeightType::kBf16, n_rows, 6144, false, random),
-                         dense(WeightType::kBf16, n_rows, 6144, false, random), random);
-    expect_gates_and_ups("fp8", fp8(n_rows, 6144, 128, random), fp8(n_rows, 6144, 128, random),
+  const auto expect = [&](int n_rows, int n_cols) {
+    expect_gates_and_ups("bf16", dense(WeightType::kBf16, n_rows, n_cols, false, random),
+                         dense(WeightType::kBf16, n_rows, n_cols, false, random), random);
+    expect_gates_and_ups("fp8", fp8(n_rows, n_cols, 128, random), fp8(n_rows, n_cols, 128, random),
                          random);
-  }
+  };
+  for (const int n_rows : sizes<int>({37, 1061, 2200}, {3})) expect(n_rows, 6144);
+  if (!under_racecheck()) expect(6021, 4104);
 }
 
 // Where both's rows are in as many parts as either's. x is so large that a gate's silu is the gate

@@ -63,6 +63,7 @@ class Repeated {
     launch();
     watched_.emplace(out_, &parts_);
   }
+  Repeated(const Repeated&) = delete;  // watched_ points into it
   const std::vector<float>& expected() const { return watched_->expected(); }
 
   // The n-th time, and a time before it, whose end it overlaps.

@@ -16,6 +16,11 @@ bool share_a_launch(const DeviceMatrix& a, const DeviceMatrix& b, std::size_t sh
   return are_of_one_row_form(a, b);
 }
 
+// Gate and up.
+bool are_for_gptq_cuda(const DeviceMatrix& gate, const DeviceMatrix& up, std::size_t shared_bytes) {
+  return are_alike(gate, up) && is_for_gptq_cuda(gate, shared_bytes, true);
+}
+
 // Of products that share one.
 void launch(std::span<const DeviceProduct> products, const ProductInput& in,
             std::size_t shared_bytes, CudaStream stream) {
@@ -134,6 +139,10 @@ void project_cuda(std::span<const DeviceProduct> products, const float* x, int x
   }
 }
 
+bool project_is_by_piece(const DeviceMatrix& m) {
+  return !is_for_gptq_cuda(m, max_shared_bytes(), false) && is_of_no_row_form(m);
+}
+
 void project_heads_cuda(const HeadsCudaArgs& a, CudaStream stream) {
   CHECK(a.n_tokens > 0 && a.n_tokens < 65536) << a.n_tokens;
   constexpr int kRows = 4, kTokens = 8;
@@ -148,8 +157,7 @@ void swiglu_cuda(const DeviceMatrix& gate, const DeviceMatrix& up, const float* 
   CHECK(n_tokens > 0 && n_tokens < 65536) << n_tokens;
   CHECK(gate.n_rows == up.n_rows && gate.n_cols == up.n_cols)
       << gate.n_rows << " x " << gate.n_cols << ", " << up.n_rows << " x " << up.n_cols;
-  if (const std::size_t shared = max_shared_bytes();
-      are_alike(gate, up) && is_for_gptq_cuda(gate, shared, true)) {
+  if (const std::size_t shared = max_shared_bytes(); are_for_gptq_cuda(gate, up, shared)) {
     const DeviceProduct products[] = {{&gate, h, gate.n_rows}, {&up, nullptr, 0}};
     return gptq_cuda({.products = products,
                       .x = x,
@@ -160,6 +168,11 @@ void swiglu_cuda(const DeviceMatrix& gate, const DeviceMatrix& up, const float* 
                      stream);
   }
   swiglu_by_row(gate, up, {x, x_stride, n_tokens, false}, h, stream);
+}
+
+bool swiglu_is_by_piece(const DeviceMatrix& gate, const DeviceMatrix& up) {
+  return !are_for_gptq_cuda(gate, up, max_shared_bytes()) &&
+         (is_of_no_row_form(gate) || !are_of_one_row_form(gate, up));
 }
 
 }  // namespace assay::kernels

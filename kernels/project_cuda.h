@@ -21,6 +21,10 @@ void project_cuda(const DeviceMatrix& m, const float* x, int x_stride, int n_tok
 void project_cuda(std::span<const DeviceProduct> products, const float* x, int x_stride,
                   int n_tokens, CudaStream stream);
 
+// Whether products of m go by the slowest way (row_dot.cuh): its kind, or its columns or groups, do
+// not come in the pieces that the others take.
+bool project_is_by_piece(const DeviceMatrix& m);
+
 // For each token and head: y = w_h x_h. w (n_heads, n_rows, n_cols) float, a model's: it is read
 // before the launch ahead has ended. A sum is a chain of n_cols / 32 in each lane and a tree over
 // lanes, so that a product passes through at most n_cols / 32 + 7 roundings.
@@ -38,5 +42,7 @@ void project_heads_cuda(const HeadsCudaArgs& args, CudaStream stream);
 // h (n_tokens, gate.n_rows) = silu(gate x) * (up x).
 void swiglu_cuda(const DeviceMatrix& gate, const DeviceMatrix& up, const float* x, int x_stride,
                  int n_tokens, float* h, CudaStream stream);
+// As project_is_by_piece: also if the two are of different forms.
+bool swiglu_is_by_piece(const DeviceMatrix& gate, const DeviceMatrix& up);
 
 }  // namespace assay::kernels

@@ -14,6 +14,7 @@
 #include "kernels/indexer_cuda.h"
 #include "kernels/layer_cuda.h"
 #include "kernels/mla_attention_cuda.h"
+#include "kernels/project_cuda.h"
 #include "kernels/sample_cuda.h"
 
 namespace assay::engine {
@@ -190,6 +191,10 @@ CudaLayer CudaModel::upload_layer(const LayerWeights& w) {
        {l.q_a, l.q_b, l.kv_a, l.o, l.index_q, l.index_k, l.mlp.gate, l.mlp.up, l.mlp.down})
     count_slow(m, true);
   for (const DeviceMatrix& m : experts) count_slow(m, false);
+  for (const DeviceMatrix* m : {&l.q_a, &l.q_b, &l.kv_a, &l.o, &l.index_q, &l.index_k,
+                                &l.index_weights, &l.router, &l.mlp.down})
+    if (m->n_rows > 0 && kernels::project_is_by_piece(*m)) ++n_by_piece_;
+  if (l.mlp.gate.n_rows > 0 && kernels::swiglu_is_by_piece(l.mlp.gate, l.mlp.up)) n_by_piece_ += 2;
   return l;
 }
 
@@ -209,6 +214,7 @@ std::string CudaModel::kernel() const {
     chunks += fmt::format(" ({} matrices value by value)", n_by_value_);
   std::string dense;
   if (n_by_row_ > 0) dense = fmt::format(", {} GPTQ matrices by row", n_by_row_);
+  if (n_by_piece_ > 0) dense += fmt::format(", {} matrices by the piece", n_by_piece_);
   std::string indexer;
   if (c.index_topk > 0)
     indexer =
@@ -258,6 +264,14 @@ Result<std::shared_ptr<const BackendModel>> load_cuda_model(const ModelConfig& c
     return fail(
         "no CUDA device here (no driver, or no GPU): run on a machine with one, or with --backend "
         "cpu");
+  if (!kernels::has_code_for_cuda_device()) {
+    const kernels::CudaDevice now = kernels::cuda_device();
+    return fail(
+        "this assay has no code for {} (compute capability {}.{}): build it again with that in "
+        "CMAKE_CUDA_ARCHITECTURES (by default 9.0 and 12.0: H100, H200, RTX PRO 6000), or run with "
+        "--backend cpu",
+        now.name, now.major, now.minor);
+  }
   ASSAY_TRY_VOID(fit_kernels(config));
   const auto fit = [&] {
     const kernels::CudaDevice now = kernels::cuda_device();

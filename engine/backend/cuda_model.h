@@ -60,7 +60,7 @@ class CudaModel final : public BackendModel, public std::enable_shared_from_this
   // are multiplied, whether decode steps are recorded, and every design that attention and the
   // indexer use, and a layer's experts in float32, ", laid out for memory" where a faster layout
   // would leave too little of it. Says how many matrices tensor cores get decoded value by value,
-  // if any.
+  // how many of GPTQ go by the row, and how many by the piece, if any.
   std::string kernel() const override;
   bool samples_on_device() const override { return true; }
   std::size_t weight_bytes() const override { return memory.bytes(); }
@@ -94,6 +94,7 @@ class CudaModel final : public BackendModel, public std::enable_shared_from_this
   std::int64_t index_bytes_ = 0;   // and what an indexer multiplies and norms with
   int n_by_value_ = 0;             // matrices of prompt chunks that are decoded value by value
   int n_by_row_ = 0;               // dense GPTQ matrices that no unit fits, which are slower
+  int n_by_piece_ = 0;             // layers' dense matrices that are slower yet (project_cuda.h)
 };
 
 }  // namespace assay::engine
