@@ -331,8 +331,9 @@ class WeightExchange {
         load_floats(of_head(warp_of_group() * 16 + result_row(lane_of_warp()) + 8 * r, round));
     return {v.x, v.y, v.z, v.w};
   }
-  // When the products that take a round's weights have been issued, and so its loads have come
-  // back.
+  // When the products that take a round's weights have been issued: they have them in registers, so
+  // its loads have come back. PTX does not say so; AttentionsBitsAreTheSameEveryTime does, beside
+  // other programs.
   __device__ void release(int round) const {
     __syncwarp();
     const int to_block = warp_of_group();
