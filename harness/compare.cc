@@ -312,6 +312,17 @@ std::string suites_differ(const Json& base, const Json& candidate) {
     const auto was = named(base, suite.at("name"));
     const std::string name = suite.at("name").get<std::string>();
     if (was == base.end()) return fmt::format("the baseline was not asked suite {}", name);
+    const auto n_asked = [](const Json& of) { return of.value("n_items", -1); };
+    if (n_asked(*was) != n_asked(suite)) {
+      const auto asked = [&](const Json& of) {
+        return n_asked(of) < 0 ? std::string("was asked it alone, or without a limit")
+                               : fmt::format("was asked {} of its samples", n_asked(of));
+      };
+      return fmt::format(
+          "the two were not asked suite {} alike: the baseline {}, this run {}. --limit is spread "
+          "over a run's suites: run one of them again with the suites and the --limit of the other",
+          name, asked(*was), asked(suite));
+    }
     if (*was != suite)
       return fmt::format(
           "the two were not asked suite {} alike: of the baseline {}. Run one of them again with "

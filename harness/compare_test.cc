@@ -298,6 +298,14 @@ TEST(NotComparable, NamesWhatDiffers) {
   warm["plan"]["suites"][0]["arms"][0]["temperature"] = 0.6;
   EXPECT_THAT(not_comparable(cold, warm, base, base),
               HasSubstr("arms/thinking/temperature is 0, here 0.6"));
+  Json few = cold, alone = cold;
+  few["plan"]["suites"][0]["n_items"] = 4;
+  EXPECT_THAT(
+      not_comparable(few, alone, base, base),
+      AllOf(HasSubstr("the baseline was asked 4 of its samples, this run was asked it alone"),
+            HasSubstr("the suites and the --limit of the other")));
+  alone["plan"]["suites"][0]["n_items"] = 20;
+  EXPECT_THAT(not_comparable(few, alone, base, base), HasSubstr("this run was asked 20 of its"));
   Json other = run;
   other["plan"]["seed"] = 1;
   EXPECT_THAT(not_comparable(other, run, base, base), HasSubstr("\"seed\" (1 against 0)"));
