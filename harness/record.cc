@@ -70,6 +70,21 @@ std::string why_no_run(const fs::path& folder) {
       kRunFile);
 }
 
+tl::unexpected<Error> another_process_adds_to(const fs::path& folder) {
+  return fail(
+      "another process is adding samples to {}: wait for it or end it, then continue with --resume "
+      "{}; or begin a run in another folder with --out",
+      folder.string(), folder.string());
+}
+// Whether another has the samples' lock (open_samples).
+bool is_being_added_to(const fs::path& folder) {
+  const int fd = ::open((folder / kSamplesFile).c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return false;
+  const bool is_locked = flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  ::close(fd);
+  return is_locked;
+}
+
 Result<void> make_folder(const fs::path& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
@@ -129,6 +144,7 @@ Result<RunRecord> RunRecord::create(const fs::path& folder, Json head) {
   const auto refuse_if_used = [&]() -> Result<void> {
     std::error_code ignored;
     if (is_unused(folder)) return {};
+    if (is_being_added_to(folder)) return another_process_adds_to(folder);
     return fail("{} is there already and not empty. {}hoose another --out.", folder.string(),
                 fs::exists(folder / kRunFile, ignored)
                     ? fmt::format("Continue it with --resume {}, or c", folder.string())
@@ -149,8 +165,10 @@ Result<RunRecord> RunRecord::resume(const fs::path& folder, Json head) {
   for (const char* part : {"identity", "plan"})
     if (const std::string difference = first_difference(was.value(part, Json()), head[part], part);
         !difference.empty())
-      return fail("cannot resume {}: {}. Repeat the recorded options, or start a new run.",
-                  folder.string(), difference);
+      return fail("cannot resume {}: {}. {}, or start a new run.", folder.string(), difference,
+                  difference.starts_with("identity.model ")
+                      ? "The model's files are not those that the run began with: put them back"
+                      : "Repeat the recorded options");
   // Who started the run and when stays; how it was continued is added.
   if (was.contains("provenance")) {
     Json resumed = was["provenance"].value("resumed", Json::array());
@@ -220,10 +238,7 @@ Result<void> RunRecord::open_file(int& fd, const char* file) {
 Result<void> RunRecord::open_samples() {
   ASSAY_TRY_VOID(open_file(fd_, kSamplesFile));
   if (flock(fd_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return {};
-  return fail(
-      "another process is adding samples to {}: wait for it or end it, then continue with --resume "
-      "{}; or begin a run in another folder with --out",
-      folder_.string(), folder_.string());
+  return another_process_adds_to(folder_);
 }
 
 Result<void> RunRecord::write_running() {

@@ -157,6 +157,8 @@ TEST(Record, OneProcessAtATimeAddsSamples) {
     EXPECT_THAT(
         error_of(RunRecord::resume(run, head())),
         AllOf(HasSubstr("another process"), HasSubstr(run.string()), HasSubstr("--resume")));
+    EXPECT_THAT(error_of(RunRecord::create(run, head())), HasSubstr("another process"))
+        << "what is going on cannot be continued";
     ASSERT_TRUE(first->append(sample("b")));
   }
   const auto second = RunRecord::resume(run, head());
@@ -207,8 +209,10 @@ TEST(Record, ResumeRefusesAnotherRunAndNamesTheDifference) {
   EXPECT_THAT(error_of(RunRecord::resume(out, head(1))), HasSubstr("plan.seed was 0, is 1"));
   Json other = head();
   other["identity"]["model"] = "m2";
-  EXPECT_THAT(error_of(RunRecord::resume(out, other)),
-              HasSubstr("identity.model was \"m1\", is \"m2\""));
+  EXPECT_THAT(
+      error_of(RunRecord::resume(out, other)),
+      AllOf(HasSubstr("identity.model was \"m1\", is \"m2\". The model's files are not those"),
+            Not(HasSubstr("recorded options"))));
   other = head();
   other["plan"]["suites"][0]["hash"] = "abd";
   EXPECT_THAT(error_of(RunRecord::resume(out, other)), HasSubstr("plan.suites[0].hash"));

@@ -434,8 +434,9 @@ Result<void> Binder::finish() const {
   const std::string dir = checkpoint_.dir().string();
   return fail(
       "{}: the tensors do not fit config.json ({} wrong, {} missing, {} surplus; assay inspect {} "
-      "--tensors lists all that are there):{}{}{}",
-      dir, wrong_.size(), missing_.size(), unused_.size(), dir, first_few("", wrong_),
+      "--tensors lists all that are there):{}{}{}{}",
+      dir, wrong_.size(), missing_.size(), unused_.size(), dir,
+      first_few("config.json: ", checkpoint_.config().misspelt), first_few("", wrong_),
       first_few("missing: ", missing_), first_few("surplus: ", unused_));
 }
 

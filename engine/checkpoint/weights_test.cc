@@ -91,6 +91,21 @@ TEST(Weights, NansAndInfinitiesAreReportedByTensorAndElement) {
   }
 }
 
+TEST(Weights, AMisspeltKeyThatMayBeWhyIsNamed) {
+  const TinyCheckpoint tiny;
+  TinyTensors t = tiny_tensors();
+  t["mystery"] = t["model.norm.weight"];
+  tiny.write_single(t);
+  Json config = tiny_config();
+  config.erase("norm_topk_prob");
+  config["norm_topk_prb"] = true;
+  tiny.write("config.json", config.dump());
+  EXPECT_THAT(
+      bind_weights(*Checkpoint::open(tiny.dir)).error().message,
+      AllOf(HasSubstr("config.json: norm_topk_prb has no effect: is norm_topk_prob meant?\n"),
+            HasSubstr("surplus: mystery")));
+}
+
 TEST(Weights, MtpLayersAreKnownAndSkipped) {
   const TinyCheckpoint tiny;
   TinyTensors t = tiny_tensors();

@@ -47,6 +47,24 @@ TEST_F(Cli, NumbersMayBeginWithZeros) {
   EXPECT_THAT(bench.out, AllOf(HasSubstr("pp10 "), HasSubstr("pp8 ")));
 }
 
+// As a script's variable that is not set gives them: a comparison that is not made is no pass.
+TEST_F(Cli, AnEmptyValueIsAnError) {
+  for (const char* flag : {"--baseline", "--base", "--data", "--out", "--kernel", "--golden"})
+    expect_error(assay({"run", "facts", "--model", kModel, "--limit", "1", flag, ""}),
+                 AllOf(HasSubstr(std::string(flag) + " needs a value ("), HasSubstr("an empty one"),
+                       HasSubstr("Leave " + std::string(flag) + " out")));
+  expect_error(assay({"run", "facts", "--model", kModel, "--baseline="}),
+               HasSubstr("--baseline needs a value (DIR), got an empty one"));
+  expect_error(assay({"run", "facts", "--model", ""}), HasSubstr("--model needs a value"));
+  EXPECT_EQ(assay({"generate", "-m", kModel, "--system", "", "1+1", "--max-tokens", "2"}).code, 0)
+      << "no system prompt";
+}
+
+TEST_F(Cli, AResumedRunHasItsFolder) {
+  expect_error(assay({"run", "--resume", dir_ / "a", "--out", dir_ / "b"}),
+               HasSubstr("goes on in that folder: leave --out out"));
+}
+
 TEST_F(Cli, AFlagIsNoValueOfAnother) {
   const std::string out = dir_ / "o";
   expect_error(assay({"run", "--resume", "--out", out}),

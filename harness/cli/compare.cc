@@ -134,14 +134,6 @@ Result<int> compare_benchmark_files(const Options& o) {
                   render_speed(to_json(speed), "from two files", on_terminal()), verdict, o);
 }
 
-// The plans decide; of the samples only the prompts.
-std::string why_not(const RunFolder& base, const RunFolder& candidate) {
-  if (!candidate.complete())
-    return fmt::format("{} is not finished: continue it with assay run --resume {}",
-                       candidate.folder, shell_quoted(candidate.folder));
-  return not_comparable(base.run, candidate.run, base.samples, candidate.samples);
-}
-
 Result<int> show_many(const std::vector<RunFolder>& runs, const Options& o) {
   if (o.confirm || o.speed)
     return fail("--confirm and --speed compare two runs, not {}", runs.size());
@@ -257,10 +249,16 @@ Result<int> compare_runs(const Options& o) {
     runs.push_back(std::move(run));
   }
   for (const RunFolder& run : runs) {
-    const std::string reason = why_not(runs.front(), run);
+    if (run.complete()) continue;
+    say("assay compare: {} is not finished: continue it with assay run --resume {}\n", run.folder,
+        shell_quoted(run.folder));
+    return kInvalid;
+  }
+  for (const RunFolder& run : runs) {
+    const RunFolder& base = runs.front();  // the plans decide; of the samples only the prompts
+    const std::string reason = not_comparable(base.run, run.run, base.samples, run.samples);
     if (reason.empty()) continue;
-    say("assay compare: {} is not comparable with {}: {}\n", run.folder, runs.front().folder,
-        reason);
+    say("assay compare: {} is not comparable with {}: {}\n", run.folder, base.folder, reason);
     return kInvalid;
   }
   if (runs.size() > 2) return show_many(runs, o);

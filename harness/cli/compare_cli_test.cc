@@ -180,8 +180,12 @@ TEST_F(CompareCli, WhatIsNotComparableIsNoVerdict) {
   EXPECT_THAT(o.err, AllOf(HasSubstr("not comparable"), HasSubstr("\"seed\"")));
   const std::string unfinished = worse(a, "unfinished", 0);
   edited(unfinished, [](Json& json) { json["status"] = "running"; });
-  EXPECT_EQ(assay({"compare", a, unfinished}).code, 3);
-  EXPECT_EQ(assay({"compare", unfinished, a}).code, 3);
+  for (const auto& [base, candidate] : {std::pair{a, unfinished}, {unfinished, a}}) {
+    const Outcome half = assay({"compare", base, candidate});
+    EXPECT_EQ(half.code, 3);
+    EXPECT_THAT(half.err, HasSubstr("assay compare: " + unfinished +
+                                    " is not finished: continue it with assay run --resume "));
+  }
 }
 
 TEST_F(CompareCli, BadInputIsOneClearError) {

@@ -17,20 +17,44 @@ bool is_flag(const CLI::App& verb, std::string_view word) {
          verb.get_option_no_throw(std::string(word)) != nullptr;
 }
 
+std::string type_of(const CLI::Option& option) {
+  return option.get_type_name().empty() ? "TEXT" : option.get_type_name();
+}
+
+// Of what `--baseline "$BASE"` gives where BASE is not set. An empty system prompt can be meant.
+std::string empty_value(const CLI::Option& option, std::string_view flag) {
+  if (option.check_lname("system")) return "";
+  return fmt::format(
+      "{} needs a value ({}), got an empty one: is a variable of the shell not set? Leave {} out "
+      "if "
+      "nothing is meant.",
+      flag, type_of(option), flag);
+}
+
 }  // namespace
 
 std::string missing_value(const CLI::App& verb, std::span<char* const> words) {
-  for (std::size_t i = 0; i + 1 < words.size(); ++i) {
-    const std::string_view word = words[i], next = words[i + 1];
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    const std::string_view word = words[i];
     if (word == "--") return "";  // what follows is no flag
     if (!word.starts_with('-')) continue;
+    if (word.starts_with("--") && word.ends_with('=')) {
+      const std::string_view flag = word.substr(0, word.size() - 1);
+      const CLI::Option* option = verb.get_option_no_throw(std::string(flag));
+      if (option == nullptr || option->get_items_expected_min() == 0) continue;
+      if (std::string wrong = empty_value(*option, flag); !wrong.empty()) return wrong;
+    }
+    if (i + 1 == words.size()) return "";
+    const std::string_view next = words[i + 1];
     const CLI::Option* option = verb.get_option_no_throw(std::string(word));
     if (option == nullptr || option->get_items_expected_min() == 0) continue;
     if (is_flag(verb, next))
       return fmt::format(
           "{} needs a value ({}), got the flag '{}'. Give the value first; one that begins with "
           "dashes is written {}=VALUE.",
-          word, option->get_type_name().empty() ? "TEXT" : option->get_type_name(), next, word);
+          word, type_of(*option), next, word);
+    if (next.empty())
+      if (std::string wrong = empty_value(*option, word); !wrong.empty()) return wrong;
     ++i;  // the value is no option, whatever it looks like
   }
   return "";

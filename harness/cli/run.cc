@@ -179,6 +179,8 @@ Result<int> conclude(const Plan& plan, RunRecord& record, const RunResult& resul
 Result<int> run(const Json& given, const std::string& resume, bool as_json) {
   Json recorded = Json::object();
   if (!resume.empty()) {
+    if (given.contains("out"))
+      return fail("--resume {} goes on in that folder: leave --out out", resume);
     ASSAY_TRY(const Json was, read_run_json(resume));
     recorded = was.value("options", Json::object());
     ASSAY_TRY_VOID(check_recorded_paths(resume, recorded, given));
