@@ -50,16 +50,19 @@ Result<CsvTable> parse_csv(std::string_view text, std::string_view source) {
     if (csv_parse(&parser, text.data() + begin, end - begin, on_field, on_row, &reader) !=
         end - begin)
       return fail(
-          "{}:{}: broken quoting ({}). Quote fields that hold commas, quotes or line breaks, and "
-          "double every quote inside them.",
-          source, line, csv_strerror(csv_error(&parser)));
+          "{}:{}: broken quoting in the row that begins on line {}. Quote fields that hold commas, "
+          "quotes or line breaks, and double every quote inside them.",
+          source, line, row_line);
     for (std::size_t i = n_before; i < reader.rows.size(); ++i) reader.rows[i].line = row_line;
     if (reader.rows.size() > n_before) row_line = 0;
     begin = end;
   }
   const std::size_t n_before = reader.rows.size();
   if (csv_fini(&parser, on_field, on_row, &reader) != 0)
-    return fail("{}:{}: a quoted field is never closed", source, row_line);
+    return fail(
+        "{}:{}: a quoted field of the row that begins here is never closed. Close it, and double "
+        "every quote inside a field.",
+        source, row_line);
   for (std::size_t i = n_before; i < reader.rows.size(); ++i) reader.rows[i].line = row_line;
 
   if (reader.rows.empty()) return fail("{}: empty, expected a header row", source);
@@ -69,8 +72,11 @@ Result<CsvTable> parse_csv(std::string_view text, std::string_view source) {
                     std::make_move_iterator(reader.rows.end()));
   for (const CsvRow& row : table.rows)
     if (row.fields.size() != table.header.size())
-      return fail("{}:{}: {} fields, expected {} as in the header", source, row.line,
-                  row.fields.size(), table.header.size());
+      return fail(
+          "{}:{}: {} fields, expected {} as in the header. Quote fields that hold commas; what "
+          "says "
+          "nothing is an empty field.",
+          source, row.line, row.fields.size(), table.header.size());
   return table;
 }
 

@@ -69,14 +69,23 @@ TEST(Csv, RowsKnowTheLineTheyStartOn) {
 }
 
 TEST(Csv, WrongNumberOfFieldsNamesTheLineAndBothCounts) {
-  EXPECT_EQ(error_of("a,b\n1,2\n\"x\ny\"\n"), "cases.csv:3: 1 fields, expected 2 as in the header");
-  EXPECT_EQ(error_of("a,b\r\n1,2,3\r\n"), "cases.csv:2: 3 fields, expected 2 as in the header");
+  EXPECT_THAT(error_of("a,b\n1,2\n\"x\ny\"\n"),
+              AllOf(HasSubstr("cases.csv:3: 1 fields, expected 2 as in the header. "),
+                    HasSubstr("Quote fields that hold commas")));
+  EXPECT_THAT(error_of("a,b\r\n1,2,3\r\n"),
+              HasSubstr("cases.csv:2: 3 fields, expected 2 as in the header"));
 }
 
 TEST(Csv, UnclosedQuoteNamesTheLineWhereItsRowBegan) {
-  EXPECT_EQ(error_of("a,b\n1,2\n3,\"open\n5,6\n7,8\n"),
-            "cases.csv:3: a quoted field is never closed");
-  EXPECT_EQ(error_of("a,b\n1,2\n\"open,3\n5,6\n"), "cases.csv:3: a quoted field is never closed");
+  for (const char* row : {"3,\"open\n5,6\n7,8\n", "\"open,3\n5,6\n"})
+    EXPECT_THAT(error_of(std::string("a,b\n1,2\n") + row),
+                AllOf(HasSubstr("cases.csv:3: a quoted field of the row that begins here is never"),
+                      HasSubstr("Close it")));
+}
+
+TEST(Csv, AQuoteThatTurnsUpLaterNamesTheRowThatItMayBelongTo) {
+  EXPECT_THAT(error_of("a,b\n1,\"open\n3,4\n5,\"six\"\n"),
+              HasSubstr("cases.csv:4: broken quoting in the row that begins on line 2. Quote"));
 }
 
 TEST(Csv, StrayQuotesAreErrorsAndNotData) {

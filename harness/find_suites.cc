@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "base/shortened.h"
 #include "base/suggest.h"
 
 namespace assay::harness {
@@ -37,6 +38,9 @@ Result<FoundSuites> find_suites(std::span<const std::string> names, const fs::pa
       wanted.push_back({suites_folder / name, true});
     } else if (has_suite(name)) {
       wanted.push_back({name, true});
+    } else if (name.find('/') != std::string::npos) {
+      return fail("{}: no suite.json there, so it is no suite's folder. Suites by name: {}.", name,
+                  shortened(known, ", ", 20));
     } else if (known.empty()) {
       return fail("unknown suite '{}': there is no suite in {}. Name another folder with --suites.",
                   name, suites_folder.string());

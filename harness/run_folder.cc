@@ -22,9 +22,11 @@ Result<RunFolder> read_run(const fs::path& folder) {
   if (out.complete()) {
     const auto n = out.run.at("samples").at("n").get<std::size_t>();
     if (out.samples.size() != n)
-      return fail("{}: run.json counts {} samples, found {} whole lines{}. The file is damaged.",
-                  file.string(), n, out.samples.size(),
-                  lines.n_bytes < text.size() ? " and a torn one" : "");
+      return fail(
+          "{}: run.json counts {} samples, found {} whole lines{}. The file is damaged: assay run "
+          "--resume {} drops a torn line and asks again what is missing.",
+          file.string(), n, out.samples.size(),
+          lines.n_bytes < text.size() ? " and a torn one" : "", folder.string());
   }
   const fs::path steps = folder / kStepsFile;
   std::error_code ignored;

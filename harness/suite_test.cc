@@ -122,6 +122,9 @@ TEST(Suite, AnUnknownSuiteSuggestsTheNearest) {
   EXPECT_EQ(find_suites(path, "/nowhere")->suites.front().name, "sums");
   const std::vector<std::string> twice = {"sums", "all"};
   EXPECT_THAT(find_suites(twice, folder.path()).error().message, HasSubstr("twice"));
+  const std::vector<std::string> no_suite = {(folder.path() / "empty").string()};
+  EXPECT_THAT(find_suites(no_suite, folder.path()).error().message,
+              AllOf(HasSubstr("empty: no suite.json there"), HasSubstr("by name: sums")));
 }
 
 TEST(Suite, EveryBundledSuiteIsValid) {

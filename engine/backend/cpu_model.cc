@@ -116,8 +116,11 @@ Result<std::shared_ptr<const BackendModel>> load_cpu_model(const ModelConfig& co
       return std::make_shared<const CpuModel>(config, weights, entry.target,
                                               std::make_shared<CpuPacker>());
   }
-  return fail("backend cpu cannot run kernel '{}' here: this machine runs {} (of {})", kernel, here,
-              known);
+  return fail(
+      "backend cpu cannot run kernel '{}' here: this machine runs {} (of {}); graph, stream, bf16 "
+      "and "
+      "bf16-stream are of --backend cuda",
+      kernel, here, known);
 }
 
 }  // namespace assay::engine
