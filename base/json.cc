@@ -103,7 +103,12 @@ Result<AnyJson> parse(std::string_view text, std::string_view source, Source wha
     const auto column =
         at - (before.rfind('\n') == std::string_view::npos ? 0 : before.rfind('\n') + 1) + 1;
     const std::string in_file = what == Source::kFile ? fmt::format("{}:", line) : "";
-    return fail("{}:{}{}: not valid JSON: {}", source, in_file, column, reason_of(error));
+    const bool is_cut = what == Source::kFile && at == text.size();
+    return fail("{}:{}{}: not valid JSON: {}{}", source, in_file, column, reason_of(error),
+                is_cut
+                    ? ". The file ends there, as one that was cut off does: download or write it "
+                      "again, or correct it."
+                    : "");
   }
 }
 

@@ -11,6 +11,7 @@ namespace assay {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 std::string error_of(std::string_view text) {
@@ -23,6 +24,9 @@ TEST(Json, ErrorsNameLineAndColumn) {
   EXPECT_THAT(error_of("[1,]"), StartsWith("suite.json:1:4: not valid JSON"));
   EXPECT_THAT(error_of("{\"a\": 1\n\n"), StartsWith("suite.json:3:1: not valid JSON"));
   EXPECT_THAT(error_of(""), StartsWith("suite.json:1:1: not valid JSON"));
+  EXPECT_THAT(error_of("{\"a\": 1\n\n"),
+              HasSubstr(". The file ends there, as one that was cut off"));
+  EXPECT_THAT(error_of("[1,]"), Not(HasSubstr("cut off")));
 }
 
 TEST(Json, AKeyThatStandsThereTwiceHasAPath) {

@@ -262,6 +262,9 @@ Result<int> compare_runs(const Options& o) {
     return kInvalid;
   }
   if (runs.size() > 2) return show_many(runs, o);
+  if (fs::equivalent(runs[0].folder, runs[1].folder, ignored))
+    say("assay compare: both are the run in {}: that a run is like itself shows nothing\n",
+        runs[0].folder);
   return judge_two(runs[0], runs[1], o);
 }
 

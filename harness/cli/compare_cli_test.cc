@@ -173,6 +173,12 @@ TEST_F(CompareCli, WillNotConfirmWithAnotherModelThanWasRecorded) {
                AllOf(HasSubstr("the model of " + b), HasSubstr("/nowhere")));
 }
 
+TEST_F(CompareCli, ARunBesideItselfIsSaidToShowNothing) {
+  const std::string a = run("a"), b = run("b");
+  EXPECT_THAT(assay({"compare", a, a + "/."}).err, HasSubstr("both are the run in " + a));
+  EXPECT_THAT(assay({"compare", a, b}).err, Not(HasSubstr("both are")));
+}
+
 TEST_F(CompareCli, WhatIsNotComparableIsNoVerdict) {
   const std::string a = run("a"), seed = run("seed", {"--seed", "7"});
   const Outcome o = assay({"compare", a, seed});
