@@ -74,8 +74,7 @@ Result<CsvTable> parse_csv(std::string_view text, std::string_view source) {
     if (row.fields.size() != table.header.size())
       return fail(
           "{}:{}: {} fields, expected {} as in the header. Quote fields that hold commas; what "
-          "says "
-          "nothing is an empty field.",
+          "says nothing is an empty field.",
           source, row.line, row.fields.size(), table.header.size());
   return table;
 }

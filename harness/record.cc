@@ -70,21 +70,6 @@ std::string why_no_run(const fs::path& folder) {
       kRunFile);
 }
 
-tl::unexpected<Error> another_process_adds_to(const fs::path& folder) {
-  return fail(
-      "another process is adding samples to {}: wait for it or end it, then continue with --resume "
-      "{}; or begin a run in another folder with --out",
-      folder.string(), folder.string());
-}
-// Whether another has the samples' lock (open_samples).
-bool is_being_added_to(const fs::path& folder) {
-  const int fd = ::open((folder / kSamplesFile).c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return false;
-  const bool is_locked = flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
-  ::close(fd);
-  return is_locked;
-}
-
 Result<void> make_folder(const fs::path& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
@@ -144,11 +129,16 @@ Result<RunRecord> RunRecord::create(const fs::path& folder, Json head) {
   const auto refuse_if_used = [&]() -> Result<void> {
     std::error_code ignored;
     if (is_unused(folder)) return {};
-    if (is_being_added_to(folder)) return another_process_adds_to(folder);
-    return fail("{} is there already and not empty. {}hoose another --out.", folder.string(),
-                fs::exists(folder / kRunFile, ignored)
-                    ? fmt::format("Continue it with --resume {}, or c", folder.string())
-                    : fmt::format("There is no {} in it, so no run to continue: c", kRunFile));
+    if (fs::exists(folder / kRunFile, ignored))
+      return fail(
+          "{} is there already and not empty. Continue it with --resume {}, or choose another "
+          "--out. "
+          "While another process adds samples to it, --resume says so.",
+          folder.string(), folder.string());
+    return fail(
+        "{} is there already and not empty. There is no {} in it, so no run to continue: choose "
+        "another --out.",
+        folder.string(), kRunFile);
   };
   ASSAY_TRY_VOID(refuse_if_used());
   ASSAY_TRY_VOID(make_folder(folder));
@@ -238,7 +228,10 @@ Result<void> RunRecord::open_file(int& fd, const char* file) {
 Result<void> RunRecord::open_samples() {
   ASSAY_TRY_VOID(open_file(fd_, kSamplesFile));
   if (flock(fd_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return {};
-  return another_process_adds_to(folder_);
+  return fail(
+      "another process is adding samples to {}: wait for it or end it, then continue with --resume "
+      "{}; or begin a run in another folder with --out",
+      folder_.string(), folder_.string());
 }
 
 Result<void> RunRecord::write_running() {

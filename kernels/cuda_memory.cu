@@ -74,13 +74,13 @@ bool has_code_for_cuda_device() {
   cudaFuncAttributes attributes;
   const cudaError_t error =
       cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(any_kernel));
-  if (error == cudaSuccess) return true;
-  CUDA_CHECK(error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction ||
-                     error == cudaErrorUnsupportedPtxVersion
-                 ? cudaSuccess
-                 : error);
-  cudaGetLastError();  // it is told
-  return false;
+  if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction ||
+      error == cudaErrorUnsupportedPtxVersion) {
+    cudaGetLastError();  // it is told
+    return false;
+  }
+  CUDA_CHECK(error);
+  return true;
 }
 
 void select_cuda_device(int id) { CUDA_CHECK(cudaSetDevice(id)) << "device " << id; }

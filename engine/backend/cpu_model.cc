@@ -118,8 +118,7 @@ Result<std::shared_ptr<const BackendModel>> load_cpu_model(const ModelConfig& co
   }
   return fail(
       "backend cpu cannot run kernel '{}' here: this machine runs {} (of {}); graph, stream, bf16 "
-      "and "
-      "bf16-stream are of --backend cuda",
+      "and bf16-stream are of --backend cuda",
       kernel, here, known);
 }
 

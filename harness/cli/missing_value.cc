@@ -26,8 +26,7 @@ std::string empty_value(const CLI::Option& option, std::string_view flag) {
   if (option.check_lname("system")) return "";
   return fmt::format(
       "{} needs a value ({}), got an empty one: is a variable of the shell not set? Leave {} out "
-      "if "
-      "nothing is meant.",
+      "if nothing is meant.",
       flag, type_of(option), flag);
 }
 
@@ -38,24 +37,21 @@ std::string missing_value(const CLI::App& verb, std::span<char* const> words) {
     const std::string_view word = words[i];
     if (word == "--") return "";  // what follows is no flag
     if (!word.starts_with('-')) continue;
-    if (word.starts_with("--") && word.ends_with('=')) {
-      const std::string_view flag = word.substr(0, word.size() - 1);
-      const CLI::Option* option = verb.get_option_no_throw(std::string(flag));
-      if (option == nullptr || option->get_items_expected_min() == 0) continue;
-      if (std::string wrong = empty_value(*option, flag); !wrong.empty()) return wrong;
-    }
-    if (i + 1 == words.size()) return "";
-    const std::string_view next = words[i + 1];
-    const CLI::Option* option = verb.get_option_no_throw(std::string(word));
+    const std::size_t joined = word.starts_with("--") ? word.find('=') : std::string_view::npos;
+    const std::string_view flag = word.substr(0, joined);
+    const CLI::Option* option = verb.get_option_no_throw(std::string(flag));
     if (option == nullptr || option->get_items_expected_min() == 0) continue;
-    if (is_flag(verb, next))
+    if (joined == std::string_view::npos && ++i == words.size()) return "";  // the parser says so
+    // The value is no option, whatever it looks like.
+    const std::string_view value =
+        joined == std::string_view::npos ? words[i] : word.substr(joined + 1);
+    if (joined == std::string_view::npos && is_flag(verb, value))
       return fmt::format(
           "{} needs a value ({}), got the flag '{}'. Give the value first; one that begins with "
           "dashes is written {}=VALUE.",
-          word, type_of(*option), next, word);
-    if (next.empty())
-      if (std::string wrong = empty_value(*option, word); !wrong.empty()) return wrong;
-    ++i;  // the value is no option, whatever it looks like
+          flag, type_of(*option), value, flag);
+    if (!value.empty()) continue;
+    if (std::string wrong = empty_value(*option, flag); !wrong.empty()) return wrong;
   }
   return "";
 }
