@@ -16,6 +16,12 @@ Result<RunFolder> read_run(const fs::path& folder) {
   RunFolder out{folder.string(), {}, {}};
   ASSAY_TRY(out.run, read_run_json(folder));
   const fs::path file = folder / kSamplesFile;
+  std::error_code ignored;
+  if (!fs::exists(file, ignored))
+    return fail(
+        "{}: there is no such file, and it is where a run's replies are: assay run --resume {} "
+        "asks for all of them again.",
+        file.string(), folder.string());
   ASSAY_TRY(const std::string text, read_file(file));
   ASSAY_TRY(SampleLines lines, parse_sample_lines(text, file.string()));
   out.samples = std::move(lines.samples);
@@ -29,7 +35,6 @@ Result<RunFolder> read_run(const fs::path& folder) {
           lines.n_bytes < text.size() ? " and a torn one" : "", folder.string());
   }
   const fs::path steps = folder / kStepsFile;
-  std::error_code ignored;
   if (!fs::exists(steps, ignored)) return out;  // format 1 had none of most suites
   ASSAY_TRY(const std::string bytes, read_file(steps));
   ASSAY_TRY(StepFrames frames, decode_steps(bytes, steps.string()));

@@ -72,7 +72,8 @@ TEST_F(RunFolderTest, WhatIsNoRunSaysSo) {
   append("steps.bin", "no frame, this is");
   EXPECT_THAT(error(), HasSubstr("steps.bin: expected a frame of steps"));
   fs::remove(folder() / "samples.jsonl");
-  EXPECT_THAT(error(), HasSubstr("samples.jsonl"));
+  EXPECT_THAT(error(), AllOf(HasSubstr("samples.jsonl: there is no such file"),
+                             HasSubstr("assay run --resume " + folder().string())));
 }
 
 }  // namespace

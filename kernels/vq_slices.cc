@@ -12,7 +12,7 @@ constexpr int kLeastRows = 1024;
 bool may_be_sliced(const VqMatrix& w) {
   return (w.dim == 4 || w.dim == 8) && (w.index_bits == 8 || w.index_bits == 12) &&
          w.n_books == 1 && w.n_rows > 0 && w.n_cols > 0 && w.n_cols % w.dim == 0 &&
-         (w.group % 128 == 0 || w.group >= w.n_cols) &&
+         (w.group % kSliceScaleColumns == 0 || w.group >= w.n_cols) &&
          (w.index_bits == 8 || may_be_in_units(w));  // as codes of 4096 lie
 }
 

@@ -15,6 +15,7 @@ namespace assay::kernels {
 
 constexpr std::size_t kSlicesSharedBytes = std::size_t{227} << 10;  // that a block needs
 constexpr int kSliceUnitScales = 4;                                 // of a row of a unit
+constexpr int kSliceScaleColumns = 128;  // a scale is of a multiple of them, or of a whole row
 
 constexpr int slice_copies(UnitLaunch::TableOf table) {
   return table == UnitLaunch::k8x4096 ? 3 : table == UnitLaunch::k4x4096 ? 4 : 1;
@@ -35,8 +36,8 @@ struct SliceKinds {
 };
 
 // Where every matrix has one codebook of 4 or 8 values with indices of 8 or 12 bits, scales of a
-// multiple of 128 columns (or of a row), gate and up, and down, one codebook of each kind, at
-// most kMostSliceExperts, and a block shared_bytes enough (sm_90 has). `experts` (n_experts, 3).
+// multiple of kSliceScaleColumns (or of a row), gate and up, and down, one codebook of each kind,
+// at most kMostSliceExperts, and a block shared_bytes enough (sm_90 has). `experts` (n_experts, 3).
 UnitPlan plan_slices(std::span<const VqMatrix> experts, int top_k, std::size_t shared_bytes);
 // Whether that is faster than units: where a slice has many rows, columns fill their slices, and
 // not all codebooks are of 4096 codewords of four.

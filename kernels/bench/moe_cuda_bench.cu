@@ -47,9 +47,11 @@ void register_moe_cuda_benchmarks() {
       for (const auto& [name, design] : {std::pair{"/rows", MoeDesign::kRows},
                                          {"/units", MoeDesign::kUnits},
                                          {"/slices", MoeDesign::kSlices},
-                                         {"/planned", MoeDesign::kPlanned}})
+                                         {"/planned", MoeDesign::kPlanned}}) {
+        if (design == MoeDesign::kSlices && s.group % kSliceScaleColumns != 0) continue;
         add_cuda_benchmark("moe_cuda/" + std::string(s.name) + "/bits:" + bits.name + name,
                            [=](benchmark::State& state) { moe_on(state, s, bits, design); });
+      }
 }
 
 }  // namespace assay::kernels

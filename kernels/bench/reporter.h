@@ -2,6 +2,7 @@
 #pragma once
 
 #include <benchmark/benchmark.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <map>
@@ -10,12 +11,19 @@
 
 namespace assay::kernels {
 
-// Prints as usual, and keeps every benchmark's weights/s (the median of its repetitions if it has
-// one) and the names of those that failed.
+// Prints as usual, in colours on a terminal alone, and shares (of_copy, of_read) without the "/s"
+// that their flag, by which they are divided by time, would bring. Keeps every benchmark's
+// weights/s (the median of its repetitions if it has one) and the names of those that failed.
 class KeepingReporter : public benchmark::ConsoleReporter {
  public:
+  KeepingReporter() : ConsoleReporter(isatty(STDOUT_FILENO) != 0 ? OO_ColorTabular : OO_Tabular) {}
+
   void ReportRuns(const std::vector<Run>& runs) override {
-    ConsoleReporter::ReportRuns(runs);
+    std::vector<Run> printed = runs;
+    for (Run& run : printed)
+      for (auto& [name, counter] : run.counters)
+        if (name.starts_with("of_")) counter.flags = benchmark::Counter::kDefaults;
+    ConsoleReporter::ReportRuns(printed);
     for (const Run& run : runs) {
       const std::string name = run.run_name.str();
       if (run.error_occurred) {

@@ -3,10 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <sstream>
+
 namespace assay::kernels {
 namespace {
 
 using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::Not;
 
 struct Ran {
   KeepingReporter reporter;
@@ -36,6 +40,31 @@ TEST(KernelBenchmarks, AWrongResultIsNamedOnceAndFailsTheProgram) {
   Ran none;
   run(none, "neither");
   EXPECT_EQ(exit_code_of(none.reporter, none.n_matched), 2);
+}
+
+TEST(KernelBenchmarks, AShareIsNoRateAndAFileHasNoColours) {
+  benchmark::RegisterBenchmark("share",
+                               [](benchmark::State& state) {
+                                 for (auto _ : state) state.SetIterationTime(0.5);
+                                 const auto rate = [](double v) {
+                                   return benchmark::Counter(
+                                       v, benchmark::Counter::kIsIterationInvariantRate);
+                                 };
+                                 state.counters["of_copy"] = rate(0.125);
+                                 state.counters["B/s"] = rate(2);
+                               })
+      ->Iterations(3)
+      ->UseManualTime();
+  std::ostringstream printed;
+  Ran ran;
+  ran.reporter.SetOutputStream(&printed);
+  testing::internal::CaptureStdout();  // where tables go, whatever the stream
+  run(ran, "share");
+  const std::string out = printed.str() + testing::internal::GetCapturedStdout();
+  EXPECT_THAT(out, HasSubstr("4/s"));
+  EXPECT_THAT(out, HasSubstr("0.25"));
+  EXPECT_THAT(out, Not(HasSubstr("0.25/s")));
+  EXPECT_THAT(out, Not(HasSubstr("\x1b")));
 }
 
 }  // namespace
