@@ -98,6 +98,7 @@ TEST_F(Cli, GenerateAnswersAndJsonCarriesEveryStep) {
     for (const char* key : {"id", "logprob", "p_think_close", "p_eos"})
       EXPECT_TRUE(step.contains(key)) << key;
   EXPECT_EQ(json["steps"][0]["top"].size(), 3u);
+  EXPECT_FALSE(json.contains("engine_steps")) << "of a GPU only";
 }
 
 TEST_F(Cli, ScoreGivesTheOraclesLogits) {

@@ -10,6 +10,7 @@
 #include "harness/cli/engine_flags.h"
 #include "harness/cli/say.h"
 #include "harness/cli/verb.h"
+#include "harness/step_counts.h"
 
 namespace assay::cli {
 namespace {
@@ -46,16 +47,18 @@ Json to_json(const engine::Engine& e, const std::string& prompt_text,
     if (!t.top.empty()) step["top"] = t.top;
     steps.push_back(std::move(step));
   }
-  return {{"engine", e.info().to_json()},
-          {"prompt", prompt_text},
-          {"prompt_ids", prompt},
-          {"text", reply},
-          {"finish", name_of(c.finish)},
-          {"thinking_closed", c.thinking_closed},
-          {"n_thinking_tokens", c.n_thinking_tokens},
-          {"steps", std::move(steps)},
-          {"prefill_s", c.prefill_s},
-          {"decode_s", c.decode_s}};
+  Json out = {{"engine", e.info().to_json()},
+              {"prompt", prompt_text},
+              {"prompt_ids", prompt},
+              {"text", reply},
+              {"finish", name_of(c.finish)},
+              {"thinking_closed", c.thinking_closed},
+              {"n_thinking_tokens", c.n_thinking_tokens},
+              {"steps", std::move(steps)},
+              {"prefill_s", c.prefill_s},
+              {"decode_s", c.decode_s}};
+  if (e.info().memory.is_planned()) out["engine_steps"] = harness::to_json(e.step_counts());
+  return out;
 }
 
 Result<int> run(const Options& o) {
@@ -100,6 +103,9 @@ Result<int> run(const Options& o) {
       "first, then {:.0f} tokens/s)\n",
       name_of(c.finish), c.n_prompt_tokens, n, c.n_thinking_tokens, 1e3 * c.prefill_s,
       n > 1 ? static_cast<double>(n - 1) / c.decode_s : 0.0);
+  if (e.info().memory.is_planned())
+    say("steps: {} ({} {})\n", harness::step_counts_text(harness::to_json(e.step_counts())),
+        e.info().backend, e.info().kernel);
   if (o.show_ids)
     say("prompt ids: {}\nreply ids: {}\n", fmt::join(ids, " "), fmt::join(c.ids(), " "));
   return 0;

@@ -12,6 +12,7 @@
 #include "harness/cli/engine_flags.h"
 #include "harness/cli/text_input.h"
 #include "harness/cli/verb.h"
+#include "harness/step_counts.h"
 
 namespace assay::cli {
 namespace {
@@ -46,7 +47,9 @@ Result<int> run(const Options& o) {
       if (s.next_id >= 0) row["next"] = {{"id", s.next_id}, {"logprob", s.next_logprob}};
       rows.push_back(std::move(row));
     }
-    std::puts(Json{{"engine", e.info().to_json()}, {"ids", ids}, {"rows", rows}}.dump(2).c_str());
+    Json out = {{"engine", e.info().to_json()}, {"ids", ids}, {"rows", rows}};
+    if (e.info().memory.is_planned()) out["engine_steps"] = harness::to_json(e.step_counts());
+    std::puts(out.dump(2).c_str());
     return 0;
   }
   double total = 0;

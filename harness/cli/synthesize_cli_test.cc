@@ -177,5 +177,27 @@ TEST_F(Cli, BenchOnAGpuIsHeldAgainstTheGpu) {
       << "the index's own";
 }
 
+TEST_F(Cli, OnAGpuGenerateAndScoreSayHowStepsRan) {
+  const Outcome generated =
+      assay({"generate", "--model", kModel, "--backend", "cuda", "127 × 8 = ?"});
+  if (generated.err.find("no CUDA device here") != std::string::npos)
+    GTEST_SKIP() << generated.err << "This test shows nothing here.";
+  ASSERT_EQ(generated.code, 0) << generated.err;
+  EXPECT_THAT(generated.err, AllOf(HasSubstr("\nsteps: "), HasSubstr(" replayed as graphs"),
+                                   HasSubstr("(cuda sm_")));
+  for (const std::vector<std::string>& verb :
+       {std::vector<std::string>{"generate"}, {"score", "--positions", "-1"}}) {
+    std::vector<std::string> args = verb;
+    for (const char* arg : {"--model", kModel.c_str(), "--backend", "cuda", "--json", "127"})
+      args.emplace_back(arg);
+    const Outcome o = assay(args);
+    ASSERT_EQ(o.code, 0) << o.err;
+    const Json steps = Json::parse(o.out)["engine_steps"];
+    EXPECT_GT(
+        steps["replayed"].get<int>() + steps["recorded"].get<int>() + steps["direct"].get<int>(), 0)
+        << verb[0];
+  }
+}
+
 }  // namespace
 }  // namespace assay

@@ -1,23 +1,16 @@
 // Products of many rows on a GPU's tensor cores: GLM-5.2's and micro-glm's spine beside cuBLASLt on
-// the same operands, and their routed experts in every tier. Each result is checked first.
-#include <cuda_bf16.h>
+// the same operands. Each result is checked first.
 #ifdef ASSAY_HAVE_CUBLASLT
 #include <cublasLt.h>
 #endif
 
 #include <algorithm>
-#include <map>
 #include <memory>
-#include <set>
 
-#include "kernels/bench/bench_data.h"
-#include "kernels/bench/cuda_bench.h"
 #include "kernels/bench/cuda_registry.h"
-#include "kernels/bench/moe_bench_data.h"
+#include "kernels/bench/gemm_bench_data.cuh"
 #include "kernels/bench/spine_bench_data.cuh"
 #include "kernels/cuda_check.cuh"
-#include "kernels/gemm_cuda.h"
-#include "kernels/moe_cuda.h"
 
 namespace assay::kernels {
 namespace {
@@ -86,10 +79,6 @@ constexpr Shape kShapes[] = {{"glm-5.2", "q_b", 16384, 2048},  {"glm-5.2", "o", 
                              {"micro-glm", "q_b", 384, 192},   {"micro-glm", "o", 320, 384},
                              {"micro-glm", "gate", 768, 320}};
 
-double as_bf16(double v) {
-  return static_cast<double>(__bfloat162float(__float2bfloat16_rn(static_cast<float>(v))));
-}
-
 // Some results in every part of y.
 bool is_right(const std::vector<float>& y, const HostMatrix& m, const Shape& s,
               const std::vector<float>& x, int n_tokens) {
@@ -107,22 +96,6 @@ bool is_right(const std::vector<float>& y, const HostMatrix& m, const Shape& s,
     }
   return true;
 }
-
-void add_flops(benchmark::State& state, double flops) {
-  state.counters["FLOP/s"] =
-      benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
-}
-
-struct Activations {
-  Activations(int n_tokens, int n_cols)
-      : x(bench_floats(area(n_tokens, n_cols), 2)), rounded(area(n_tokens, bf16_stride(n_cols))) {
-    const DeviceArray<float> dx(x);
-    to_bf16_cuda(dx.data(), n_cols, n_tokens, n_cols, rounded.data(), nullptr);
-    synchronise(nullptr);
-  }
-  std::vector<float> x;
-  DeviceArray<Bf16> rounded;
-};
 
 // Of what is not bf16: decoded at once where an engine would, or for every tile.
 void gemm_on(benchmark::State& state, const Shape& s, const std::string& kind, int n_tokens,
@@ -156,100 +129,8 @@ void gemm_on(benchmark::State& state, const Shape& s, const std::string& kind, i
     state.SkipWithError("wrong result");
     return;
   }
-  time_launches(state, n, bytes, 0, run);
+  time_launches(state, n, bytes, static_cast<double>(n_tokens) * s.n_rows * s.n_cols, run);
   add_flops(state, 2.0 * s.n_rows * s.n_cols * n_tokens);
-}
-
-// All experts of a layer in device memory.
-struct Experts {
-  Experts(const MoeShape& s, const VqTier& t)
-      : book(bench_floats(static_cast<std::size_t>(t.dim) * static_cast<std::size_t>(t.n_codes),
-                          2)) {
-    for (float& v : book) v = static_cast<float>(__half(v));
-    const BenchVq up(t, book, s.width, s.hidden, s.group),
-        down(t, book, s.hidden, s.width, s.group);
-    std::vector<DeviceMatrix> matrices;
-    for (int e = 0; e < s.n_experts; ++e)
-      for (const BenchVq* m : {&up, &up, &down}) matrices.push_back(memory.add(m->w));
-    on_device = memory.add_array(matrices);
-    bytes = s.n_experts * (2 * up.bytes() + down.bytes());
-  }
-  std::vector<float> book;
-  DeviceWeights memory;
-  const DeviceMatrix* on_device;
-  double bytes;
-};
-
-// Every row chose top_k of them.
-void experts_on(benchmark::State& state, const MoeShape& s, const VqTier& t, int n_tokens) {
-  static std::map<std::pair<std::string, std::string>, std::unique_ptr<Experts>> all;
-  auto& experts = all[{s.name, t.name}];
-  if (!experts) experts = std::make_unique<Experts>(s, t);
-  Random random(3);
-  std::vector<int> chosen;
-  for (int i = 0; i < n_tokens; ++i) {
-    std::set<int> of_token;
-    while (static_cast<int>(of_token.size()) < s.top_k) of_token.insert(random.below(s.n_experts));
-    chosen.insert(chosen.end(), of_token.begin(), of_token.end());
-  }
-  const DeviceArray<int> expert(chosen), order(chosen.size()),
-      first(static_cast<std::size_t>(s.n_experts + 1));
-  const DeviceArray<float> weight(std::vector<float>(chosen.size(), 0.25f)),
-      x(bench_floats(area(n_tokens, s.hidden), 5)),
-      shared(bench_floats(area(n_tokens, s.hidden), 6)),
-      y(chosen.size() * static_cast<std::size_t>(s.hidden));
-  const DeviceArray<Bf16> rounded(area(n_tokens, bf16_stride(s.hidden))),
-      h(chosen.size() * static_cast<std::size_t>(bf16_stride(s.width)));
-  to_bf16_cuda(x.data(), s.hidden, n_tokens, s.hidden, rounded.data(), nullptr);
-  synchronise(nullptr);
-  const auto run = [&](float* residual, CudaStream stream) {
-    moe_gemm_cuda({.experts = experts->on_device,
-                   .n_experts = s.n_experts,
-                   .all_copied = false,
-                   .expert = expert.data(),
-                   .weight = weight.data(),
-                   .n_tokens = n_tokens,
-                   .top_k = s.top_k,
-                   .hidden = s.hidden,
-                   .width = s.width,
-                   .x = rounded.data(),
-                   .order = order.data(),
-                   .first = first.data(),
-                   .h = h.data(),
-                   .y = y.data(),
-                   .shared = shared.data(),
-                   .residual = residual},
-                  stream);
-  };
-  const DeviceArray<float> residual(std::vector<float>(area(n_tokens, s.hidden), 0.0f));
-  run(residual.data(), nullptr);
-  // The first rows in float32: three operands of each product are rounded to 2^-8 of themselves, of
-  // either sign, so 2^-6 of the largest result is never reached by a right one.
-  constexpr int kChecked = 4;
-  const MoePlan rows_only;
-  const DeviceArray<float> expected(std::vector<float>(area(kChecked, s.hidden), 0.0f)),
-      scratch(static_cast<std::size_t>(kChecked) * static_cast<std::size_t>(s.top_k * s.width));
-  moe_cuda({.plan = &rows_only,
-            .experts = experts->on_device,
-            .expert = expert.data(),
-            .weight = weight.data(),
-            .n_tokens = kChecked,
-            .top_k = s.top_k,
-            .hidden = s.hidden,
-            .width = s.width,
-            .x = x.data(),
-            .h = scratch.data(),
-            .shared = shared.data(),
-            .residual = expected.data()},
-           nullptr);
-  if (!(relative_error(expected.host(), residual.host(area(kChecked, s.hidden), nullptr)) <
-        0x1p-6)) {
-    state.SkipWithError("wrong result");
-    return;
-  }
-  time_launches(state, 1, experts->bytes, 0,
-                [&](int, CudaStream stream) { run(residual.data(), stream); });
-  add_flops(state, 6.0 * s.hidden * s.width * n_tokens * s.top_k);
 }
 
 }  // namespace
@@ -273,10 +154,6 @@ void register_gemm_cuda_benchmarks() {
           gemm_on(state, s, kind, n_tokens, false, false);
         });
     }
-    for (const MoeShape& s : {kGlmMoe, kMicroMoe})
-      for (const VqTier& t : kVqTiers)
-        add_cuda_benchmark("moe_gemm_cuda/" + std::string(s.name) + rows + "/bits:" + t.name,
-                           [=](benchmark::State& state) { experts_on(state, s, t, n_tokens); });
   }
 }
 

@@ -38,15 +38,16 @@ void register_gpu_benchmarks() {
   benchmark::AddCustomContext("gpu_l2_MiB", std::to_string(std::lround(l2_bytes() / 0x1p20)));
   std::fprintf(stderr, "assay-kernels: %s, a copy moves %s GB/s (read and written)\n",
                cuda_device().name.c_str(), copy.c_str());
-  for (const auto add :
-       {register_append_index_cuda_benchmarks, register_append_kv_cuda_benchmarks,
-        register_embed_cuda_benchmarks, register_gemm_cuda_benchmarks,
-        register_indexer_cuda_benchmarks, register_mla_attention_cuda_benchmarks,
-        register_moe_cuda_benchmarks, register_moe_layer_cuda_benchmarks,
-        register_project_cuda_benchmarks, register_project_heads_cuda_benchmarks,
-        register_rms_norm_cuda_benchmarks, register_rope_cuda_benchmarks,
-        register_route_cuda_benchmarks, register_sample_cuda_benchmarks,
-        register_sum_parts_cuda_benchmarks, register_weight_upload_cuda_benchmarks})
+  for (const auto add : {register_append_index_cuda_benchmarks, register_append_kv_cuda_benchmarks,
+                         register_embed_cuda_benchmarks, register_gemm_cuda_benchmarks,
+                         register_gemm_swiglu_cuda_benchmarks, register_indexer_cuda_benchmarks,
+                         register_mla_attention_cuda_benchmarks, register_moe_cuda_benchmarks,
+                         register_moe_gemm_cuda_benchmarks, register_moe_layer_cuda_benchmarks,
+                         register_project_cuda_benchmarks, register_project_heads_cuda_benchmarks,
+                         register_rms_norm_cuda_benchmarks, register_rope_cuda_benchmarks,
+                         register_route_cuda_benchmarks, register_sample_cuda_benchmarks,
+                         register_sum_parts_cuda_benchmarks, register_swiglu_cuda_benchmarks,
+                         register_weight_upload_cuda_benchmarks})
     add();
 #else
   std::fprintf(stderr, "assay-kernels: built without CUDA, so no *_cuda benchmark\n");

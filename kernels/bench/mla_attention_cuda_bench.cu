@@ -1,6 +1,7 @@
 // Attention over the latent cache on a GPU: one decoded row (GLM-5.2's and micro-glm's shapes, all
 // keys and a sparse selection), and a chunk of a prompt.
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "kernels/bench/bench_data.h"
@@ -19,6 +20,14 @@ struct Shape {
 };
 constexpr Shape kGlm = {"glm-5.2", 64, 512, 64}, kMicro = {"micro-glm", 6, 128, 32};
 constexpr Shape kHalfOfGlm = {"glm-5.2/heads:32", 32, 512, 64};  // what one of two ranks has
+
+// As many heads as the reference has patience for.
+std::vector<int> checked_heads(int n_heads) {
+  std::vector<int> heads;
+  for (int h = 0; h < n_heads; h += 16) heads.push_back(h);
+  heads.push_back(n_heads - 1);
+  return heads;
+}
 
 // The last n_rows positions of one sequence of n_keys; chosen: of as many keys only, every n-th.
 void attention_on(benchmark::State& state, const Shape& s, int n_rows, int n_keys, int n_chosen,
@@ -85,21 +94,33 @@ void attention_on(benchmark::State& state, const Shape& s, int n_rows, int n_key
                        stream);
   };
   launch(0, nullptr);
-  // Of the last row, as many heads as the reference has patience for.
-  const int n_checked = std::min(s.n_heads, 2);
+  // Of the last row: a head of each block of a cluster that weighs, and the last of all.
+  const std::vector<int> heads = checked_heads(s.n_heads);
+  const std::string what = std::string(s.name) + "/" + std::to_string(n_rows) + "/" +
+                           std::to_string(n_keys) + "/" + std::to_string(n_chosen);
+  const std::vector<float>& expected = kept<std::vector<float>>("attention/" + what, [&] {
+    auto all = std::make_unique<std::vector<float>>(count(heads.size(), s.kv_lora));
+    for (std::size_t i = 0; i < heads.size(); ++i)
+      mla_attention_reference(
+          {.q = &q[count(count(n_rows - 1, s.n_heads) + static_cast<std::size_t>(heads[i]),
+                         s.width())],
+           .kv = kv.data(),
+           .keys = n_chosen > 0 ? keys.data() : nullptr,
+           .n_keys = seen,
+           .n_heads = 1,
+           .kv_lora = s.kv_lora,
+           .rope = s.rope,
+           .scale = scale,
+           .out = &(*all)[count(i, s.kv_lora)]});
+    return all;
+  });
   const std::vector<float> all = out.host();
-  const std::size_t last = count(n_rows - 1, s.n_heads, s.kv_lora);
-  std::vector<float> expected(count(n_checked, s.kv_lora));
-  const std::vector<float> got(&all[last], &all[last] + expected.size());
-  mla_attention_reference({.q = &q[count(n_rows - 1, s.n_heads, s.width())],
-                           .kv = kv.data(),
-                           .keys = n_chosen > 0 ? keys.data() : nullptr,
-                           .n_keys = seen,
-                           .n_heads = n_checked,
-                           .kv_lora = s.kv_lora,
-                           .rope = s.rope,
-                           .scale = scale,
-                           .out = expected.data()});
+  std::vector<float> got;
+  for (const int head : heads) {
+    const float* of_head =
+        &all[count(count(n_rows - 1, s.n_heads) + static_cast<std::size_t>(head), s.kv_lora)];
+    got.insert(got.end(), of_head, of_head + s.kv_lora);
+  }
   if (!(relative_error(expected, got) < (half ? 1e-2 : 1e-4))) {
     state.SkipWithError("wrong result");
     return;

@@ -163,8 +163,9 @@ void layer_on(benchmark::State& state, const MoeShape& s, const MoeBits& bits,
     state.SkipWithError("wrong result");
     return;
   }
+  const double n_weights = 3.0 * s.hidden * s.width * (s.top_k + 1) + 1.0 * s.n_experts * s.hidden;
   const double seconds = time_launches(
-      state, layer.n_sets(), layer.bytes(), 0,
+      state, layer.n_sets(), layer.bytes(), n_weights,
       [&](int i, CudaStream stream) { layer.launch(i, stream); }, how);
   const int n_launches = n_launches_of([&](CudaStream stream) { layer.launch(0, stream); });
   const double floor_s = layer.bytes() / copy_bytes_per_s(),
@@ -183,7 +184,7 @@ void layer_on(benchmark::State& state, const MoeShape& s, const MoeBits& bits,
 
 void register_moe_layer_cuda_benchmarks() {
   for (const MoeShape& s : {kGlmMoe, kMicroMoe})
-    for (const MoeBits& bits : {all_of(0), all_of(2), all_of(3), kMixture})
+    for (const MoeBits& bits : {all_of(0), all_of(1), all_of(2), all_of(3), kMixture})
       for (const std::string shared : {"gptq4", "gptq8"})
         for (const Launching how : {Launching::kGraph, Launching::kStream})
           add_cuda_benchmark(
