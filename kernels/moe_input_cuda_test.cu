@@ -4,8 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -180,6 +180,69 @@ TEST_F(Cuda, SoItHasWhereItTakesSeveral) {
   }
 }
 
+// Of a token with a NaN or an infinity everything may be lost but that its experts are experts; of
+// those beside it, in its pass of four or in another, nothing.
+void expect_nan_in_its_tokens_alone(const Input& in, Random& random) {
+  DeviceWeights memory;
+  const DeviceMatrix router = in.router.upload(memory), gate = in.gate.upload(memory),
+                     up = in.up.upload(memory);
+  std::vector<float> rows = random.floats(area(in.n_tokens, in.n_cols()));
+  const DeviceArray<float> bias(random.floats(area(1, in.n_experts())));
+  const auto made = [&] {
+    const DeviceArray<float> x(rows);
+    const Outputs out(in, gate.n_rows);
+    moe_input_cuda({.router = &router,
+                    .gate = &gate,
+                    .up = &up,
+                    .x = x.data(),
+                    .x_stride = in.n_cols(),
+                    .n_tokens = in.n_tokens,
+                    .logits = out.logits.data(),
+                    .route = out.route(in, bias.data()),
+                    .h = out.h.data()},
+                   nullptr);
+    return out.made();
+  };
+  const Made whole = made();
+  constexpr int kNanToken = 1, kInfToken = 6;
+  rows[at(kNanToken, in.n_cols(), 200)] = std::numeric_limits<float>::quiet_NaN();
+  rows[at(kInfToken, in.n_cols(), 3)] = std::numeric_limits<float>::infinity();
+  const Made got = made();
+  for (int t = 0; t < in.n_tokens; ++t) {
+    const bool is_lost = t == kNanToken || t == kInfToken;
+    const auto expect_row = [&](const auto& of, const auto& expected, int width) {
+      for (int i = 0; i < width; ++i)
+        if (is_lost)
+          ASSERT_FALSE(std::isfinite(of[at(t, width, i)])) << "token " << t << ", " << i;
+        else
+          ASSERT_EQ(of[at(t, width, i)], expected[at(t, width, i)]) << "token " << t << ", " << i;
+    };
+    expect_row(got.logits, whole.logits, in.n_experts());
+    expect_row(got.h, whole.h, gate.n_rows);
+    for (int k = 0; k < in.top_k; ++k) {
+      const std::size_t i = at(t, in.top_k, k);
+      if (is_lost) {
+        ASSERT_LT(k == 0 ? -1 : got.expert[i - 1], got.expert[i]) << "token " << t;
+        ASSERT_LT(got.expert[i], in.n_experts()) << "token " << t;
+      } else {
+        ASSERT_EQ(got.expert[i], whole.expert[i]) << "token " << t;
+        ASSERT_EQ(got.weight[i], whole.weight[i]) << "token " << t;
+      }
+    }
+  }
+}
+
+TEST_F(Cuda, ANaNOrAnInfinityChangesNoOtherTokensChoiceNorItsGateAndUp) {
+  Random random(88);
+  const auto router = [&] { return dense(WeightType::kBf16, 40, 640, false, random); };
+  for (const int bits : {4, 8})
+    expect_nan_in_its_tokens_alone({router(), gptq(bits, 104, 640, 64, false, random),
+                                    gptq(bits, 104, 640, 64, false, random), 9, 4},
+                                   random);
+  expect_nan_in_its_tokens_alone(
+      {router(), fp8(104, 640, 128, random), fp8(104, 640, 128, random), 9, 4}, random);
+}
+
 TEST_F(Cuda, TheRouterAloneNeedsNoGateAndUp) {
   Random random(83);
   DeviceWeights memory;
@@ -209,8 +272,6 @@ class SharedDownCudaTest : public Cuda {
                       "shows nothing; run it on an H100 or H200";
   }
 };
-
-using Tiers = std::vector<std::array<int, 3>>;
 
 // The layer's shared output becomes that of `down`; then by one launch the same bits, whatever the
 // turns that tokens take.
@@ -277,6 +338,37 @@ TEST_F(SharedDownCudaTest, SoItHasWhereTheMatrixIsOfAnotherKind) {
                                  fp8(328, 96, 32, random), gptq(4, 328, 96, 96, false, random)})
     expect_down_beside_experts(layer_of(books, Tiers(4, {0, 0, 0}), 328, 96, 3, 3, random),
                                {.sums_tokens = 3}, down, false, random);
+}
+
+// In one token's hidden values of the shared experts, and in another's x.
+TEST_F(SharedDownCudaTest, ANaNOrAnInfinityBesideTheSumOfExpertsShowsInItsTokenAlone) {
+  Random random(89);
+  const Books books = codebooks(random);
+  for (const HostMatrix& host :
+       {gptq(8, 328, 192, 64, false, random), dense(WeightType::kBf16, 328, 192, false, random)}) {
+    Layer l = layer_of(books, Tiers(4, {0, 0, 0}), 328, 96, 3, 6, random);
+    DeviceWeights memory;
+    const DeviceMatrix down = host.upload(memory);
+    std::vector<float> hidden = random.floats(area(6, 192));
+    const auto scratch = poisoned(area(6, 328));
+    const auto run = [&](int at_a_time) {
+      const DeviceArray<float> x(hidden);
+      return run_moe(l, {.sums_tokens = at_a_time}, nullptr, {&down, x.data(), scratch.data()});
+    };
+    const std::vector<float> whole = run(6);
+    hidden[at(1, 192, 70)] = std::numeric_limits<float>::quiet_NaN();
+    hidden[at(3, 192, 5)] = std::numeric_limits<float>::infinity();
+    l.x[at(4, l.hidden, 300)] = std::numeric_limits<float>::quiet_NaN();
+    for (const int at_a_time : {6, 4}) {
+      const std::vector<float> out = run(at_a_time);
+      for (int t = 0; t < 6; ++t)
+        for (int r = 0; r < l.hidden; ++r)
+          if (t == 1 || t == 3 || t == 4)
+            ASSERT_FALSE(std::isfinite(out[at(t, l.hidden, r)])) << t << ", " << r;
+          else
+            ASSERT_EQ(out[at(t, l.hidden, r)], whole[at(t, l.hidden, r)]) << t << ", " << r;
+    }
+  }
 }
 
 // In units and by the row the shared experts' down has a launch of its own.

@@ -11,7 +11,7 @@
 
 #include "kernels/cuda_check.cuh"
 #include "kernels/fresh_seed_testing.h"
-#include "kernels/moe_testing.cuh"
+#include "kernels/moe_layers_testing.cuh"
 
 namespace assay::kernels {
 namespace {
@@ -65,6 +65,22 @@ TEST_F(PartialSumsCuda, ExpertsInPartialSumsStayWithinTheRoundingBound) {
     }
 }
 
+// However many tokens have room at once, the same bits. Would show a last tile, slice or scale of
+// the wrong size, or scratch that is read but not written.
+TEST_F(PartialSumsCuda, DrawnExpertsInPartialSumsStayWithinTheRoundingBound) {
+  Random random(fresh_seed());
+  const Books books = codebooks(random);
+  for (int draw = 0; draw < 6; ++draw) {
+    auto [l, text] = drawn_layer(books, true, 128, random);
+    l.part_columns = sums_columns(8);
+    std::string plan;
+    const std::vector<float> out = run_moe(l, {.sums_tokens = l.n_tokens()}, &plan);
+    EXPECT_EQ(plan, "vq partial sums");
+    expect_moe(l, out, text);
+    EXPECT_EQ(run_moe(l, {.sums_tokens = 1 + random.below(l.n_tokens())}), out) << text;
+  }
+}
+
 // GLM-5.2's own widths are planned so: six and twelve slices for gate and up.
 TEST_F(PartialSumsCuda, LargeExpertsOfShortCodesGoByPartialSums) {
   Random random(fresh_seed());
@@ -98,24 +114,21 @@ TEST_F(PartialSumsCuda, BitsOfPartialSumsDoNotDependOnTheBatch) {
   }
 }
 
-// Every gate is above 100, whose silu is itself in float, and every sum an integer below 2^24.
+// Several slices, the last not full; in units and by the row the same bits. Would show a slice that
+// is left out or added twice, and a code or scale that is not the row's.
 TEST_F(PartialSumsCuda, ExpertsInPartialSumsAreExactOnIntegers) {
   Random random(24);
   const Books books = codebooks(random, true);
+  const bool few = under_racecheck();
   for (const SumsTiers& tiers : kSumsTiers) {
-    Layer l = layer_of(books, tiers, 328, 96, 128, 3, 2, 2, random);
-    for (float& v : l.x) v = static_cast<float>(1 + random.below(2));
-    for (auto* v : {&l.weight, &l.shared, &l.residual})
-      for (float& f : *v) f = static_cast<float>(1 + random.below(2));
-    for (HostMatrix& m : l.host) {
-      m.scales = bytes_of(std::vector<std::uint16_t>(m.scales.size() / 2, to_half(1.0f)));
-      m.vq.scales = m.scales.data();
-    }
-    const std::vector<float> out = run_moe(l, {.sums_tokens = 2});
-    for (int t = 0; t < l.n_tokens(); ++t)
-      for (int r = 0; r < l.hidden; ++r)
-        ASSERT_EQ(static_cast<double>(out[at(t, l.hidden, r)]), l.expected(t, r).value)
-            << tiers.gate_up << ": " << t << ", " << r;
+    const Layer l =
+        whole_layer(books, Tiers(3, {tiers.gate_up, tiers.gate_up, tiers.down}), few ? 328 : 1160,
+                    (few ? 96 : 520) + (tiers.down == 2 ? 4 : 0), 128, 2, 2, random);
+    const std::vector<float> expected = exact_moe(l);
+    EXPECT_EQ(run_moe(l, {.sums_tokens = 2}), expected) << tiers.gate_up;
+    if (few) continue;
+    EXPECT_EQ(run_moe(l, {.shared_bytes = max_shared_bytes()}), expected) << "in units";
+    EXPECT_EQ(run_moe(l, {.rows = true}), expected) << "by the row";
   }
 }
 

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <limits>
@@ -263,6 +264,8 @@ inline HostMatrix of_tier(const Books& books, int tier, int rows, int cols, int 
   m.vq.codebook = books.at(tier).data();
   return m;
 }
+// Of gate, up and down, expert after expert.
+using Tiers = std::vector<std::array<int, 3>>;
 inline void add_expert(Layer& l, const Books& books, const int (&tier)[3], int group,
                        Random& random) {
   for (int p = 0; p < 3; ++p)
@@ -270,13 +273,13 @@ inline void add_expert(Layer& l, const Books& books, const int (&tier)[3], int g
                              group, random));
 }
 
-inline Books codebooks(Random& random, bool bits = false) {
+inline Books codebooks(Random& random, bool whole = false) {
   Books books;
   for (int t = 0; t < kTiers; ++t) {
     books[t] = random.floats(static_cast<std::size_t>(kTierShapes[t].dim) *
                              static_cast<std::size_t>(kTierShapes[t].n_codes));
     for (float& v : books[t])
-      v = bits ? static_cast<float>(random.below(2)) : static_cast<float>(__half(v));
+      v = whole ? static_cast<float>(random.below(5) - 2) : static_cast<float>(__half(v));
   }
   return books;
 }
