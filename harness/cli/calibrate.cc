@@ -57,12 +57,11 @@ std::optional<std::string> reply_text(const harness::Reply& reply, const text::C
   return std::nullopt;
 }
 
-// Texts that end in an answer, as this verb writes them; a list of prompts is none.
+// Messages and a reply to each, as this verb writes them; a list of prompts is none.
 bool is_calibration_set(const fs::path& file) {
   const auto lines = text::read_corpus(file);
   return lines && std::ranges::all_of(*lines, [](const text::CorpusLine& line) {
-           return line.messages.is_array() && !line.messages.empty() &&
-                  line.messages.back().value("role", "") == "assistant";
+           return !line.messages.is_null() && !line.reply.empty();
          });
 }
 

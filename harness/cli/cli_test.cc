@@ -60,6 +60,23 @@ TEST_F(Cli, AnEmptyValueIsAnError) {
       << "no system prompt";
 }
 
+TEST_F(Cli, AnEmptyArgumentIsAnError) {
+  expect_error(assay({"compare", "", dir_ / "b"}),
+               AllOf(HasSubstr("argument 1 is empty"), HasSubstr("variable of the shell")));
+  expect_error(assay({"inspect", ""}), HasSubstr("argument 1 is empty"));
+  expect_error(assay({"run", "--model", kModel, ""}), HasSubstr("argument 3 is empty"));
+  EXPECT_EQ(assay({"tokenize", "--model", kModel, ""}).code, 0) << "a text";
+}
+
+TEST_F(Cli, WhatTheParserRefusesIsSaidPlainly) {
+  expect_error(assay({"generate", "--model", kModel, "--tp", "two", "1"}),
+               HasSubstr("--tp: got 'two', expected a whole number. See assay generate --help."));
+  expect_error(assay({"score", "--model", kModel, "--ids", "1,a"}),
+               HasSubstr("expected whole numbers."));
+  expect_error(assay({"generate", "--model", kModel, "--model", kModel, "1"}),
+               HasSubstr("--model is given 2 times, expected once."));
+}
+
 TEST_F(Cli, AResumedRunHasItsFolder) {
   expect_error(assay({"run", "--resume", dir_ / "a", "--out", dir_ / "b"}),
                HasSubstr("goes on in that folder: leave --out out"));
@@ -268,6 +285,15 @@ TEST_F(Cli, ARunLeavesRecordSamplesAndReport) {
   EXPECT_FALSE(std::regex_search(report, std::regex("(src|href)=[\"']?(https?:)?//")))
       << "the report must make no request";
   expect_error(assay(quick_run(dir_ / "run")), HasSubstr("--resume"));  // never overwrites a run
+
+  const std::string whole = *read_file(dir_ / "run" / "run.json");
+  fs::remove(dir_ / "run" / "report.html");
+  const Outcome again = assay({"run", "--resume", dir_ / "run"});
+  EXPECT_EQ(again.code, o.code) << again.err;
+  EXPECT_THAT(again.err, HasSubstr("run is finished: nothing is asked or measured again"));
+  EXPECT_EQ(again.out, o.out);
+  EXPECT_EQ(*read_file(dir_ / "run" / "run.json"), whole) << "what it measured stays";
+  EXPECT_EQ(read_file(dir_ / "run" / "report.html")->size(), report.size());
 }
 
 TEST_F(Cli, AContextThatAPromptDoesNotFitIsBadInput) {

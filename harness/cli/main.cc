@@ -9,6 +9,7 @@
 
 #include "base/suggest.h"
 #include "harness/cli/missing_value.h"
+#include "harness/cli/parse_error.h"
 #include "harness/cli/process_job.h"
 #include "harness/cli/say.h"
 #include "harness/cli/verb.h"
@@ -103,11 +104,9 @@ int run(int argc, char** argv) {
   } catch (const CLI::Success& request) {  // --help, --version
     return app.exit(request);
   } catch (const CLI::ParseError& error) {
-    const bool verb_known = !app.get_subcommands().empty();
-    const std::string what = error.what();
-    return report_error(fmt::format(
-        "{}{} See assay{} --help.", what, what.ends_with('.') ? "" : ".",
-        verb_known ? fmt::format(" {}", app.get_subcommands().front()->get_name()) : ""));
+    const CLI::App& where = app.get_subcommands().empty() ? app : *app.get_subcommands().front();
+    return report_error(fmt::format("{} See {} --help.", parse_error_text(where, error),
+                                    &where == &app ? "assay" : command_of(where)));
   }
   for (const Entry& entry : entries) {
     if (!entry.sub->parsed()) continue;

@@ -30,12 +30,22 @@ std::string empty_value(const CLI::Option& option, std::string_view flag) {
       flag, type_of(option), flag);
 }
 
+// A text may be empty; a folder, a file or a name may not.
+bool takes_a_text(const CLI::App& verb) {
+  const std::vector<const CLI::Option*> options = verb.get_options();
+  return std::any_of(options.begin(), options.end(), [](const CLI::Option* option) {
+    return option->get_positional() && (option->check_name("prompt") || option->check_name("text"));
+  });
+}
+
 }  // namespace
 
 std::string missing_value(const CLI::App& verb, std::span<char* const> words) {
   for (std::size_t i = 0; i < words.size(); ++i) {
     const std::string_view word = words[i];
     if (word == "--") return "";  // what follows is no flag
+    if (word.empty() && !takes_a_text(verb))
+      return fmt::format("argument {} is empty: is a variable of the shell not set?", i + 1);
     if (!word.starts_with('-')) continue;
     const std::size_t joined = word.starts_with("--") ? word.find('=') : std::string_view::npos;
     const std::string_view flag = word.substr(0, joined);

@@ -451,6 +451,13 @@ TEST_F(QuantizeCli, CalibrateRefusesBeforeItGenerates) {
   expect_nothing(with(ask, prompts), HasSubstr("no calibration set: nothing is overwritten"));
   EXPECT_EQ(*read_file(prompts), ask);
   expect_nothing(with(ask, set), AllOf(HasSubstr("nothing is written"), HasSubstr("--max-tokens")));
+  // As calibrate writes it: it may be replaced, and is not by nothing.
+  const std::string earlier =
+      R"({"id":"1","lang":"en","messages":[{"role":"user","content":"hi"}],"reply":"x</think>yes"})"
+      "\n";
+  write(set, earlier);
+  expect_error(with(ask, set), AllOf(HasSubstr("nothing is written"), HasSubstr("--max-tokens")));
+  EXPECT_EQ(*read_file(set), earlier);
 }
 
 }  // namespace

@@ -147,6 +147,13 @@ Json timings_of(const RunResult& result, const engine::Engine& engine) {
   return timings;
 }
 
+void print_run(const Json& run, const fs::path& report, bool as_json) {
+  if (as_json)
+    fmt::print("{}\n", run.dump(1));
+  else
+    fmt::print("{}", render_console(run, {::isatty(STDOUT_FILENO) != 0, report.string()}));
+}
+
 Result<int> conclude(const Plan& plan, RunRecord& record, const RunResult& result,
                      const std::optional<RunFolder>& baseline, const EngineTarget& target,
                      const Measured& measured, bool as_json) {
@@ -168,12 +175,19 @@ Result<int> conclude(const Plan& plan, RunRecord& record, const RunResult& resul
   ASSAY_TRY(const Json run, record.finish(result.samples, to_json(verdict), std::move(metrics),
                                           timings_of(result, target.engine()), std::move(extras)));
   ASSAY_TRY(const fs::path report, write_report_files(record.folder(), run, result.samples));
-  if (as_json) {
-    fmt::print("{}\n", run.dump(1));
-  } else {
-    fmt::print("{}", render_console(run, {::isatty(STDOUT_FILENO) != 0, report.string()}));
-  }
+  print_run(run, report, as_json);
   return exit_code_of(verdict.state);
+}
+
+// What was asked need not be asked again, and what was measured would come out otherwise.
+Result<int> show_finished(const RunFolder& finished, bool as_json) {
+  say("assay run: {} is finished: nothing is asked or measured again. Against another run it is\n"
+      "  judged by assay compare BASE {}\n",
+      finished.folder, shell_quoted(finished.folder));
+  ASSAY_TRY(const fs::path report,
+            write_report_files(finished.folder, finished.run, finished.samples));
+  print_run(finished.run, report, as_json);
+  return finished.run.at("verdict").at("exit_code").get<int>();
 }
 
 Result<int> run(const Json& given, const std::string& resume, bool as_json) {
@@ -182,6 +196,12 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
     if (given.contains("out"))
       return fail("--resume {} goes on in that folder: leave --out out", resume);
     ASSAY_TRY(const Json was, read_run_json(resume));
+    if (was.value("status", "") == "complete") {
+      const Result<RunFolder> finished = read_run(resume);
+      if (given.empty() && finished) return show_finished(*finished, as_json);
+      say("assay run: {} is finished; {}, so goldens and measurements are taken again\n", resume,
+          finished ? "options are given" : "replies are missing");
+    }
     recorded = was.value("options", Json::object());
     ASSAY_TRY_VOID(check_recorded_paths(resume, recorded, given));
   }
