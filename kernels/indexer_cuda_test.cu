@@ -8,6 +8,7 @@
 #include <limits>
 #include <vector>
 
+#include "kernels/cpu_kernels_testing.h"
 #include "kernels/cuda_testing.cuh"
 #include "kernels/device_matrix_testing.cuh"
 #include "kernels/fresh_seed_testing.h"
@@ -216,41 +217,127 @@ TEST_F(Cuda, TheSelectionIsTheReferencesToTheKeyAmongEqualsToo) {
   }
 }
 
+// Of rows that all see more than top_k keys.
+void expect_within_bound(Problem p, bool in_runs, Random& random) {
+  for (float& v : p.q) v *= std::exp2(random.floats(1)[0] * 4);
+  const Result got = p.computed(in_runs, p.max_keys);
+  double worst = 0;
+  p.each_row([&](int row, const float* keys, int n) {
+    std::vector<double> exact;
+    double largest_bound = 0;
+    for (int k = 0; k < n; ++k) {
+      const auto [score, bound] = p.exact(row, keys + count(k, p.s.dim));
+      const double delta = std::abs(
+          static_cast<double>(got.scores[count(row, p.max_keys) + static_cast<std::size_t>(k)]) -
+          p.scale() * score);
+      ASSERT_LE(delta, p.scale() * bound)
+          << p.s.n_heads << " x " << p.s.dim << ", row " << row << ", key " << k;
+      exact.push_back(p.scale() * score);
+      largest_bound = std::max(largest_bound, p.scale() * bound);
+      if (bound > 0) worst = std::max(worst, delta / (p.scale() * bound));
+    }
+    // No key is chosen, or left out, that exact scores would not at most just have.
+    std::vector<double> sorted(exact);
+    std::nth_element(sorted.begin(), sorted.begin() + p.top_k - 1, sorted.end(), std::greater<>());
+    const double last = sorted[static_cast<std::size_t>(p.top_k) - 1];
+    const std::vector<int> chosen = got.keys_of(row, p.top_k);
+    for (int k = 0; k < n; ++k) {
+      const bool is_chosen = std::binary_search(chosen.begin(), chosen.end(), k);
+      const double above = exact[static_cast<std::size_t>(k)] - last;
+      ASSERT_LE(is_chosen ? -above : above, 2 * largest_bound) << row << ", " << k;
+    }
+  });
+  std::printf("%2d heads x %3d: worst error %.2g of its bound\n", p.s.n_heads, p.s.dim, worst);
+}
+
 TEST_F(Cuda, IndexScoresStayWithinTheirBound) {
   Random random(fresh_seed());
-  for (const Shape& s : kShapes) {
-    Problem p(s, 50, {{30, 300}, {1, 200}}, random, false);
-    for (std::size_t i = 0; i < p.q.size(); ++i) p.q[i] *= std::exp2(random.floats(1)[0] * 4);
-    const Result got = p.computed(true, p.max_keys);
-    double worst = 0;
-    p.each_row([&](int row, const float* keys, int n) {
-      std::vector<double> exact;
-      double largest_bound = 0;
-      for (int k = 0; k < n; ++k) {
-        const auto [score, bound] = p.exact(row, keys + count(k, s.dim));
-        const double delta = std::abs(
-            static_cast<double>(got.scores[count(row, p.max_keys) + static_cast<std::size_t>(k)]) -
-            p.scale() * score);
-        ASSERT_LE(delta, p.scale() * bound)
-            << s.n_heads << " x " << s.dim << ", row " << row << ", key " << k;
-        exact.push_back(p.scale() * score);
-        largest_bound = std::max(largest_bound, p.scale() * bound);
-        if (bound > 0) worst = std::max(worst, delta / (p.scale() * bound));
-      }
-      // No key is chosen, or left out, that exact scores would not at most just have.
-      std::vector<double> sorted(exact);
-      std::nth_element(sorted.begin(), sorted.begin() + p.top_k - 1, sorted.end(),
-                       std::greater<>());
-      const double last = sorted[static_cast<std::size_t>(p.top_k) - 1];
-      const std::vector<int> chosen = got.keys_of(row, p.top_k);
-      for (int k = 0; k < n; ++k) {
-        const bool is_chosen = std::binary_search(chosen.begin(), chosen.end(), k);
-        const double above = exact[static_cast<std::size_t>(k)] - last;
-        ASSERT_LE(is_chosen ? -above : above, 2 * largest_bound) << row << ", " << k;
-      }
-    });
-    std::printf("%2d heads x %3d: worst error %.2g of its bound\n", s.n_heads, s.dim, worst);
+  for (const Shape& s : kShapes)
+    expect_within_bound(Problem(s, 50, {{30, 300}, {1, 200}}, random, false), true, random);
+}
+
+TEST_F(Cuda, IndexScoresOfDrawnShapesStayWithinTheirBound) {
+  Random random(fresh_seed());
+  for (int i = 0; i < 12; ++i) {
+    const int dims[] = {64, 128, 1 + random.below(130)};
+    const Shape s = {1 + random.below(48), dims[i % 3]};
+    const int top_k = 1 + random.below(60);
+    std::vector<Sequence> sequences(1 + static_cast<std::size_t>(random.below(3)));
+    for (Sequence& q : sequences) {
+      q.n_rows = 1 + random.below(20);
+      q.n_keys = top_k + q.n_rows + random.below(150);
+    }
+    expect_within_bound(Problem(s, top_k, sequences, random, false), random.below(2) == 0, random);
   }
+}
+
+// Scores bit by bit, where they are not `own(row, keys of its sequence, key)`, and the selection by
+// what they are.
+template <class Own>
+void expect_scores(const Problem& p, bool in_runs, std::vector<float> expected, const Own& own,
+                   const char* what) {
+  const Result got = p.computed(in_runs, p.max_keys);
+  p.each_row([&](int row, const float* keys, int n) {
+    const std::size_t first = count(row, p.max_keys);
+    for (int k = 0; k < n; ++k)
+      if (own(row, keys, k)) {
+        const auto at = first + static_cast<std::size_t>(k);
+        expected[at] = got.scores[at];
+      }
+    std::vector<int> selected;
+    select_top_k(&got.scores[first], n, p.top_k, &selected, nullptr);
+    EXPECT_EQ(got.keys_of(row, p.top_k), selected) << what << ", row " << row;
+  });
+  EXPECT_EQ(first_difference(expected, got.scores), "")
+      << what << ", " << p.s.n_heads << " x " << p.s.dim << (in_runs ? ", in runs" : "");
+}
+
+// Rows share tiles and keys. A NaN counts as zero in its head of its row, or in its key; a NaN
+// weight makes its row's scores NaN. An infinity is its row's or key's own affair.
+TEST_F(Cuda, NaNAndInfinityStayInTheirRowsOrTheirKeysIndexScores) {
+  Random random(12);
+  constexpr float kNaN = std::numeric_limits<float>::quiet_NaN(),
+                  kInf = std::numeric_limits<float>::infinity();
+  for (const Shape& s : kShapes)
+    for (const bool in_runs : sizes<bool>({false, true}, {true})) {
+      const Problem p(s, 40, {{30, 150}, {1, 61}, {5, 100}}, random, false);
+      const std::vector<float> plain = p.computed(in_runs, p.max_keys).scores;
+      for (const float bad : sizes<float>({kNaN, kInf, -kInf}, {kNaN})) {
+        const int bad_row = random.below(p.n_rows);
+        const auto dim = static_cast<std::size_t>(random.below(s.dim)),
+                   head = count(bad_row, s.n_heads) +
+                          static_cast<std::size_t>(random.below(s.n_heads)),
+                   first = count(bad_row, p.max_keys);
+        const auto in_row = [&](int row, const float*, int) {
+          return !std::isnan(bad) && row == bad_row;
+        };
+        Problem without = p, query = p, weight = p, key = p;
+        std::fill_n(&without.q[head * static_cast<std::size_t>(s.dim)], s.dim, 0.0f);
+        const std::vector<float> of_others = without.computed(in_runs, p.max_keys).scores;
+        std::vector<float> expected = plain;
+        std::copy_n(&of_others[first], p.max_keys, &expected[first]);
+        query.q[head * static_cast<std::size_t>(s.dim) + dim] = bad;
+        expect_scores(query, in_runs, expected, in_row, "query");
+
+        expected = plain;
+        std::fill_n(&expected[first], p.max_keys, kNaN);
+        weight.weights[head] = bad;
+        expect_scores(weight, in_runs, expected, in_row, "weight");
+
+        const auto of = static_cast<std::size_t>(random.below(3));
+        const int bad_key = random.below(p.sequences[of].n_keys);
+        expected = plain;
+        p.each_row([&](int row, const float* keys, int n) {
+          if (keys == p.keys[of].data() && bad_key < n)
+            expected[count(row, p.max_keys) + static_cast<std::size_t>(bad_key)] = 0;
+        });
+        key.keys[of][count(bad_key, s.dim) + dim] = bad;
+        const auto in_key = [&](int, const float* keys, int k) {
+          return !std::isnan(bad) && keys == key.keys[of].data() && k == bad_key;
+        };
+        expect_scores(key, in_runs, expected, in_key, "key");
+      }
+    }
 }
 
 TEST_F(Cuda, ARowsScoresAreTheSameBitsWhateverSharesItsLaunch) {

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <tuple>
 #include <vector>
 
 #include "kernels/cuda_testing.cuh"
@@ -12,7 +11,6 @@
 #include "kernels/fresh_seed_testing.h"
 #include "kernels/layer_cuda.h"
 #include "kernels/norm.h"
-#include "kernels/rope.h"
 
 namespace assay::kernels {
 namespace {
@@ -146,187 +144,6 @@ TEST_F(Cuda, EmbeddingsAreTheTablesRows) {
             EXPECT_TRUE(std::isnan(got[i])) << i << " of " << got.size();
       }
     }
-}
-
-// Rows of n_heads vectors of `width`, the first `dim` values of which are rotated.
-struct Rotations {
-  int dim, n_heads, width;
-  bool interleaved;
-  std::vector<float> cosine, sine;
-  Rotations(int dim_, int n_heads_, int width_, bool interleaved_, int n_rows)
-      : dim(dim_),
-        n_heads(n_heads_),
-        width(width_),
-        interleaved(interleaved_),
-        cosine(area(n_rows, dim / 2)),
-        sine(cosine.size()) {
-    const RopeTable table(1e6, dim);
-    for (int r = 0; r < n_rows; ++r)
-      table.angles(r * 1000, &cosine[area(r, dim / 2)], &sine[area(r, dim / 2)]);
-  }
-  std::vector<float> by_reference(std::vector<float> x) const {
-    for (std::size_t v = 0; v < x.size() / static_cast<std::size_t>(width); ++v) {
-      const int row = static_cast<int>(v) / n_heads;
-      rope_reference(&cosine[area(row, dim / 2)], &sine[area(row, dim / 2)], dim, interleaved,
-                     &x[v * static_cast<std::size_t>(width)]);
-    }
-    return x;
-  }
-  std::vector<float> by_cuda(const std::vector<float>& x, bool in_place) const {
-    const DeviceArray<float> c(cosine), s(sine), from(x);
-    const auto to = poisoned(x.size());
-    const int n_rows = static_cast<int>(x.size()) / (n_heads * width);
-    float* out = in_place ? from.data() : to.data();
-    rope_cuda({c.data(), s.data(), dim, interleaved}, {from.data(), n_heads * width, width},
-              {out, n_heads * width, width}, n_heads, n_rows, nullptr);
-    return in_place ? from.host() : to.host();
-  }
-};
-
-TEST_F(Cuda, RotationsAgreeAndTouchNothingElse) {
-  Random random(fresh_seed());
-  for (const auto& [dim, heads, width] :
-       {std::tuple{32, 3, 40}, {64, 64, 65}, {64, 1, 64}, {256, 7, 300}, {2, 5, 3}})
-    for (const bool interleaved : {true, false}) {
-      constexpr int kRows = 4;
-      const Rotations r(dim, heads, width, interleaved, kRows);
-      const std::vector<float> x = random.floats(area(kRows, heads * width)),
-                               expected = r.by_reference(x), y = r.by_cuda(x, false);
-      // Two products and their sum, of values below 16, and the reference's: four roundings.
-      const auto near = [&](float got, std::size_t i) {
-        return std::abs(static_cast<double>(got) - static_cast<double>(expected[i])) <=
-               4 * 0x1p-24 * 16;
-      };
-      for (std::size_t i = 0; i < y.size(); ++i)
-        if (static_cast<int>(i % static_cast<std::size_t>(width)) < dim)
-          ASSERT_TRUE(near(y[i], i)) << i << ": " << y[i] << ", expected " << expected[i];
-        else
-          ASSERT_TRUE(std::isnan(y[i])) << i;
-      const std::vector<float> in_place = r.by_cuda(x, true);
-      for (std::size_t i = 0; i < y.size(); ++i)
-        ASSERT_EQ(in_place[i],
-                  static_cast<int>(i % static_cast<std::size_t>(width)) < dim ? y[i] : x[i])
-            << i;
-    }
-}
-
-// Index keys of rows, as their cache has them: (positions, dim), row r at position 2 r + 1.
-struct IndexKeys {
-  int dim, rope;
-  std::vector<float> weight, bias;
-  float eps = 1e-6f;
-  std::vector<float> by_cuda(const std::vector<float>& in, const Rotations& angles) const {
-    const int n_rows = static_cast<int>(in.size()) / dim;
-    const auto cache = poisoned(area(2 * n_rows + 1, dim));
-    std::vector<int> position;
-    for (int r = 0; r < n_rows; ++r) position.push_back(2 * r + 1);
-    const DeviceArray<float> x(in), w(weight), b(bias), c(angles.cosine), s(angles.sine);
-    const DeviceArray<float*> caches(
-        std::vector<float*>(static_cast<std::size_t>(n_rows), cache.data()));
-    const DeviceArray<int> at(position);
-    append_index_cuda({.in = x.data(),
-                       .norm_weight = w.data(),
-                       .norm_bias = b.data(),
-                       .eps = eps,
-                       .dim = dim,
-                       .n_rows = n_rows,
-                       .cache = caches.data(),
-                       .position = at.data()},
-                      {c.data(), s.data(), rope, angles.interleaved}, nullptr);
-    return cache.host();
-  }
-  std::vector<float> by_reference(const std::vector<float>& in, const Rotations& angles) const {
-    std::vector<float> out(in.size());
-    for (std::size_t at = 0; at < in.size(); at += static_cast<std::size_t>(dim))
-      layer_norm_reference(&in[at], weight.data(), bias.data(), eps, dim, &out[at]);
-    return angles.by_reference(out);
-  }
-  // What float32 may make of any value of row x. The mean errs by 13 roundings of the mean size (2
-  // of a piece, 10 of the trees, a division). A value's distance from it, in deviations, errs by
-  // that, by as much again through the deviation, and by 16 roundings of its own: the distance,
-  // half of the 16 of the deviation's square, root, reciprocal, weight and product, bias. A
-  // rotation takes two such values and rounds four times, the reference as often.
-  double bound(const float* x) const {
-    double mean = 0, size = 0, variance = 0, worst = 0, largest = 0;
-    for (int i = 0; i < dim; ++i) {
-      mean += static_cast<double>(x[i]) / dim;
-      size += std::abs(static_cast<double>(x[i])) / dim;
-    }
-    const auto distance = [&](int i) { return std::abs(static_cast<double>(x[i]) - mean); };
-    for (int i = 0; i < dim; ++i) variance += distance(i) * distance(i) / dim;
-    const double deviation = std::sqrt(variance + static_cast<double>(eps));
-    for (int i = 0; i < dim; ++i) {
-      const double w = std::abs(static_cast<double>(weight[static_cast<std::size_t>(i)])),
-                   b = std::abs(static_cast<double>(bias[static_cast<std::size_t>(i)])),
-                   z = distance(i) / deviation;
-      worst = std::max(worst, w * (13 * size / deviation * (1 + z) + 16 * z) + b);
-      largest = std::max(largest, w * z + b);
-    }
-    return 0x1p-24 * (2 * worst + 8 * largest);
-  }
-};
-
-// At position 0 nothing is turned; ±2 have the mean 0 and the deviation 2.
-TEST_F(Cuda, IndexKeysAreExactWhereTheRootIs) {
-  for (const auto& [dim, rope] : {std::pair{128, 64}, {64, 64}, {30, 6}, {1024, 2}, {2, 2}})
-    for (const bool interleaved : {true, false}) {
-      IndexKeys keys = {dim, rope, {}, {}, 0};
-      std::vector<float> in;
-      for (int i = 0; i < dim; ++i) {
-        keys.weight.push_back(static_cast<float>(i % 17 - 8));
-        keys.bias.push_back(static_cast<float>(i % 5));
-        in.push_back(i % 2 == 0 ? 2.0f : -2.0f);
-      }
-      const std::vector<float> got = keys.by_cuda(in, {rope, 1, dim, interleaved, 1});
-      for (int i = 0; i < dim; ++i) {
-        const auto at = static_cast<std::size_t>(i), n = static_cast<std::size_t>(dim);
-        ASSERT_EQ(got[n + at], keys.weight[at] * (in[at] / 2) + keys.bias[at]) << i << " of " << n;
-        ASSERT_TRUE(std::isnan(got[at]) && std::isnan(got[2 * n + at])) << i << " of " << n;
-      }
-    }
-}
-
-TEST_F(Cuda, IndexKeysAreNormedAndRotatedWithinTheirBound) {
-  Random random(fresh_seed());
-  for (const auto& [dim, rope] :
-       {std::pair{128, 64}, {64, 32}, {128, 128}, {30, 6}, {1024, 64}, {2, 2}})
-    for (const bool interleaved : {true, false}) {
-      constexpr int kRows = 3;
-      const Rotations angles(rope, 1, dim, interleaved, kRows);
-      const IndexKeys keys = {dim, rope, random.floats(static_cast<std::size_t>(dim)),
-                              random.floats(static_cast<std::size_t>(dim))};
-      const std::vector<float> in = random.floats(area(kRows, dim)), got = keys.by_cuda(in, angles),
-                               expected = keys.by_reference(in, angles);
-      for (int r = 0; r < kRows; ++r) {
-        const double bound = keys.bound(&in[area(r, dim)]);
-        for (int i = 0; i < dim; ++i)
-          ASSERT_NEAR(got[area(2 * r + 1, dim) + static_cast<std::size_t>(i)],
-                      expected[area(r, dim) + static_cast<std::size_t>(i)], bound)
-              << i << " of " << dim << ", row " << r;
-      }
-      for (int i = 0; i < dim; ++i)
-        EXPECT_TRUE(std::isnan(got[area(2, dim) + static_cast<std::size_t>(i)])) << i;
-    }
-}
-
-TEST_F(Cuda, AnIndexKeysBitsAreItsRows) {
-  Random random(10);
-  constexpr int kDim = 128, kRope = 64, kRows = 3;
-  const IndexKeys keys = {kDim, kRope, random.floats(kDim), random.floats(kDim)};
-  const Rotations angles(kRope, 1, kDim, true, 1);  // every row alone is row 0
-  const std::vector<float> row = random.floats(kDim);
-  std::vector<float> rows;
-  for (int r = 0; r < kRows; ++r) rows.insert(rows.end(), row.begin(), row.end());
-  Rotations same = angles;
-  for (int r = 1; r < kRows; ++r) {
-    same.cosine.insert(same.cosine.end(), angles.cosine.begin(), angles.cosine.end());
-    same.sine.insert(same.sine.end(), angles.sine.begin(), angles.sine.end());
-  }
-  const std::vector<float> alone = keys.by_cuda(row, angles), many = keys.by_cuda(rows, same);
-  for (int r = 0; r < kRows; ++r)
-    EXPECT_TRUE(std::equal(alone.begin() + kDim, alone.begin() + 2 * kDim,
-                           many.begin() + (2 * r + 1) * kDim))
-        << r;
 }
 
 // Added in order, 1 + 2^-24 + 2^-24 stays 1 in float32; in another order it does not.

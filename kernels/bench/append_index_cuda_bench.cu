@@ -12,7 +12,7 @@ namespace {
 
 constexpr float kEps = 1e-6f;
 // Values below 1 in size have a deviation of 0.58 and at most 1.8 of it from their mean; so, with
-// weights and biases below 1, at most 160 roundings as layer_cuda_test.cu counts them.
+// weights and biases below 1, at most 160 roundings as rope_cuda_test.cu counts them.
 constexpr double kBound = 160 * 0x1p-24;
 
 struct IndexAppends {
