@@ -169,7 +169,7 @@ class ThreeNights(NightlyTest):
 class Verdicts(NightlyTest):
     def test_a_regression_is_never_hidden_and_what_did_not_run_comes_next(self):
         good, bad = self.model("good", run=0), self.model("bad", run=1)
-        invalid, missing = self.model("invalid", run=3), {"name": "missing", "path": str(self.folder / "nowhere")}
+        invalid, missing = self.model("invalid", run=3, other_problems=2), {"name": "missing", "path": str(self.folder / "nowhere")}
         for models, code in (([good], 0), ([invalid, good], 3), ([missing, invalid, good], 2),
                              ([good, missing, invalid, bad], 1)):
             self.profile(models)
@@ -177,6 +177,8 @@ class Verdicts(NightlyTest):
             record = json.loads((self.history / self.nights()[-1] / "night.json").read_text())
             self.assertEqual(set(record["models"]), {m["name"] for m in models}, "one that fails stops no other")
             self.assertEqual(record["exit_code"], code)
+            if invalid in models:
+                self.assertEqual(record["models"]["invalid"]["note"], "p (and 1 more)", "why it is invalid")
             junit = self.junit()
             self.assertEqual(int(junit.get("failures")) + int(junit.get("errors")) > 0, code != 0)
         self.assertIn("no model there", self.summary())
