@@ -6,47 +6,16 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <map>
-#include <set>
+#include <numeric>
+#include <string>
 #include <tuple>
 #include <vector>
 
-#include "kernels/bf16_weights.cuh"
-#include "kernels/cuda_testing.cuh"
-#include "kernels/device_matrix_testing.cuh"
 #include "kernels/fresh_seed_testing.h"
-#include "kernels/gemm_cuda.h"
+#include "kernels/gemm_testing.cuh"
 
 namespace assay::kernels {
 namespace {
-
-double rounded(double v) {
-  return static_cast<double>(__bfloat162float(__float2bfloat16_rn(static_cast<float>(v))));
-}
-
-std::size_t area(int rows, int cols) {
-  return static_cast<std::size_t>(rows) * static_cast<std::size_t>(cols);
-}
-
-// Rounded; what lies between a row's end and the next is NaN.
-DeviceArray<Bf16> on_device(const std::vector<float>& x, int n_rows, int n_cols) {
-  DeviceArray<Bf16> out(std::vector<Bf16>(area(n_rows, bf16_stride(n_cols)), 0x7FC0));
-  const DeviceArray<float> dx(x);
-  to_bf16_cuda(dx.data(), n_cols, n_rows, n_cols, out.data(), nullptr);
-  return out;
-}
-
-// Tensor cores add 16 products and the sum so far at once, in no known order, and cut off what is
-// below 2^-23 of the largest: 17 such errors for 16 columns, so at most (n_cols + 16) · 2^-22 of
-// the sizes with room for the last roundings. Operands are rounded before: exactly as here.
-double sum_error(int n_cols, double sum_abs) { return (n_cols + 16) * 0x1p-22 * sum_abs; }
-
-std::vector<double> rounded_weights(const HostMatrix& m, int n_rows, int n_cols) {
-  std::vector<double> w;
-  for (int r = 0; r < n_rows; ++r)
-    for (int c = 0; c < n_cols; ++c) w.push_back(rounded(m.at(r, c)));
-  return w;
-}
 
 void expect_gemm(const HostMatrix& m, int rows, int cols, int n_tokens, bool exact, Random& random,
                  const char* what) {
@@ -54,9 +23,7 @@ void expect_gemm(const HostMatrix& m, int rows, int cols, int n_tokens, bool exa
   const DeviceMatrix d = m.upload(memory);
   const std::vector<float> x = random.floats(area(n_tokens, cols), exact),
                            before = random.floats(area(n_tokens, rows), exact);
-  const std::vector<double> w = rounded_weights(m, rows, cols);
-  std::vector<double> rounded_x;
-  for (const float v : x) rounded_x.push_back(rounded(static_cast<double>(v)));
+  const std::vector<double> w = rounded_weights(m, rows, cols), rounded_x = rounded_values(x);
   const auto dx = on_device(x, n_tokens, cols);
   const int stride = rows + 1 + random.below(4);  // odd, so that no pair is aligned, or even
   const auto y = poisoned(area(n_tokens, stride));
@@ -89,16 +56,6 @@ void expect_gemm(const HostMatrix& m, int rows, int cols, int n_tokens, bool exa
               n_tokens, worst);
 }
 
-// Values 1 to 1.875 in steps of 1/8, scale 1: their sums are exact in float32.
-HostMatrix fp8_eighths(int rows, int cols, Random& random) {
-  HostMatrix m = fp8(rows, cols, 128, random);
-  for (std::byte& b : m.values) b = static_cast<std::byte>(0x38 + random.below(8));
-  m.scales = bytes_of(std::vector<float>(m.scales.size() / 4, 1.0f));
-  m.scaled.values = m.values.data();
-  m.scaled.scales = m.scales.data();
-  return m;
-}
-
 TEST_F(Cuda, GemmsOfEveryKindOfMatrixAreExactOnIntegers) {
   Random random(31);
   for (const int n : sizes({1, 33, 150}, {33})) {
@@ -108,8 +65,40 @@ TEST_F(Cuda, GemmsOfEveryKindOfMatrixAreExactOnIntegers) {
       expect_gemm(vq(dim, codes, 96, 320, 64, true, random), 96, 320, n, true, random, "vq");
     expect_gemm(gptq(4, 64, 320, 32, true, random), 64, 320, n, true, random, "gptq4");
     expect_gemm(gptq(8, 40, 128, 128, true, random), 40, 128, n, true, random, "gptq8");
-    expect_gemm(fp8_eighths(70, 264, random), 70, 264, n, true, random, "fp8");
+    expect_gemm(fp8_eighths(70, 264, 128, random), 70, 264, n, true, random, "fp8");
   }
+}
+
+// Sums of two codewords.
+HostMatrix of_two_books(int rows, int cols, int group, Random& random) {
+  // Twice the columns have twice the indices, and as many groups.
+  HostMatrix m = vq(8, 60, rows, 2 * cols, 2 * group, true, random);
+  const std::vector<float> second = random.floats(m.codebook.size(), true);
+  m.codebook.insert(m.codebook.end(), second.begin(), second.end());
+  m.vq.codebook = m.codebook.data();
+  m.vq.n_cols = cols, m.vq.group = group, m.vq.n_books = 2;
+  return m;
+}
+
+// One weight after the other, none read past the matrix: columns or groups in no eights, codewords
+// of six values, several books.
+TEST_F(Cuda, GemmsOfMatricesThatAreDecodedByValueAreExactOnIntegers) {
+  Random random(39);
+  const auto expect = [&](const HostMatrix& m, int rows, int cols, const char* what) {
+    DeviceWeights memory;
+    EXPECT_TRUE(is_decoded_by_value(m.upload(memory))) << what;
+    for (const int n : sizes({1, 33, 70}, {33})) expect_gemm(m, rows, cols, n, true, random, what);
+  };
+  expect(dense(WeightType::kBf16, 7, 37, true, random), 7, 37, "bf16");
+  expect(dense(WeightType::kBf16, 130, 201, true, random), 130, 201, "bf16");
+  expect(dense(WeightType::kF16, 5, 37, true, random), 5, 37, "f16");
+  expect(dense(WeightType::kF32, 3, 1, true, random), 3, 1, "f32");
+  expect(vq(6, 300, 5, 48, 24, true, random), 5, 48, "vq of 6");
+  expect(vq(4, 256, 5, 44, 12, true, random), 5, 44, "vq of 4");
+  expect(of_two_books(9, 72, 24, random), 9, 72, "two books");
+  expect(gptq(4, 9, 40, 20, true, random), 9, 40, "gptq4");
+  expect(gptq(8, 9, 44, 44, true, random), 9, 44, "gptq8");
+  expect(fp8_eighths(13, 26, 8, random), 13, 26, "fp8");
 }
 
 TEST_F(Cuda, GemmsOfEveryKindOfMatrixStayWithinTheRoundingBound) {
@@ -243,153 +232,6 @@ TEST_F(Cuda, ARowsBitsDependOnNoOtherRowAndOnNoTile) {
   }
 }
 
-// A layer's experts, and what a token's chosen ones make of it in double precision of rounded
-// operands.
-struct ExpertLayer {
-  std::vector<HostMatrix> host;  // (n_experts, 3)
-  int hidden, width, top_k;
-  std::vector<int> expert;
-  std::vector<float> weight, x, shared, residual;
-
-  int n_experts() const { return static_cast<int>(host.size()) / 3; }
-  int n_tokens() const { return static_cast<int>(expert.size()) / top_k; }
-};
-
-std::vector<float> run_experts(const ExpertLayer& l) {
-  DeviceWeights memory;
-  std::vector<DeviceMatrix> experts;
-  for (const HostMatrix& m : l.host) experts.push_back(m.upload(memory));
-  const DeviceArray<DeviceMatrix> d_experts(experts);
-  const DeviceArray<int> expert(l.expert);
-  const DeviceArray<float> weight(l.weight), shared(l.shared), residual(l.residual);
-  const auto x = on_device(l.x, l.n_tokens(), l.hidden);
-  const std::size_t n_slots = l.expert.size();
-  const DeviceArray<int> order(std::vector<int>(n_slots, -1)),
-      first(std::vector<int>(static_cast<std::size_t>(l.n_experts() + 1), -1));
-  const DeviceArray<Bf16> h(
-      std::vector<Bf16>(n_slots * static_cast<std::size_t>(bf16_stride(l.width)), 0x7FC0));
-  const auto y = poisoned(n_slots * static_cast<std::size_t>(l.hidden));
-  moe_gemm_cuda({.experts = d_experts.data(),
-                 .n_experts = l.n_experts(),
-                 .all_copied = std::all_of(experts.begin(), experts.end(), is_copied),
-                 .expert = expert.data(),
-                 .weight = weight.data(),
-                 .n_tokens = l.n_tokens(),
-                 .top_k = l.top_k,
-                 .hidden = l.hidden,
-                 .width = l.width,
-                 .x = x.data(),
-                 .order = order.data(),
-                 .first = first.data(),
-                 .h = h.data(),
-                 .y = y.data(),
-                 .shared = shared.data(),
-                 .residual = residual.data()},
-                nullptr);
-  return residual.host();
-}
-
-// n values of silu(gate x) · up x, unrounded, and how far each may be off before it is used.
-struct Hidden {
-  std::vector<double> value, error;
-};
-Hidden hidden_of(const ExpertLayer& l, const std::vector<double>& gate,
-                 const std::vector<double>& up, int token) {
-  Hidden h;
-  for (int i = 0; i < l.width; ++i) {
-    double g = 0, u = 0, g_size = 0, u_size = 0;
-    for (int c = 0; c < l.hidden; ++c) {
-      const auto at = area(i, l.hidden) + static_cast<std::size_t>(c);
-      const double v =
-          rounded(static_cast<double>(l.x[area(token, l.hidden) + static_cast<std::size_t>(c)]));
-      g += gate[at] * v, u += up[at] * v;
-      g_size += std::abs(gate[at] * v), u_size += std::abs(up[at] * v);
-    }
-    const double s = g / (1 + std::exp(-g));
-    const double g_error = sum_error(l.hidden, g_size), u_error = sum_error(l.hidden, u_size);
-    h.value.push_back(s * u);
-    // silu is nowhere steeper than 1.1; eight float32 roundings; then one to bfloat16.
-    const double error = 1.1 * g_error * (std::abs(u) + u_error) + std::abs(s) * u_error +
-                         8 * 0x1p-24 * std::abs(s * u);
-    h.error.push_back(error + 0x1p-8 * (std::abs(s * u) + error));
-  }
-  return h;
-}
-
-void expect_experts(const ExpertLayer& l, bool exact, const char* what) {
-  const std::vector<float> out = run_experts(l);
-  std::map<int, std::vector<double>> weights;
-  for (const int e : std::set<int>(l.expert.begin(), l.expert.end()))
-    for (int p = 0; p < 3; ++p)
-      weights[3 * e + p] = rounded_weights(l.host[static_cast<std::size_t>(3 * e + p)],
-                                           p < 2 ? l.width : l.hidden, p < 2 ? l.hidden : l.width);
-  double worst = 0;
-  for (int t = 0; t < l.n_tokens(); ++t) {
-    std::vector<Hidden> hidden;
-    for (int k = 0; k < l.top_k; ++k) {
-      const int e = l.expert[static_cast<std::size_t>(t * l.top_k + k)];
-      hidden.push_back(hidden_of(l, weights[3 * e], weights[3 * e + 1], t));
-    }
-    for (int r = 0; r < l.hidden; ++r) {
-      const std::size_t at = area(t, l.hidden) + static_cast<std::size_t>(r);
-      double sum = static_cast<double>(l.residual[at]) + static_cast<double>(l.shared[at]);
-      double size = std::abs(static_cast<double>(l.residual[at])) +
-                    std::abs(static_cast<double>(l.shared[at])),
-             error = 0;
-      for (int k = 0; k < l.top_k; ++k) {
-        const auto slot = static_cast<std::size_t>(t * l.top_k + k);
-        const std::vector<double>& down = weights[3 * l.expert[slot] + 2];
-        const auto weight = static_cast<double>(l.weight[slot]);
-        for (int i = 0; i < l.width; ++i) {
-          const double d = weight * down[area(r, l.width) + static_cast<std::size_t>(i)];
-          const auto j = static_cast<std::size_t>(i);
-          sum += d * (exact ? rounded(hidden[static_cast<std::size_t>(k)].value[j])
-                            : hidden[static_cast<std::size_t>(k)].value[j]);
-          size += std::abs(d * hidden[static_cast<std::size_t>(k)].value[j]);
-          error += std::abs(d) * hidden[static_cast<std::size_t>(k)].error[j];
-        }
-      }
-      const double bound =
-          exact ? 0 : error + sum_error(l.width, size + error) + (l.top_k + 3) * 0x1p-24 * size;
-      const double delta = std::abs(static_cast<double>(out[at]) - sum);
-      ASSERT_LE(delta, bound) << what << ": token " << t << ", " << r;
-      if (bound > 0) worst = std::max(worst, delta / bound);
-    }
-  }
-  std::printf("%-24s worst error %.2g of its bound\n", what, worst);
-}
-
-// Tokens choose among the first n_chosen experts.
-ExpertLayer expert_layer(int hidden, int width, int n_chosen, int top_k, int n_tokens,
-                         Random& random) {
-  ExpertLayer l{.host = {}, .hidden = hidden, .width = width, .top_k = top_k};
-  for (int t = 0; t < n_tokens; ++t) {
-    std::set<int> chosen;
-    while (static_cast<int>(chosen.size()) < top_k) chosen.insert(random.below(n_chosen));
-    l.expert.insert(l.expert.end(), chosen.begin(), chosen.end());
-  }
-  l.weight = random.floats(l.expert.size());
-  l.x = random.floats(area(n_tokens, hidden));
-  l.shared = random.floats(area(n_tokens, hidden));
-  l.residual = random.floats(area(n_tokens, hidden));
-  return l;
-}
-
-using MakeMatrix = HostMatrix (*)(int rows, int cols, Random& random);
-void add_experts(ExpertLayer& l, int n, const std::vector<MakeMatrix>& kinds, Random& random) {
-  std::size_t kind = 0;
-  for (int e = 0; e < n; ++e)
-    for (int p = 0; p < 3; ++p)
-      l.host.push_back(kinds[kind++ % kinds.size()](p < 2 ? l.width : l.hidden,
-                                                    p < 2 ? l.hidden : l.width, random));
-}
-HostMatrix a_bf16(int rows, int cols, Random& r) {
-  return dense(WeightType::kBf16, rows, cols, false, r);
-}
-HostMatrix a_vq8(int rows, int cols, Random& r) { return vq(8, 256, rows, cols, 64, false, r); }
-HostMatrix a_vq4(int rows, int cols, Random& r) { return vq(4, 4096, rows, cols, 64, false, r); }
-HostMatrix a_gptq(int rows, int cols, Random& r) { return gptq(4, rows, cols, 32, false, r); }
-
 TEST_F(Cuda, ExpertsOnTensorCoresStayWithinTheRoundingBound) {
   Random random(fresh_seed());
   for (const auto& kinds : std::vector<std::vector<MakeMatrix>>{
@@ -397,6 +239,52 @@ TEST_F(Cuda, ExpertsOnTensorCoresStayWithinTheRoundingBound) {
     ExpertLayer l = expert_layer(136, 72, 9, 3, 50, random);
     add_experts(l, 9, kinds, random);
     expect_experts(l, false, "experts");
+  }
+}
+
+// Experts of 75 and 45 rows on average and so many columns of results that tiles of 128 and of 64
+// rows are chosen on any GPU of up to 136 multiprocessors: of gate and up, then of down.
+TEST_F(Cuda, ExpertsOnTensorCoresStayWithinTheRoundingBoundInEveryTile) {
+  Random random(fresh_seed());
+  for (const int n_tokens : {150, 90})
+    for (const auto& [hidden, width] : {std::pair{8, 2120}, {4240, 8}})
+      for (const MakeMatrix kind : {a_bf16, a_vq8}) {
+        ExpertLayer l = expert_layer(hidden, width, 4, 2, n_tokens, random);
+        add_experts(l, 4, {kind}, random);
+        expect_experts(l, false, kind == a_bf16 ? "bf16 in wide tiles" : "vq in wide tiles");
+      }
+}
+
+// Some experts nobody chose, wherever they are, and one that all did.
+TEST_F(Cuda, ExpertsOfAnyShapeOnTensorCoresStayWithinTheRoundingBound) {
+  Random random(fresh_seed());
+  for (int i = 0; i < 6; ++i) {
+    const int eight = i % 3 == 0 ? 1 : 8;  // bf16 may have any columns
+    const int hidden = eight * (1 + random.below(160 / eight)),
+              width = eight * (1 + random.below(96 / eight));
+    const int n_chosen = 1 + random.below(30), n_experts = n_chosen + 1 + random.below(20),
+              top_k = 1 + random.below(std::min(4, n_chosen)), n_tokens = 1 + random.below(150);
+    ExpertLayer l = expert_layer(hidden, width, n_chosen, top_k, n_tokens, random);
+    std::vector<int> ids(static_cast<std::size_t>(n_experts));
+    std::iota(ids.begin(), ids.end(), 0);
+    std::shuffle(ids.begin(), ids.end(), random.rng);
+    std::sort(ids.begin(), ids.begin() + n_chosen);
+    const int of_all = random.below(n_chosen);
+    for (int t = 0; t < n_tokens; ++t) {
+      const auto first = l.expert.begin() + t * top_k, last = first + top_k;
+      if (std::find(first, last, of_all) == last) *first = of_all;
+      std::sort(first, last);
+      for (auto e = first; e != last; ++e) *e = ids[static_cast<std::size_t>(*e)];
+    }
+    if (i % 3 < 2)
+      add_experts(l, n_experts, {a_bf16}, random);
+    else
+      add_experts(l, n_experts, {a_vq8, a_bf16, a_gptq, a_vq4}, random);
+    expect_experts(
+        l, false,
+        (std::to_string(hidden) + " x " + std::to_string(width) + ", " + std::to_string(n_tokens) +
+         " tokens, " + std::to_string(top_k) + " of " + std::to_string(n_experts))
+            .c_str());
   }
 }
 
