@@ -105,8 +105,10 @@ std::string thinking_table(const Json& metrics, bool colour) {
          {fmt::format("{}", g.at("n").get<int>()), true},
          {measured(g.at("closed")) + (n_forced ? fmt::format(", {} by force", n_forced) : "")},
          {share("answered"), true},
-         {fmt::format("{} / {} / {}", tokens.at("p50").get<double>(),
-                      tokens.at("p90").get<double>(), tokens.at("max").get<double>()),
+         {tokens.at("n") == 0
+              ? std::string("–")  // none closed, so no length is known
+              : fmt::format("{} / {} / {}", tokens.at("p50").get<double>(),
+                            tokens.at("p90").get<double>(), tokens.at("max").get<double>()),
           true},
          {fmt::format("{} / {} / {}", still_at(256), still_at(1024), still_at(4096)), true},
          {share("language_right"), true},

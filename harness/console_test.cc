@@ -63,6 +63,23 @@ TEST(Console, SaysTheVerdictWhereTheReportIsAndHowToRepeatIt) {
   EXPECT_THAT(text, HasSubstr("assay run sums --model m"));
 }
 
+TEST(Console, WhereNoThinkingClosedNoLengthIsKnown) {
+  Json run = small_run();
+  Json& g = run["metrics"][0];
+  g["language"] = g["kind"] = "";
+  g["closed"] = {{"estimate", 0.0}, {"lo", 0.0}, {"hi", 1.0}, {"n", 3}, {"n_true", 0}};
+  g["thinking_tokens"] = {{"p50", 0.0},
+                          {"p90", 0.0},
+                          {"max", 0.0},
+                          {"n", 0},
+                          {"n_censored", 3},
+                          {"n_forced", 0},
+                          {"survival", {{{"n_tokens", 16}, {"share", 1.0}, {"n_at_risk", 3}}}}};
+  const std::string text = render_console(run, {});
+  EXPECT_THAT(text, HasSubstr("tokens p50 / p90 / max"));
+  EXPECT_THAT(text, Not(HasSubstr("0 / 0 / 0")));
+}
+
 TEST(Console, AnEngineThatCountsItsStepsSaysHowTheyRanAndOnWhat) {
   Json run = small_run();
   run["timings"] = {{"wall_s", 1.5}, {"n_tokens", 9}};

@@ -78,7 +78,11 @@ void add_groups(std::span<const Release> releases, std::vector<Line>& lines) {
       true);
   add(
       "thinking tokens p50",
-      [&](const Json& g) { return thinks(g) ? g.at("thinking_tokens").at("p50") : Json(); }, false);
+      [&](const Json& g) {
+        const bool is_known = thinks(g) && g.at("thinking_tokens").value("n", 1) > 0;
+        return is_known ? g.at("thinking_tokens").at("p50") : Json();
+      },
+      false);
 }
 
 void add_measured(std::span<const Release> releases, std::vector<Line>& lines) {

@@ -78,8 +78,12 @@ Result<void> why_no_config(const std::filesystem::path& folder) {
 Result<Checkpoint> Checkpoint::open(const std::filesystem::path& model_dir) {
   std::error_code ignored;
   if (!std::filesystem::is_directory(model_dir, ignored))
-    return fail("{} is not a folder, expected a checkpoint folder with config.json and safetensors",
-                model_dir.string());
+    return fail(
+        "{} is not a folder, expected a checkpoint folder with config.json and safetensors{}",
+        model_dir.string(),
+        model_dir.string().find("://") == std::string::npos
+            ? ""
+            : ". assay computes with the model itself and asks no server: download it first");
   Checkpoint c;
   c.dir_ = model_dir;
   if (!is_there(model_dir / "config.json")) ASSAY_TRY_VOID(why_no_config(model_dir));

@@ -95,6 +95,8 @@ TEST_F(Cli, AFlagIsNoValueOfAnother) {
   EXPECT_FALSE(fs::exists("--out")) << "a folder of that name";
   // Values all the same: a negative number, and what is joined to its flag.
   expect_error(assay({"generate", "--model=--x", "1"}), HasSubstr("--x is not a folder"));
+  expect_error(assay({"generate", "--model", "http://127.0.0.1:9", "1"}),
+               AllOf(HasSubstr("is not a folder"), HasSubstr("asks no server")));
   EXPECT_EQ(assay({"score", "--model", kModel, "1+1", "--positions", "-1"}).code, 0);
 }
 
