@@ -29,6 +29,10 @@ constexpr std::string_view kFooter =
     "Exit codes: 0 pass, 1 regression, 2 could not run, 3 invalid or inconclusive,\n"
     "            130 interrupted.";
 
+// Of a verb that gives no verdict.
+constexpr std::string_view kPlainCodes =
+    "\nExit codes: 0 done, 2 could not run (one message says why), 130 interrupted.";
+
 int report_error(std::string_view message) {
   say("assay: error: {}\n", message);
   return kCouldNotRun;
@@ -78,7 +82,8 @@ int run(int argc, char** argv) {
   std::vector<Entry> entries;
   for (const Verb* verb : all_verbs()) {
     CLI::App* sub = app.add_subcommand(std::string(verb->name), std::string(verb->summary));
-    sub->footer(fmt::format("Examples:\n{}", verb->examples));
+    const bool has_codes = verb->examples.find("xit code") != std::string_view::npos;
+    sub->footer(fmt::format("Examples:\n{}{}", verb->examples, has_codes ? "" : kPlainCodes));
     sub->get_formatter()->column_width(34);
     entries.push_back({sub, verb->setup(*sub)});
   }

@@ -235,8 +235,9 @@ void RunFlags::add_to(CLI::App& app) {
       ->check(at_least(1))
       ->group(kHow);
   constexpr const char* kEngine = "Engine";
-  option("threads", app.add_option("--threads", v.threads, "Workers (default: every core)"), "N")
-      ->check(at_least(1))
+  option("threads", app.add_option("--threads", v.threads, "Workers (default, and 0: every core)"),
+         "N")
+      ->check(at_least(0))
       ->group(kEngine);
   option("backend", app.add_option("--backend,--device", v.backend, "cpu, cuda or reference"),
          "NAME")
