@@ -120,6 +120,15 @@ TEST_F(Cli, GenerateAnswersAndJsonCarriesEveryStep) {
   EXPECT_FALSE(json.contains("engine_steps")) << "of a GPU only";
 }
 
+TEST_F(Cli, GenerateShowsWhereThinkingBeginsAndNotWhatStopsTheReply) {
+  const Outcome o = assay({"generate", "--model", kModel, "1+1"});
+  ASSERT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.out, AllOf(StartsWith("<think>"), HasSubstr("</think>"), Not(HasSubstr("<|"))));
+  EXPECT_THAT(o.err, HasSubstr("finish: stop"));
+  const Outcome direct = assay({"generate", "--model", kModel, "--no-thinking", "1+1"});
+  EXPECT_THAT(direct.out, Not(HasSubstr("think>")));
+}
+
 TEST_F(Cli, ScoreGivesTheOraclesLogits) {
   const Json oracle =
       *read_json(std::string(ASSAY_SOURCE_DIR) + "/golden/micro-glm/oracle/logits.json.gz");

@@ -1,5 +1,6 @@
 // assay generate: one prompt, streamed.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <iostream>
 #include <iterator>
@@ -81,16 +82,23 @@ Result<int> run(const Options& o) {
                                   .n_top = o.n_top};
   text::StreamDecoder decoder(e.tokenizer());
   std::string reply;
-  const auto show = [&](const std::string& piece) {
-    reply += piece;
+  const auto print = [&](std::string_view piece) {
     if (o.json) return;
     std::fwrite(piece.data(), 1, piece.size(), stdout);
     std::fflush(stdout);
   };
+  // Thinking begins at the prompt's end, and what ends a reply is the next turn's first token.
+  constexpr std::string_view kThink = "<think>";
+  if (rendered.ends_with(kThink)) print(kThink);
+  const auto show = [&](const std::string& piece, bool is_stop) {
+    reply += piece;
+    if (!is_stop) print(piece);
+  };
   ASSAY_TRY(const engine::Completion c,
-            generate(e, std::move(request),
-                     [&](const engine::GeneratedToken& t) { show(decoder.push(t.id)); }));
-  show(decoder.finish());
+            generate(e, std::move(request), [&](const engine::GeneratedToken& t) {
+              show(decoder.push(t.id), std::ranges::count(e.info().stop_ids, t.id) > 0);
+            }));
+  show(decoder.finish(), false);
 
   if (o.json) {
     std::puts(to_json(e, rendered, ids, c, reply)
