@@ -50,6 +50,7 @@ Result<ChatTemplate> ChatTemplate::recognise(std::string_view jinja, std::string
 Result<ChatTemplate> ChatTemplate::load(const std::filesystem::path& model_dir) {
   const auto jinja = model_dir / "chat_template.jinja",
              config = model_dir / "tokenizer_config.json";
+  for (const auto& file : {jinja, config}) ASSAY_TRY_VOID(check_link(file));
   if (std::filesystem::exists(jinja)) {
     ASSAY_TRY(const std::string text, read_file(jinja));
     return recognise(text, jinja.string());
