@@ -183,6 +183,22 @@ TEST(Fidelity, SaysWhyItDoesNotJudge) {
   EXPECT_THAT(compare_fidelity(some, captured).reason, HasSubstr("lower bound"));
 }
 
+// The quickstart's recipe: the candidate is measured against the model of the baseline's own run.
+TEST(Fidelity, ABaselineThatIsTheBaseItselfIsAtNoDistanceAndJudgesNothing) {
+  const Json base = {{"identity", {{"model", "bf16"}}}};
+  const Fidelity f = compare_fidelity(base, measured());
+  EXPECT_THAT(f.reason, HasSubstr("the baseline is the base itself, whose distance is 0"));
+  ASSERT_THAT(f.rows, SizeIs(2));
+  for (const FidelityRow& row : f.rows) {
+    EXPECT_EQ(row.base->value, 0);
+    EXPECT_EQ(row.candidate->value, 0.1);
+    EXPECT_EQ(row.verdict, RowVerdict::kPass);
+    EXPECT_FALSE(row.ratio || row.can_tell);
+  }
+  EXPECT_THAT(compare_fidelity(base, measured({.base = "other"})).reason,
+              HasSubstr("the baseline has no divergence"));
+}
+
 std::vector<double> times(double from, double step, int n) {
   std::vector<double> out;
   for (int i = 0; i < n; ++i) out.push_back(from + step * ((i * 7) % n));

@@ -318,35 +318,37 @@ std::string render_fidelity(const Json& fidelity, bool colour) {
     const auto times = [&](const char* key) { return figure(r.at(key).get<double>(), 2, 4); };
     return fmt::format("{} [{}, {}]", times("estimate"), times("lo"), times("hi"));
   };
+  const std::string reason = text_of(fidelity, "reason");
+  const bool judged = reason.empty();  // else there is nothing for the columns of the judgement
   Rows rows = {{soft("mean KLD to the base, nats"), soft("texts", true), soft("base", true),
-                soft("now", true), soft("difference", true), soft("typical text × [95 %]", true),
-                soft("noise floor", true), soft("p (Holm)", true), soft(""),
-                soft("would show ×", true)}};
+                soft("now", true), soft("noise floor", true)}};
+  if (judged)
+    rows[0].insert(rows[0].end(), {soft("difference", true), soft("typical text × [95 %]", true),
+                                   soft("p (Holm)", true), soft(""), soft("would show ×", true)});
   bool any_few = false;
   for (const Json& r : fidelity.at("rows")) {
     const std::string verdict = verdict_of(r);
-    const bool judged = !r.at("difference").is_null(), able = r.value("can_tell", false);
-    any_few = any_few || (judged && !able);
-    rows.push_back({{text_of(r, "language")},
-                    right(fmt::format("{}", r.at("n_texts").get<int>())),
-                    right(kld(r.at("base"))),
-                    right(kld(r.at("candidate"))),
-                    right(kld(r.at("difference"))),
-                    right(ratio(r.at("ratio")), ink_of(verdict)),
-                    right(r.at("noise_floor").is_null()
-                              ? "–"
-                              : fmt::format("{:.2g}", r.at("noise_floor").get<double>())),
-                    right(able ? p_text(r) : "–"),
-                    {able     ? verdict
-                     : judged ? "too few"
-                              : "",
-                     false, ink_of(verdict)},
-                    right(able ? figure(r.at("would_show").get<double>(), 2, 4) : "–")});
+    const bool able = r.value("can_tell", false);
+    std::vector<Cell> row = {{text_of(r, "language")},
+                             right(fmt::format("{}", r.at("n_texts").get<int>())),
+                             right(kld(r.at("base"))),
+                             right(kld(r.at("candidate"))),
+                             right(r.at("noise_floor").is_null()
+                                       ? "–"
+                                       : fmt::format("{:.2g}", r.at("noise_floor").get<double>()))};
+    if (judged) {
+      any_few = any_few || !able;
+      row.insert(row.end(), {right(kld(r.at("difference"))),
+                             right(ratio(r.value("ratio", Json())), ink_of(verdict)),
+                             right(able ? p_text(r) : "–"),
+                             {able ? verdict : "too few", false, ink_of(verdict)},
+                             right(able ? figure(r.at("would_show").get<double>(), 2, 4) : "–")});
+    }
+    rows.push_back(std::move(row));
   }
   std::string out = table_text(rows, colour);
   if (any_few) out += "  too few: so few texts that no difference could be told from chance\n";
-  if (const std::string reason = text_of(fidelity, "reason"); !reason.empty())
-    out += fmt::format("  the two are not judged against each other: {}\n", reason);
+  if (!judged) out += fmt::format("  the two are not judged against each other: {}\n", reason);
   return out + "\n";
 }
 
