@@ -61,8 +61,9 @@ std::string slower_by(const Json& row) {
   const auto times = [](double ratio) { return figure(ratio, 2, 3); };
   if (slower >= kRatioFrom)
     return fmt::format("× {} [{}, {}]", times(1 + slower), times(1 + lo), times(1 + hi));
-  if (slower <= -kRatioFrom)
-    return fmt::format("faster × {} [{}, {}]", times(1 - slower), times(1 - hi), times(1 - lo));
+  if (1 / (1 + slower) >= 1 + kRatioFrom && text_of(row, "unit").ends_with("/s"))
+    return fmt::format("faster × {} [{}, {}]", times(1 / (1 + slower)), times(1 / (1 + hi)),
+                       times(1 / (1 + lo)));
   return fmt::format("{} % [{}, {}]", signed_text(100 * slower), signed_text(100 * lo),
                      signed_text(100 * hi));
 }
