@@ -124,8 +124,8 @@ std::string flips_text(const Json& comparison, const CompareStyle& style) {
       style.n_flips == 0 ? flips.size() : std::min(style.n_flips, flips.size());
   for (std::size_t i = 0; i < n_shown; ++i) out += flip_text(flips[i], style.colour);
   if (n_shown < flips.size())
-    out += fmt::format("  … {} more: all with assay compare BASE CANDIDATE --flips 0\n",
-                       flips.size() - n_shown);
+    out +=
+        fmt::format("  … {} more: all with {} --flips 0\n", flips.size() - n_shown, style.command);
   return out + "\n";
 }
 
@@ -231,8 +231,8 @@ std::string rows_table(const Json& comparison, const CompareStyle& style) {
   std::string out = table_text(rows, style.colour);
   if (rows.size() > 1) out += rules_text(comparison, blind, lost);
   if (n_left_out > 0)
-    out += fmt::format("  {} more rows, in which nothing worth a line changed, are in the JSON\n",
-                       n_left_out);
+    out += fmt::format("  {}, in which nothing worth a line changed: all with {} --rows\n",
+                       counted(n_left_out, "more row"), style.command);
   return out + "\n";
 }
 

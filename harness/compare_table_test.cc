@@ -47,6 +47,9 @@ TEST(CompareTable, FlipsComeFirstWithWhatBothFoundLikely) {
   EXPECT_THAT(some, HasSubstr("case-2"));
   EXPECT_THAT(some, Not(HasSubstr("case-3")));
   EXPECT_THAT(some, HasSubstr("1 more: all with assay compare BASE CANDIDATE --flips 0"));
+  EXPECT_THAT(
+      render_comparison(to_json(c), {.n_flips = 3, .command = "assay compare 'out/a b' out/c"}),
+      HasSubstr("all with assay compare 'out/a b' out/c --flips 0\n"));
   EXPECT_THAT(render_comparison(to_json(c), {.n_flips = 0}), HasSubstr("case-3"));
   EXPECT_THAT(render_comparison(to_json(c), {}), HasSubstr("token 3: #7 (#7 90.0 %, #8"));
 }
@@ -115,7 +118,8 @@ TEST(CompareTable, ManyRowsAreCutToWhatChanged) {
   const std::string text = render_comparison(to_json(c), {});
   EXPECT_THAT(text, HasSubstr("arm7"));
   EXPECT_THAT(text, Not(HasSubstr("arm8")));
-  EXPECT_THAT(text, HasSubstr("29 more rows"));
+  EXPECT_THAT(text, HasSubstr("29 more rows, in which nothing worth a line changed: all with "
+                              "assay compare BASE CANDIDATE --rows"));
   EXPECT_THAT(render_comparison(to_json(c), {.every_row = true}), HasSubstr("arm8"));
 }
 

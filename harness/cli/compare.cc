@@ -217,8 +217,8 @@ Result<int> judge_two(const RunFolder& base, const RunFolder& candidate, const O
   if (!fidelity.rows.empty()) comparison["fidelity"] = to_json(fidelity);
   std::string text =
       fmt::format("  base       {}\n  candidate  {}\n\n", base.folder, candidate.folder) +
-      render_comparison(comparison,
-                        {on_terminal(), static_cast<std::size_t>(o.n_flips), o.every_row});
+      render_comparison(comparison, {on_terminal(), static_cast<std::size_t>(o.n_flips),
+                                     o.every_row, compare_command(base.folder, candidate.folder)});
   Json record = {{"candidate", candidate.describe()}, {"comparison", std::move(comparison)}};
   if (speed) {
     record["speed"] = to_json(*speed);

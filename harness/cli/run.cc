@@ -171,7 +171,9 @@ Result<int> conclude(const Plan& plan, RunRecord& record, const RunResult& resul
   if (as_json) {
     fmt::print("{}\n", run.dump(1));
   } else {
-    fmt::print("{}", render_console(run, {::isatty(STDOUT_FILENO) != 0, report.string()}));
+    const std::string compare =
+        baseline ? compare_command(baseline->folder, record.folder().string()) : "";
+    fmt::print("{}", render_console(run, {::isatty(STDOUT_FILENO) != 0, report.string(), compare}));
   }
   return exit_code_of(verdict.state);
 }
