@@ -14,9 +14,12 @@ function drawComparison() {
   const says = r => r.verdict ?? (r.regressed ? 'regression' : 'pass');  // older records have no verdict per row
   // The smallest net drop that would have been called. A row that passed says no more than that there was none so large.
   const wouldShow = r => r.detectable_points != null ? r.detectable_points.toFixed(1) + ' points' : number(r.detectable) + ' more';
+  // What a pass excludes is little where only a large drop would have shown: no green for that.
+  const farFromSure = r => 100 * (r.n_base - r.n_candidate + r.detectable) / r.n > 20;
+  const passed = r => farFromSure(r) ? badge('– no drop of ' + wouldShow(r) + ' or more', 'plain') : badge('✓ no drop of ' + wouldShow(r) + ' or more', 'good');
   const undecided = (r, badge) => el('span', {}, badge, el('div', {}, blind(r) ? 'too few samples for any drop' : 'a drop of ' + wouldShow(r) + ' would show'));
   const judged = r => ({regression: () => badge('✗ regressed', 'bad'), suspected: () => badge('? suspected', 'meh'), warn: () => undecided(r, badge('! warns', 'meh')),
-    pass: () => blind(r) || lost(r) ? undecided(r, badge('– cannot tell', 'meh')) : badge('✓ no drop of ' + wouldShow(r) + ' or more', 'good')})[says(r)]();
+    pass: () => blind(r) || lost(r) ? undecided(r, badge('– cannot tell', 'meh')) : passed(r)})[says(r)]();
   // How thinking ends has many rows: those of an arm as a whole, and those that say something.
   const shown = comparison.rows.filter(r => r.metric === 'accuracy' || says(r) !== 'pass' || (!r.language && r.n_regressed + r.n_fixed > 0));
   const rows = shown.map(r => el('tr', {class: r.language ? null : 'total'},
