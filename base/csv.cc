@@ -28,6 +28,12 @@ void on_row(int, void* user) {
 Result<CsvTable> parse_csv(std::string_view text, std::string_view source) {
   if (text.substr(0, 3) == "\xEF\xBB\xBF")
     text.remove_prefix(3);  // a spreadsheet's byte-order mark
+  // As a spreadsheet writes it where the comma is in numbers. Said before its quotes look broken.
+  const std::string_view header = text.substr(0, text.find('\n'));
+  for (const auto& [sign, name] : {std::pair{';', "';'"}, {'\t', "a tab"}})
+    if (header.find(',') == std::string_view::npos && header.find(sign) != std::string_view::npos)
+      return fail("{}:1: the header is one column: is {} the separator? A comma is expected.",
+                  source, name);
   csv_parser parser;
   // Strict: a quote in the middle of an unquoted field, or text after a closing quote, is an error
   // and not data.

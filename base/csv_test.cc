@@ -45,6 +45,18 @@ TEST(Csv, SpreadsheetFilesReadAsPlainOnes) {  // byte-order mark, CRLF, no line 
   EXPECT_EQ(saved_by_excel->rows[0].fields, plain->rows[0].fields);
 }
 
+// Its quoted commas would be called broken quoting, hundreds of lines below.
+TEST(Csv, AnotherSeparatorIsSaidOfTheHeader) {
+  const std::string row = "a;\"x\";\"1, 2\"\n";
+  EXPECT_THAT(error_of("id;text;answer\n" + row),
+              HasSubstr("cases.csv:1: the header is one column: is ';' the separator? A comma is "
+                        "expected"));
+  EXPECT_THAT(error_of("\xEF\xBB\xBF\"id\";\"text\"\r\n"), HasSubstr("is ';' the separator?"));
+  EXPECT_THAT(error_of("id\ttext\n"), HasSubstr("is a tab the separator?"));
+  EXPECT_EQ(error_of("id,text;more\na,b\n"), "no error");
+  EXPECT_EQ(error_of("text\na;b\n"), "no error") << "a column of its own";
+}
+
 TEST(Csv, EmptyFieldsAreKept) {
   const auto table = parse_csv("a,b,c\n,\"\",\n", "c");
   ASSERT_TRUE(table) << table.error().message;

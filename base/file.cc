@@ -54,6 +54,15 @@ bool is_there(const fs::path& path) {
   return fs::exists(path, ignored);
 }
 
+Result<void> check_link(const fs::path& path) {
+  std::error_code ignored;
+  if (is_there(path) || !fs::is_symlink(fs::symlink_status(path, ignored))) return {};
+  return fail(
+      "{} is a link to {}, which is not there: if the folder was copied, copy it again with cp "
+      "-rL, which copies files instead of links",
+      path.string(), fs::read_symlink(path, ignored).string());
+}
+
 bool is_current(int fd, const fs::path& path) {
   struct stat own {
   }, named{};
@@ -61,9 +70,19 @@ bool is_current(int fd, const fs::path& path) {
          own.st_dev == named.st_dev;
 }
 
+namespace {
+
+tl::unexpected<Error> cannot_open(const fs::path& path) {
+  const std::string why = reason();
+  if (Result<void> link = check_link(path); !link) return tl::unexpected(std::move(link).error());
+  return fail("cannot open {}: {}", path.string(), why);
+}
+
+}  // namespace
+
 Result<std::string> read_file(const fs::path& path) {
   Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (fd.get() < 0) return fail("cannot open {}: {}", path.string(), reason());
+  if (fd.get() < 0) return cannot_open(path);
   struct stat info;
   if (::fstat(fd.get(), &info) != 0) return fail("cannot stat {}: {}", path.string(), reason());
   if (S_ISDIR(info.st_mode)) return fail("{} is a folder, expected a file", path.string());
@@ -161,7 +180,7 @@ Result<void> check_writable(const fs::path& path) {
 
 Result<MappedFile> MappedFile::open(const fs::path& path) {
   Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (fd.get() < 0) return fail("cannot open {}: {}", path.string(), reason());
+  if (fd.get() < 0) return cannot_open(path);
   struct stat info;
   if (::fstat(fd.get(), &info) != 0) return fail("cannot stat {}: {}", path.string(), reason());
   if (!S_ISREG(info.st_mode)) return fail("{} is not a regular file", path.string());

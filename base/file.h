@@ -16,6 +16,8 @@ namespace fs = std::filesystem;
 
 // What cannot be looked at is not there.
 bool is_there(const fs::path& path);
+// A link to what is not there is an error that names both; all else is fine.
+Result<void> check_link(const fs::path& path);
 // Whether an open file or folder is still what `path` names: another process may have deleted or
 // replaced it.
 bool is_current(int fd, const fs::path& path);

@@ -124,6 +124,18 @@ TEST_F(File, ReadingAFolderOrNothingIsAnErrorThatNamesIt) {
               AllOf(HasSubstr((dir_ / "f").string()), HasSubstr(std::strerror(ENOENT))));
 }
 
+TEST_F(File, ALinkToNothingIsNotCalledAMissingFile) {
+  fs::create_symlink("../model/tokenizer.json", dir_ / "f");
+  const std::string says = (dir_ / "f").string() +
+                           " is a link to ../model/tokenizer.json, which is not there: if the "
+                           "folder was copied, copy it again with cp -rL";
+  EXPECT_THAT(check_link(dir_ / "f").error().message, HasSubstr(says));
+  EXPECT_THAT(read_file(dir_ / "f").error().message, HasSubstr(says));
+  EXPECT_THAT(MappedFile::open(dir_ / "f").error().message, HasSubstr(says));
+  EXPECT_TRUE(check_link(dir_ / "nothing"));
+  EXPECT_TRUE(check_link(dir_));
+}
+
 TEST_F(File, AGzipFileIsReadAsItsText) {
   // printf 'abc\\n' | gzip -9n
   const std::string packed(

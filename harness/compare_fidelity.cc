@@ -43,6 +43,12 @@ bool is_lower_bound(const Json& result) {
   return result.at("groups").front().at("kld_coarsening").is_null();
 }
 
+// Whether that run's model is the very base that the other was measured against.
+bool is_base_of(const Json& base_run, const Json& candidate) {
+  const std::string model = base_run.value("identity", Json::object()).value("model", "");
+  return !model.empty() && model == candidate.at("result").at("base").value("fingerprint", "");
+}
+
 // Why the two figures cannot be set against each other.
 std::string reason_of(const Json* base, const Json* candidate) {
   if (base == nullptr || candidate == nullptr)
@@ -169,7 +175,12 @@ Fidelity compare_fidelity(const Json& base_run, const Json& candidate_run) {
   const Json *base = divergence_of(base_run), *candidate = divergence_of(candidate_run);
   Fidelity out;
   if (base == nullptr && candidate == nullptr) return out;
-  out.reason = reason_of(base, candidate);
+  const bool from_base =
+      base == nullptr && candidate != nullptr && is_base_of(base_run, *candidate);
+  out.reason = from_base
+                   ? "the baseline is the base itself, whose distance is 0 by definition; how "
+                     "far a build may be from it, no rule says"
+                   : reason_of(base, candidate);
   const bool both = out.reason.empty();
   if (both) out.same_size = have_same_size(base->at("result"), candidate->at("result"));
   const Json& any = (candidate != nullptr ? candidate : base)->at("result");
@@ -185,6 +196,7 @@ Fidelity compare_fidelity(const Json& base_run, const Json& candidate_run) {
       if (const auto noise = noise_of(result, row.language))
         row.noise_floor = std::max(row.noise_floor.value_or(0), *noise);
     }
+    if (from_base) row.base = Estimate{.value = 0, .error = std::nullopt};
     if (both) set_against(row, base->at("result").at("texts"), candidate->at("result").at("texts"));
     out.rows.push_back(std::move(row));
   }

@@ -18,8 +18,9 @@ namespace assay::harness {
 struct FidelityRow {
   std::string language;  // "all", or a language
   int n_texts = 0;
-  std::optional<Estimate> base, candidate;  // none: that run did not measure it
-  std::optional<double> noise_floor;        // mean KLD of the base in another arithmetic
+  // None: that run did not measure it. A baseline that is the base itself did not need to: 0.
+  std::optional<Estimate> base, candidate;
+  std::optional<double> noise_floor;  // mean KLD of the base in another arithmetic
   // Of the same texts, pair by pair, where both were measured against one base: candidate less base
   // over all positions, with its standard error over texts; and the candidate's KLD as a multiple
   // of the base's in the typical text: the geometric mean over texts, with its 95 % interval, each

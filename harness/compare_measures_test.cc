@@ -183,6 +183,22 @@ TEST(Fidelity, SaysWhyItDoesNotJudge) {
   EXPECT_THAT(compare_fidelity(some, captured).reason, HasSubstr("lower bound"));
 }
 
+// The quickstart's recipe: the candidate is measured against the model of the baseline's own run.
+TEST(Fidelity, ABaselineThatIsTheBaseItselfIsAtNoDistanceAndJudgesNothing) {
+  const Json base = {{"identity", {{"model", "bf16"}}}};
+  const Fidelity f = compare_fidelity(base, measured());
+  EXPECT_THAT(f.reason, HasSubstr("the baseline is the base itself, whose distance is 0"));
+  ASSERT_THAT(f.rows, SizeIs(2));
+  for (const FidelityRow& row : f.rows) {
+    EXPECT_EQ(row.base->value, 0);
+    EXPECT_EQ(row.candidate->value, 0.1);
+    EXPECT_EQ(row.verdict, RowVerdict::kPass);
+    EXPECT_FALSE(row.ratio || row.can_tell);
+  }
+  EXPECT_THAT(compare_fidelity(base, measured({.base = "other"})).reason,
+              HasSubstr("the baseline has no divergence"));
+}
+
 std::vector<double> times(double from, double step, int n) {
   std::vector<double> out;
   for (int i = 0; i < n; ++i) out.push_back(from + step * ((i * 7) % n));
@@ -192,7 +208,7 @@ std::vector<double> times(double from, double step, int n) {
 TEST(Speed, ASureSlowdownBeyondItsFloorIsARegression) {
   // Medians 104 and 114, spread 1.4826 · 2 / 104 = 2.9 %: the floor is three times that.
   const SpeedRow row = speed_row("gemv", "ns", times(100, 1, 9), times(110, 1, 9), Better::kLess);
-  EXPECT_DOUBLE_EQ(row.slower.estimate, 10.0 / 104);
+  EXPECT_NEAR(row.slower.estimate, 10.0 / 104, 1e-12) << "the median of the ratios is 114 / 104";
   EXPECT_DOUBLE_EQ(row.floor, 3 * 1.4826 * 2 / 104);
   EXPECT_TRUE(row.conclusive);
   const Speed speed = judge_speed({row}, "--repetitions");
@@ -216,6 +232,24 @@ TEST(Speed, ForRatesLessIsSlower) {
       judge_speed({speed_row("decode", "tokens/s", slow, fast, Better::kMore)}, "--repetitions")
           .regressions,
       IsEmpty());
+}
+
+// Differences of times as a share of the base's median would be "−56 % [−826, −55]" here.
+TEST(Speed, NothingIsFasterByMoreThanAllOfItsTime) {
+  const std::vector<double> base = {100, 101, 102, 103, 104, 900, 901, 902, 903},
+                            now = times(44, 0.1, 9);
+  const Interval slower = speed_row("gemv", "ns", base, now, Better::kLess).slower;
+  EXPECT_NEAR(slower.estimate, 44.4 / 104 - 1, 0.005);
+  EXPECT_NEAR(slower.lo, 44.4 / 902 - 1, 0.005);
+  EXPECT_LT(slower.hi, -0.5);
+  std::vector<double> base_rates, rates;
+  for (const double t : base) base_rates.push_back(1e9 / t);
+  for (const double t : now) rates.push_back(1e9 / t);
+  const SpeedRow row = speed_row("decode", "tokens/s", base_rates, rates, Better::kMore);
+  EXPECT_NEAR(row.slower.estimate, slower.estimate, 1e-12) << "a rate is judged by its time";
+  EXPECT_NEAR(row.slower.lo, slower.lo, 1e-12);
+  EXPECT_GT(speed_row("a", "ns", base, std::vector<double>(9, 0.0), Better::kLess).slower.lo, -1.1)
+      << "a clock that saw nothing is no NaN";
 }
 
 TEST(Speed, BelowTwoPercentIsNoSlowdownAndWithinTheSpreadAWarning) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <limits>
 #include <map>
 
 #include "base/figure.h"
@@ -15,6 +16,16 @@ namespace {
 std::vector<double> per_s(const DecodeRow& row) {
   std::vector<double> out;
   for (const DecodeRepetition& r : row.repetitions) out.push_back(decode_per_s(row, r));
+  return out;
+}
+
+// Of rates that of their inverse. A time of 0 has none: the least positive one's.
+std::vector<double> log_times(std::span<const double> values, Better better) {
+  std::vector<double> out;
+  for (const double value : values) {
+    const double log = std::log(std::max(value, std::numeric_limits<double>::min()));
+    out.push_back(better == Better::kLess ? log : -log);
+  }
   return out;
 }
 
@@ -88,7 +99,10 @@ SpeedRow speed_row(std::string name, std::string unit, std::span<const double> b
   const RankSum test =
       better == Better::kLess ? mann_whitney(candidate, base) : mann_whitney(base, candidate);
   row.p = test.p;
-  row.slower = {test.shift.estimate / row.base, test.shift.lo / row.base, test.shift.hi / row.base};
+  // A shift of the logarithms is a factor, so that no interval holds a time below zero; their ranks
+  // are the values' own.
+  const Interval shift = mann_whitney(log_times(candidate, better), log_times(base, better)).shift;
+  row.slower = {std::expm1(shift.estimate), std::expm1(shift.lo), std::expm1(shift.hi)};
   const double spread =
       std::max(scaled_mad(base) / row.base, scaled_mad(candidate) / row.candidate);
   row.floor = std::max(kSpeedFloor, kSpreads * spread);

@@ -25,8 +25,9 @@ struct SpeedRow {
   std::string unit;                 // "tokens/s" (more is better), "ns" (less is)
   int n_base = 0, n_candidate = 0;  // repetitions
   double base = 0, candidate = 0;   // medians
-  // Slower by this share of the base's median: Hodges–Lehmann's shift with its 95 % interval;
-  // negative: faster.
+  // Slower by this share of the base's time (of a rate, the time that one takes): Hodges–Lehmann's
+  // shift of the times' logarithms, less 1 as a factor, with its 95 % interval; negative: faster,
+  // and never by all of the time.
   Interval slower = {0, 0, 0};
   double floor = kSpeedFloor;  // max(kSpeedFloor, kSpreads · scaled MAD of the noisier side)
   double p = 1, p_holm = 1;    // Mann–Whitney, exact where there are no ties
@@ -49,9 +50,9 @@ SpeedRow speed_row(std::string name, std::string unit, std::span<const double> b
 // whoever has too few repetitions gets more by.
 Speed judge_speed(std::vector<SpeedRow> rows, std::string_view flag);
 
-// From twice the time on (or the rate) a ratio is read sooner than a percentage.
+// From twice the time on (of a rate, from half) a ratio is read sooner than a percentage.
 inline constexpr double kRatioFrom = 1;
-// A slowdown that is a share of the base: "20.0 %", "× 12.3".
+// A slowdown that is a share of the base's time: "20.0 %", "× 12.3".
 std::string slowdown_text(double slower);
 
 // Of two results that were clocked in turns (harness/throughput_run.h): rows that both have.

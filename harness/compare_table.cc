@@ -61,8 +61,9 @@ std::string slower_by(const Json& row) {
   const auto times = [](double ratio) { return figure(ratio, 2, 3); };
   if (slower >= kRatioFrom)
     return fmt::format("× {} [{}, {}]", times(1 + slower), times(1 + lo), times(1 + hi));
-  if (slower <= -kRatioFrom)
-    return fmt::format("faster × {} [{}, {}]", times(1 - slower), times(1 - hi), times(1 - lo));
+  if (1 / (1 + slower) >= 1 + kRatioFrom && text_of(row, "unit").ends_with("/s"))
+    return fmt::format("faster × {} [{}, {}]", times(1 / (1 + slower)), times(1 / (1 + hi)),
+                       times(1 / (1 + lo)));
   return fmt::format("{} % [{}, {}]", signed_text(100 * slower), signed_text(100 * lo),
                      signed_text(100 * hi));
 }
@@ -123,8 +124,8 @@ std::string flips_text(const Json& comparison, const CompareStyle& style) {
       style.n_flips == 0 ? flips.size() : std::min(style.n_flips, flips.size());
   for (std::size_t i = 0; i < n_shown; ++i) out += flip_text(flips[i], style.colour);
   if (n_shown < flips.size())
-    out += fmt::format("  … {} more: all with assay compare BASE CANDIDATE --flips 0\n",
-                       flips.size() - n_shown);
+    out +=
+        fmt::format("  … {} more: all with {} --flips 0\n", flips.size() - n_shown, style.command);
   return out + "\n";
 }
 
@@ -230,8 +231,8 @@ std::string rows_table(const Json& comparison, const CompareStyle& style) {
   std::string out = table_text(rows, style.colour);
   if (rows.size() > 1) out += rules_text(comparison, blind, lost);
   if (n_left_out > 0)
-    out += fmt::format("  {} more rows, in which nothing worth a line changed, are in the JSON\n",
-                       n_left_out);
+    out += fmt::format("  {}, in which nothing worth a line changed: all with {} --rows\n",
+                       counted(n_left_out, "more row"), style.command);
   return out + "\n";
 }
 
@@ -318,35 +319,37 @@ std::string render_fidelity(const Json& fidelity, bool colour) {
     const auto times = [&](const char* key) { return figure(r.at(key).get<double>(), 2, 4); };
     return fmt::format("{} [{}, {}]", times("estimate"), times("lo"), times("hi"));
   };
+  const std::string reason = text_of(fidelity, "reason");
+  const bool judged = reason.empty();  // else there is nothing for the columns of the judgement
   Rows rows = {{soft("mean KLD to the base, nats"), soft("texts", true), soft("base", true),
-                soft("now", true), soft("difference", true), soft("typical text × [95 %]", true),
-                soft("noise floor", true), soft("p (Holm)", true), soft(""),
-                soft("would show ×", true)}};
+                soft("now", true), soft("noise floor", true)}};
+  if (judged)
+    rows[0].insert(rows[0].end(), {soft("difference", true), soft("typical text × [95 %]", true),
+                                   soft("p (Holm)", true), soft(""), soft("would show ×", true)});
   bool any_few = false;
   for (const Json& r : fidelity.at("rows")) {
     const std::string verdict = verdict_of(r);
-    const bool judged = !r.at("difference").is_null(), able = r.value("can_tell", false);
-    any_few = any_few || (judged && !able);
-    rows.push_back({{text_of(r, "language")},
-                    right(fmt::format("{}", r.at("n_texts").get<int>())),
-                    right(kld(r.at("base"))),
-                    right(kld(r.at("candidate"))),
-                    right(kld(r.at("difference"))),
-                    right(ratio(r.at("ratio")), ink_of(verdict)),
-                    right(r.at("noise_floor").is_null()
-                              ? "–"
-                              : fmt::format("{:.2g}", r.at("noise_floor").get<double>())),
-                    right(able ? p_text(r) : "–"),
-                    {able     ? verdict
-                     : judged ? "too few"
-                              : "",
-                     false, ink_of(verdict)},
-                    right(able ? figure(r.at("would_show").get<double>(), 2, 4) : "–")});
+    const bool able = r.value("can_tell", false);
+    std::vector<Cell> row = {{text_of(r, "language")},
+                             right(fmt::format("{}", r.at("n_texts").get<int>())),
+                             right(kld(r.at("base"))),
+                             right(kld(r.at("candidate"))),
+                             right(r.at("noise_floor").is_null()
+                                       ? "–"
+                                       : fmt::format("{:.2g}", r.at("noise_floor").get<double>()))};
+    if (judged) {
+      any_few = any_few || !able;
+      row.insert(row.end(), {right(kld(r.at("difference"))),
+                             right(ratio(r.value("ratio", Json())), ink_of(verdict)),
+                             right(able ? p_text(r) : "–"),
+                             {able ? verdict : "too few", false, ink_of(verdict)},
+                             right(able ? figure(r.at("would_show").get<double>(), 2, 4) : "–")});
+    }
+    rows.push_back(std::move(row));
   }
   std::string out = table_text(rows, colour);
   if (any_few) out += "  too few: so few texts that no difference could be told from chance\n";
-  if (const std::string reason = text_of(fidelity, "reason"); !reason.empty())
-    out += fmt::format("  the two are not judged against each other: {}\n", reason);
+  if (!judged) out += fmt::format("  the two are not judged against each other: {}\n", reason);
   return out + "\n";
 }
 

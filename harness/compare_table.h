@@ -14,6 +14,8 @@ struct CompareStyle {
   bool colour = false;
   std::size_t n_flips = 5;  // shown in full; 0: all
   bool every_row = false;   // else of many rows only those in which something changed
+  // What compares the two, for what is left out.
+  std::string command = "assay compare BASE CANDIDATE";
 };
 
 // `comparison` as to_json(Comparison) writes it, with "confirmation" and "fidelity" where there

@@ -282,7 +282,8 @@ std::string render_console(const Json& run, const ConsoleStyle& style) {
     out += "\n";
   }
   if (run.contains("comparison"))
-    out += render_comparison(run.at("comparison"), {.colour = style.colour});
+    out += render_comparison(run.at("comparison"),
+                             {.colour = style.colour, .command = style.compare_command});
   out += fmt::format("  {}  {} (exit code {})\n", painted(upper, ink, style.colour),
                      text_of(verdict, "summary"), verdict.at("exit_code").get<int>());
   for (const char* list : {"problems", "warnings"})

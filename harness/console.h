@@ -9,7 +9,8 @@ namespace assay::harness {
 
 struct ConsoleStyle {
   bool colour = false;
-  std::string report_path;  // where report.html lies; empty: not mentioned
+  std::string report_path;      // where report.html lies; empty: not mentioned
+  std::string compare_command;  // of this run with its baseline; empty: there is none
 };
 
 // Accuracy per arm and language, gates, outcomes, and the verdict last, where the eye is.

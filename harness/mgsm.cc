@@ -1,5 +1,7 @@
 #include "harness/mgsm.h"
 
+#include <algorithm>
+
 #include "base/hash.h"
 #include "engine/text/unicode.h"
 #include "harness/extract.h"
@@ -9,6 +11,25 @@ namespace assay::harness {
 namespace {
 
 constexpr std::string_view kPlace = "{question}";
+
+bool contains(const std::vector<std::string>& list, const std::string& one) {
+  return std::find(list.begin(), list.end(), one) != list.end();
+}
+
+// What to do without the file of one language; `asked` for are these.
+std::string no_file(const Json& files, const std::string& language, const fs::path& data,
+                    const std::vector<std::string>& asked) {
+  std::string others;
+  for (const std::string& one : asked)
+    if (files.contains(one) && files[one].is_string() &&
+        is_there(data / files[one].get<std::string>()))
+      others += (others.empty() ? "" : ",") + one;
+  return fmt::format(
+      "--data: there is no {}. Get it from https://github.com/google-research/url-nlp "
+      "(folder mgsm, of the same release as the others){}",
+      (data / files[language].get<std::string>()).string(),
+      others.empty() ? "" : fmt::format(", or ask without it: --languages {}", others));
+}
 
 }  // namespace
 
@@ -39,7 +60,8 @@ Result<std::vector<std::pair<std::string, std::string>>> parse_mgsm(std::string_
 }
 
 Result<MgsmCases> load_mgsm_cases(const Json& spec, const std::string& where,
-                                  const std::vector<std::string>& languages, const fs::path& data) {
+                                  const std::vector<std::string>& languages, const fs::path& data,
+                                  const std::vector<std::string>& asked) {
   ASSAY_TRY(const auto fields,
             JsonFields::open(spec, where, {"format", "files", "prompts", "profiles"}));
   ASSAY_TRY(const std::string format, fields.text("format"));
@@ -78,6 +100,11 @@ Result<MgsmCases> load_mgsm_cases(const Json& spec, const std::string& where,
     if (place == std::string::npos)
       return fail("{}: the prompt of '{}' must hold {}", where, language, kPlace);
     const fs::path file = data / spec["files"][language].get<std::string>();
+    ASSAY_TRY_VOID(check_link(file));
+    if (!is_there(file)) {
+      if (!asked.empty() && !contains(asked, language)) continue;
+      return fail("{}", no_file(spec["files"], language, data, asked.empty() ? languages : asked));
+    }
     ASSAY_TRY(const std::string text, read_file(file));
     hasher.update(text);
     ASSAY_TRY(const auto problems, parse_mgsm(text, file.string()));

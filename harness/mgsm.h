@@ -21,8 +21,10 @@ struct MgsmCases {
 
 // `spec` is suite.json's "cases": {"format": "mgsm", "files": {"ja": "mgsm_ja.tsv", …},
 // "prompts": {"ja": "{question} …", …}, "profiles": {"quick": 10, …}}: the first so many problems.
+// The file of a language that is not `asked` for (empty: all are) may be missing.
 Result<MgsmCases> load_mgsm_cases(const Json& spec, const std::string& where,
-                                  const std::vector<std::string>& languages, const fs::path& data);
+                                  const std::vector<std::string>& languages, const fs::path& data,
+                                  const std::vector<std::string>& asked);
 
 // Pure. A line is a question, a tab and a number; the last line may lack its end.
 Result<std::vector<std::pair<std::string, std::string>>> parse_mgsm(std::string_view tsv,

@@ -35,8 +35,9 @@ TEST(Mgsm, EveryFaultIsNamedWithItsLine) {
 
 class MgsmSuite : public testing::Test {
  protected:
-  Result<Suite> load() const {
+  Result<Suite> load(const std::vector<std::string>& languages = {}) const {
     SuiteInputs inputs;
+    inputs.languages = languages;
     inputs.data = data_.path();
     return load_suite(fs::path(ASSAY_SOURCE_DIR) / "suites/mgsm", inputs);
   }
@@ -65,6 +66,21 @@ TEST_F(MgsmSuite, FilesThatDoNotMatchAreAnError) {
   EXPECT_THAT(load().error().message, HasSubstr("mgsm_en.tsv"));
   write("mgsm_en.tsv", "1?\t18\n2?\t3\n");
   EXPECT_THAT(load().error().message, AllOf(HasSubstr("mgsm_en.tsv"), HasSubstr("expected 1")));
+}
+
+TEST_F(MgsmSuite, WithoutOneLanguagesFileTheOthersCanBeAsked) {
+  write("mgsm_ja.tsv", "一\t18\n");
+  write("mgsm_en.tsv", "1?\t18\n");
+  const auto says =
+      AllOf(HasSubstr("--data: there is no " + (data_.path() / "mgsm_zh.tsv").string()),
+            HasSubstr("url-nlp"), HasSubstr("--languages ja,en"));
+  EXPECT_THAT(load().error().message, says);
+  const auto two = load({"ja", "en"});
+  ASSERT_TRUE(two) << two.error().message;
+  EXPECT_EQ(two->cases.size(), 2u);
+  EXPECT_THAT(load({"en", "zh"}).error().message, HasSubstr("--languages en"));
+  write("mgsm_zh.tsv", "一\t18\n");
+  EXPECT_EQ(load({"en"})->hash, load()->hash) << "of every file that is there";
 }
 
 TEST(Mgsm, ItsSuiteSaysWhereTheFilesComeFrom) {

@@ -175,6 +175,27 @@ TEST(Report, SaysWhatWouldHaveShownInTheConsolesWords) {
   EXPECT_THAT(std::string(kReportJs), Not(HasSubstr("' not run'")));
 }
 
+// A pass that only a large drop would have failed is not green.
+TEST(Report, APassThatCouldHardlyFailIsGrey) {
+  EXPECT_THAT(script(), AllOf(HasSubstr("r.detectable) / r.n > 20;"),
+                              HasSubstr("badge('– no drop of ' + wouldShow(r) + ' or more', "
+                                        "'plain')")));
+}
+
+TEST(Report, SaysWhyNoDistanceIsJudged) {
+  EXPECT_THAT(script(), AllOf(HasSubstr("'The two are not judged against each other: ' + reason"),
+                              HasSubstr("...(reason ? [] : judged)")));
+}
+
+// A list of twenty is shown whole; where a cell or a list scrolls, an edge or its bar says so.
+TEST(Report, WhatIsCutSaysSo) {
+  EXPECT_THAT(script(), HasSubstr("rows.length > 20 ? 'scroll many' : 'scroll'"));
+  EXPECT_THAT(std::string(kReportCss), AllOf(HasSubstr("#comparison .scroll.many { max-height"),
+                                             Not(HasSubstr("#comparison .scroll { max-height"))));
+  EXPECT_THAT(std::string(kReportCss),
+              HasSubstr("/* A shadow at an edge beyond which there is more"));
+}
+
 TEST(Report, SaysWhatTheModelsFilesWereWarnedOf) {
   EXPECT_THAT(script(), AllOf(HasSubstr("who.target.misspelt"), HasSubstr("who.target.synthetic")));
 }

@@ -377,7 +377,7 @@ Result<Suite> load_suite(const fs::path& folder, const SuiteInputs& inputs) {
   if (json["cases"].is_object()) {
     ASSAY_TRY(Suite suite, parse_head(json_text, json_path.string()));
     ASSAY_TRY(MgsmCases mgsm, load_mgsm_cases(json["cases"], json_path.string() + ": cases",
-                                              suite.languages, inputs.data));
+                                              suite.languages, inputs.data, inputs.languages));
     suite.cases = std::move(mgsm.cases);
     Hasher hasher;
     hasher.update(json_text);

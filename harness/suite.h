@@ -115,6 +115,7 @@ Result<Suite> parse_suite(std::string_view suite_json, std::string_view json_sou
 struct SuiteInputs {
   fs::path data;                              // folder of public files (mgsm_ja.tsv …)
   std::map<std::string, fs::path> haystacks;  // language → a text for needles to be hidden in
+  std::vector<std::string> languages;         // asked for (empty: all): of others a file may lack
 };
 Result<Suite> load_suite(const fs::path& folder, const SuiteInputs& inputs = {});
 

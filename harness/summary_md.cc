@@ -99,7 +99,7 @@ std::string flips(const Json& comparison) {
 }
 
 std::string goldens(const Json& checks) {
-  std::string out;
+  std::string out = "### Goldens\n\n";
   for (const Json& check : checks) out += "- " + markdown_text(golden_line(check)) + "\n";
   return out + "\n";
 }
@@ -117,7 +117,7 @@ std::string failed_gates(const Json& gates) {
                     fmt::format("{}", gate.at("rate").at("n").get<int>()),
                     markdown_text(text_of(gate, "detail"))});
   }
-  return n == 0 ? "" : table(rows) + left_out(n, "failed gates") + "\n";
+  return n == 0 ? "" : "### Failed gates\n\n" + table(rows) + left_out(n, "failed gates") + "\n";
 }
 
 bool is_total(const Json& group) { return text_of(group, "kind").empty(); }
@@ -243,19 +243,21 @@ std::string render_summary(const Json& run, const std::string& folder) {
   if (run.contains("comparison")) out += flips(run.at("comparison"));
   if (run.contains("goldens")) out += goldens(run.at("goldens"));
   if (run.contains("golden_note"))
-    out += fmt::format("- held to no golden: {}\n\n", markdown_text(text_of(run, "golden_note")));
+    out += fmt::format("### Goldens\n\n- held to no golden: {}\n\n",
+                       markdown_text(text_of(run, "golden_note")));
   out +=
       failed_gates(run.at("verdict").at("gates")) + accuracy(run.at("metrics")) + detectable(run);
   if (run.contains("measurements")) out += measurements(run.at("measurements"));
   if (run.contains("skipped")) {
+    out += "### Left out\n\n";
     for (const Json& suite : run.at("skipped"))
       out += fmt::format("- suite {} was left out: it {}\n", markdown_text(text_of(suite, "suite")),
                          markdown_text(text_of(suite, "reason")));
     out += "\n";
   }
   if (const std::string steps = engine_steps_line(run); !steps.empty())
-    out += "- engine's steps: " + markdown_text(steps) + "\n\n";
-  return out + "Report: " + markdown_text(folder + "/report.html") +
+    out += "### Engine\n\n- engine's steps: " + markdown_text(steps) + "\n\n";
+  return out + "### Files and command\n\nReport: " + markdown_text(folder + "/report.html") +
          ", every reply in samples.jsonl beside it. Once more:\n\n" +
          markdown_block(command_again(text_of(run.at("provenance"), "command")));
 }

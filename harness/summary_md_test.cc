@@ -112,6 +112,36 @@ TEST(SummaryMd, FlipsComeBeforeTablesAndHostileTextStaysInItsCell) {
   expect_tables_hold(text);
 }
 
+// What stands below a heading belongs to it.
+TEST(SummaryMd, EveryPartHasAHeadingOfItsOwn) {
+  const auto has = [](const std::string& text, std::string_view heading, std::string_view line) {
+    const auto at = text.find(line);
+    return at != std::string::npos && text.substr(0, at).rfind("### ") == text.find(heading);
+  };
+  const std::vector<Sample> samples = full_samples();
+  Json run = compared(samples, samples);
+  run["goldens"] = Json::array({{{"name", "vq"}, {"state", "not_comparable"}}});
+  run["measurements"] = Json::array({{{"suite", "other"},
+                                      {"measure", "divergence"},
+                                      {"state", "not_run"},
+                                      {"reason", "needs --base"},
+                                      {"result", nullptr}}});
+  run["skipped"] = Json::array({{{"suite", "mgsm"}, {"reason", "needs its public files"}}});
+  run["timings"]["steps"] = to_json(engine::StepCounts{.n_direct = 3});
+  const std::string text = render_summary(run, "o");
+  EXPECT_TRUE(has(text, "### Goldens", "- golden vq")) << text;
+  EXPECT_TRUE(has(text, "### Measurements", "- other: not run")) << text;
+  EXPECT_TRUE(has(text, "### Left out", "- suite mgsm was left out")) << text;
+  EXPECT_TRUE(has(text, "### Engine", "- engine's steps")) << text;
+  EXPECT_TRUE(has(text, "### Files and command", "Report: o/report.html")) << text;
+  run.erase("goldens");
+  run["golden_note"] = "there is none";
+  EXPECT_TRUE(has(render_summary(run, "o"), "### Goldens", "- held to no golden"));
+  std::vector<Sample> wrong = samples;
+  for (Sample& s : wrong) s.outcome.correctness = Correctness::kWrong;
+  EXPECT_TRUE(has(render_summary(complete_run(wrong), "o"), "### Failed gates", "| failed gate"));
+}
+
 TEST(SummaryMd, IsShortHoweverMuchHappened) {
   std::vector<Sample> base, now;
   for (int i = 0; i < 3000; ++i) {

@@ -111,9 +111,10 @@ std::string useful_line(const Json& useful) {
   if (useful.is_null() || useful.at("share").is_null()) return "";
   std::string rates;
   if (!useful.at("useful_tokens_per_s").is_null())
-    rates =
-        fmt::format("; {} useful tokens/s of {} in a reply",
-                    digits(useful.at("useful_tokens_per_s")), digits(useful.at("tokens_per_s")));
+    rates = fmt::format(
+        "; one reply's own rate, while others shared the machine: "
+        "{} useful tokens/s of {}",
+        digits(useful.at("useful_tokens_per_s")), digits(useful.at("tokens_per_s")));
   return fmt::format(
       "  useful: {:.1f} % of {} tokens, in the {} of {} replies that ended in an answer{}\n",
       100 * useful.at("share").get<double>(), whole(useful.at("n_tokens").get<std::int64_t>()),

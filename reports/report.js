@@ -39,7 +39,7 @@ function table(heads, rows) {
   const isWide = heads.length > 5;
   if (isWide) for (const row of rows) [...row.children].forEach((cell, i) => { cell.dataset.head = heads[i].text ?? heads[i]; });
   const head = el('tr', {}, ...heads.map(h => el('th', {scope: 'col', class: h.num ? 'num' : null, title: h.title}, h.text ?? h)));
-  return el('div', {class: 'scroll'}, el('table', {class: isWide ? 'wide' : null}, el('thead', {}, head), el('tbody', {}, ...rows)));
+  return el('div', {class: rows.length > 20 ? 'scroll many' : 'scroll'}, el('table', {class: isWide ? 'wide' : null}, el('thead', {}, head), el('tbody', {}, ...rows)));
 }
 const num = value => el('td', {class: 'num'}, value);
 // Not every answer is judged: an accuracy is of those that are.

@@ -14,9 +14,12 @@ function drawComparison() {
   const says = r => r.verdict ?? (r.regressed ? 'regression' : 'pass');  // older records have no verdict per row
   // The smallest net drop that would have been called. A row that passed says no more than that there was none so large.
   const wouldShow = r => r.detectable_points != null ? r.detectable_points.toFixed(1) + ' points' : number(r.detectable) + ' more';
+  // What a pass excludes is little where only a large drop would have shown: no green for that.
+  const farFromSure = r => 100 * (r.n_base - r.n_candidate + r.detectable) / r.n > 20;
+  const passed = r => farFromSure(r) ? badge('– no drop of ' + wouldShow(r) + ' or more', 'plain') : badge('✓ no drop of ' + wouldShow(r) + ' or more', 'good');
   const undecided = (r, badge) => el('span', {}, badge, el('div', {}, blind(r) ? 'too few samples for any drop' : 'a drop of ' + wouldShow(r) + ' would show'));
   const judged = r => ({regression: () => badge('✗ regressed', 'bad'), suspected: () => badge('? suspected', 'meh'), warn: () => undecided(r, badge('! warns', 'meh')),
-    pass: () => blind(r) || lost(r) ? undecided(r, badge('– cannot tell', 'meh')) : badge('✓ no drop of ' + wouldShow(r) + ' or more', 'good')})[says(r)]();
+    pass: () => blind(r) || lost(r) ? undecided(r, badge('– cannot tell', 'meh')) : passed(r)})[says(r)]();
   // How thinking ends has many rows: those of an arm as a whole, and those that say something.
   const shown = comparison.rows.filter(r => r.metric === 'accuracy' || says(r) !== 'pass' || (!r.language && r.n_regressed + r.n_fixed > 0));
   const rows = shown.map(r => el('tr', {class: r.language ? null : 'total'},
@@ -61,9 +64,19 @@ function drawComparison() {
     el('p', {class: 'soft'}, tight('A row regressed if its p is below ' + alpha + ' and at least ' + 100 * floor + ' % of its samples were lost, net, unless its suite sets another floor. Samples of one cluster count as one observation. Where tokens are drawn, a row is suspected at most, and assay compare --confirm decides.')
       + (comparison.n_not_run ? ' Left out: ' + counted(comparison.n_not_run, 'pair') + ' of which a side ended in error.' : '') + (comparison.n_non_finite ? ' NaN or Inf met: ' + counted(comparison.n_non_finite, 'reply', 'replies') + '.' : '')),
     lengths.length ? table(['', 'Thinking, baseline → now', {text: 'Never closed', num: true}, {text: 'Loops', num: true}, {text: 'Hit a limit', num: true}, {text: tight('Length × [95 %]'), num: true, title: 'Candidate over baseline, of pairs that closed on both sides'}, {text: 'Pairs', num: true}, {text: 'p (Holm)', num: true}], lengths) : null,
-    comparison.fidelity ? table(['', 'Distance to the base', {text: 'Mean KLD before, nats', num: true}, {text: 'Now', num: true}, {text: tight('Typical text × [95 %]'), num: true, title: 'Candidate over baseline, geometric mean over texts'}, {text: 'Noise floor', num: true}, {text: 'p (Holm)', num: true}, {text: 'Would show', num: true, title: 'The smallest factor that would have been called'}], comparison.fidelity.rows.map(r => el('tr', {},
-      el('td', {class: 'says'}, r.can_tell ? {regression: badge('✗ further', 'bad'), warn: badge('! warns', 'meh'), pass: badge('✓ not ' + factor(r.would_show, 2) + ' × as far or more', 'good')}[r.verdict] : r.ratio ? badge('– cannot tell', 'meh') : ''),
-      el('th', {scope: 'row'}, r.language === 'all' ? 'All languages' : languageName[r.language] ?? r.language), num(r.base ? r.base.value.toFixed(4) : '–'), num(r.candidate ? r.candidate.value.toFixed(4) : '–'), num(r.ratio ? factor(r.ratio.estimate, 2) + ' [' + factor(r.ratio.lo, 2) + ', ' + factor(r.ratio.hi, 2) + ']' : '–'), num(r.noise_floor === null ? '–' : r.noise_floor.toPrecision(2)), num(r.can_tell ? pValue(r.p_holm) : '–'), num(r.can_tell ? '× ' + factor(r.would_show, 2) : '–')))) : null,
+    ...(comparison.fidelity ? distanceTable(comparison.fidelity, pValue) : []),
     flips.length ? el('h3', {}, 'Samples that changed: ' + number(nRegressed) + ' regressed, ' + number(flips.length - nRegressed) + ' fixed') : null,
     flips.length ? table(['', 'Sample', 'Question', {text: 'Expected', num: true}, 'Baseline', 'Now', {text: 'Part at token', title: 'Position in the reply at which the two part, what each said there, and what each found likely'}], flips.map(flip)) : null].filter(Boolean));
+}
+// How far both are from the base. Where they are not judged against each other, no column of a judgement but the reason.
+function distanceTable({rows, reason}, pValue) {
+  const kld = e => num(e ? e.value.toFixed(4) : '–');
+  const badgeOf = r => r.can_tell ? {regression: badge('✗ further', 'bad'), warn: badge('! warns', 'meh'), pass: badge('✓ not ' + factor(r.would_show, 2) + ' × as far or more', 'good')}[r.verdict] : badge('– cannot tell', 'meh');
+  const measured = [{text: 'Mean KLD before, nats', num: true}, {text: 'Now', num: true}, {text: 'Noise floor', num: true}];
+  const judged = [{text: tight('Typical text × [95 %]'), num: true, title: 'Candidate over baseline, geometric mean over texts'}, {text: 'p (Holm)', num: true}, {text: 'Would show', num: true, title: 'The smallest factor that would have been called'}];
+  const judgement = r => [num(r.ratio ? factor(r.ratio.estimate, 2) + ' [' + factor(r.ratio.lo, 2) + ', ' + factor(r.ratio.hi, 2) + ']' : '–'), num(r.can_tell ? pValue(r.p_holm) : '–'), num(r.can_tell ? '× ' + factor(r.would_show, 2) : '–')];
+  const rowOf = r => el('tr', {}, ...(reason ? [] : [el('td', {class: 'says'}, badgeOf(r))]),
+    el('th', {scope: 'row'}, r.language === 'all' ? 'All languages' : languageName[r.language] ?? r.language), kld(r.base), kld(r.candidate), num(r.noise_floor === null ? '–' : r.noise_floor.toPrecision(2)), ...(reason ? [] : judgement(r)));
+  return [table([...(reason ? [] : ['']), 'Distance to the base', ...measured, ...(reason ? [] : judged)], rows.map(rowOf)),
+    reason ? el('p', {class: 'soft'}, 'The two are not judged against each other: ' + reason + '.') : null].filter(Boolean);
 }

@@ -86,6 +86,8 @@ Result<Checkpoint> Checkpoint::open(const std::filesystem::path& model_dir) {
             : ". assay computes with the model itself and asks no server: download it first");
   Checkpoint c;
   c.dir_ = model_dir;
+  for (const char* file : {"config.json", kSingle, kIndex})
+    ASSAY_TRY_VOID(check_link(model_dir / file));
   if (!is_there(model_dir / "config.json")) ASSAY_TRY_VOID(why_no_config(model_dir));
   ASSAY_TRY(c.config_, load_config(model_dir));
 
@@ -103,6 +105,7 @@ Result<Checkpoint> Checkpoint::open(const std::filesystem::path& model_dir) {
                 kSingle, kIndex, mend);
   }
   for (const std::string& file : files) {
+    ASSAY_TRY_VOID(check_link(model_dir / file));
     if (!is_there(model_dir / file))
       return fail("{}: shard {} is missing, but {} names it. {}", model_dir.string(), file, kIndex,
                   mend);
@@ -111,6 +114,7 @@ Result<Checkpoint> Checkpoint::open(const std::filesystem::path& model_dir) {
   }
   const std::string& codebooks = c.config_.quantisation.codebooks_file();
   if (!codebooks.empty() && !files.contains(codebooks)) {  // global, beside the shards
+    if (is_one_file(codebooks)) ASSAY_TRY_VOID(check_link(model_dir / codebooks));
     if (!is_one_file(codebooks) || !is_there(model_dir / codebooks))
       return fail("{}: {} is missing, which holds the codebooks. {}", model_dir.string(), codebooks,
                   mend);

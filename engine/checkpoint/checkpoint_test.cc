@@ -27,6 +27,20 @@ TEST(Checkpoint, AMissingFolderFileOrShardIsNamed) {
   EXPECT_THAT(error_of(tiny.dir), HasSubstr("model-00002-of-00002.safetensors is missing"));
 }
 
+// As cp -r makes of a snapshot of the hub's cache, in which every file is a link.
+TEST(Checkpoint, ALinkToNothingIsNotCalledAMissingFile) {
+  const TinyCheckpoint tiny;
+  tiny.write_sharded(tiny_tensors());
+  for (const char* name :
+       {"model-00002-of-00002.safetensors", "model.safetensors.index.json", "config.json"}) {
+    fs::remove(tiny.dir / name);
+    fs::create_symlink("../../blobs/1a2b", tiny.dir / name);
+    EXPECT_THAT(error_of(tiny.dir), HasSubstr(fmt::format("{} is a link to ../../blobs/1a2b, which "
+                                                          "is not there",
+                                                          name)));
+  }
+}
+
 TEST(Checkpoint, AnIndexThatContradictsTheShardsIsAnError) {
   const TinyCheckpoint tiny;
   tiny.write_sharded(tiny_tensors());

@@ -347,6 +347,7 @@ Result<GenerationConfig> load_generation_config(const std::filesystem::path& mod
   const auto path = model_dir / "generation_config.json";
   GenerationConfig g;
   g.eos_ids = config.eos_ids;
+  ASSAY_TRY_VOID(check_link(path));
   if (std::filesystem::exists(path)) {
     const std::string source = path.string();
     ASSAY_TRY(const std::string text, read_text_file(path));

@@ -50,10 +50,12 @@ Result<ChatTemplate> ChatTemplate::recognise(std::string_view jinja, std::string
 Result<ChatTemplate> ChatTemplate::load(const std::filesystem::path& model_dir) {
   const auto jinja = model_dir / "chat_template.jinja",
              config = model_dir / "tokenizer_config.json";
+  ASSAY_TRY_VOID(check_link(jinja));
   if (std::filesystem::exists(jinja)) {
     ASSAY_TRY(const std::string text, read_file(jinja));
     return recognise(text, jinja.string());
   }
+  ASSAY_TRY_VOID(check_link(config));
   if (std::filesystem::exists(config)) {
     ASSAY_TRY(const Json json, read_json(config));
     if (json.is_object() && json.contains("chat_template") && json["chat_template"].is_string())

@@ -187,8 +187,8 @@ struct Tokenizer::Impl {
 };
 
 Result<Tokenizer> Tokenizer::load(const std::filesystem::path& path) {
-  std::error_code ignored;
-  if (!std::filesystem::exists(path, ignored))
+  ASSAY_TRY_VOID(check_link(path));
+  if (!is_there(path))
     return fail(
         "{} is missing, expected in the checkpoint's folder. Name that folder, download the file "
         "again, or copy it from the model that this one was made of.",

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/json.h"
+#include "engine/text/chat_template.h"
 #include "engine/text/unicode.h"
 
 namespace assay::text {
@@ -191,6 +192,21 @@ TEST(Tokenizer, ABrokenFileIsAnErrorThatNamesThePart) {
   EXPECT_THAT(Tokenizer::parse("{\"model\": ", "t.json").error().message, HasSubstr("t.json:1:"));
   EXPECT_THAT(Tokenizer::load("/nowhere/tokenizer.json").error().message,
               HasSubstr("/nowhere/tokenizer.json"));
+}
+
+// As cp -r makes of golden/micro-glm/vq-1.71.
+TEST(Tokenizer, ALinkToNothingIsNotCalledAMissingFile) {
+  const std::filesystem::path folder =
+      std::filesystem::path(testing::TempDir()) / "link_to_no_tokenizer";
+  std::filesystem::create_directories(folder);
+  for (const char* name : {"tokenizer.json", "chat_template.jinja"}) {
+    std::filesystem::remove(folder / name);
+    std::filesystem::create_symlink(std::string("../model/") + name, folder / name);
+  }
+  EXPECT_THAT(Tokenizer::load(folder / "tokenizer.json").error().message,
+              HasSubstr("tokenizer.json is a link to ../model/tokenizer.json, which is not there"));
+  EXPECT_THAT(ChatTemplate::load(folder).error().message,
+              HasSubstr("chat_template.jinja is a link to ../model/chat_template.jinja"));
 }
 
 }  // namespace

@@ -16,6 +16,10 @@ std::string shell_quoted(std::string_view word) {
   return out + "'";
 }
 
+std::string compare_command(std::string_view base, std::string_view candidate) {
+  return fmt::format("assay compare {} {}", shell_quoted(base), shell_quoted(candidate));
+}
+
 std::string command_line() {
   const auto bytes = read_file("/proc/self/cmdline");
   if (!bytes || bytes->empty()) return "assay";

@@ -217,8 +217,8 @@ Result<int> judge_two(const RunFolder& base, const RunFolder& candidate, const O
   if (!fidelity.rows.empty()) comparison["fidelity"] = to_json(fidelity);
   std::string text =
       fmt::format("  base       {}\n  candidate  {}\n\n", base.folder, candidate.folder) +
-      render_comparison(comparison,
-                        {on_terminal(), static_cast<std::size_t>(o.n_flips), o.every_row});
+      render_comparison(comparison, {on_terminal(), static_cast<std::size_t>(o.n_flips),
+                                     o.every_row, compare_command(base.folder, candidate.folder)});
   Json record = {{"candidate", candidate.describe()}, {"comparison", std::move(comparison)}};
   if (speed) {
     record["speed"] = to_json(*speed);
@@ -303,7 +303,8 @@ const Verb compare_verb = {
     "  assay compare out/last out/tonight --confirm       decide what draws left open\n"
     "  assay compare out/last out/tonight --speed         clock both models in turns\n"
     "  assay compare out/v1 out/v2 out/v3                 releases side by side\n"
-    "  assay compare base.json new.json                   two files of Google Benchmark\n"
+    "  assay compare base.json new.json                   two files of Google Benchmark, made\n"
+    "      with --benchmark_repetitions=9 --benchmark_out=FILE\n"
     "  assay compare out/bf16 out/vq --json | jq .verdict\n\n"
     "Both runs need the same suites, options and prompts; models and machines may differ.\n"
     "Exit codes: 0 pass or warn, 1 regression, 2 could not run, 3 not comparable or inconclusive,\n"

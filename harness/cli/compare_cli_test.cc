@@ -254,6 +254,7 @@ TEST_F(CompareCli, BenchmarkFilesAreJudgedLikeAnything) {
   EXPECT_THAT(o.out, AllOf(HasSubstr("gemv"), HasSubstr("slower by"), HasSubstr("REGRESSION")));
   EXPECT_THAT(o.out, AllOf(HasSubstr("speed, from two files"), Not(HasSubstr("in turns"))));
   EXPECT_EQ(assay({"compare", slow, base}).code, 0);
+  EXPECT_THAT(assay({"compare", "--help"}).out, HasSubstr("--benchmark_repetitions=9")) << "how";
   EXPECT_EQ(assay({"compare", base, file("h-few.json", 120, 5)}).code, 3) << "too few";
   EXPECT_EQ(assay({"compare", base, file("other.json", 120, 9)}).code, 3) << "another machine";
 }

@@ -192,6 +192,14 @@ Result<int> run(const Options& o) {
         "--noise-backend and --noise-kernel are for measuring the noise floor, and --base {} holds "
         "the one that was measured when it was captured: leave them out",
         o.base);
+  for (const std::string& model : o.models)
+    if (std::error_code ignored; o.base.empty() && fs::is_regular_file(model, ignored)) {
+      const std::string& other = o.models[&model == &o.models.front() ? o.models.size() - 1 : 0];
+      return fail(
+          "{} is a file, expected a model's folder. A captured base is named with --base: "
+          "assay diverge --base {} {}",
+          model, shell_quoted(model), o.models.size() == 2 ? shell_quoted(other) : "CANDIDATE");
+    }
   const std::size_t n_models = o.base.empty() && o.save_base.empty() ? 2 : 1;
   if (o.models.size() != n_models)
     return fail(

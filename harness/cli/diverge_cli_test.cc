@@ -261,6 +261,10 @@ TEST_F(DivergeCli, ADamagedBaseIsRefused) {
   flipped[good.size() - 1000] ^= 4;
   expect_error(with(flipped), AllOf(HasSubstr("base.div"), HasSubstr("Capture the base again")));
   expect_error(diverge({"--base", dir_ / "none.div", candidate_}), HasSubstr("none.div"));
+  const std::string captured = captured_, candidate = candidate_;
+  for (const auto& [one, two] : {std::pair{captured, candidate}, {candidate, captured}})
+    expect_error(diverge({one, two}),
+                 HasSubstr("assay diverge --base " + captured + " " + candidate));
 }
 
 TEST_F(DivergeCli, WhatCannotBeComparedIsRefused) {

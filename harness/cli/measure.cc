@@ -131,7 +131,13 @@ Result<void> check_base(const std::vector<MeasureSuite>& suites, const RunOption
   if (!used)
     return fail("--base {}: no suite of this run compares with it. Ask for 'divergence' or 'all'.",
                 options.base);
+  ASSAY_TRY_VOID(check_link(options.base));
   std::error_code ignored;
+  if (!is_there(options.base))
+    return fail(
+        "--base {}: there is no such folder or file, expected a model's folder or a captured "
+        "base (assay diverge MODEL --save-base FILE)",
+        options.base);
   if (!fs::is_directory(options.base, ignored)) return check_readable_base(options.base);
   if (!fs::exists(fs::path(options.base) / "config.json", ignored))
     return fail("--base {}: expected a model's folder or a captured base, found no config.json",

@@ -71,6 +71,17 @@ TEST_F(RecordCli, MeasurementsAndWhatIsLeftOut) {
   EXPECT_THAT(*read_file(dir_ / "again" / "junit.xml"), HasSubstr("KLD to the base all"));
 }
 
+// The quickstart's recipe.
+TEST_F(RecordCli, ABaselineThatIsTheBaseItself) {
+  checked("base", this->run("base", {"all", "--limit", "4"}));
+  const Json run = checked("now", this->run("now", {"all", "--limit", "4", "--base", dir_ / "model",
+                                                    "--baseline", dir_ / "base"}));
+  const Json& fidelity = run["comparison"]["fidelity"];
+  EXPECT_THAT(fidelity["reason"].get<std::string>(), HasSubstr("the baseline is the base itself"));
+  EXPECT_EQ(fidelity["rows"][0]["base"]["value"], 0);
+  EXPECT_FALSE(fidelity["rows"][0]["candidate"].is_null());
+}
+
 TEST_F(RecordCli, Needles) {
   const Json run = checked(
       "needles", this->run("needles", {"needle", "--arms", "direct", "--limit", "2"}, kModel));

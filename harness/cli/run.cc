@@ -148,10 +148,15 @@ Json timings_of(const RunResult& result, const engine::Engine& engine) {
 }
 
 void print_run(const Json& run, const fs::path& report, bool as_json) {
-  if (as_json)
+  if (as_json) {
     fmt::print("{}\n", run.dump(1));
-  else
-    fmt::print("{}", render_console(run, {::isatty(STDOUT_FILENO) != 0, report.string()}));
+    return;
+  }
+  std::string compare;
+  if (run.contains("comparison"))
+    compare = compare_command(run.at("comparison").at("baseline").at("folder").get<std::string>(),
+                              report.parent_path().string());
+  fmt::print("{}", render_console(run, {::isatty(STDOUT_FILENO) != 0, report.string(), compare}));
 }
 
 Result<int> conclude(const Plan& plan, RunRecord& record, const RunResult& result,

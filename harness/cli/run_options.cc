@@ -1,5 +1,7 @@
 #include "harness/cli/run_options.h"
 
+#include <algorithm>
+
 #include "base/file.h"
 #include "harness/cli/at_least.h"
 #include "harness/cli/command_line.h"
@@ -109,13 +111,21 @@ Result<void> check_recorded_paths(const std::string& run, const Json& recorded, 
       const std::string path = written.substr(written.find('=') + 1);  // of LANGUAGE=FILE
       const bool is_name = path.find('/') == std::string::npos &&
                            (key == std::string_view("suites") || path == "none" || path.empty());
-      if (is_name || fs::path(path).is_absolute() || fs::exists(path, ignored)) continue;
+      if (is_name || fs::exists(path, ignored)) continue;
+      const std::string again = fmt::format("assay run --resume {}{} PATH", shell_quoted(run),
+                                            flag[0] == '-' ? fmt::format(" {}", flag) : "");
+      if (fs::path(path).is_absolute()) {
+        // What of the rest is not there is said by whoever reads it.
+        constexpr std::string_view kMoves[] = {"model", "baseline", "base", "data"};
+        if (std::find(std::begin(kMoves), std::end(kMoves), key) == std::end(kMoves)) continue;
+        return fail("cannot resume {}: its {} {} is not there any more. Say where it is now: {}",
+                    run, flag, written, again);
+      }
       return fail(
           "cannot resume {} from {}: its {} {} is relative to the folder in which the run was "
-          "started, and is not there from here. Resume it in that folder, or say where it is now: "
-          "assay run --resume {}{} PATH",
-          run, fs::current_path(ignored).string(), flag, written, shell_quoted(run),
-          flag[0] == '-' ? fmt::format(" {}", flag) : "");
+          "started, and is not there from here. Resume it in that folder, or say where it is "
+          "now: {}",
+          run, fs::current_path(ignored).string(), flag, written, again);
     }
   }
   return {};
@@ -124,6 +134,7 @@ Result<void> check_recorded_paths(const std::string& run, const Json& recorded, 
 Result<harness::SuiteInputs> to_suite_inputs(const RunOptions& o) {
   harness::SuiteInputs inputs;
   inputs.data = o.data;
+  inputs.languages = o.languages;
   for (const std::string& written : o.haystacks) {
     const std::size_t sign = written.find('=');
     const std::string language = written.substr(0, sign);

@@ -70,6 +70,15 @@ TEST(RunOptions, ResumeTakesTheRecordAndWhatIsTypedWins) {
   EXPECT_EQ(to_plan_options(*resumed)->seed, 7u);
 }
 
+TEST(RunOptions, WhatHasMovedIsSaidWithItsFlag) {
+  const Json recorded = {{"baseline", "/nowhere/base run"}, {"golden", "/nowhere/golden"}};
+  EXPECT_THAT(check_recorded_paths("out/a", recorded, Json::object()).error().message,
+              HasSubstr("cannot resume out/a: its --baseline /nowhere/base run is not there any "
+                        "more. Say where it is now: assay run --resume out/a --baseline PATH"));
+  EXPECT_TRUE(check_recorded_paths("out/a", recorded, {{"baseline", "/else"}}))
+      << "bundled goldens may be gone";
+}
+
 TEST(RunOptions, ASuiteMustBeNamed) {
   EXPECT_THAT(merge_options(Json::object(), Json::object()).error().message, HasSubstr("suite"));
 }

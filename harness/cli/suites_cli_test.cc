@@ -98,7 +98,8 @@ TEST_F(SuitesCli, AMeasureAloneEndsInARecordAndNoGate) {
 }
 
 TEST_F(SuitesCli, ABaseThatIsNotThereIsNamedBeforeAnythingIsAsked) {
-  expect_error(run({"facts", "divergence", "--base", dir_ / "typo"}), HasSubstr("typo"));
+  expect_error(run({"facts", "divergence", "--base", dir_ / "typo"}),
+               AllOf(HasSubstr("--base " + (dir_ / "typo").string()), HasSubstr("captured base")));
   expect_error(run({"facts", "divergence", "--base", dir_}), HasSubstr("no config.json"));
   expect_error(run({"facts", "--base", kModel}), HasSubstr("'divergence'"));
   EXPECT_FALSE(fs::exists(dir_ / "out"));
