@@ -354,5 +354,19 @@ TEST(GoogleBenchmark, IsJudgedByTheSameRuleOnOneMachineOnly) {
   EXPECT_THAT(not_comparable(base, read(file(new_list, "b"))), HasSubstr("host_name differs"));
 }
 
+TEST(Speed, WhatIsTooNoisyToTellIsSaid) {
+  const auto judged = [](double spread) {
+    return judge_speed(
+        {speed_row("gemv", "ns", times(100, spread, 9), times(101, spread, 9), Better::kLess),
+         speed_row("quiet", "ns", times(100, 0.1, 9), times(100, 0.1, 9), Better::kLess)},
+        "--repetitions");
+  };
+  EXPECT_EQ(loudest_text(judged(0.5)), "");
+  const Speed loud = judged(20);
+  ASSERT_GT(loud.rows[0].floor, kLoudFloor);
+  EXPECT_THAT(loudest_text(loud), AllOf(HasSubstr("1 of them is so noisy"), HasSubstr("gemv"),
+                                        HasSubstr(slowdown_text(loud.rows[0].floor))));
+}
+
 }  // namespace
 }  // namespace assay::harness

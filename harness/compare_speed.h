@@ -69,6 +69,11 @@ Result<BenchmarkTimes> parse_google_benchmark(const Json& json, std::string_view
 std::string not_comparable(const BenchmarkTimes& base, const BenchmarkTimes& candidate);
 Speed compare_benchmarks(const BenchmarkTimes& base, const BenchmarkTimes& candidate);
 
+// Of rows that can tell little, whose floor is kLoudFloor or more: how many, the noisiest and its
+// floor, in a sentence with a blank before it. Empty: there are none.
+inline constexpr double kLoudFloor = 0.2;
+std::string loudest_text(const Speed& speed);
+
 Json to_json(const Speed& speed);
 
 }  // namespace assay::harness
