@@ -29,9 +29,14 @@ Result<CsvTable> parse_csv(std::string_view text, std::string_view source) {
   if (text.substr(0, 3) == "\xEF\xBB\xBF")
     text.remove_prefix(3);  // a spreadsheet's byte-order mark
   // As a spreadsheet writes it where the comma is in numbers. Said before its quotes look broken.
-  const std::string_view header = text.substr(0, text.find('\n'));
+  std::string header;  // without what is quoted
+  bool quoted = false;
+  for (const char c : text.substr(0, text.find('\n'))) {
+    if (c == '"') quoted = !quoted;
+    if (!quoted) header += c;
+  }
   for (const auto& [sign, name] : {std::pair{';', "';'"}, {'\t', "a tab"}})
-    if (header.find(',') == std::string_view::npos && header.find(sign) != std::string_view::npos)
+    if (header.find(',') == std::string::npos && header.find(sign) != std::string::npos)
       return fail("{}:1: the header is one column: is {} the separator? A comma is expected.",
                   source, name);
   csv_parser parser;

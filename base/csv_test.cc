@@ -53,6 +53,8 @@ TEST(Csv, AnotherSeparatorIsSaidOfTheHeader) {
                         "expected"));
   EXPECT_THAT(error_of("\xEF\xBB\xBF\"id\";\"text\"\r\n"), HasSubstr("is ';' the separator?"));
   EXPECT_THAT(error_of("id\ttext\n"), HasSubstr("is a tab the separator?"));
+  EXPECT_THAT(error_of("\"id\";\"text, long\"\n"), HasSubstr("is ';' the separator?"));
+  EXPECT_EQ(error_of("\"text; more\"\na\n"), "no error") << "one column of that name";
   EXPECT_EQ(error_of("id,text;more\na,b\n"), "no error");
   EXPECT_EQ(error_of("text\na;b\n"), "no error") << "a column of its own";
 }

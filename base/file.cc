@@ -55,8 +55,9 @@ bool is_there(const fs::path& path) {
 }
 
 Result<void> check_link(const fs::path& path) {
-  std::error_code ignored;
-  if (is_there(path) || !fs::is_symlink(fs::symlink_status(path, ignored))) return {};
+  std::error_code ignored, why;
+  if (!fs::is_symlink(fs::symlink_status(path, ignored)) || fs::exists(path, why)) return {};
+  if (why) return fail("{} is a link that leads nowhere: {}", path.string(), why.message());
   return fail(
       "{} is a link to {}, which is not there: if the folder was copied, copy it again with cp "
       "-rL, which copies files instead of links",

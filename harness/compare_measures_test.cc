@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "harness/compare_fidelity.h"
 #include "harness/compare_speed.h"
 
@@ -206,10 +208,11 @@ std::vector<double> times(double from, double step, int n) {
 }
 
 TEST(Speed, ASureSlowdownBeyondItsFloorIsARegression) {
-  // Medians 104 and 114, spread 1.4826 · 2 / 104 = 2.9 %: the floor is three times that.
+  // Medians 104 and 114; half of the base's logarithms are within log(104 / 102) of their median,
+  // 1.4826 times which is the spread: the floor is three times that, as a factor.
   const SpeedRow row = speed_row("gemv", "ns", times(100, 1, 9), times(110, 1, 9), Better::kLess);
   EXPECT_NEAR(row.slower.estimate, 10.0 / 104, 1e-12) << "the median of the ratios is 114 / 104";
-  EXPECT_DOUBLE_EQ(row.floor, 3 * 1.4826 * 2 / 104);
+  EXPECT_NEAR(row.floor, std::expm1(3 * 1.4826 * std::log(104.0 / 102)), 1e-12);
   EXPECT_TRUE(row.conclusive);
   const Speed speed = judge_speed({row}, "--repetitions");
   EXPECT_EQ(speed.rows[0].verdict, RowVerdict::kRegression);
@@ -248,8 +251,29 @@ TEST(Speed, NothingIsFasterByMoreThanAllOfItsTime) {
   const SpeedRow row = speed_row("decode", "tokens/s", base_rates, rates, Better::kMore);
   EXPECT_NEAR(row.slower.estimate, slower.estimate, 1e-12) << "a rate is judged by its time";
   EXPECT_NEAR(row.slower.lo, slower.lo, 1e-12);
-  EXPECT_GT(speed_row("a", "ns", base, std::vector<double>(9, 0.0), Better::kLess).slower.lo, -1.1)
-      << "a clock that saw nothing is no NaN";
+}
+
+TEST(Speed, ATimeOfZeroIsInconclusive) {
+  const std::vector<double> zero(9, 0.0), some = times(100, 1, 9);
+  for (const auto& [base, now] : {std::pair{zero, some}, {some, zero}, {zero, zero}}) {
+    const Speed speed = judge_speed({speed_row("a", "ns", base, now, Better::kLess)}, "--n");
+    EXPECT_THAT(speed.inconclusive, ElementsAre(HasSubstr("a: a time of 0")));
+    EXPECT_TRUE(speed.regressions.empty());
+    EXPECT_EQ(to_json(speed).dump().find("null"), std::string::npos);
+  }
+}
+
+// Held against its own noise, a rate is what its times are.
+TEST(Speed, ARatesFloorIsThatOfItsTimes) {
+  const std::vector<double> rates = {70, 80, 85, 95, 100, 105, 115, 120, 130};
+  std::vector<double> slow, of_one, of_slow;
+  for (const double r : rates) slow.push_back(0.55 * r), of_one.push_back(1e9 / r);
+  for (const double r : slow) of_slow.push_back(1e9 / r);
+  const SpeedRow rate = speed_row("r", "tokens/s", rates, slow, Better::kMore),
+                 time = speed_row("t", "ns", of_one, of_slow, Better::kLess);
+  EXPECT_NEAR(rate.floor, time.floor, 1e-9);
+  EXPECT_NEAR(rate.slower.estimate, time.slower.estimate, 1e-9);
+  EXPECT_NEAR(rate.p, time.p, 1e-12);
 }
 
 TEST(Speed, BelowTwoPercentIsNoSlowdownAndWithinTheSpreadAWarning) {
@@ -260,7 +284,7 @@ TEST(Speed, BelowTwoPercentIsNoSlowdownAndWithinTheSpreadAWarning) {
                 .verdict,
             RowVerdict::kPass);
   // All of one side above all of the other, by less than three spreads.
-  EXPECT_EQ(judge_speed({speed_row("a", "ns", times(100, 1, 9), times(109, 1, 9), Better::kLess)},
+  EXPECT_EQ(judge_speed({speed_row("a", "ns", times(100, 1, 9), times(110, 1, 9), Better::kLess)},
                         "--repetitions")
                 .rows[0]
                 .verdict,

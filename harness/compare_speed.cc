@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <limits>
 #include <map>
 
 #include "base/figure.h"
@@ -19,14 +18,16 @@ std::vector<double> per_s(const DecodeRow& row) {
   return out;
 }
 
-// Of rates that of their inverse. A time of 0 has none: the least positive one's.
+// Of a rate the time that one takes. All above 0.
 std::vector<double> log_times(std::span<const double> values, Better better) {
   std::vector<double> out;
-  for (const double value : values) {
-    const double log = std::log(std::max(value, std::numeric_limits<double>::min()));
-    out.push_back(better == Better::kLess ? log : -log);
-  }
+  for (const double value : values)
+    out.push_back(better == Better::kLess ? std::log(value) : -std::log(value));
   return out;
+}
+
+bool are_times(std::span<const double> values) {
+  return std::ranges::all_of(values, [](double v) { return v > 0 && std::isfinite(v); });
 }
 
 Result<double> ns_per(const std::string& unit, std::string_view where) {
@@ -63,8 +64,7 @@ void leave_out_undecidable(std::vector<SpeedRow>& rows, std::string_view flag, S
   if (n_left_out > 0)
     out.inconclusive.push_back(
         fmt::format("{} rows: beside {} others no p of so few repetitions stays below {} after "
-                    "Holm; clock both "
-                    "sides with {}={}, or compare fewer rows",
+                    "Holm; clock both sides with {}={}, or compare fewer rows",
                     n_left_out, n_judged - 1, kAlpha, flag, enough));
 }
 
@@ -92,20 +92,21 @@ SpeedRow speed_row(std::string name, std::string unit, std::span<const double> b
   row.unit = std::move(unit);
   row.n_base = static_cast<int>(base.size());
   row.n_candidate = static_cast<int>(candidate.size());
-  row.conclusive = row.n_base >= kLeastRepetitions && row.n_candidate >= kLeastRepetitions;
+  row.has_times = are_times(base) && are_times(candidate);
+  row.conclusive =
+      row.has_times && row.n_base >= kLeastRepetitions && row.n_candidate >= kLeastRepetitions;
   if (base.empty() || candidate.empty()) return row;
   row.base = median(base);
   row.candidate = median(candidate);
-  const RankSum test =
-      better == Better::kLess ? mann_whitney(candidate, base) : mann_whitney(base, candidate);
+  if (!row.has_times) return row;
+  // A shift of the logarithms is a factor, so that no interval holds a time below zero.
+  const std::vector<double> before = log_times(base, better), now = log_times(candidate, better);
+  const RankSum test = mann_whitney(now, before);
   row.p = test.p;
-  // A shift of the logarithms is a factor, so that no interval holds a time below zero; their ranks
-  // are the values' own.
-  const Interval shift = mann_whitney(log_times(candidate, better), log_times(base, better)).shift;
-  row.slower = {std::expm1(shift.estimate), std::expm1(shift.lo), std::expm1(shift.hi)};
-  const double spread =
-      std::max(scaled_mad(base) / row.base, scaled_mad(candidate) / row.candidate);
-  row.floor = std::max(kSpeedFloor, kSpreads * spread);
+  row.slower = {std::expm1(test.shift.estimate), std::expm1(test.shift.lo),
+                std::expm1(test.shift.hi)};
+  const double spread = std::max(scaled_mad(before), scaled_mad(now));
+  row.floor = std::max(kSpeedFloor, std::expm1(kSpreads * spread));
   return row;
 }
 
@@ -118,7 +119,11 @@ Speed judge_speed(std::vector<SpeedRow> rows, std::string_view flag) {
   Speed out;
   std::map<std::pair<int, int>, std::vector<std::string>> too_few;  // a file's rows are alike
   for (const SpeedRow& row : rows)
-    if (!row.conclusive) too_few[{row.n_base, row.n_candidate}].push_back(row.name);
+    if (!row.has_times)
+      out.inconclusive.push_back(
+          fmt::format("{}: a time of 0, of which nothing is a share", row.name));
+    else if (!row.conclusive)
+      too_few[{row.n_base, row.n_candidate}].push_back(row.name);
   for (const auto& [n, names] : too_few)
     out.inconclusive.push_back(fmt::format(
         "{}: {} and {} repetitions, at least {} are needed on both sides: clock both "

@@ -29,9 +29,11 @@ struct SpeedRow {
   // shift of the times' logarithms, less 1 as a factor, with its 95 % interval; negative: faster,
   // and never by all of the time.
   Interval slower = {0, 0, 0};
-  double floor = kSpeedFloor;  // max(kSpeedFloor, kSpreads · scaled MAD of the noisier side)
-  double p = 1, p_holm = 1;    // Mann–Whitney, exact where there are no ties
-  bool conclusive = false;     // repetitions enough on both sides
+  // max(kSpeedFloor, kSpreads times the scaled MAD of the noisier side's logarithms, as a factor)
+  double floor = kSpeedFloor;
+  double p = 1, p_holm = 1;  // Mann–Whitney, exact where there are no ties
+  bool conclusive = false;   // repetitions enough on both sides, and
+  bool has_times = true;     // none of 0
   RowVerdict verdict = RowVerdict::kPass;
 };
 

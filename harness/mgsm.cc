@@ -81,8 +81,7 @@ Result<MgsmCases> load_mgsm_cases(const Json& spec, const std::string& where,
     return fail(
         "{}: the files of this suite are not ours to bring along. Get them from "
         "https://github.com/google-research/url-nlp (folder mgsm) and name their folder with "
-        "--data "
-        "DIR.",
+        "--data DIR.",
         where);
   std::error_code ignored;
   if (!fs::is_directory(data, ignored))
@@ -111,8 +110,7 @@ Result<MgsmCases> load_mgsm_cases(const Json& spec, const std::string& where,
     if (n_problems != 0 && problems.size() != n_problems)
       return fail(
           "{}: expected {} problems, as many as the languages before it have, got {}: line n must "
-          "be "
-          "the same problem in every file",
+          "be the same problem in every file",
           file.string(), n_problems, problems.size());
     n_problems = problems.size();
     for (std::size_t i = 0; i < problems.size(); ++i) {

@@ -132,8 +132,7 @@ Result<RunRecord> RunRecord::create(const fs::path& folder, Json head) {
     if (fs::exists(folder / kRunFile, ignored))
       return fail(
           "{} is there already and not empty. Continue it with --resume {}, or choose another "
-          "--out. "
-          "While another process adds samples to it, --resume says so.",
+          "--out. While another process adds samples to it, --resume says so.",
           folder.string(), folder.string());
     return fail(
         "{} is there already and not empty. There is no {} in it, so no run to continue: choose "
@@ -158,6 +157,8 @@ Result<RunRecord> RunRecord::resume(const fs::path& folder, Json head) {
       return fail("cannot resume {}: {}. {}, or start a new run.", folder.string(), difference,
                   difference.starts_with("identity.model ")
                       ? "The model's files are not those that the run began with: put them back"
+                  : difference.find(".hash ") != std::string::npos
+                      ? "The suite's files are not those that the run began with: put them back"
                       : "Repeat the recorded options");
   // Who started the run and when stays; how it was continued is added.
   if (was.contains("provenance")) {

@@ -1,5 +1,6 @@
 #include "harness/run_folder.h"
 
+#include "base/shell_quoted.h"
 #include "harness/record.h"
 #include "harness/steps.h"
 
@@ -21,7 +22,7 @@ Result<RunFolder> read_run(const fs::path& folder) {
     return fail(
         "{}: there is no such file, and it is where a run's replies are: assay run --resume {} "
         "asks for all of them again.",
-        file.string(), folder.string());
+        file.string(), shell_quoted(folder.string()));
   ASSAY_TRY(const std::string text, read_file(file));
   ASSAY_TRY(SampleLines lines, parse_sample_lines(text, file.string()));
   out.samples = std::move(lines.samples);
@@ -32,7 +33,7 @@ Result<RunFolder> read_run(const fs::path& folder) {
           "{}: run.json counts {} samples, found {} whole lines{}. The file is damaged: assay run "
           "--resume {} drops a torn line and asks again what is missing.",
           file.string(), n, out.samples.size(),
-          lines.n_bytes < text.size() ? " and a torn one" : "", folder.string());
+          lines.n_bytes < text.size() ? " and a torn one" : "", shell_quoted(folder.string()));
   }
   const fs::path steps = folder / kStepsFile;
   if (!fs::exists(steps, ignored)) return out;  // format 1 had none of most suites

@@ -112,7 +112,7 @@ std::string useful_line(const Json& useful) {
   std::string rates;
   if (!useful.at("useful_tokens_per_s").is_null())
     rates = fmt::format(
-        "; one reply's own rate, while others shared the machine: "
+        "; one reply's own rate, of which several may run at once: "
         "{} useful tokens/s of {}",
         digits(useful.at("useful_tokens_per_s")), digits(useful.at("tokens_per_s")));
   return fmt::format(

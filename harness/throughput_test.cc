@@ -219,7 +219,7 @@ TEST(UsefulRate, CountsTokensOfRepliesThatEndedInAnAnswerRightOrWrong) {
   EXPECT_DOUBLE_EQ(*u.useful_tokens_per_s, 2);
   EXPECT_THAT(render_throughput(to_json(small_result(), u), false),
               AllOf(HasSubstr("22.0 % of 50 tokens"), HasSubstr("1 of 3 replies"),
-                    HasSubstr("one reply's own rate, while others shared the machine: "
+                    HasSubstr("one reply's own rate, of which several may run at once: "
                               "2.00 useful tokens/s of 9.40")));
 }
 

@@ -15,7 +15,7 @@ function drawComparison() {
   // The smallest net drop that would have been called. A row that passed says no more than that there was none so large.
   const wouldShow = r => r.detectable_points != null ? r.detectable_points.toFixed(1) + ' points' : number(r.detectable) + ' more';
   // What a pass excludes is little where only a large drop would have shown: no green for that.
-  const farFromSure = r => 100 * (r.n_base - r.n_candidate + r.detectable) / r.n > 20;
+  const farFromSure = r => (r.detectable_points ?? 100 * (r.n_base - r.n_candidate + r.detectable) / r.n) > 20;
   const passed = r => farFromSure(r) ? badge('– no drop of ' + wouldShow(r) + ' or more', 'plain') : badge('✓ no drop of ' + wouldShow(r) + ' or more', 'good');
   const undecided = (r, badge) => el('span', {}, badge, el('div', {}, blind(r) ? 'too few samples for any drop' : 'a drop of ' + wouldShow(r) + ' would show'));
   const judged = r => ({regression: () => badge('✗ regressed', 'bad'), suspected: () => badge('? suspected', 'meh'), warn: () => undecided(r, badge('! warns', 'meh')),

@@ -35,7 +35,7 @@ function throughputTables({engine, decode, prefill, useful}) {
   for (const reason of new Set([...decode, ...prefill].map(r => r.reason).filter(Boolean))) out.push(el('p', {class: 'soft'}, 'Not measured: ' + reason));
   if (sample) out.push(el('p', {class: 'soft'}, sample.n === 1 ? '1 repetition of each row, which has no spread' : tight(counted(sample.n, 'repetition') + ' of each row in turns; [ ] holds the median with ' + percent(sample.coverage))));
   if (useful && useful.share !== null) out.push(el('p', {}, tight('Useful: ' + percent(useful.share) + ' of ' + number(useful.n_tokens) + ' tokens, in the ' + number(useful.n_answered) + ' of ' + number(useful.n_replies) + ' replies that ended in an answer'
-    + (useful.useful_tokens_per_s === null ? '' : '; one reply’s own rate, while others shared the machine: ' + digits(useful.useful_tokens_per_s) + ' useful tokens/s of ' + digits(useful.tokens_per_s)))));
+    + (useful.useful_tokens_per_s === null ? '' : '; one reply’s own rate, of which several may run at once: ' + digits(useful.useful_tokens_per_s) + ' useful tokens/s of ' + digits(useful.tokens_per_s)))));
   return out;
 }
 function divergenceTables({base, candidate, noise_floor: noise, decode_against_prefill: decode, calibration, groups, worst}) {

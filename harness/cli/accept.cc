@@ -281,9 +281,7 @@ Result<int> accept(const Options& o) {
         "--case, run again what the golden was made of ({}), or let them go with --drop",
         n_gone, was.replies.size(), o.run,
         was.made.value("command", "its command is not recorded"));
-    if (!o.dry_run) return fail("{}", why);
-    fmt::print("it would be refused: {}\nnothing is written (--dry-run)\n", why);
-    return kPass;
+    return fail("{}{}", o.dry_run ? "it would be refused: " : "", why);
   }
   if (!differences.empty())
     for (const auto& [backend, floor] : was.noise)

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <map>
 #include <memory>
+#include <set>
 #include <stop_token>
 
 #include "base/file.h"
@@ -57,12 +58,26 @@ std::optional<std::string> reply_text(const harness::Reply& reply, const text::C
   return std::nullopt;
 }
 
-// Messages and a reply to each, as this verb writes them; a list of prompts is none.
-bool is_calibration_set(const fs::path& file) {
+// Whether `file` can be what this verb made of these prompts: replies to some of them, no others.
+// Texts that others wrote have the same format.
+bool is_set_of(const std::vector<text::CorpusLine>& prompts, const fs::path& file) {
+  std::set<std::string> asked;
+  for (const text::CorpusLine& line : prompts) asked.insert(line.messages.dump());
   const auto lines = text::read_corpus(file);
-  return lines && std::ranges::all_of(*lines, [](const text::CorpusLine& line) {
-           return !line.messages.is_null() && !line.reply.empty();
+  return lines && std::ranges::all_of(*lines, [&](const text::CorpusLine& line) {
+           return !line.reply.empty() && asked.contains(line.messages.dump());
          });
+}
+
+// It is read before it is written, and written as plain text.
+Result<void> check_out(const Options& o, const std::vector<text::CorpusLine>& prompts) {
+  std::error_code ignored;
+  if (fs::equivalent(o.prompts, o.out, ignored))
+    return fail("--out {} is the file of --prompts: choose another", o.out);
+  if (o.out.ends_with(".gz"))
+    return fail("--out {}: the set is written as plain text: leave .gz out", o.out);
+  return check_own_or_new(o.out, "calibration set of these prompts",
+                          [&](const fs::path& file) { return is_set_of(prompts, file); });
 }
 
 Result<int> run(const Options& o) {
@@ -70,7 +85,7 @@ Result<int> run(const Options& o) {
   for (const text::CorpusLine& line : lines)
     if (line.messages.is_null())
       return fail("{}: text {} is a plain text, expected messages to answer", o.prompts, line.id);
-  ASSAY_TRY_VOID(check_own_or_new(o.out, "calibration set", is_calibration_set));
+  ASSAY_TRY_VOID(check_out(o, lines));
   EngineFlags flags = o.engine;
   flags.n_engines = harness::EngineTarget::n_engines(o.engine.n_threads, lines.size());
   ASSAY_TRY(engine::Engine e, load_engine(flags));
@@ -150,8 +165,7 @@ Result<int> run(const Options& o) {
   for (const auto& [lang, n] : kept) fmt::print(", {} {}", n, lang);
   fmt::print(
       "\ndropped: {} without an end, {} whose thinking did not close once, {} too long, {} that do "
-      "not "
-      "encode back\n",
+      "not encode back\n",
       dropped.unfinished, dropped.unclosed, dropped.too_long, dropped.not_round_trip);
   return kPass;
 }

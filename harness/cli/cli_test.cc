@@ -71,8 +71,14 @@ TEST_F(Cli, AnEmptyArgumentIsAnError) {
 TEST_F(Cli, WhatTheParserRefusesIsSaidPlainly) {
   expect_error(assay({"generate", "--model", kModel, "--tp", "two", "1"}),
                HasSubstr("--tp: got 'two', expected a whole number. See assay generate --help."));
+  expect_error(assay({"generate", "--model", kModel, "--tp", "2\r", "1"}),
+               HasSubstr("--tp: got '2?', expected a whole number."));
   expect_error(assay({"score", "--model", kModel, "--ids", "1,a"}),
                HasSubstr("expected whole numbers."));
+  std::string many = "1";
+  for (int i = 0; i < 40'000; ++i) many += ",1";
+  expect_error(assay({"score", "--model", kModel, "--ids", many + ",a"}),
+               AllOf(HasSubstr("--ids: got '"), HasSubstr("…', expected whole numbers.")));
   expect_error(assay({"generate", "--model", kModel, "--model", kModel, "1"}),
                HasSubstr("--model is given 2 times, expected once."));
 }
@@ -307,6 +313,19 @@ TEST_F(Cli, ARunLeavesRecordSamplesAndReport) {
   EXPECT_EQ(read_file(dir_ / "run" / "report.html")->size(), report.size());
 }
 
+// As format 1 had it: without what tables of today show.
+TEST_F(Cli, AFinishedRunOfAnOlderAssayIsShownAsFarAsItGoes) {
+  const Outcome o = assay(quick_run(dir_ / "run"));
+  Json old = *read_json(dir_ / "run" / "run.json");
+  old["format"] = 1;
+  for (Json& group : old["metrics"]) group["thinking_tokens"].erase("survival");
+  write(dir_ / "run" / "run.json", old.dump());
+  const Outcome again = assay({"run", "--resume", dir_ / "run"});
+  EXPECT_EQ(again.code, o.code) << again.err;
+  EXPECT_THAT(again.out, AllOf(HasSubstr(old["verdict"]["summary"].get<std::string>()),
+                               HasSubstr("report.html")));
+}
+
 TEST_F(Cli, AContextThatAPromptDoesNotFitIsBadInput) {
   const auto with = [&](const char* n) { return quick_run(dir_ / "run", {"--context", n}); };
   expect_error(assay(with("10")),
@@ -374,6 +393,11 @@ TEST_F(Cli, ARunWithRelativePathsIsResumedWhereItBegan) {
                                "none", "--out", "run"});
   ASSERT_NE(begun.code, 2) << begun.err;
   fs::create_directory(dir_ / "elsewhere");
+  EXPECT_EQ(in(dir_ / "elsewhere", {"run", "--resume", "../run"}).code, begun.code)
+      << "what is finished needs no model";
+  Json running = *read_json(dir_ / "run" / "run.json");
+  running["status"] = "running";  // as if it had been killed
+  write(dir_ / "run" / "run.json", running.dump());
   const std::vector<std::string> resume = {"run", "--resume", "../run"};
   expect_error(in(dir_ / "elsewhere", resume),
                AllOf(HasSubstr("cannot resume ../run from "), HasSubstr("its --model ./glm"),

@@ -1,20 +1,12 @@
 #include "harness/cli/command_line.h"
 
+#include <fmt/format.h>
+
 #include "base/file.h"
+#include "base/shell_quoted.h"
 #include "harness/cli/process_job.h"
 
 namespace assay::cli {
-
-std::string shell_quoted(std::string_view word) {
-  const bool plain =
-      !word.empty() && word.find_first_not_of(
-                           "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-                           "_-./,:=@%+") == std::string_view::npos;
-  if (plain) return std::string(word);
-  std::string out = "'";
-  for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return out + "'";
-}
 
 std::string compare_command(std::string_view base, std::string_view candidate) {
   return fmt::format("assay compare {} {}", shell_quoted(base), shell_quoted(candidate));

@@ -4,10 +4,10 @@
 #include <string>
 #include <string_view>
 
+#include "base/shell_quoted.h"
+
 namespace assay::cli {
 
-std::string shell_quoted(
-    std::string_view word);  // quoted only where a shell would split or expand it
 // Of two runs' folders.
 std::string compare_command(std::string_view base, std::string_view candidate);
 std::string command_line();  // from /proc/self/cmdline; "assay" where there is none

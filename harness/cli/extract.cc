@@ -227,7 +227,8 @@ const Verb extract_verb{
         "  assay extract --lang en -- \"-5\"\n"
         "  assay extract < suites/extraction/cases.csv\n"
         "      without --lang: CSV with the columns language,text and perhaps expected (a number\n"
-        "      or none); then it counts how many agree, and a wrong number makes exit code 1\n",
+        "      or none); then it counts how many agree\n\n"
+        "Exit codes: 0 done, 1 a number is not the expected one, 2 could not run.",
     .setup = [](CLI::App& app) -> Action {
       auto o = std::make_shared<Options>();
       app.add_option("text", o->text, "The reply; - or nothing: standard input");

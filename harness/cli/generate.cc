@@ -96,7 +96,9 @@ Result<int> run(const Options& o) {
   };
   ASSAY_TRY(const engine::Completion c,
             generate(e, std::move(request), [&](const engine::GeneratedToken& t) {
-              show(decoder.push(t.id), std::ranges::count(e.info().stop_ids, t.id) > 0);
+              const bool is_stop = std::ranges::count(e.info().stop_ids, t.id) > 0;
+              if (is_stop) show(decoder.finish(), false);  // half a character may wait for more
+              show(decoder.push(t.id), is_stop);
             }));
   show(decoder.finish(), false);
 

@@ -82,7 +82,7 @@ int run(int argc, char** argv) {
   std::vector<Entry> entries;
   for (const Verb* verb : all_verbs()) {
     CLI::App* sub = app.add_subcommand(std::string(verb->name), std::string(verb->summary));
-    const bool has_codes = verb->examples.find("xit code") != std::string_view::npos;
+    const bool has_codes = verb->examples.find("\nExit codes:") != std::string_view::npos;
     sub->footer(fmt::format("Examples:\n{}{}", verb->examples, has_codes ? "" : kPlainCodes));
     sub->get_formatter()->column_width(34);
     entries.push_back({sub, verb->setup(*sub)});

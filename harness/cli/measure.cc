@@ -131,7 +131,8 @@ Result<void> check_base(const std::vector<MeasureSuite>& suites, const RunOption
   if (!used)
     return fail("--base {}: no suite of this run compares with it. Ask for 'divergence' or 'all'.",
                 options.base);
-  ASSAY_TRY_VOID(check_link(options.base));
+  if (const auto link = check_link(options.base); !link)
+    return fail("--base {}", link.error().message);
   std::error_code ignored;
   if (!is_there(options.base))
     return fail(

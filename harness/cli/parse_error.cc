@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <regex>
+#include <string_view>
 
 namespace assay::cli {
 namespace {
@@ -16,20 +16,34 @@ std::string expected_of(const CLI::App& verb, const std::string& name) {
   return is_list ? "whole numbers" : "a whole number";
 }
 
+// As one line that can be read, whatever was given.
+std::string shown(std::string_view value) {
+  constexpr std::size_t kMost = 80;
+  std::string out(value.substr(0, kMost));
+  for (char& c : out)
+    if (static_cast<unsigned char>(c) < ' ') c = '?';
+  return value.size() > kMost ? out + "…" : out;
+}
+
 }  // namespace
 
 std::string parse_error_text(const CLI::App& verb, const CLI::ParseError& error) {
-  std::string what = error.what();
-  std::smatch part;
-  static const std::regex of_type("Could not convert: (\\S+) = (.*)"),
-      too_many("(\\S+): At Most (\\d+) required but received (\\d+)");
-  if (std::regex_match(what, part, of_type))
-    return fmt::format("{}: got '{}', expected {}.", part.str(1), part.str(2),
-                       expected_of(verb, part.str(1)));
-  if (std::regex_match(what, part, too_many)) {
-    if (part.str(1).starts_with("-"))
-      return fmt::format("{} is given {} times, expected once.", part.str(1), part.str(3));
-    return fmt::format("{}: got {}, expected at most {}.", part.str(1), part.str(3), part.str(2));
+  constexpr std::string_view kOfType = "Could not convert: ", kIs = " = ", kMost = ": At Most ",
+                             kReceived = " required but received ";
+  const std::string what = error.what();
+  if (const std::size_t is = what.find(kIs); what.starts_with(kOfType) && is != std::string::npos) {
+    const std::string name = what.substr(kOfType.size(), is - kOfType.size());
+    return fmt::format("{}: got '{}', expected {}.", name,
+                       shown(std::string_view(what).substr(is + kIs.size())),
+                       expected_of(verb, name));
+  }
+  const std::size_t most = what.find(kMost), received = what.find(kReceived);
+  if (most != std::string::npos && received != std::string::npos) {
+    const std::string name = what.substr(0, most), got = what.substr(received + kReceived.size());
+    if (name.starts_with("-"))
+      return fmt::format("{} is given {} times, expected once.", name, got);
+    return fmt::format("{}: got {}, expected at most {}.", name, got,
+                       what.substr(most + kMost.size(), received - most - kMost.size()));
   }
   return what.ends_with('.') ? what : what + ".";
 }

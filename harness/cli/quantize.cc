@@ -233,8 +233,7 @@ struct Asked {
   engine::ModelConfig config;
 };
 Result<Asked> asked_of(const Options& o) {
-  if (o.out.empty())
-    return fail("OUT is empty: name the folder to make (a script's variable that is not set?)");
+  if (o.out.empty()) return fail("OUT is empty: name the folder to make");
   ASSAY_TRY_VOID(engine::check_output(o.out));
   engine::QuantizeInput in;
   in.model = o.model;

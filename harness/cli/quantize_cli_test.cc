@@ -165,7 +165,7 @@ TEST_F(QuantizeCli, AnOutputFolderIsNeverOverwritten) {
   expect_error(assay(arguments(dir_ / "file")), AllOf(HasSubstr("file"), HasSubstr("overwritten")));
   expect_error(assay(arguments(dir_ / "file" / "below")), HasSubstr("file/below"));
   EXPECT_EQ(*read_file(dir_ / "file"), "mine");
-  expect_error(assay(arguments("")), HasSubstr("OUT is empty"));
+  expect_error(assay(arguments("")), HasSubstr("argument 2 is empty"));
   write(dir_ / "full" / "notes.txt", "mine");
   expect_error(assay(arguments(dir_ / "full")), HasSubstr("overwritten"));
   EXPECT_EQ(files_of(dir_ / "full"), (std::map<std::string, std::string>{{"notes.txt", "mine"}}));
@@ -448,7 +448,8 @@ TEST_F(QuantizeCli, CalibrateRefusesBeforeItGenerates) {
       AllOf(HasSubstr("text 1"), HasSubstr("512 positions")));
   expect_nothing(with(ask, dir_ / "nowhere" / "set.jsonl"), HasSubstr("there is no folder"));
   expect_nothing(with(ask, dir_), HasSubstr("is a folder"));
-  expect_nothing(with(ask, prompts), HasSubstr("no calibration set: nothing is overwritten"));
+  expect_nothing(with(ask, prompts), HasSubstr("is the file of --prompts"));
+  expect_nothing(with(ask, dir_ / "set.jsonl.gz"), HasSubstr("leave .gz out"));
   EXPECT_EQ(*read_file(prompts), ask);
   expect_nothing(with(ask, set), AllOf(HasSubstr("nothing is written"), HasSubstr("--max-tokens")));
   // As calibrate writes it: it may be replaced, and is not by nothing.
@@ -458,6 +459,12 @@ TEST_F(QuantizeCli, CalibrateRefusesBeforeItGenerates) {
   write(set, earlier);
   expect_error(with(ask, set), AllOf(HasSubstr("nothing is written"), HasSubstr("--max-tokens")));
   EXPECT_EQ(*read_file(set), earlier);
+  // Texts that somebody else answered look the same, and are not these prompts'.
+  const std::string texts =
+      *read_text_file(std::string(ASSAY_SOURCE_DIR) + "/suites/divergence/texts.jsonl.gz");
+  write(set, texts);
+  expect_error(with(ask, set), HasSubstr("nothing is overwritten"));
+  EXPECT_EQ(*read_file(set), texts);
 }
 
 }  // namespace

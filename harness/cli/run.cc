@@ -153,9 +153,10 @@ void print_run(const Json& run, const fs::path& report, bool as_json) {
     return;
   }
   std::string compare;
-  if (run.contains("comparison"))
-    compare = compare_command(run.at("comparison").at("baseline").at("folder").get<std::string>(),
-                              report.parent_path().string());
+  if (run.contains("comparison")) {
+    const std::string base = run.at("comparison").at("baseline").at("folder").get<std::string>();
+    if (is_there(base)) compare = compare_command(base, report.parent_path().string());
+  }
   fmt::print("{}", render_console(run, {::isatty(STDOUT_FILENO) != 0, report.string(), compare}));
 }
 
@@ -184,28 +185,54 @@ Result<int> conclude(const Plan& plan, RunRecord& record, const RunResult& resul
   return exit_code_of(verdict.state);
 }
 
+// Lines are in the order in which replies ended; a report is in that of the plan, which says whose
+// steps it draws. Of a suite that is no longer there they stay as they are.
+void put_as_planned(std::vector<Sample>& samples, const Json& recorded) {
+  const auto options = merge_options(recorded, Json::object());
+  const auto planned = options ? plan_run(*options) : tl::unexpected(options.error());
+  if (!planned) return;
+  const Plan& plan = planned->plan;
+  std::map<std::string, std::size_t> place;
+  for (const PlanItem& item : plan.items) place.emplace(plan.key_of(item), place.size());
+  const auto place_of = [&](const Sample& sample) {
+    const auto found = place.find(sample.key());
+    return found == place.end() ? plan.items.size() : found->second;
+  };
+  std::ranges::stable_sort(samples, {}, place_of);
+  for (Sample& sample : samples)
+    if (const std::size_t i = place_of(sample); i < plan.items.size())
+      sample.drawn = plan.suite_of(plan.items[i]).draw_steps;
+}
+
 // What was asked need not be asked again, and what was measured would come out otherwise.
-Result<int> show_finished(const RunFolder& finished, bool as_json) {
+Result<int> show_finished(RunFolder finished, bool as_json) {
   say("assay run: {} is finished: nothing is asked or measured again. Against another run it is\n"
       "  judged by assay compare BASE {}\n",
       finished.folder, shell_quoted(finished.folder));
+  put_as_planned(finished.samples, finished.run.value("options", Json::object()));
   ASSAY_TRY(const fs::path report,
             write_report_files(finished.folder, finished.run, finished.samples));
-  print_run(finished.run, report, as_json);
-  return finished.run.at("verdict").at("exit_code").get<int>();
+  const Json& verdict = finished.run.at("verdict");
+  try {
+    print_run(finished.run, report, as_json);
+  } catch (const Json::exception&) {  // of before some figure was recorded
+    fmt::print("{}\n  its record is older than the tables of today: see {}\n",
+               verdict.at("summary").get<std::string>(), report.string());
+  }
+  return verdict.at("exit_code").get<int>();
 }
 
 Result<int> run(const Json& given, const std::string& resume, bool as_json) {
   Json recorded = Json::object();
+  std::string again;  // why a finished run goes on
   if (!resume.empty()) {
     if (given.contains("out"))
       return fail("--resume {} goes on in that folder: leave --out out", resume);
     ASSAY_TRY(const Json was, read_run_json(resume));
     if (was.value("status", "") == "complete") {
-      const Result<RunFolder> finished = read_run(resume);
-      if (given.empty() && finished) return show_finished(*finished, as_json);
-      say("assay run: {} is finished; {}, so goldens and measurements are taken again\n", resume,
-          finished ? "options are given" : "replies are missing");
+      Result<RunFolder> finished = read_run(resume);
+      if (given.empty() && finished) return show_finished(*std::move(finished), as_json);
+      again = finished ? "Options are given" : finished.error().message;
     }
     recorded = was.value("options", Json::object());
     ASSAY_TRY_VOID(check_recorded_paths(resume, recorded, given));
@@ -254,6 +281,9 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
   }
   ASSAY_TRY(RunRecord record,
             resume.empty() ? RunRecord::create(folder, head) : RunRecord::resume(folder, head));
+  if (!again.empty())
+    say("assay run: {} is finished; its goldens and measurements are taken again. {}\n", resume,
+        again);
   const std::string n_samples =
       plan.items.empty() ? "" : counted(plan.items.size(), "sample") + ", ";
   say("assay run: {}profile {}, into {}\n", n_samples, options.profile, folder.string());

@@ -103,10 +103,11 @@ const Verb trace_verb{
     .summary = "Compare two backends, or a backend with an oracle, tensor by tensor",
     .examples =
         "  assay trace --model golden/micro-glm/model --chat \"127 × 8 = ?\"\n"
-        "      cpu against reference; exit code 1 and the tensor's name where they part\n"
+        "      cpu against reference; the tensor's name where they part\n"
         "  assay trace --model golden/micro-glm/model --oracle "
         "golden/micro-glm/oracle/hidden.json.gz --attention dense\n"
-        "      against the hidden states that Hugging Face transformers computed\n",
+        "      against the hidden states that Hugging Face transformers computed\n\n"
+        "Exit codes: 0 the same within the tolerance, 1 they part, 2 could not run.",
     .setup = [](CLI::App& app) -> Action {
       auto o = std::make_shared<Options>();
       add_engine_flags(app, o->engine);
