@@ -8,6 +8,7 @@
 
 #include "harness/compare_fidelity.h"
 #include "harness/compare_speed.h"
+#include "harness/compare_table.h"
 
 namespace assay::harness {
 namespace {
@@ -256,8 +257,11 @@ TEST(Speed, NothingIsFasterByMoreThanAllOfItsTime) {
 TEST(Speed, ATimeOfZeroIsInconclusive) {
   const std::vector<double> zero(9, 0.0), some = times(100, 1, 9);
   for (const auto& [base, now] : {std::pair{zero, some}, {some, zero}, {zero, zero}}) {
-    const Speed speed = judge_speed({speed_row("a", "ns", base, now, Better::kLess)}, "--n");
-    EXPECT_THAT(speed.inconclusive, ElementsAre(HasSubstr("a: a time of 0")));
+    const SpeedRow row = speed_row("a", "ns", base, now, Better::kLess);
+    const Speed speed = judge_speed({row, row}, "--n");
+    EXPECT_THAT(speed.inconclusive, ElementsAre(HasSubstr("a, a: a time that is not above 0")));
+    EXPECT_THAT(render_speed(to_json(speed), "in turns", false),
+                AllOf(HasSubstr("no time"), Not(HasSubstr("too few")), Not(HasSubstr("0.0 %"))));
     EXPECT_TRUE(speed.regressions.empty());
     EXPECT_EQ(to_json(speed).dump().find("null"), std::string::npos);
   }
@@ -318,7 +322,7 @@ TEST(Speed, WhatIsTwiceAsSlowIsSaidAsARatio) {
   const SpeedRow row =
       speed_row("gemv", "ns", times(100, 0.1, 9), times(1230, 0.1, 9), Better::kLess);
   EXPECT_THAT(judge_speed({row}, "--repetitions").regressions,
-              Contains(HasSubstr("gemv: slower by × 12.3 (from 100.4 to 1230 ns")));
+              Contains(HasSubstr("gemv: slower by × 12.3 (from 100.4 ns to 1.23 µs")));
 }
 
 Json benchmark(const std::string& name, const std::vector<double>& values,

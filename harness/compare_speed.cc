@@ -37,9 +37,9 @@ Result<double> ns_per(const std::string& unit, std::string_view where) {
 }
 
 std::string sentence_of(const SpeedRow& r) {
-  return fmt::format("{}: slower by {} (from {:.4g} to {:.4g} {}; p = {:.2g} after Holm, floor {})",
-                     r.name, slowdown_text(r.slower.estimate), r.base, r.candidate, r.unit,
-                     r.p_holm, slowdown_text(r.floor));
+  return fmt::format("{}: slower by {} (from {} to {}; p = {:.2g} after Holm, floor {})", r.name,
+                     slowdown_text(r.slower.estimate), speed_text(r.base, r.unit),
+                     speed_text(r.candidate, r.unit), r.p_holm, slowdown_text(r.floor));
 }
 
 // The smallest p of Mann–Whitney's test: every repetition of one side below all of the other's.
@@ -110,6 +110,13 @@ SpeedRow speed_row(std::string name, std::string unit, std::span<const double> b
   return row;
 }
 
+std::string speed_text(double value, const std::string& unit) {
+  if (unit != "ns") return fmt::format("{:.4g} {}", value, unit);
+  for (const auto& [name, ns] : {std::pair{"s", 1e9}, {"ms", 1e6}, {"µs", 1e3}})
+    if (value >= ns) return fmt::format("{} {}", figure(value / ns, 2, 4), name);
+  return fmt::format("{} ns", figure(value, 2, 4));
+}
+
 std::string slowdown_text(double slower) {
   return slower >= kRatioFrom ? "× " + figure(1 + slower, 2, 3)
                               : fmt::format("{:.1f} %", 100 * slower);
@@ -118,12 +125,16 @@ std::string slowdown_text(double slower) {
 Speed judge_speed(std::vector<SpeedRow> rows, std::string_view flag) {
   Speed out;
   std::map<std::pair<int, int>, std::vector<std::string>> too_few;  // a file's rows are alike
-  for (const SpeedRow& row : rows)
-    if (!row.has_times)
-      out.inconclusive.push_back(
-          fmt::format("{}: a time of 0, of which nothing is a share", row.name));
-    else if (!row.conclusive)
-      too_few[{row.n_base, row.n_candidate}].push_back(row.name);
+  std::vector<std::string> timeless;
+  for (const SpeedRow& row : rows) {
+    if (row.conclusive) continue;
+    std::vector<std::string>& names =
+        row.has_times ? too_few[{row.n_base, row.n_candidate}] : timeless;
+    names.push_back(row.name);
+  }
+  if (!timeless.empty())
+    out.inconclusive.push_back(fmt::format(
+        "{}: a time that is not above 0, of which nothing is a share", shortened(timeless)));
   for (const auto& [n, names] : too_few)
     out.inconclusive.push_back(fmt::format(
         "{}: {} and {} repetitions, at least {} are needed on both sides: clock both "
@@ -277,6 +288,7 @@ Json to_json(const Speed& speed) {
                     {"p", r.p},
                     {"p_holm", r.p_holm},
                     {"conclusive", r.conclusive},
+                    {"has_times", r.has_times},
                     {"verdict", name_of(r.verdict)}});
   return {{"rows", std::move(rows)}, {"alone", speed.alone}};
 }

@@ -33,7 +33,7 @@ struct SpeedRow {
   double floor = kSpeedFloor;
   double p = 1, p_holm = 1;  // Mann–Whitney, exact where there are no ties
   bool conclusive = false;   // repetitions enough on both sides, and
-  bool has_times = true;     // none of 0
+  bool has_times = true;     // all of them above 0
   RowVerdict verdict = RowVerdict::kPass;
 };
 
@@ -54,6 +54,8 @@ Speed judge_speed(std::vector<SpeedRow> rows, std::string_view flag);
 
 // From twice the time on (of a rate, from half) a ratio is read sooner than a percentage.
 inline constexpr double kRatioFrom = 1;
+// A median as people read it: "11.63 µs" of 11,630 ns, "1858 tokens/s".
+std::string speed_text(double value, const std::string& unit);
 // A slowdown that is a share of the base's time: "20.0 %", "× 12.3".
 std::string slowdown_text(double slower);
 

@@ -353,33 +353,23 @@ std::string render_fidelity(const Json& fidelity, bool colour) {
   return out + "\n";
 }
 
-namespace {
-// A median as people read it: "11.6 µs" of 11,630 ns, "1858 tokens/s".
-std::string speed_text(double value, const std::string& unit) {
-  if (unit != "ns") return fmt::format("{:.4g} {}", value, unit);
-  for (const auto& [name, ns] : {std::pair{"s", 1e9}, {"ms", 1e6}, {"µs", 1e3}})
-    if (value >= ns) return fmt::format("{} {}", figure(value / ns, 2, 4), name);
-  return fmt::format("{} ns", figure(value, 2, 4));
-}
-}  // namespace
-
 std::string render_speed(const Json& speed, std::string_view how, bool colour) {
   Rows rows = {{soft(fmt::format("speed, {}", how)), soft("repetitions", true), soft("base", true),
                 soft("now", true), soft("slower by [95 %]"), soft("floor", true),
                 soft("p (Holm)", true), soft("")}};
   bool any_few = false;
   for (const Json& r : speed.at("rows")) {
-    const bool conclusive = r.at("conclusive").get<bool>();
-    const std::string verdict = conclusive ? verdict_of(r) : "too few";
+    const bool conclusive = r.at("conclusive").get<bool>(), has_times = r.value("has_times", true);
+    const std::string verdict = conclusive ? verdict_of(r) : has_times ? "too few" : "no time";
     const Ink ink = conclusive ? ink_of(verdict) : Ink::kWarn;
-    any_few = any_few || !conclusive;
+    any_few = any_few || (!conclusive && has_times);
     rows.push_back(
         {{text_of(r, "name")},
          right(fmt::format("{} / {}", r.at("n_base").get<int>(), r.at("n_candidate").get<int>())),
          right(speed_text(r.at("base").get<double>(), text_of(r, "unit"))),
          right(speed_text(r.at("candidate").get<double>(), text_of(r, "unit"))),
-         {slower_by(r), false, ink},
-         right(slowdown_text(r.at("floor").get<double>())),
+         {has_times ? slower_by(r) : "–", false, ink},
+         right(has_times ? slowdown_text(r.at("floor").get<double>()) : "–"),
          right(conclusive ? p_text(r) : "–"),
          {verdict, false, ink}});
   }

@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "base/json_line.h"
+#include "base/shell_quoted.h"
 #include "harness/steps.h"
 
 namespace assay::harness {
@@ -63,7 +64,7 @@ std::string why_no_run(const fs::path& folder) {
   if (is_unused(folder))
     return fmt::format("{}. Begin one with assay run SUITE --model DIR --out {}",
                        fs::exists(folder, ignored) ? "it is empty" : "there is no such folder",
-                       folder.string());
+                       shell_quoted(folder.string()));
   return fmt::format(
       "there is no {} in it. Name the folder that an assay run wrote (its first line says \"into "
       "FOLDER\"), or begin one in another folder with assay run SUITE --model DIR --out FOLDER",
@@ -133,7 +134,7 @@ Result<RunRecord> RunRecord::create(const fs::path& folder, Json head) {
       return fail(
           "{} is there already and not empty. Continue it with --resume {}, or choose another "
           "--out. While another process adds samples to it, --resume says so.",
-          folder.string(), folder.string());
+          folder.string(), shell_quoted(folder.string()));
     return fail(
         "{} is there already and not empty. There is no {} in it, so no run to continue: choose "
         "another --out.",

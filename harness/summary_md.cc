@@ -179,7 +179,7 @@ std::string detectable(const Json& run) {
         continue;
       const std::string place = markdown_text(text_of(row, "suite") + "/" + text_of(row, "arm"));
       const int n = row.at("n").get<int>();
-      const Json& points = row.at("detectable_points");
+      const Json points = row.value("detectable_points", Json());
       out += points.is_null()
                  ? fmt::format("- {}: no drop could have shown in {} pairs\n", place, n)
                  : fmt::format("- {}: a net drop of {:.1f} points in {} pairs\n", place,

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <string_view>
 
 namespace assay::cli {
@@ -19,9 +20,11 @@ std::string expected_of(const CLI::App& verb, const std::string& name) {
 // As one line that can be read, whatever was given.
 std::string shown(std::string_view value) {
   constexpr std::size_t kMost = 80;
-  std::string out(value.substr(0, kMost));
+  std::size_t n = std::min(kMost, value.size());
+  while (n < value.size() && (static_cast<unsigned char>(value[n]) & 0xC0) == 0x80) --n;
+  std::string out(value.substr(0, n));
   for (char& c : out)
-    if (static_cast<unsigned char>(c) < ' ') c = '?';
+    if (static_cast<unsigned char>(c) < ' ' || c == 0x7F) c = '?';
   return value.size() > kMost ? out + "…" : out;
 }
 

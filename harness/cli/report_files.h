@@ -13,4 +13,7 @@ namespace assay::cli {
 Result<fs::path> write_report_files(const fs::path& folder, const Json& run,
                                     const std::vector<harness::Sample>& samples);
 
+// Whether all of them are there, and were written after run.json.
+bool has_report_files(const fs::path& folder);
+
 }  // namespace assay::cli

@@ -154,8 +154,12 @@ void print_run(const Json& run, const fs::path& report, bool as_json) {
   }
   std::string compare;
   if (run.contains("comparison")) {
-    const std::string base = run.at("comparison").at("baseline").at("folder").get<std::string>();
-    if (is_there(base)) compare = compare_command(base, report.parent_path().string());
+    const Json& was = run.at("comparison").at("baseline");
+    const std::string folder = was.at("folder").get<std::string>();
+    const auto is = read_run_json(folder);  // from another folder it may be none, or another one
+    const bool is_there =
+        is && is->value("samples", Json::object()).value("hash", "") == was.value("samples", "-");
+    compare = compare_command(is_there ? folder : "BASE", report.parent_path().string());
   }
   fmt::print("{}", render_console(run, {::isatty(STDOUT_FILENO) != 0, report.string(), compare}));
 }
@@ -204,20 +208,22 @@ void put_as_planned(std::vector<Sample>& samples, const Json& recorded) {
       sample.drawn = plan.suite_of(plan.items[i]).draw_steps;
 }
 
-// What was asked need not be asked again, and what was measured would come out otherwise.
+// What was asked need not be asked again, and what was measured would come out otherwise. Of what
+// is written about it only what is not there is written, or was not written since.
 Result<int> show_finished(RunFolder finished, bool as_json) {
   say("assay run: {} is finished: nothing is asked or measured again. Against another run it is\n"
       "  judged by assay compare BASE {}\n",
       finished.folder, shell_quoted(finished.folder));
-  put_as_planned(finished.samples, finished.run.value("options", Json::object()));
-  ASSAY_TRY(const fs::path report,
-            write_report_files(finished.folder, finished.run, finished.samples));
   const Json& verdict = finished.run.at("verdict");
   try {
-    print_run(finished.run, report, as_json);
+    if (!has_report_files(finished.folder)) {
+      put_as_planned(finished.samples, finished.run.value("options", Json::object()));
+      ASSAY_TRY_VOID(write_report_files(finished.folder, finished.run, finished.samples));
+    }
+    print_run(finished.run, fs::path(finished.folder) / "report.html", as_json);
   } catch (const Json::exception&) {  // of before some figure was recorded
-    fmt::print("{}\n  its record is older than the tables of today: see {}\n",
-               verdict.at("summary").get<std::string>(), report.string());
+    fmt::print("{}\n  its record is older than the tables of today\n",
+               verdict.at("summary").get<std::string>());
   }
   return verdict.at("exit_code").get<int>();
 }
@@ -232,7 +238,8 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
     if (was.value("status", "") == "complete") {
       Result<RunFolder> finished = read_run(resume);
       if (given.empty() && finished) return show_finished(*std::move(finished), as_json);
-      again = finished ? "Options are given" : finished.error().message;
+      again =
+          finished ? "options are given, so" : "it is not whole (what is missing is asked again):";
     }
     recorded = was.value("options", Json::object());
     ASSAY_TRY_VOID(check_recorded_paths(resume, recorded, given));
@@ -282,8 +289,8 @@ Result<int> run(const Json& given, const std::string& resume, bool as_json) {
   ASSAY_TRY(RunRecord record,
             resume.empty() ? RunRecord::create(folder, head) : RunRecord::resume(folder, head));
   if (!again.empty())
-    say("assay run: {} is finished; its goldens and measurements are taken again. {}\n", resume,
-        again);
+    say("assay run: {} is finished, but {} goldens, measurements and timings are taken again\n",
+        resume, again);
   const std::string n_samples =
       plan.items.empty() ? "" : counted(plan.items.size(), "sample") + ", ";
   say("assay run: {}profile {}, into {}\n", n_samples, options.profile, folder.string());
