@@ -432,6 +432,25 @@ TEST_F(Cli, ARunWithRelativePathsIsResumedWhereItBegan) {
             begun.code);
 }
 
+// From another folder the recorded name of the baseline is nobody's, or another run's.
+TEST_F(Cli, AFinishedRunNamesItsBaselineWhereItIs) {
+  const auto in = [](const fs::path& folder, std::vector<std::string> arguments) {
+    return Program(std::move(arguments), 0, {}, {"env", "-C", folder.string()}).wait();
+  };
+  fs::create_directory(dir_ / "elsewhere");
+  ASSERT_NE(in(dir_, quick_run("base")).code, 2);
+  const Outcome begun = in(dir_, quick_run("cand", {"--baseline", "base"}));
+  EXPECT_THAT(begun.out, HasSubstr("assay compare base cand --rows"));
+  EXPECT_THAT(in(dir_, {"run", "--resume", "cand"}).out,
+              HasSubstr("assay compare base cand --rows"));
+  EXPECT_THAT(in(dir_ / "elsewhere", {"run", "--resume", "../cand"}).out,
+              HasSubstr("assay compare BASE ../cand --rows"));
+  fs::create_directory(dir_ / "elsewhere" / "base");
+  write(dir_ / "elsewhere" / "base" / "run.json", R"({"format": 2, "samples": {"hash": "x"}})");
+  EXPECT_THAT(in(dir_ / "elsewhere", {"run", "--resume", "../cand"}).out,
+              HasSubstr("assay compare BASE ../cand --rows"));
+}
+
 TEST_F(Cli, AnUnwritableFolderIsAnErrorBeforeAnythingRuns) {
   write(dir_ / "file", "not a folder");
   expect_error(assay(quick_run(dir_ / "file" / "run")), HasSubstr("file"));
