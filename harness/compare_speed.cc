@@ -256,22 +256,6 @@ Speed compare_benchmarks(const BenchmarkTimes& base, const BenchmarkTimes& candi
   return out;
 }
 
-std::string loudest_text(const Speed& speed) {
-  const SpeedRow* loudest = nullptr;
-  int n_loud = 0;
-  for (const SpeedRow& row : speed.rows) {
-    if (!row.conclusive || row.floor < kLoudFloor) continue;
-    ++n_loud;
-    if (loudest == nullptr || row.floor > loudest->floor) loudest = &row;
-  }
-  if (loudest == nullptr) return "";
-  return fmt::format(
-      " {} of them {} so noisy that only a slowdown of {:.0f} % or more is called ({}: {}): clock "
-      "both again on a machine that does nothing else.",
-      n_loud, n_loud == 1 ? "is" : "are", 100 * kLoudFloor, loudest->name,
-      slowdown_text(loudest->floor));
-}
-
 Json to_json(const Speed& speed) {
   Json rows = Json::array();
   for (const SpeedRow& r : speed.rows)

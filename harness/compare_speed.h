@@ -19,6 +19,8 @@ namespace assay::harness {
 inline constexpr int kLeastRepetitions = 9;
 // The smallest slowdown that is a regression, and how many times the spread it must reach.
 inline constexpr double kSpeedFloor = 0.02, kSpreads = 3;
+// A row whose floor is that high can tell little, and is named.
+inline constexpr double kLoudFloor = 0.2;
 
 struct SpeedRow {
   std::string name;                 // "decode at depth 0, batch 1"; a benchmark's name
@@ -72,11 +74,6 @@ Result<BenchmarkTimes> parse_google_benchmark(const Json& json, std::string_view
 // Why two files cannot be compared: another machine or GPU, or a debug build. Empty: they can.
 std::string not_comparable(const BenchmarkTimes& base, const BenchmarkTimes& candidate);
 Speed compare_benchmarks(const BenchmarkTimes& base, const BenchmarkTimes& candidate);
-
-// Of rows that can tell little, whose floor is kLoudFloor or more: how many, the noisiest and its
-// floor, in a sentence with a blank before it. Empty: there are none.
-inline constexpr double kLoudFloor = 0.2;
-std::string loudest_text(const Speed& speed);
 
 Json to_json(const Speed& speed);
 

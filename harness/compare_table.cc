@@ -353,6 +353,27 @@ std::string render_fidelity(const Json& fidelity, bool colour) {
   return out + "\n";
 }
 
+namespace {
+// Of rows that passed and could have told little, the one that could have told the least.
+std::string noisy_line(const Json& rows) {
+  int n = 0;
+  double most = 0;
+  std::string name;
+  for (const Json& r : rows) {
+    const double floor = r.at("floor").get<double>();
+    if (!r.at("conclusive").get<bool>() || floor < kLoudFloor) continue;
+    ++n;
+    if (floor > most) most = floor, name = text_of(r, "name");
+  }
+  if (n == 0) return "";
+  return fmt::format(
+      "  noisy: no slowdown below {:.0f} % would have been called in {} (in {} none below {}); "
+      "clock "
+      "both again on a machine that does nothing else\n",
+      100 * kLoudFloor, counted(n, "row"), name, slowdown_text(most));
+}
+}  // namespace
+
 std::string render_speed(const Json& speed, std::string_view how, bool colour) {
   Rows rows = {{soft(fmt::format("speed, {}", how)), soft("repetitions", true), soft("base", true),
                 soft("now", true), soft("slower by [95 %]"), soft("floor", true),
@@ -375,6 +396,7 @@ std::string render_speed(const Json& speed, std::string_view how, bool colour) {
   }
   std::string out = table_text(rows, colour);
   if (any_few) out += "  too few: so few repetitions that no slowdown could be told from chance\n";
+  out += noisy_line(speed.at("rows"));
   for (const Json& name : speed.at("alone"))
     out += fmt::format("  {} stands in one of the files only\n", name.get<std::string>());
   return out + "\n";

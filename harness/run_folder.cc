@@ -17,8 +17,7 @@ Result<RunFolder> read_run(const fs::path& folder) {
   RunFolder out{folder.string(), {}, {}};
   ASSAY_TRY(out.run, read_run_json(folder));
   const fs::path file = folder / kSamplesFile;
-  std::error_code ignored;
-  if (!fs::exists(file, ignored))
+  if (!is_there(file))
     return fail(
         "{}: there is no such file, and it is where a run's replies are: assay run --resume {} "
         "asks for all of them again.",
@@ -36,7 +35,7 @@ Result<RunFolder> read_run(const fs::path& folder) {
           lines.n_bytes < text.size() ? " and a torn one" : "", shell_quoted(folder.string()));
   }
   const fs::path steps = folder / kStepsFile;
-  if (!fs::exists(steps, ignored)) return out;  // format 1 had none of most suites
+  if (!is_there(steps)) return out;  // format 1 had none of most suites
   ASSAY_TRY(const std::string bytes, read_file(steps));
   ASSAY_TRY(StepFrames frames, decode_steps(bytes, steps.string()));
   for (Sample& sample : out.samples)

@@ -22,12 +22,17 @@ std::string step_counts_text(const Json& counts) {
   return text;
 }
 
+std::string engine_steps_line(const Json& counts, std::string_view backend,
+                              std::string_view kernel) {
+  return fmt::format("{} ({} {})", step_counts_text(counts), backend, kernel);
+}
+
 std::string engine_steps_line(const Json& run) {
   const Json timings = run.value("timings", Json::object());
   if (!timings.contains("steps")) return "";
   const Json target = run.at("provenance").value("target", Json::object());
-  return fmt::format("{} ({} {})", step_counts_text(timings.at("steps")),
-                     target.value("backend", ""), target.value("kernel", ""));
+  return engine_steps_line(timings.at("steps"), target.value("backend", ""),
+                           target.value("kernel", ""));
 }
 
 }  // namespace assay::harness

@@ -39,7 +39,7 @@ inline void make_whole(Layer& l, Random& random) {
 
 // What a layer of whole numbers makes, to the bit and by every design. Terms of a product are below
 // 2^23 units in sum of their sizes, which is made sure of: halves of 11 bits each hold them, tensor
-// cores cut nothing off (what is below 2^-23 of the largest: gemm_cuda_test), tables and scratch
+// cores cut nothing off (what is below 2^-23 of the largest: gemm_testing.cuh), tables and scratch
 // are float32, and no order of additions rounds.
 inline std::vector<float> exact_moe(const Layer& l) {
   const auto product = [&l](int matrix, int row, const std::vector<double>& in, double unit) {

@@ -128,8 +128,8 @@ Result<int> compare_benchmark_files(const Options& o) {
     return fail("{} and {} have no benchmark in common", o.runs[0], o.runs[1]);
   verdict.state = VerdictState::kPass;
   add_speed(verdict, speed);
-  verdict.summary = fmt::format("{} of {} benchmarks are slower beyond their floor and chance.{}",
-                                speed.regressions.size(), speed.rows.size(), loudest_text(speed));
+  verdict.summary = fmt::format("{} of {} benchmarks are slower beyond their floor and chance.",
+                                speed.regressions.size(), speed.rows.size());
   return conclude({{"speed", to_json(speed)}},
                   render_speed(to_json(speed), "from two files", on_terminal()), verdict, o);
 }

@@ -88,8 +88,7 @@ Result<int> run(const Options& o) {
     std::fflush(stdout);
   };
   // Thinking begins at the prompt's end, and what ends a reply is the next turn's first token.
-  constexpr std::string_view kThink = "<think>";
-  if (rendered.ends_with(kThink)) print(kThink);
+  if (rendered.ends_with(text::kThinkOpen)) print(text::kThinkOpen);
   const auto show = [&](const std::string& piece, bool is_stop) {
     reply += piece;
     if (!is_stop) print(piece);
@@ -114,8 +113,8 @@ Result<int> run(const Options& o) {
       name_of(c.finish), c.n_prompt_tokens, n, c.n_thinking_tokens, 1e3 * c.prefill_s,
       n > 1 ? static_cast<double>(n - 1) / c.decode_s : 0.0);
   if (e.info().memory.is_planned())
-    say("steps: {} ({} {})\n", harness::step_counts_text(harness::to_json(e.step_counts())),
-        e.info().backend, e.info().kernel);
+    say("steps: {}\n", harness::engine_steps_line(harness::to_json(e.step_counts()),
+                                                  e.info().backend, e.info().kernel));
   if (o.show_ids)
     say("prompt ids: {}\nreply ids: {}\n", fmt::join(ids, " "), fmt::join(c.ids(), " "));
   return 0;

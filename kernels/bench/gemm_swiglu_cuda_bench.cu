@@ -22,7 +22,7 @@ constexpr Shape kShapes[] = {
     {"glm-5.2/shared", 2048, 6144}, {"glm-5.2/dense", 12288, 6144}, {"micro-glm/shared", 96, 320}};
 
 // silu(gate x) · (up x) in double of operands rounded to bfloat16; gate and up are one matrix. Off
-// by what two sums on tensor cores may be (gemm_cuda_test.cu), silu, nowhere steeper than 1.1,
+// by what two sums on tensor cores may be (gemm_testing.cuh), silu, nowhere steeper than 1.1,
 // eight roundings to float32, and one to bfloat16.
 bool is_right(const HostMatrix& m, const Shape& s, int row, const float* x, Bf16 got) {
   double sum = 0, size = 0;
